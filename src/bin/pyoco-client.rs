@@ -1,0 +1,3 @@
+//! `pyoco-client`.
+
+fn main() {}

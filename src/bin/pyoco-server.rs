@@ -1,0 +1,3 @@
+//! `pyoco-server`.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! `pyoco-worker`.
+
+fn main() {}

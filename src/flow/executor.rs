@@ -1,0 +1,168 @@
+//! The seam between a worker and whatever executes a flow.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use serde_json::{Map, Value};
+
+use crate::model::run::{TaskRecord, TaskStatus};
+
+/// What is to be executed.
+#[derive(Debug, Clone)]
+pub struct FlowJob {
+    /// The run; tasks may see it.
+    pub run_id: String,
+    /// The flow to resolve when there is no document.
+    pub flow_name: String,
+    /// Parameters, seen by tasks as `$ctx.params`.
+    pub params: Map<String, Value>,
+    /// The text of a `flow.yaml`.
+    pub workflow_yaml: Option<String>,
+}
+
+/// What an execution reports, in order. After `Finished` nothing more comes; when the channel
+/// closes without it, the executor itself has died.
+#[derive(Debug, Clone)]
+pub enum FlowEvent {
+    /// The flow was found: its canonical name and all of its tasks, none of them started.
+    Started {
+        /// The flow's own name, which may differ from the one asked for.
+        flow_name: String,
+        /// Task names in graph order.
+        tasks: Vec<String>,
+    },
+    /// A task has changed its state.
+    Task {
+        /// Its name in the graph.
+        name: String,
+        /// What is known of it now.
+        record: TaskRecord,
+    },
+    /// The end.
+    Finished(Outcome),
+}
+
+/// How an execution ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// All that had to run has succeeded.
+    Completed,
+    /// The flow failed with this text.
+    Failed {
+        /// The exception's text.
+        error: String,
+    },
+    /// This worker does not have the flow; the text says what is missing.
+    FlowNotFound {
+        /// Without the `flow_not_found` prefix.
+        error: String,
+    },
+    /// It ended because its token was cancelled.
+    Cancelled,
+}
+
+/// Runs flows. Implementations never panic across this boundary and never block in `start` for
+/// longer than it takes to start a thread or a process.
+pub trait Executor: Send + Sync {
+    /// Whether this executor is the one for `job`.
+    fn accepts(&self, job: &FlowJob) -> bool;
+
+    /// Starts the flow; its events go to `events` from then on.
+    ///
+    /// # Errors
+    /// A text for the run's `error` when nothing could be started.
+    fn start(
+        &self,
+        job: FlowJob,
+        cancel: CancelToken,
+        events: Sender<FlowEvent>,
+    ) -> Result<Box<dyn Execution>, String>;
+}
+
+/// A flow in flight.
+pub trait Execution: Send {
+    /// Ends it by force; called when the grace period after a cancel has passed, or when the run
+    /// was lost to another worker. No event that comes afterwards is read.
+    fn kill(&mut self);
+}
+
+/// Tells a flow to end by itself. Clones share one state; it cannot be taken back.
+#[derive(Debug, Clone)]
+pub struct CancelToken(Arc<TokenState>);
+
+#[derive(Debug)]
+struct TokenState {
+    cancelled: AtomicBool,
+    /// Never carries a value: it is disconnected by the cancel, which wakes every `select!`.
+    woken: Receiver<()>,
+    waker: std::sync::Mutex<Option<Sender<()>>>,
+}
+
+impl CancelToken {
+    /// A token that is not cancelled.
+    pub fn new() -> Self {
+        let (waker, woken) = bounded(0);
+        CancelToken(Arc::new(TokenState {
+            cancelled: AtomicBool::new(false),
+            woken,
+            waker: std::sync::Mutex::new(Some(waker)),
+        }))
+    }
+
+    /// Asks the flow to end.
+    pub fn cancel(&self) {
+        self.0.cancelled.store(true, Ordering::SeqCst);
+        // A poisoned lock still holds the sender, and dropping it is all there is to do.
+        self.0.waker.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    }
+
+    /// Whether the flow was asked to end.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// A channel that becomes disconnected by the cancel: for `select!`.
+    pub fn signal(&self) -> &Receiver<()> {
+        &self.0.woken
+    }
+
+    /// Sleeps for `duration`, or until the cancel; says whether it was cancelled.
+    pub fn sleep(&self, duration: Duration) -> bool {
+        // A timeout is the only way to get an error other than the disconnect.
+        let _ = self.0.woken.recv_timeout(duration);
+        self.is_cancelled()
+    }
+}
+
+impl Default for CancelToken {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FlowEvent {
+    /// A task event for a state of which nothing else is known yet.
+    pub fn state(name: &str, state: TaskStatus) -> Self {
+        FlowEvent::Task { name: name.to_owned(), record: TaskRecord::new(state) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn a_cancel_wakes_a_sleeper() {
+        let token = CancelToken::new();
+        let other = token.clone();
+        let thread = crate::thread::spawn("canceller", move || other.cancel()).unwrap();
+        let before = Instant::now();
+        assert!(token.sleep(Duration::from_secs(30)));
+        assert!(before.elapsed() < Duration::from_secs(10));
+        drop(thread);
+        assert!(token.signal().recv().is_err());
+    }
+}

@@ -1,0 +1,19 @@
+//! Runs Pyoco workflows on many machines with nothing but NATS beside it.
+//!
+//! The crate is one house with floors; imports run downwards only, and a test keeps it so:
+//! `cli` → `gateway`, `worker`, `client` → `flow`, `bus` → `model`; `config`, `logging` and
+//! `thread` serve all of them. `docs/architecture.md` holds the map.
+
+pub mod bus;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod flow;
+pub mod gateway;
+pub mod logging;
+pub mod model;
+pub mod thread;
+pub mod worker;
+
+/// The version of this build, as `--version`, worker records and `/openapi.json` show it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

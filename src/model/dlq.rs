@@ -1,0 +1,70 @@
+//! Entries of the dead-letter stream: diagnostics about jobs that failed.
+
+use serde::Serialize;
+
+/// Why a job is in the DLQ (CONTRACT §2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DlqReason {
+    /// The message can never be executed.
+    InvalidJob,
+    /// No worker that took it knows the flow.
+    FlowNotFound,
+    /// The flow raised an error.
+    ExecutionError,
+    /// Every delivery ended with the death of its worker.
+    MaxDeliverExceeded,
+}
+
+impl DlqReason {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DlqReason::InvalidJob => "invalid_job",
+            DlqReason::FlowNotFound => "flow_not_found",
+            DlqReason::ExecutionError => "execution_error",
+            DlqReason::MaxDeliverExceeded => "max_deliver_exceeded",
+        }
+    }
+}
+
+/// The payload on `pyoco.dlq.<tag>`; what is unknown is left out.
+#[derive(Debug, Clone, Serialize)]
+pub struct DlqEntry {
+    /// Unix seconds.
+    pub timestamp: f64,
+    /// Which kind of failure.
+    pub reason: DlqReason,
+    /// Its text.
+    pub error: String,
+    /// The run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<String>,
+    /// Its flow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flow_name: Option<String>,
+    /// Its routing key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// Its labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tags: Option<Vec<String>>,
+    /// Its owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant_id: Option<String>,
+    /// Its submitting key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_key_id: Option<String>,
+    /// Who reports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker_id: Option<String>,
+    /// How often the job was delivered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_delivered: Option<u64>,
+    /// Where it was published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// Its first bytes, for messages that are no job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload: Option<String>,
+}

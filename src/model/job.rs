@@ -1,0 +1,154 @@
+//! The job message on `pyoco.work.<tag>`.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{json, name};
+
+/// The tag of a job that names none (CONTRACT §1).
+pub const DEFAULT_TAG: &str = "default";
+
+/// What a worker needs to execute a run (CONTRACT §2).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Job {
+    /// The run; key of its snapshot.
+    pub run_id: String,
+    /// Name of the flow.
+    pub flow_name: String,
+    /// Routing key.
+    pub tag: String,
+    /// Free labels.
+    pub tags: Vec<String>,
+    /// Owner.
+    pub tenant_id: Option<String>,
+    /// Submitting key.
+    pub api_key_id: Option<String>,
+    /// Parameters.
+    pub params: Map<String, Value>,
+    /// Unix seconds.
+    pub submitted_at: Option<f64>,
+    /// The `flow.yaml` to execute; without it the worker resolves `flow_name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workflow_yaml: Option<String>,
+    /// Its hash, lower-case hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workflow_yaml_sha256: Option<String>,
+    /// Its size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workflow_yaml_bytes: Option<u64>,
+}
+
+/// Why a message is no job; the text goes into the DLQ.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidJob {
+    /// Not JSON at all.
+    #[error("job is not JSON: {0}")]
+    NotJson(String),
+    /// JSON, but not an object.
+    #[error("job is not a JSON object")]
+    NotAnObject,
+    /// A required field is missing, empty, or not a string.
+    #[error("job has no usable `{0}`")]
+    Missing(&'static str),
+    /// The run id cannot be a KV key.
+    #[error("job has a `run_id` that cannot be a key")]
+    BadRunId,
+    /// A field has another type than the contract says.
+    #[error("job field `{0}` has the wrong type")]
+    WrongType(&'static str),
+}
+
+impl Job {
+    /// Reads a message; whatever is optional may be missing or null.
+    ///
+    /// # Errors
+    /// [`InvalidJob`] when the message can never be executed; it is then terminated.
+    pub fn parse(payload: &[u8]) -> Result<Job, InvalidJob> {
+        let value: Value =
+            json::from_wire(payload).map_err(|e| InvalidJob::NotJson(e.to_string()))?;
+        let Value::Object(mut fields) = value else {
+            return Err(InvalidJob::NotAnObject);
+        };
+        let run_id = required(&mut fields, "run_id")?;
+        if !name::is_key(&run_id) {
+            return Err(InvalidJob::BadRunId);
+        }
+        let flow_name = required(&mut fields, "flow_name")?;
+        let tag = optional(&mut fields, "tag")?.unwrap_or_else(|| DEFAULT_TAG.to_owned());
+        let tags = match fields.remove("tags") {
+            None | Some(Value::Null) => vec![tag.clone()],
+            Some(Value::Array(items)) => items
+                .into_iter()
+                .map(|item| match item {
+                    Value::String(text) => Ok(text),
+                    _ => Err(InvalidJob::WrongType("tags")),
+                })
+                .collect::<Result<_, _>>()?,
+            Some(_) => return Err(InvalidJob::WrongType("tags")),
+        };
+        let params = match fields.remove("params") {
+            None | Some(Value::Null) => Map::new(),
+            Some(Value::Object(params)) => params,
+            Some(_) => return Err(InvalidJob::WrongType("params")),
+        };
+        Ok(Job {
+            run_id,
+            flow_name,
+            tag,
+            tags,
+            tenant_id: optional(&mut fields, "tenant_id")?,
+            api_key_id: optional(&mut fields, "api_key_id")?,
+            params,
+            submitted_at: fields.get("submitted_at").and_then(Value::as_f64),
+            workflow_yaml: optional(&mut fields, "workflow_yaml")?,
+            workflow_yaml_sha256: optional(&mut fields, "workflow_yaml_sha256")?,
+            workflow_yaml_bytes: fields.get("workflow_yaml_bytes").and_then(Value::as_u64),
+        })
+    }
+}
+
+fn required(fields: &mut Map<String, Value>, key: &'static str) -> Result<String, InvalidJob> {
+    match fields.remove(key) {
+        Some(Value::String(text)) if !text.is_empty() => Ok(text),
+        _ => Err(InvalidJob::Missing(key)),
+    }
+}
+
+fn optional(
+    fields: &mut Map<String, Value>,
+    key: &'static str,
+) -> Result<Option<String>, InvalidJob> {
+    match fields.remove(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok((!text.is_empty()).then_some(text)),
+        Some(_) => Err(InvalidJob::WrongType(key)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_two_fields_are_required() {
+        let job = Job::parse(br#"{"run_id":"r1","flow_name":"main"}"#).unwrap();
+        assert_eq!((job.tag.as_str(), job.tags.len(), job.params.len()), ("default", 1, 0));
+    }
+
+    #[test]
+    fn whatever_cannot_be_executed_is_refused() {
+        for (text, why) in [
+            ("", "JSON"),
+            ("[1]", "object"),
+            (r#"{"flow_name":"m"}"#, "run_id"),
+            (r#"{"run_id":"r"}"#, "flow_name"),
+            (r#"{"run_id":7,"flow_name":"m"}"#, "run_id"),
+            (r#"{"run_id":"a b","flow_name":"m"}"#, "key"),
+            (r#"{"run_id":"r","flow_name":"m","params":[]}"#, "params"),
+            (r#"{"run_id":"r","flow_name":"m","tags":[1]}"#, "tags"),
+        ] {
+            let error = Job::parse(text.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+}

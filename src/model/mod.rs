@@ -1,0 +1,17 @@
+//! Plain data and rules that both sides of every wire share; no I/O, no threads.
+//!
+//! What a run, a job, a worker record and a DLQ entry look like in JSON ([`run`], [`job`],
+//! [`worker`], [`dlq`]), which names are allowed ([`name`]), what each error is called
+//! ([`error`]), how a `flow.yaml` is read ([`workflow`]), and every bound of the program
+//! ([`limits`]). It knows nothing of NATS, HTTP or processes.
+
+pub mod clock;
+pub mod dlq;
+pub mod error;
+pub mod job;
+pub mod json;
+pub mod limits;
+pub mod name;
+pub mod run;
+pub mod worker;
+pub mod workflow;

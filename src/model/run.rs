@@ -1,0 +1,363 @@
+//! A run's snapshot, its states, and what a list shows of it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::limits::MAX_ERROR_BYTES;
+
+/// The status of a run: `PENDING → RUNNING → COMPLETED | FAILED`, and from `PENDING` or `RUNNING`
+/// `→ CANCELLING → CANCELLED`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum RunStatus {
+    /// Stored and queued; no worker has started it.
+    Pending,
+    /// A worker executes it.
+    Running,
+    /// A cancel was requested and has not taken effect yet.
+    Cancelling,
+    /// Every task that had to run has succeeded.
+    Completed,
+    /// The flow failed, was not found, or its deliveries are exhausted.
+    Failed,
+    /// It ended because of a cancel request.
+    Cancelled,
+}
+
+impl RunStatus {
+    /// All states, in the order in which counters are shown.
+    pub const ALL: [RunStatus; 6] = [
+        RunStatus::Pending,
+        RunStatus::Running,
+        RunStatus::Cancelling,
+        RunStatus::Completed,
+        RunStatus::Failed,
+        RunStatus::Cancelled,
+    ];
+
+    /// Whether nothing changes afterwards.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, RunStatus::Completed | RunStatus::Failed | RunStatus::Cancelled)
+    }
+
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RunStatus::Pending => "PENDING",
+            RunStatus::Running => "RUNNING",
+            RunStatus::Cancelling => "CANCELLING",
+            RunStatus::Completed => "COMPLETED",
+            RunStatus::Failed => "FAILED",
+            RunStatus::Cancelled => "CANCELLED",
+        }
+    }
+}
+
+/// The status of one task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum TaskStatus {
+    /// Not started.
+    Pending,
+    /// Executing.
+    Running,
+    /// Ended without an error.
+    Succeeded,
+    /// Ended with an error.
+    Failed,
+    /// Did not run, or did not end, because the run was cancelled or had failed.
+    Cancelled,
+}
+
+/// What is known of one task's execution; kept in `task_records`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskRecord {
+    /// Same as the task's entry in `tasks`.
+    pub state: TaskStatus,
+    /// Unix seconds.
+    pub started_at: Option<f64>,
+    /// Unix seconds.
+    pub ended_at: Option<f64>,
+    /// Milliseconds between the two.
+    pub duration_ms: Option<f64>,
+    /// The exception's text.
+    pub error: Option<String>,
+    /// Where it was raised.
+    pub traceback: Option<String>,
+    /// The inputs after their expressions were resolved.
+    pub inputs: Value,
+    /// What the task returned.
+    pub output: Value,
+    /// What the task declared to have produced beside its output.
+    pub artifacts: Value,
+}
+
+impl TaskRecord {
+    /// A record of a task in `state` of which nothing else is known.
+    pub fn new(state: TaskStatus) -> Self {
+        TaskRecord {
+            state,
+            started_at: None,
+            ended_at: None,
+            duration_ms: None,
+            error: None,
+            traceback: None,
+            inputs: Value::Null,
+            output: Value::Null,
+            artifacts: Value::Null,
+        }
+    }
+}
+
+/// The latest state of a run: one JSON document in the `pyoco_runs` bucket (CONTRACT §2).
+///
+/// Fields that this version does not know survive in `extra`, so that a gateway that cancels a
+/// run written by a newer or a Python worker loses nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunSnapshot {
+    /// UUIDv4; also the key.
+    pub run_id: String,
+    /// Name of the flow.
+    #[serde(default)]
+    pub flow_name: String,
+    /// Routing key.
+    #[serde(default)]
+    pub tag: String,
+    /// Free labels.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Owner, when API keys are in use.
+    #[serde(default)]
+    pub tenant_id: Option<String>,
+    /// The key that submitted the run.
+    #[serde(default)]
+    pub api_key_id: Option<String>,
+    /// Lower-case hex hash of the submitted `flow.yaml`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow_yaml_sha256: Option<String>,
+    /// Its size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow_yaml_bytes: Option<u64>,
+    /// Present state.
+    pub status: RunStatus,
+    /// Parameters of the run.
+    #[serde(default)]
+    pub params: Map<String, Value>,
+    /// Task name → status; always complete.
+    #[serde(default)]
+    pub tasks: Map<String, Value>,
+    /// Task name → record; dropped when the document would become too large.
+    #[serde(default)]
+    pub task_records: Map<String, Value>,
+    /// Set when records were dropped.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub task_records_truncated: bool,
+    /// When a worker began, unix seconds.
+    #[serde(default)]
+    pub start_time: Option<f64>,
+    /// When it ended, unix seconds.
+    #[serde(default)]
+    pub end_time: Option<f64>,
+    /// Last sign of life of whoever owns the run, unix seconds.
+    #[serde(default)]
+    pub heartbeat_at: Option<f64>,
+    /// Last write, unix seconds; lists are ordered by it.
+    #[serde(default)]
+    pub updated_at: Option<f64>,
+    /// Why it failed.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// Who executes or executed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker_id: Option<String>,
+    /// When the first cancel request came, unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel_requested_at: Option<f64>,
+    /// Who asked (`api_key:<key_id>`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel_requested_by: Option<String>,
+    /// What they said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel_reason: Option<String>,
+    /// Which delivery of the job this is, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u64>,
+    /// When the gateway took the run, unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitted_at: Option<f64>,
+    /// How to give the job back when its worker is gone; internal, not shown over HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<Delivery>,
+    /// Fields of other writers.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// The delivery that a running snapshot belongs to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// The ACK subject of the job message; a NAK to it brings the job back at once.
+    pub ack: String,
+    /// The worker process that holds it, unique per start.
+    pub instance_id: String,
+    /// Longest silence of a live worker in this run, in seconds.
+    pub heartbeat_sec: f64,
+}
+
+impl RunSnapshot {
+    /// A snapshot as the gateway stores it before the job is queued.
+    pub fn pending(run_id: String, flow_name: String, tag: String, now: f64) -> Self {
+        RunSnapshot {
+            run_id,
+            flow_name,
+            tags: vec![tag.clone()],
+            tag,
+            tenant_id: None,
+            api_key_id: None,
+            workflow_yaml_sha256: None,
+            workflow_yaml_bytes: None,
+            status: RunStatus::Pending,
+            params: Map::new(),
+            tasks: Map::new(),
+            task_records: Map::new(),
+            task_records_truncated: false,
+            start_time: None,
+            end_time: None,
+            heartbeat_at: Some(now),
+            updated_at: Some(now),
+            error: None,
+            worker_id: None,
+            cancel_requested_at: None,
+            cancel_requested_by: None,
+            cancel_reason: None,
+            attempt: None,
+            submitted_at: Some(now),
+            delivery: None,
+            extra: Map::new(),
+        }
+    }
+
+    /// Turns the run to a terminal state; the caller writes it with compare-and-set.
+    pub fn finish(&mut self, status: RunStatus, error: Option<String>, now: f64) {
+        debug_assert!(status.is_terminal());
+        self.status = status;
+        self.error = error.map(|text| truncated(text, MAX_ERROR_BYTES));
+        self.end_time = Some(now);
+        self.heartbeat_at = Some(now);
+        self.updated_at = Some(now);
+        self.delivery = None;
+    }
+
+    /// What lists and the run index keep of it.
+    pub fn summary(&self) -> RunSummary {
+        RunSummary {
+            run_id: self.run_id.clone(),
+            flow_name: self.flow_name.clone(),
+            tag: self.tag.clone(),
+            tags: self.tags.clone(),
+            tenant_id: self.tenant_id.clone(),
+            api_key_id: self.api_key_id.clone(),
+            status: self.status,
+            updated_at: self.updated_at,
+            heartbeat_at: self.heartbeat_at,
+            worker_id: self.worker_id.clone(),
+            error: self.error.clone(),
+            start_time: self.start_time,
+            end_time: self.end_time,
+            cancel_requested_at: self.cancel_requested_at,
+            workflow_yaml_sha256: self.workflow_yaml_sha256.clone(),
+            delivery: self.delivery.clone(),
+        }
+    }
+}
+
+/// One row of `GET /runs`; read straight from a snapshot document, skipping the rest of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// See [`RunSnapshot`]; so for every field.
+    pub run_id: String,
+    /// Name of the flow.
+    #[serde(default)]
+    pub flow_name: String,
+    /// Routing key.
+    #[serde(default)]
+    pub tag: String,
+    /// Free labels.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Owner.
+    #[serde(default)]
+    pub tenant_id: Option<String>,
+    /// Submitting key.
+    #[serde(default)]
+    pub api_key_id: Option<String>,
+    /// Present state.
+    pub status: RunStatus,
+    /// Unix seconds of the last write.
+    #[serde(default)]
+    pub updated_at: Option<f64>,
+    /// Unix seconds of the last sign of life.
+    #[serde(default)]
+    pub heartbeat_at: Option<f64>,
+    /// Who executes it.
+    #[serde(default)]
+    pub worker_id: Option<String>,
+    /// Why it failed.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// Unix seconds.
+    #[serde(default)]
+    pub start_time: Option<f64>,
+    /// Unix seconds.
+    #[serde(default)]
+    pub end_time: Option<f64>,
+    /// Unix seconds.
+    #[serde(default)]
+    pub cancel_requested_at: Option<f64>,
+    /// For the list's filter; not a column of it.
+    #[serde(default, skip_serializing)]
+    pub workflow_yaml_sha256: Option<String>,
+    /// For the rescue of runs whose worker is gone; not a column.
+    #[serde(default, skip_serializing)]
+    pub delivery: Option<Delivery>,
+}
+
+/// Cuts `text` to at most `limit` bytes at a character boundary and marks the cut.
+pub fn truncated(mut text: String, limit: usize) -> String {
+    const MARK: &str = "… (truncated)";
+    if text.len() > limit {
+        let mut end = limit.saturating_sub(MARK.len());
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push_str(MARK);
+    }
+    text
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::json;
+
+    #[test]
+    fn a_snapshot_survives_a_round_trip_with_unknown_fields() {
+        let text = br#"{"run_id":"r","flow_name":"main","tag":"default","status":"RUNNING","worker_id":"w","zzz":[1]}"#;
+        let snapshot: RunSnapshot = json::from_wire(text).unwrap();
+        assert_eq!(snapshot.extra["zzz"], serde_json::json!([1]));
+        let again: RunSnapshot = json::from_wire(&json::to_wire(&snapshot).unwrap()).unwrap();
+        assert_eq!(again, snapshot);
+    }
+
+    #[test]
+    fn long_errors_are_cut_at_a_character() {
+        let cut = truncated("é".repeat(100), 50);
+        assert!(cut.len() <= 50 && cut.ends_with("(truncated)"), "{cut}");
+        assert_eq!(truncated("short".into(), 50), "short");
+    }
+}

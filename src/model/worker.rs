@@ -1,0 +1,115 @@
+//! The worker record in the `pyoco_workers` bucket.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// What a worker says of itself, and what readers derive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum WorkerState {
+    /// Executes at least one run.
+    Running,
+    /// Waits for jobs.
+    Idle,
+    /// Has ended by itself.
+    StoppedGraceful,
+    /// Not heard of for too long; derived by the reader, never written.
+    Disconnected,
+}
+
+/// One worker's record (CONTRACT §2); unknown fields survive in `extra`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerRecord {
+    /// The key; unique among live workers.
+    pub worker_id: String,
+    /// Unique per start of a process.
+    #[serde(default)]
+    pub instance_id: String,
+    /// As written; see [`WorkerRecord::derived_state`].
+    pub state: WorkerState,
+    /// Set by an operator to leave it out of lists; a worker keeps the value it finds.
+    #[serde(default)]
+    pub hidden: bool,
+    /// The routing tags it serves.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Unix seconds.
+    #[serde(default)]
+    pub last_seen_at: Option<f64>,
+    /// Same value, older name.
+    #[serde(default)]
+    pub last_heartbeat_at: Option<f64>,
+    /// Same value, oldest name.
+    #[serde(default)]
+    pub heartbeat_at: Option<f64>,
+    /// One of the runs it executes.
+    #[serde(default)]
+    pub current_run_id: Option<String>,
+    /// The run that ended last.
+    #[serde(default)]
+    pub last_run_id: Option<String>,
+    /// How it ended.
+    #[serde(default)]
+    pub last_run_status: Option<String>,
+    /// Unix seconds.
+    #[serde(default)]
+    pub last_run_started_at: Option<f64>,
+    /// Unix seconds.
+    #[serde(default)]
+    pub last_run_finished_at: Option<f64>,
+    /// Unix seconds.
+    #[serde(default)]
+    pub stopped_at: Option<f64>,
+    /// `graceful_shutdown`.
+    #[serde(default)]
+    pub stop_reason: Option<String>,
+    /// Unix seconds of the last write.
+    #[serde(default)]
+    pub updated_at: Option<f64>,
+    /// State of the wheel synchronisation.
+    #[serde(default)]
+    pub wheel_sync: Value,
+    /// How many runs it executes at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<usize>,
+    /// All runs it executes.
+    #[serde(default)]
+    pub current_run_ids: Vec<String>,
+    /// Version of the program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Host it runs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Process id on that host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Fields of other writers.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+impl WorkerRecord {
+    /// The state that a reader shows: `DISCONNECTED` once a live one was silent for longer than
+    /// `timeout`; a graceful stop is never overridden.
+    pub fn derived_state(&self, now: f64, timeout: Duration) -> WorkerState {
+        let seen = self.last_seen_at.or(self.last_heartbeat_at).or(self.heartbeat_at);
+        match self.state {
+            WorkerState::Running | WorkerState::Idle
+                if seen.is_none_or(|at| now - at > timeout.as_secs_f64()) =>
+            {
+                WorkerState::Disconnected
+            }
+            state => state,
+        }
+    }
+}
+
+impl WorkerState {
+    /// Whether a worker in this (derived) state can take or hold jobs.
+    pub fn is_alive(self) -> bool {
+        matches!(self, WorkerState::Running | WorkerState::Idle)
+    }
+}

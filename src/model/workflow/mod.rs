@@ -1,0 +1,1 @@
+//! `flow.yaml`: how it is read, and why one is refused.

@@ -1,0 +1,86 @@
+//! The one place that starts threads: every thread is named, and is joined or says why not.
+//!
+//! Stopping is closing a channel: a loop holds a [`StopSignal`] and `select!`s over it; its owner
+//! drops the [`StopSource`]. The ledger of all threads is in `docs/architecture.md`.
+
+use std::convert::Infallible;
+use std::io;
+use std::thread::{Builder, JoinHandle};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+/// Stack of threads that only relay bytes or wait; deep recursion never happens on them.
+pub const SMALL_STACK_BYTES: usize = 256 * 1024;
+
+/// A thread that is joined when its owner is dropped. Close the thread's stop channel first, or
+/// the drop waits for as long as the thread runs.
+#[derive(Debug)]
+pub struct JoinOnDrop(Option<JoinHandle<()>>);
+
+impl JoinOnDrop {
+    /// Whether the thread's function has returned.
+    pub fn is_finished(&self) -> bool {
+        self.0.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Waits for the thread to end; a panic in it was reported when it happened.
+    pub fn join(mut self) {
+        self.join_now();
+    }
+
+    /// Gives the thread up without waiting: for code of users that ignores its cancel token, and
+    /// for nothing else.
+    pub fn abandon(mut self) {
+        self.0.take();
+    }
+
+    fn join_now(&mut self) {
+        if let Some(handle) = self.0.take()
+            && handle.join().is_err()
+        {
+            log::error!("a thread ended by a panic");
+        }
+    }
+}
+
+impl Drop for JoinOnDrop {
+    fn drop(&mut self) {
+        self.join_now();
+    }
+}
+
+/// Starts a named thread that is joined on drop. Names over 15 bytes are cut by the kernel.
+pub fn spawn(
+    name: impl Into<String>,
+    body: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinOnDrop> {
+    let handle = Builder::new().name(name.into()).spawn(body)?;
+    Ok(JoinOnDrop(Some(handle)))
+}
+
+/// Like [`spawn`], with a small stack: for the many threads that only relay or wait.
+pub fn spawn_small(
+    name: impl Into<String>,
+    body: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinOnDrop> {
+    let handle = Builder::new().name(name.into()).stack_size(SMALL_STACK_BYTES).spawn(body)?;
+    Ok(JoinOnDrop(Some(handle)))
+}
+
+/// The owner's end of a stop channel: dropping it tells every [`StopSignal`] to end.
+#[derive(Debug)]
+pub struct StopSource(#[expect(dead_code, reason = "held for its drop")] Sender<Infallible>);
+
+/// A thread's end of a stop channel: it never delivers a value, it only becomes disconnected.
+pub type StopSignal = Receiver<Infallible>;
+
+/// Makes a stop channel.
+pub fn stop_channel() -> (StopSource, StopSignal) {
+    let (sender, receiver) = bounded(0);
+    (StopSource(sender), receiver)
+}
+
+/// Whether the owner has asked to stop; for loops that have no `select!` to put the signal in.
+pub fn is_stopped(stop: &StopSignal) -> bool {
+    matches!(stop.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected))
+}
