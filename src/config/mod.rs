@@ -1,1 +1,334 @@
-//! Not written yet.
+//! Every setting, read once at the top: flag > environment > `.env` > default (CONTRACT §6).
+//!
+//! [`Config::load`] turns a [`Source`] into plain values. Floors below `cli` are handed these
+//! values and read neither environment nor arguments. A value that does not parse is a
+//! [`Warning`] by name, and the default is used. An empty value counts as unset.
+
+mod dotenv;
+mod reader;
+mod source;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use reader::{Origin, Setting, Warning};
+pub use source::Source;
+
+use reader::Reader;
+
+/// All settings of all four programs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// How to reach NATS.
+    pub nats: NatsConfig,
+    /// Names and settings of what we keep in NATS.
+    pub resources: ResourceConfig,
+    /// Timing and bounds of runs.
+    pub run: RunConfig,
+    /// The worker registry.
+    pub registry: RegistryConfig,
+    /// The gateway.
+    pub http: HttpConfig,
+    /// Log lines.
+    pub log: LogConfig,
+    /// Slots of a worker; unset means the number of CPUs.
+    pub worker_concurrency: Option<usize>,
+}
+
+/// How to reach NATS. Its `Debug` shows no secret.
+#[derive(Clone, PartialEq)]
+pub struct NatsConfig {
+    /// One or several `nats://` or `tls://` URLs, separated by commas.
+    pub url: String,
+    /// Path of a `.creds` file.
+    pub creds: Option<PathBuf>,
+    /// User name, with `password`.
+    pub user: Option<String>,
+    /// Password of `user`.
+    pub password: Option<String>,
+    /// A token instead of a user.
+    pub token: Option<String>,
+    /// PEM file with the root certificates to trust.
+    pub tls_ca: Option<PathBuf>,
+    /// PEM file with our certificate.
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file with our key.
+    pub tls_key: Option<PathBuf>,
+    /// Deadline of one request to NATS.
+    pub request_timeout: Duration,
+}
+
+impl std::fmt::Debug for NatsConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NatsConfig")
+            .field("url", &reader::masked_url(&self.url))
+            .field("request_timeout", &self.request_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Names and settings of streams and buckets (CONTRACT §2).
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResourceConfig {
+    /// Prefix of job subjects; the tag follows.
+    pub work_subject_prefix: String,
+    /// Prefix of DLQ subjects.
+    pub dlq_subject_prefix: String,
+    /// The DLQ stream.
+    pub dlq_stream: String,
+    /// Age after which a DLQ entry goes.
+    pub dlq_max_age: Duration,
+    /// Most DLQ entries.
+    pub dlq_max_msgs: i64,
+    /// Most bytes of the DLQ.
+    pub dlq_max_bytes: i64,
+    /// Bucket of run snapshots.
+    pub runs_bucket: String,
+    /// Bucket of worker records.
+    pub workers_bucket: String,
+    /// TTL of worker records; unset keeps them until the gateway's retention removes them.
+    pub workers_ttl: Option<Duration>,
+    /// How long a job may go without an ACK before it is delivered again.
+    pub ack_wait: Duration,
+    /// How often a job is delivered at most.
+    pub max_deliver: i64,
+    /// Jobs of one tag in flight at most.
+    pub max_ack_pending: i64,
+    /// Replicas of whatever we create.
+    pub replicas: u32,
+}
+
+/// Timing and bounds of runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunConfig {
+    /// Tag of a submit that names none.
+    pub default_tag: String,
+    /// A live run's snapshot is written at least this often.
+    pub heartbeat_interval: Duration,
+    /// Between two in-progress ACKs; kept under `ack_wait`.
+    pub ack_progress_interval: Duration,
+    /// Between a cancel and the use of force.
+    pub cancel_grace_period: Duration,
+    /// Largest snapshot document in bytes.
+    pub max_snapshot_bytes: usize,
+    /// Largest `flow.yaml` in bytes.
+    pub max_workflow_bytes: u64,
+    /// Whether a failed flow gets a DLQ entry.
+    pub dlq_execution_errors: bool,
+}
+
+/// The worker registry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RegistryConfig {
+    /// Between two writes of a worker's record.
+    pub heartbeat_interval: Duration,
+    /// Silence after which a worker counts as disconnected.
+    pub disconnect_timeout: Duration,
+    /// Silence after which the gateway deletes the record.
+    pub retention: Duration,
+}
+
+/// Who may use the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthMode {
+    /// Anybody who reaches the port.
+    None,
+    /// Holders of an API key.
+    ApiKey,
+}
+
+/// The gateway.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpConfig {
+    /// Who may use it.
+    pub auth_mode: AuthMode,
+    /// Header of the API key.
+    pub api_key_header: String,
+    /// Handler threads; unset means four per CPU.
+    pub threads: Option<usize>,
+    /// Streams (SSE) open at once.
+    pub max_watchers: usize,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Log lines.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogConfig {
+    /// `trace`, `debug`, `info`, `warning`, `error`, or an `env_logger` filter.
+    pub level: String,
+    /// JSON or text.
+    pub format: LogFormat,
+    /// UTC, or the machine's time zone.
+    pub utc: bool,
+    /// Whether error lines carry `exc_traceback`.
+    pub include_traceback: bool,
+}
+
+/// What [`Config::load`] found.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    /// Values that did not parse.
+    pub warnings: Vec<Warning>,
+    /// Every known variable, its value (secrets masked) and where it came from.
+    pub settings: Vec<Setting>,
+}
+
+impl Config {
+    /// Reads every setting.
+    pub fn load(source: &Source) -> Loaded {
+        let mut r = Reader::new(source);
+        let ack_wait = r.seconds("PYOCO_CONSUMER_ACK_WAIT_SEC", 30.0);
+        let config = Config {
+            nats: nats(&mut r),
+            resources: resources(&mut r, ack_wait),
+            run: run(&mut r, ack_wait),
+            registry: RegistryConfig {
+                heartbeat_interval: r.seconds("PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC", 5.0),
+                disconnect_timeout: r.seconds("PYOCO_WORKER_DISCONNECT_TIMEOUT_SEC", 20.0),
+                retention: r.seconds("PYOCO_WORKERS_RETENTION_SEC", 604_800.0),
+            },
+            http: HttpConfig {
+                auth_mode: r.choice(
+                    "PYOCO_HTTP_AUTH_MODE",
+                    &[("none", AuthMode::None), ("api_key", AuthMode::ApiKey)],
+                ),
+                api_key_header: r.header("PYOCO_HTTP_API_KEY_HEADER", "X-API-Key"),
+                threads: r.optional_count("PYOCO_HTTP_THREADS", 1..=256),
+                max_watchers: r.count("PYOCO_HTTP_MAX_WATCHERS", 256, 1..=10_000),
+            },
+            log: LogConfig {
+                level: r.string("PYOCO_LOG_LEVEL", "INFO"),
+                format: r.choice(
+                    "PYOCO_LOG_FORMAT",
+                    &[("json", LogFormat::Json), ("text", LogFormat::Text)],
+                ),
+                utc: r.flag("PYOCO_LOG_UTC", true),
+                include_traceback: r.flag("PYOCO_LOG_INCLUDE_TRACEBACK", true),
+            },
+            worker_concurrency: r.optional_count("PYOCO_WORKER_CONCURRENCY", 1..=1024),
+        };
+        let (warnings, settings) = r.finish();
+        Loaded { config, warnings, settings }
+    }
+}
+
+impl Default for Config {
+    /// What an empty environment gives.
+    fn default() -> Self {
+        Config::load(&Source::default()).config
+    }
+}
+
+fn nats(r: &mut Reader<'_>) -> NatsConfig {
+    NatsConfig {
+        url: r.url("PYOCO_NATS_URL", "nats://127.0.0.1:4222"),
+        creds: r.path("PYOCO_NATS_CREDS"),
+        user: r.optional("PYOCO_NATS_USER"),
+        password: r.secret("PYOCO_NATS_PASSWORD"),
+        token: r.secret("PYOCO_NATS_TOKEN"),
+        tls_ca: r.path("PYOCO_NATS_TLS_CA"),
+        tls_cert: r.path("PYOCO_NATS_TLS_CERT"),
+        tls_key: r.path("PYOCO_NATS_TLS_KEY"),
+        request_timeout: r.seconds("PYOCO_NATS_REQUEST_TIMEOUT_SEC", 5.0),
+    }
+}
+
+fn resources(r: &mut Reader<'_>, ack_wait: Duration) -> ResourceConfig {
+    ResourceConfig {
+        work_subject_prefix: r.subject("PYOCO_WORK_SUBJECT_PREFIX", "pyoco.work"),
+        dlq_subject_prefix: r.subject("PYOCO_DLQ_SUBJECT_PREFIX", "pyoco.dlq"),
+        dlq_stream: r.name("PYOCO_DLQ_STREAM", "PYOCO_DLQ"),
+        dlq_max_age: r.seconds("PYOCO_DLQ_MAX_AGE_SEC", 604_800.0),
+        dlq_max_msgs: r.integer("PYOCO_DLQ_MAX_MSGS", 100_000, 1..=i64::MAX),
+        dlq_max_bytes: r.integer("PYOCO_DLQ_MAX_BYTES", 536_870_912, 1..=i64::MAX),
+        runs_bucket: r.name("PYOCO_RUNS_KV_BUCKET", "pyoco_runs"),
+        workers_bucket: r.name("PYOCO_WORKERS_KV_BUCKET", "pyoco_workers"),
+        workers_ttl: r.optional_seconds("PYOCO_WORKERS_KV_TTL_SEC"),
+        ack_wait,
+        max_deliver: r.integer("PYOCO_CONSUMER_MAX_DELIVER", 20, 1..=1_000_000),
+        max_ack_pending: r.integer("PYOCO_CONSUMER_MAX_ACK_PENDING", 200, 1..=1_000_000),
+        replicas: r.integer("PYOCO_JS_REPLICAS", 1, 1..=5) as u32,
+    }
+}
+
+fn run(r: &mut Reader<'_>, ack_wait: Duration) -> RunConfig {
+    let wanted = r.seconds("PYOCO_ACK_PROGRESS_INTERVAL_SEC", 10.0);
+    // An in-progress ACK that comes after ack_wait comes too late (CONTRACT §2).
+    let ack_progress_interval = if wanted < ack_wait { wanted } else { ack_wait / 2 };
+    RunConfig {
+        default_tag: r.tag("PYOCO_DEFAULT_TAG", "default"),
+        heartbeat_interval: r.seconds("PYOCO_RUN_HEARTBEAT_INTERVAL_SEC", 1.0),
+        ack_progress_interval,
+        cancel_grace_period: r.seconds_or_zero("PYOCO_CANCEL_GRACE_PERIOD_SEC", 30.0),
+        max_snapshot_bytes: r.count("PYOCO_MAX_RUN_SNAPSHOT_BYTES", 262_144, 1024..=usize::MAX),
+        max_workflow_bytes: r.integer("PYOCO_WORKFLOW_YAML_MAX_BYTES", 262_144, 1..=i64::MAX)
+            as u64,
+        dlq_execution_errors: r.flag("PYOCO_DLQ_PUBLISH_EXECUTION_ERROR", true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_environment_gives_the_contracts_defaults() {
+        let config = Config::default();
+        assert_eq!(config.nats.url, "nats://127.0.0.1:4222");
+        assert_eq!(config.resources.ack_wait, Duration::from_secs(30));
+        assert_eq!(config.run.max_snapshot_bytes, 262_144);
+        assert_eq!(config.http.api_key_header, "X-API-Key");
+    }
+
+    #[test]
+    fn a_value_that_does_not_parse_is_named_and_the_default_is_used() {
+        let source = Source::from_pairs([
+            ("PYOCO_CANCEL_GRACE_PERIOD_SEC", "soon"),
+            ("PYOCO_CONSUMER_MAX_DELIVER", "0"),
+            ("PYOCO_LOG_FORMAT", "xml"),
+            ("PYOCO_DEFAULT_TAG", "a.b"),
+            ("PYOCO_RUNS_KV_BUCKET", ""),
+        ]);
+        let loaded = Config::load(&source);
+        let names: Vec<_> = loaded.warnings.iter().map(|w| w.name).collect();
+        assert_eq!(loaded.config, Config::default());
+        assert_eq!(
+            names,
+            [
+                "PYOCO_CONSUMER_MAX_DELIVER",
+                "PYOCO_DEFAULT_TAG",
+                "PYOCO_CANCEL_GRACE_PERIOD_SEC",
+                "PYOCO_LOG_FORMAT"
+            ]
+        );
+    }
+
+    #[test]
+    fn in_progress_acks_stay_under_ack_wait() {
+        let source = Source::from_pairs([("PYOCO_CONSUMER_ACK_WAIT_SEC", "4")]);
+        assert_eq!(Config::load(&source).config.run.ack_progress_interval, Duration::from_secs(2));
+    }
+
+    #[test]
+    fn secrets_are_masked() {
+        let source = Source::from_pairs([
+            ("PYOCO_NATS_URL", "nats://bob:hunter2@127.0.0.1:4222,nats://tok3n@h:1"),
+            ("PYOCO_NATS_PASSWORD", "hunter2"),
+            ("PYOCO_NATS_TOKEN", "tok3n"),
+        ]);
+        let loaded = Config::load(&source);
+        let shown = format!("{:?} {:?}", loaded.settings, loaded.config);
+        assert!(!shown.contains("hunter2") && !shown.contains("tok3n"), "{shown}");
+        assert!(shown.contains("127.0.0.1:4222"), "{shown}");
+    }
+}

@@ -1,1 +1,57 @@
-//! Not written yet.
+//! Log lines on stderr: JSON for programs, text for people (CONTRACT §7).
+//!
+//! Code logs through the `log` macros with key-values for context (`run_id`, `worker_id`,
+//! `err_id`, …). This floor decides how a line looks and nothing else; it knows no secret, and no
+//! caller hands it one. What each level means is written in `docs/config.md`.
+
+mod line;
+
+use log::LevelFilter;
+
+use crate::config::{LogConfig, LogFormat};
+
+/// Starts logging for the process; `service` is `pyoco-server:http` or `pyoco-server:worker`.
+/// A second call changes nothing, so tests may call it freely.
+pub fn init(service: &'static str, config: &LogConfig) {
+    let utc = config.utc;
+    let with_traceback = config.include_traceback;
+    let format = config.format;
+    let mut builder = env_logger::Builder::new();
+    builder.format(move |out, record| match format {
+        LogFormat::Json => line::json(out, service, record, utc, with_traceback),
+        LogFormat::Text => line::text(out, record, utc),
+    });
+    let unknown = match level(&config.level) {
+        Some(level) => {
+            // The crates below us narrate at debug; their lines are asked for by name.
+            builder.filter_level(level.min(LevelFilter::Warn));
+            builder.filter_module("pyoco_server", level);
+            false
+        }
+        None => {
+            let parsed = builder.try_parse_filters(config.level.as_str()).is_ok();
+            if !parsed {
+                builder.filter_level(LevelFilter::Info);
+            }
+            !parsed
+        }
+    };
+    if builder.try_init().is_ok() && unknown {
+        let code = crate::model::error::Code::LoggingFailed;
+        log::warn!(err_id = code.err_id(), msg_id = code.msg_id();
+            "PYOCO_LOG_LEVEL is not a level; using INFO");
+    }
+}
+
+/// A level by its Rust or Python name, in any case; `None` for anything else.
+pub fn level(text: &str) -> Option<LevelFilter> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "off" => Some(LevelFilter::Off),
+        "critical" | "fatal" | "error" => Some(LevelFilter::Error),
+        "warning" | "warn" => Some(LevelFilter::Warn),
+        "info" => Some(LevelFilter::Info),
+        "debug" => Some(LevelFilter::Debug),
+        "trace" | "notset" => Some(LevelFilter::Trace),
+        _ => None,
+    }
+}
