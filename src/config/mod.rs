@@ -162,7 +162,7 @@ pub enum LogFormat {
 /// Log lines.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LogConfig {
-    /// `trace`, `debug`, `info`, `warning`, `error`, or an `env_logger` filter.
+    /// `trace`, `debug`, `info`, `warning`, `error` or `off`, in any case.
     pub level: String,
     /// JSON or text.
     pub format: LogFormat,

@@ -21,22 +21,11 @@ pub fn init(service: &'static str, config: &LogConfig) {
         LogFormat::Json => line::json(out, service, record, utc, with_traceback),
         LogFormat::Text => line::text(out, record, utc),
     });
-    let unknown = match level(&config.level) {
-        Some(level) => {
-            // The crates below us narrate at debug; their lines are asked for by name.
-            builder.filter_level(level.min(LevelFilter::Warn));
-            builder.filter_module("pyoco_server", level);
-            false
-        }
-        None => {
-            let parsed = builder.try_parse_filters(config.level.as_str()).is_ok();
-            if !parsed {
-                builder.filter_level(LevelFilter::Info);
-            }
-            !parsed
-        }
-    };
-    if builder.try_init().is_ok() && unknown {
+    let wanted = level(&config.level);
+    let own = wanted.unwrap_or(LevelFilter::Info);
+    // The crates below us narrate freely; only their warnings matter to a reader of ours.
+    builder.filter_level(own.min(LevelFilter::Warn)).filter_module("pyoco_server", own);
+    if builder.try_init().is_ok() && wanted.is_none() {
         let code = crate::model::error::Code::LoggingFailed;
         log::warn!(err_id = code.err_id(), msg_id = code.msg_id();
             "PYOCO_LOG_LEVEL is not a level; using INFO");
