@@ -1,1 +1,129 @@
-//! Not written yet.
+//! Everything that speaks NATS; the one floor that names the `nats` crate.
+//!
+//! Of the crate only `Connection` is used: its JetStream, KV and object calls are slow, may hang
+//! and report some refusals as success. On top of it stand a [`link`](Link) per purpose (requests
+//! with a deadline over one shared inbox, a flusher, a watchdog), JetStream's management as its
+//! JSON API, and our own KV, work queue, pulls and watch.
+//!
+//! Invariants: every wait has a deadline; an acknowledgement counts only with a sequence above 0;
+//! nothing that has not been checked becomes part of a subject or header; a watch is `live` or
+//! says that it is not. This floor knows no HTTP, no flow, and not what the bytes mean.
+
+// The crate is marked deprecated upstream in favour of an async one; it is the blocking client.
+#![allow(deprecated)]
+
+mod api;
+mod connect;
+mod error;
+mod kv;
+mod link;
+mod message;
+mod pull;
+mod queue;
+mod resources;
+mod routes;
+mod watch;
+mod watchdog;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use api::PubAck;
+pub use error::Error;
+pub use kv::{Entry, Kv, Operation};
+pub use link::{Link, LinkState};
+pub use message::{Message, Meta};
+pub use pull::{Delivered, PullEvent, PullInbox};
+pub use queue::{ConsumerSettings, ExhaustedJob, StoredJob, WorkQueue};
+pub use watch::{Watch, WatchEvent};
+
+use crate::config::{NatsConfig, ResourceConfig};
+
+/// What this floor's functions return.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The connections of one process and what hangs on them. Clones share them.
+#[derive(Clone)]
+pub struct Bus {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// Requests whose answers somebody waits for.
+    control: Link,
+    /// Pulls and watches: what the server sends on its own account, so that a burst of it never
+    /// stands in front of an answer.
+    stream: Link,
+    resources: ResourceConfig,
+    timeout: Duration,
+}
+
+impl Bus {
+    /// Starts connecting in the background and returns at once; requests fail with
+    /// [`Error::Disconnected`] until a connection stands.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] when the settings cannot be used at all (an unreadable URL, two ways to
+    /// authenticate), or a thread cannot be started.
+    pub fn start(nats: &NatsConfig, resources: &ResourceConfig) -> Result<Bus> {
+        let control = Link::start("control", nats)?;
+        let stream = Link::start("stream", nats)?;
+        Ok(Bus {
+            inner: Arc::new(Inner {
+                control,
+                stream,
+                resources: resources.clone(),
+                timeout: nats.request_timeout,
+            }),
+        })
+    }
+
+    /// Waits until requests can be sent, at most for `timeout`.
+    pub fn wait_connected(&self, timeout: Duration) -> bool {
+        self.inner.control.wait_up(timeout)
+    }
+
+    /// What is known of the connection that requests use.
+    pub fn state(&self) -> LinkState {
+        self.inner.control.state()
+    }
+
+    /// The bucket of run snapshots.
+    pub fn runs(&self) -> Kv {
+        self.kv(resources::runs_bucket(&self.inner.resources))
+    }
+
+    /// The bucket of worker records.
+    pub fn workers(&self) -> Kv {
+        self.kv(resources::workers_bucket(&self.inner.resources))
+    }
+
+    /// The work queue and the DLQ.
+    pub fn queue(&self) -> WorkQueue {
+        WorkQueue::new(
+            self.inner.control.clone(),
+            self.inner.stream.clone(),
+            self.inner.resources.clone(),
+            self.inner.timeout,
+        )
+    }
+
+    /// Creates whatever is missing; what exists is used as it is.
+    ///
+    /// # Errors
+    /// The first refusal or silence of the server.
+    pub fn ensure_resources(&self) -> Result<()> {
+        self.runs().ensure()?;
+        self.workers().ensure()?;
+        self.queue().ensure()
+    }
+
+    /// The deadline of a request that names none.
+    pub fn request_timeout(&self) -> Duration {
+        self.inner.timeout
+    }
+
+    fn kv(&self, bucket: resources::Bucket) -> Kv {
+        Kv::new(self.inner.control.clone(), self.inner.stream.clone(), bucket, self.inner.timeout)
+    }
+}

@@ -246,7 +246,8 @@ fn in_range<T: std::str::FromStr + PartialOrd + Display>(
     text: &str,
     range: &RangeInclusive<T>,
 ) -> Result<T, String> {
-    text.parse::<T>().ok().filter(|n| range.contains(n)).ok_or_else(|| {
-        format!("must be a whole number from {} to {}", range.start(), range.end())
-    })
+    text.parse::<T>()
+        .ok()
+        .filter(|n| range.contains(n))
+        .ok_or_else(|| format!("must be a whole number from {} to {}", range.start(), range.end()))
 }

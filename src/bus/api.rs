@@ -1,0 +1,172 @@
+//! JetStream's JSON API over plain requests.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::link::Link;
+use super::message::Message;
+use super::{Error, Result};
+
+/// What JetStream answers to a stored publish.
+#[derive(Debug, Clone, Deserialize)]
+pub struct PubAck {
+    /// Sequence in the stream; 0 never counts as stored.
+    #[serde(default)]
+    pub seq: u64,
+    /// Whether a message with the same id was there before.
+    #[serde(default)]
+    pub duplicate: bool,
+}
+
+/// A message as `STREAM.MSG.GET` returns it.
+#[derive(Debug, Clone)]
+pub(super) struct StoredMessage {
+    pub subject: String,
+    pub seq: u64,
+    pub data: Vec<u8>,
+    /// The raw header block, empty without headers.
+    pub headers: String,
+}
+
+/// What `STREAM.INFO` says that we need.
+#[derive(Debug, Clone, Default)]
+pub(super) struct StreamInfo {
+    pub last_seq: u64,
+    pub created: String,
+    pub allow_direct: bool,
+}
+
+/// Publishes to a stream and returns its acknowledgement.
+///
+/// # Errors
+/// [`Error::Api`] when JetStream refuses, [`Error::BadAnswer`] for an acknowledgement without a
+/// sequence, and those of [`Link::request`].
+pub(super) fn publish(
+    link: &Link,
+    subject: &str,
+    headers: &[(&str, &str)],
+    payload: &[u8],
+    timeout: Duration,
+) -> Result<PubAck> {
+    let ack: PubAck = read(&link.request(subject, headers, payload, timeout)?)?;
+    if ack.seq == 0 {
+        return Err(Error::BadAnswer("acknowledgement without a sequence".into()));
+    }
+    Ok(ack)
+}
+
+/// Calls `$JS.API.<call>` with a JSON body.
+pub(super) fn call<T: DeserializeOwned>(
+    link: &Link,
+    call: &str,
+    body: &Value,
+    timeout: Duration,
+) -> Result<T> {
+    let payload = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+    read(&link.request(&format!("$JS.API.{call}"), &[], &payload, timeout)?)
+}
+
+/// Creates a stream unless one of that name exists, which is then used as it is.
+pub(super) fn ensure_stream(link: &Link, config: &Value, timeout: Duration) -> Result<()> {
+    let name = config["name"].as_str().unwrap_or_default();
+    match call::<Value>(link, &format!("STREAM.INFO.{name}"), &Value::Null, timeout) {
+        Ok(_) => return Ok(()),
+        Err(e) if e.is_missing_stream() && !matches!(e, Error::NoResponders(_)) => {}
+        Err(e) => return Err(e),
+    }
+    match call::<Value>(link, &format!("STREAM.CREATE.{name}"), config, timeout) {
+        Ok(_) => {
+            log::info!(stream = name; "created a stream");
+            Ok(())
+        }
+        // Somebody else was quicker.
+        Err(e) if e.is_existing() => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+pub(super) fn stream_info(link: &Link, stream: &str, timeout: Duration) -> Result<StreamInfo> {
+    let info: Value = call(link, &format!("STREAM.INFO.{stream}"), &Value::Null, timeout)?;
+    Ok(StreamInfo {
+        last_seq: info["state"]["last_seq"].as_u64().unwrap_or(0),
+        created: info["created"].as_str().unwrap_or_default().to_owned(),
+        allow_direct: info["config"]["allow_direct"].as_bool().unwrap_or(false),
+    })
+}
+
+/// Reads one message by `{"last_by_subj": …}` or `{"seq": …}`, from the stream's leader.
+pub(super) fn get_message(
+    link: &Link,
+    stream: &str,
+    which: &Value,
+    timeout: Duration,
+) -> Result<Option<StoredMessage>> {
+    #[derive(Deserialize)]
+    struct Answer {
+        message: Raw,
+    }
+    #[derive(Deserialize)]
+    struct Raw {
+        subject: String,
+        seq: u64,
+        #[serde(default)]
+        data: String,
+        #[serde(default)]
+        hdrs: String,
+    }
+    let answer: Answer = match call(link, &format!("STREAM.MSG.GET.{stream}"), which, timeout) {
+        Ok(answer) => answer,
+        Err(e) if e.is_no_message() => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let raw = answer.message;
+    Ok(Some(StoredMessage {
+        subject: raw.subject,
+        seq: raw.seq,
+        data: decoded(&raw.data)?,
+        headers: String::from_utf8_lossy(&decoded(&raw.hdrs)?).into_owned(),
+    }))
+}
+
+/// Removes one message by its sequence; one that is gone already counts as removed.
+pub(super) fn delete_message(link: &Link, stream: &str, seq: u64, timeout: Duration) -> Result<()> {
+    let body = json!({"seq": seq, "no_erase": true});
+    match call::<Value>(link, &format!("STREAM.MSG.DELETE.{stream}"), &body, timeout) {
+        Ok(_) => Ok(()),
+        Err(Error::Api { code: 400 | 404, .. }) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Reads an answer, which may be an error in JSON.
+fn read<T: DeserializeOwned>(message: &Message) -> Result<T> {
+    #[derive(Deserialize)]
+    struct Refusal {
+        error: Option<ApiError>,
+    }
+    #[derive(Deserialize)]
+    struct ApiError {
+        #[serde(default)]
+        code: u64,
+        #[serde(default)]
+        err_code: u64,
+        #[serde(default)]
+        description: String,
+    }
+    let unreadable = |e: serde_json::Error| Error::BadAnswer(e.to_string());
+    let refusal: Refusal = serde_json::from_slice(&message.data).map_err(unreadable)?;
+    if let Some(ApiError { code, err_code, description }) = refusal.error {
+        return Err(Error::Api { code, err_code, description });
+    }
+    serde_json::from_slice(&message.data).map_err(unreadable)
+}
+
+fn decoded(text: &str) -> Result<Vec<u8>> {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD
+        .decode(text)
+        .map_err(|e| Error::BadAnswer(e.to_string()))
+}

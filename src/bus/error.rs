@@ -1,0 +1,114 @@
+//! What can go wrong between us and NATS.
+
+use std::time::Duration;
+
+/// JetStream's `err_code`s that we act on; the numbers are the server's.
+mod code {
+    /// `wrong last sequence: n`.
+    pub const WRONG_LAST_SEQUENCE: u64 = 10071;
+    /// `wrong last sequence` without the number, from clustered streams.
+    pub const WRONG_LAST_SEQUENCE_CONSTANT: u64 = 10164;
+    pub const STREAM_NOT_FOUND: u64 = 10059;
+    pub const CONSUMER_NOT_FOUND: u64 = 10014;
+    pub const STREAM_EXISTS_WITH_OTHER_CONFIG: u64 = 10058;
+    pub const CONSUMER_EXISTS: u64 = 10148;
+    pub const NO_MESSAGE_FOUND: u64 = 10037;
+    /// No leader, overload, insufficient resources and the like: the same request may succeed
+    /// in a moment.
+    pub const TRANSIENT: [u64; 7] = [10158, 10163, 10167, 10118, 10194, 10008, 10023];
+}
+
+/// An error of this floor. `Timeout` and `Disconnected` leave the outcome of a write unknown.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// No answer came in time. The request may or may not have been carried out.
+    #[error("no answer from NATS to `{subject}` within {after:?}")]
+    Timeout {
+        /// Where the request went.
+        subject: String,
+        /// How long we waited.
+        after: Duration,
+    },
+    /// There is no connection, or it broke before the answer came.
+    #[error("not connected to NATS")]
+    Disconnected,
+    /// Nobody serves the subject: no such stream, or JetStream is off.
+    #[error("no responders for `{0}`; is JetStream on?")]
+    NoResponders(String),
+    /// JetStream refused.
+    #[error("JetStream refused: {description} (code {code}, err_code {err_code})")]
+    Api {
+        /// HTTP-like class.
+        code: u64,
+        /// The exact reason.
+        err_code: u64,
+        /// In words.
+        description: String,
+    },
+    /// A compare-and-set write found another revision than the one it was based on.
+    #[error("somebody else has changed `{0}`")]
+    Conflict(String),
+    /// The payload is larger than the server takes.
+    #[error("message of {size} bytes is larger than the server's max_payload of {limit}")]
+    TooLarge {
+        /// Bytes of the message.
+        size: usize,
+        /// Bytes that the server takes.
+        limit: usize,
+    },
+    /// A key, subject or header value that must not reach the wire.
+    #[error("`{0}` cannot be part of a NATS subject or header")]
+    BadName(String),
+    /// An answer that does not read as JetStream's.
+    #[error("unreadable answer from JetStream: {0}")]
+    BadAnswer(String),
+    /// The settings cannot be used, or the process is out of threads.
+    #[error("cannot set up the connection to NATS: {0}")]
+    Setup(String),
+}
+
+impl Error {
+    /// Whether a write that ended so may have been carried out.
+    pub fn is_outcome_unknown(&self) -> bool {
+        matches!(self, Error::Timeout { .. } | Error::Disconnected | Error::BadAnswer(_))
+    }
+
+    /// Whether the same request may succeed in a moment.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Error::Timeout { .. } | Error::Disconnected | Error::NoResponders(_) => true,
+            Error::Api { code, err_code, .. } => *code == 503 || code::TRANSIENT.contains(err_code),
+            _ => false,
+        }
+    }
+
+    pub(super) fn is_missing_stream(&self) -> bool {
+        match self {
+            Error::NoResponders(_) => true,
+            Error::Api { err_code, .. } => *err_code == code::STREAM_NOT_FOUND,
+            _ => false,
+        }
+    }
+
+    pub(super) fn is_missing_consumer(&self) -> bool {
+        self.has_code(code::CONSUMER_NOT_FOUND)
+    }
+
+    pub(super) fn is_existing(&self) -> bool {
+        self.has_code(code::STREAM_EXISTS_WITH_OTHER_CONFIG) || self.has_code(code::CONSUMER_EXISTS)
+    }
+
+    pub(super) fn is_no_message(&self) -> bool {
+        matches!(self, Error::Api { code: 404, err_code, .. }
+            if *err_code == code::NO_MESSAGE_FOUND || *err_code == 0)
+    }
+
+    pub(super) fn is_wrong_sequence(&self) -> bool {
+        self.has_code(code::WRONG_LAST_SEQUENCE)
+            || self.has_code(code::WRONG_LAST_SEQUENCE_CONSTANT)
+    }
+
+    fn has_code(&self, wanted: u64) -> bool {
+        matches!(self, Error::Api { err_code, .. } if *err_code == wanted)
+    }
+}

@@ -1,0 +1,376 @@
+//! One connection to NATS with requests that end: shared inbox, flusher, deadline, watchdog.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
+
+use super::connect::{self, ServerInfo, Signals};
+use super::message::Message;
+use super::routes::{Routed, Routes, left};
+use super::{Error, Result, watchdog};
+use crate::config::NatsConfig;
+use crate::model::name;
+use crate::thread::{self, JoinOnDrop, StopSource};
+
+/// Unread messages of one connection at most; more means that our dispatcher is stuck.
+const MAX_UNREAD_MESSAGES: usize = 64 * 1024;
+/// For one flush; it is the flusher's own wait, never a caller's.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection that heals by itself. Clones share it; the last one stops its threads.
+#[derive(Clone)]
+pub struct Link {
+    inner: Arc<Inner>,
+}
+
+/// What is known of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkState {
+    /// Whether requests can be sent.
+    pub connected: bool,
+    /// Name and version of the server seen last.
+    pub server: String,
+    /// How often the connection was lost.
+    pub disconnects: u64,
+}
+
+/// Field order is the shutdown order: closing `stop` ends the watchdog, then it is joined.
+struct Inner {
+    shared: Arc<Shared>,
+    _stop: StopSource,
+    _watchdog: JoinOnDrop,
+}
+
+/// What the watchdog, the dispatchers and the callers share.
+pub(super) struct Shared {
+    pub(super) role: &'static str,
+    pub(super) nats: NatsConfig,
+    pub(super) servers: Vec<nats::ServerAddress>,
+    routes: Routes,
+    /// Prefix of all reply subjects of this link; it survives reconnects.
+    inbox: String,
+    live: RwLock<Option<Arc<Live>>>,
+    /// Set by the watchdog: the socket stands, but nobody answers.
+    suspect: AtomicBool,
+    /// Counts every loss and every new connection; a request belongs to the epoch it was sent in.
+    epoch: AtomicU64,
+    disconnects: AtomicU64,
+    info: Mutex<Option<ServerInfo>>,
+    /// Woken on every change of state.
+    changed: (Mutex<()>, Condvar),
+}
+
+/// One connection of the crate. Its threads end when the kick and stop channels close; a flusher
+/// that is stuck in a dead connection is left to its end, which is why nobody joins it.
+struct Live {
+    connection: nats::Connection,
+    signals: Arc<Signals>,
+    kick: Sender<()>,
+    _stop: StopSource,
+}
+
+impl Link {
+    /// Starts the link's watchdog, which connects and goes on connecting.
+    pub(super) fn start(role: &'static str, nats: &NatsConfig) -> Result<Link> {
+        let servers = connect::servers(nats)?;
+        let shared = Arc::new(Shared {
+            role,
+            nats: nats.clone(),
+            servers,
+            routes: Routes::new(),
+            inbox: format!("_INBOX.{}", uuid::Uuid::new_v4().simple()),
+            live: RwLock::new(None),
+            suspect: AtomicBool::new(false),
+            epoch: AtomicU64::new(0),
+            disconnects: AtomicU64::new(0),
+            info: Mutex::new(None),
+            changed: (Mutex::new(()), Condvar::new()),
+        });
+        let (stop, stopped) = thread::stop_channel();
+        let watched = shared.clone();
+        let watchdog =
+            thread::spawn(format!("nats-{role}"), move || watchdog::run(&watched, &stopped))
+                .map_err(|e| Error::Setup(format!("cannot start a thread: {e}")))?;
+        Ok(Link { inner: Arc::new(Inner { shared, _stop: stop, _watchdog: watchdog }) })
+    }
+
+    /// Sends a request and waits for its answer, at most for `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::Disconnected`] at once while there is no connection, [`Error::Timeout`],
+    /// [`Error::NoResponders`], [`Error::TooLarge`], [`Error::BadName`].
+    pub fn request(
+        &self,
+        subject: &str,
+        headers: &[(&str, &str)],
+        payload: &[u8],
+        timeout: Duration,
+    ) -> Result<Message> {
+        self.inner.shared.request(subject, headers, payload, timeout)
+    }
+
+    /// Sends a message without waiting for anything.
+    ///
+    /// # Errors
+    /// [`Error::Disconnected`], [`Error::TooLarge`], [`Error::BadName`].
+    pub fn publish(&self, subject: &str, reply: Option<&str>, payload: &[u8]) -> Result<()> {
+        let shared = &self.inner.shared;
+        let live = shared.usable()?;
+        shared.send(&live, subject, reply, &[], payload)
+    }
+
+    /// Opens a route for messages that come unasked or many for one request.
+    pub(super) fn open_route(&self, capacity: usize) -> Route {
+        let (id, messages) = self.inner.shared.routes.open(capacity);
+        Route { shared: self.inner.shared.clone(), id, messages }
+    }
+
+    /// Waits until requests can be sent, at most for `timeout`.
+    pub fn wait_up(&self, timeout: Duration) -> bool {
+        let shared = &self.inner.shared;
+        let deadline = Instant::now() + timeout;
+        let (lock, changed) = &shared.changed;
+        let mut guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        while !shared.is_up() {
+            let left = left(deadline);
+            if left.is_zero() {
+                return false;
+            }
+            guard = changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// What is known of the connection.
+    pub fn state(&self) -> LinkState {
+        let shared = &self.inner.shared;
+        let info = shared.info.lock().unwrap_or_else(PoisonError::into_inner);
+        LinkState {
+            connected: shared.is_up(),
+            server: info
+                .as_ref()
+                .map(|i| format!("{} {}", i.server_name, i.version))
+                .unwrap_or_default(),
+            disconnects: shared.disconnects.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A long-lived inbox of a link; dropping it closes it.
+pub(super) struct Route {
+    shared: Arc<Shared>,
+    id: u64,
+    pub(super) messages: Receiver<Routed>,
+}
+
+impl Route {
+    /// The reply subject for the route's request number `suffix`.
+    pub(super) fn reply_subject(&self, suffix: u64) -> String {
+        format!("{}.{}-{suffix}", self.shared.inbox, self.id)
+    }
+}
+
+impl Drop for Route {
+    fn drop(&mut self) {
+        self.shared.routes.close(self.id);
+    }
+}
+
+impl Shared {
+    pub(super) fn request(
+        &self,
+        subject: &str,
+        headers: &[(&str, &str)],
+        payload: &[u8],
+        timeout: Duration,
+    ) -> Result<Message> {
+        let live = self.usable()?;
+        self.request_over(&live, subject, headers, payload, timeout)
+    }
+
+    /// Like `request`, also while the watchdog suspects the connection: for the watchdog itself.
+    pub(super) fn ping(&self, timeout: Duration) -> Result<Message> {
+        let live = self.current().ok_or(Error::Disconnected)?;
+        self.request_over(&live, "$JS.API.INFO", &[], b"", timeout)
+    }
+
+    /// Makes a new connection and lets it take the place of the present one.
+    pub(super) fn connect(self: &Arc<Self>) -> std::result::Result<(), String> {
+        let info = connect::probe(&self.servers)?;
+        let (changed, on_change) = bounded(1);
+        let signals =
+            Arc::new(Signals { up: AtomicBool::new(true), epoch: AtomicU64::new(0), changed });
+        let name = format!("pyoco-server {}", self.role);
+        let connection = connect::connect(&self.nats, self.servers.clone(), &name, &signals)
+            .map_err(|e| e.to_string())?;
+        let replies =
+            connection.subscribe(&format!("{}.*", self.inbox)).map_err(|e| e.to_string())?;
+        replies.set_message_limits(MAX_UNREAD_MESSAGES);
+        let (stop, stopped) = thread::stop_channel();
+        let (kick, kicked) = bounded(1);
+        let flushing = connection.clone();
+        thread::spawn(format!("flush-{}", self.role), move || flush_loop(&flushing, &kicked))
+            .map_err(|e| e.to_string())?
+            .abandon();
+        let shared = self.clone();
+        thread::spawn(format!("replies-{}", self.role), move || {
+            dispatch_loop(&shared, &replies, &on_change, &stopped);
+        })
+        .map_err(|e| e.to_string())?
+        .abandon();
+        log::info!(link = self.role, server = info.server_name.as_str(), version = info.version.as_str();
+            "connected to NATS");
+        *self.info.lock().unwrap_or_else(PoisonError::into_inner) = Some(info);
+        let live = Arc::new(Live { connection, signals, kick, _stop: stop });
+        let old = self.live.write().unwrap_or_else(PoisonError::into_inner).replace(live);
+        self.suspect.store(false, Ordering::SeqCst);
+        self.new_epoch();
+        // Closing an old connection would flush it first; dropping it only lets its threads end.
+        drop(old);
+        Ok(())
+    }
+
+    /// Whether there is a socket; it may be half-open.
+    pub(super) fn has_socket(&self) -> bool {
+        self.current().is_some_and(|live| live.signals.up.load(Ordering::SeqCst))
+    }
+
+    /// Whether no connection was ever made.
+    pub(super) fn never_connected(&self) -> bool {
+        self.current().is_none()
+    }
+
+    /// Whether requests can be sent.
+    pub(super) fn is_up(&self) -> bool {
+        self.has_socket() && !self.suspect.load(Ordering::SeqCst)
+    }
+
+    /// Marks the connection as one that does not answer, or as well again.
+    pub(super) fn set_suspect(&self, suspect: bool) {
+        if self.suspect.swap(suspect, Ordering::SeqCst) != suspect {
+            self.new_epoch();
+        }
+    }
+
+    fn request_over(
+        &self,
+        live: &Live,
+        subject: &str,
+        headers: &[(&str, &str)],
+        payload: &[u8],
+        timeout: Duration,
+    ) -> Result<Message> {
+        let timed_out = || Error::Timeout { subject: subject.to_owned(), after: timeout };
+        let deadline = Instant::now() + timeout;
+        let epoch = self.epoch.load(Ordering::SeqCst);
+        let (id, answer) =
+            self.routes.request(epoch, payload.len(), deadline).ok_or_else(timed_out)?;
+        let reply = format!("{}.{id}", self.inbox);
+        if let Err(e) = self.send(live, subject, Some(&reply), headers, payload) {
+            self.routes.forget(id);
+            return Err(e);
+        }
+        match answer.recv_timeout(left(deadline)) {
+            Ok(Ok(message)) => Ok(message),
+            Ok(Err(Error::NoResponders(_))) => Err(Error::NoResponders(subject.to_owned())),
+            Ok(Err(e)) => Err(e),
+            Err(RecvTimeoutError::Timeout) => {
+                self.routes.forget(id);
+                Err(timed_out())
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(Error::Disconnected),
+        }
+    }
+
+    fn send(
+        &self,
+        live: &Live,
+        subject: &str,
+        reply: Option<&str>,
+        headers: &[(&str, &str)],
+        payload: &[u8],
+    ) -> Result<()> {
+        if !name::is_subject(subject) {
+            return Err(Error::BadName(subject.to_owned()));
+        }
+        if let Some((_, value)) = headers.iter().find(|(_, v)| v.contains(['\r', '\n'])) {
+            return Err(Error::BadName((*value).to_owned()));
+        }
+        let headers =
+            (!headers.is_empty()).then(|| headers.iter().copied().collect::<nats::HeaderMap>());
+        self.check_size(payload.len())?;
+        live.connection
+            .publish_with_reply_or_headers(subject, reply, headers.as_ref(), payload)
+            .map_err(|_| Error::Disconnected)?;
+        // One pending kick is enough: the flush that it starts carries this message too.
+        let _ = live.kick.try_send(());
+        Ok(())
+    }
+
+    fn check_size(&self, size: usize) -> Result<()> {
+        let info = self.info.lock().unwrap_or_else(PoisonError::into_inner);
+        match info.as_ref().map(|i| i.max_payload) {
+            // A larger message would cost the connection. Headers count too; they are small.
+            Some(limit) if limit > 0 && size + 1024 > limit => Err(Error::TooLarge { size, limit }),
+            _ => Ok(()),
+        }
+    }
+
+    fn usable(&self) -> Result<Arc<Live>> {
+        match self.current() {
+            Some(live) if self.is_up() => Ok(live),
+            _ => Err(Error::Disconnected),
+        }
+    }
+
+    fn current(&self) -> Option<Arc<Live>> {
+        self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn new_epoch(&self) {
+        let epoch = self.epoch.fetch_add(1, Ordering::SeqCst) + 1;
+        self.routes.reconnected(epoch);
+        let (lock, changed) = &self.changed;
+        drop(lock.lock().unwrap_or_else(PoisonError::into_inner));
+        changed.notify_all();
+    }
+}
+
+/// Flushes once per kick; requests that arrive during a flush share the next one.
+fn flush_loop(connection: &nats::Connection, kicked: &Receiver<()>) {
+    while kicked.recv().is_ok() {
+        // Its failure shows as a disconnect or as the deadline of whoever waits.
+        let _ = connection.flush_timeout(FLUSH_TIMEOUT);
+    }
+}
+
+/// Hands replies to their owners, and turns the crate's callbacks into a new epoch.
+fn dispatch_loop(
+    shared: &Shared,
+    replies: &nats::Subscription,
+    changed: &Receiver<()>,
+    stopped: &thread::StopSignal,
+) {
+    loop {
+        select! {
+            recv(stopped) -> _ => return,
+            recv(changed) -> _ => {
+                let up = shared.has_socket();
+                if up {
+                    log::info!(link = shared.role; "connected to NATS again");
+                } else {
+                    shared.disconnects.fetch_add(1, Ordering::Relaxed);
+                    log::warn!(link = shared.role; "lost the connection to NATS; reconnecting");
+                }
+                shared.new_epoch();
+            }
+            recv(replies.receiver()) -> message => {
+                let Ok(message) = message else { return };
+                let token = message.subject.rsplit('.').next().unwrap_or_default().to_owned();
+                shared.routes.deliver(&token, Message::new(message));
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! A message as it came from the server, and what a JetStream reply subject tells of it.
+
+/// A message without the crate's ties to its connection.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Where it was published.
+    pub subject: String,
+    /// Where an answer or ACK goes.
+    pub reply: Option<String>,
+    /// Its bytes.
+    pub data: Vec<u8>,
+    headers: Option<nats::HeaderMap>,
+}
+
+impl Message {
+    pub(super) fn new(message: nats::Message) -> Self {
+        let mut message = message;
+        Message {
+            subject: std::mem::take(&mut message.subject),
+            reply: message.reply.take(),
+            data: std::mem::take(&mut message.data),
+            headers: message.headers.take(),
+        }
+    }
+
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.as_ref()?.get(name).map(String::as_str)
+    }
+
+    /// The status of a message that the server itself made (`100`, `404`, `408`, `409`, `503`).
+    pub fn status(&self) -> Option<u16> {
+        self.header("Status")?.parse().ok()
+    }
+
+    /// Whether it says that nobody serves the subject.
+    pub fn is_no_responders(&self) -> bool {
+        self.data.is_empty() && self.status() == Some(503)
+    }
+
+    /// The delivery that it belongs to; only such a message is a stored one.
+    pub fn meta(&self) -> Option<Meta> {
+        Meta::parse(self.reply.as_deref()?)
+    }
+}
+
+/// What `$JS.ACK.…` says of a delivered message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meta {
+    /// How often it has been delivered, from 1.
+    pub num_delivered: u64,
+    /// Its sequence in the stream; the revision of a KV entry.
+    pub stream_seq: u64,
+    /// Its sequence among the consumer's deliveries.
+    pub consumer_seq: u64,
+    /// How many more wait behind it.
+    pub pending: u64,
+}
+
+impl Meta {
+    /// Reads `$JS.ACK.<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<time>.<pending>`, and the
+    /// longer form with domain and account hash in front and a token behind.
+    pub fn parse(reply: &str) -> Option<Meta> {
+        let tokens: Vec<&str> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
+        let numbers = match tokens.len() {
+            7 => &tokens[2..7],
+            9.. => &tokens[4..9],
+            _ => return None,
+        };
+        let number = |at: usize| numbers[at].parse::<u64>().ok();
+        Some(Meta {
+            num_delivered: number(0)?,
+            stream_seq: number(1)?,
+            consumer_seq: number(2)?,
+            pending: number(4)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_an_ack_subject_are_read() {
+        let expected = Meta { num_delivered: 2, stream_seq: 30, consumer_seq: 4, pending: 5 };
+        let short = "$JS.ACK.PYOCO_WORK.pyoco_workers_default.2.30.4.1700000000000000000.5";
+        let long =
+            "$JS.ACK._.acc.PYOCO_WORK.pyoco_workers_default.2.30.4.1700000000000000000.5.tok";
+        assert_eq!(Meta::parse(short), Some(expected));
+        assert_eq!(Meta::parse(long), Some(expected));
+        for bad in ["", "$JS.ACK.a.b.c", "$JS.ACK.s.c.x.1.1.1.1", "_INBOX.x.1"] {
+            assert_eq!(Meta::parse(bad), None, "{bad}");
+        }
+    }
+}

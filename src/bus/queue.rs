@@ -1,0 +1,228 @@
+//! The work queue: jobs in, jobs out, the DLQ, and jobs whose deliveries are exhausted.
+
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::link::Link;
+use super::pull::PullInbox;
+use super::resources::{self, ADVISORY_CONSUMER, ADVISORY_STREAM, WORK_STREAM};
+use super::routes::left;
+use super::{Error, Result, api};
+use crate::config::ResourceConfig;
+use crate::model::name;
+
+/// Between two tries of a publish.
+const RETRY_MIN: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_millis(500);
+
+/// Publishes, pulls and removes jobs. Clones share the connections.
+#[derive(Clone)]
+pub struct WorkQueue {
+    control: Link,
+    stream: Link,
+    config: ResourceConfig,
+    timeout: Duration,
+}
+
+/// The settings in force of a tag's consumer; an existing one keeps its own.
+#[derive(Debug, Clone, Copy)]
+pub struct ConsumerSettings {
+    /// How long a delivery may go without a sign of life.
+    pub ack_wait: Duration,
+    /// How often a job is delivered at most; `None` means without end.
+    pub max_deliver: Option<u64>,
+}
+
+/// A job as it lies in the stream.
+#[derive(Debug)]
+pub struct StoredJob {
+    /// Where it was published.
+    pub subject: String,
+    /// Its bytes.
+    pub payload: Vec<u8>,
+}
+
+/// What the server says of a job that it will not deliver again.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ExhaustedJob {
+    /// Its sequence in the work stream.
+    pub stream_seq: u64,
+    /// How often it was delivered.
+    #[serde(default)]
+    pub deliveries: u64,
+}
+
+impl WorkQueue {
+    pub(super) fn new(
+        control: Link,
+        stream: Link,
+        config: ResourceConfig,
+        timeout: Duration,
+    ) -> Self {
+        WorkQueue { control, stream, config, timeout }
+    }
+
+    /// Creates the streams that are missing.
+    ///
+    /// # Errors
+    /// Those of a request.
+    pub fn ensure(&self) -> Result<()> {
+        api::ensure_stream(&self.control, &resources::work_stream(&self.config), self.timeout)?;
+        api::ensure_stream(&self.control, &resources::dlq_stream(&self.config), self.timeout)?;
+        api::ensure_stream(&self.control, &resources::advisory_stream(&self.config), self.timeout)
+    }
+
+    /// Creates the durable consumer of a tag if it is missing, and reads its settings.
+    ///
+    /// # Errors
+    /// [`Error::BadName`] for what is no tag, and those of a request.
+    pub fn ensure_consumer(&self, tag: &str) -> Result<ConsumerSettings> {
+        if !name::is_tag(tag) {
+            return Err(Error::BadName(tag.to_owned()));
+        }
+        let config = resources::tag_consumer(&self.config, tag);
+        let info = self.ensure_durable(WORK_STREAM, &resources::consumer_name(tag), &config)?;
+        let config = &info["config"];
+        Ok(ConsumerSettings {
+            ack_wait: Duration::from_nanos(config["ack_wait"].as_u64().unwrap_or(30_000_000_000)),
+            max_deliver: config["max_deliver"].as_u64(),
+        })
+    }
+
+    /// Opens an inbox over the consumers of `tags`, which must exist.
+    pub fn pull_inbox(&self, tags: &[String]) -> PullInbox {
+        let consumers =
+            tags.iter().map(|tag| (WORK_STREAM.to_owned(), resources::consumer_name(tag)));
+        PullInbox::open(self.stream.clone(), self.control.clone(), consumers)
+    }
+
+    /// Opens an inbox of [`ExhaustedJob`]s (as JSON), creating its consumer.
+    ///
+    /// # Errors
+    /// Those of a request.
+    pub fn exhausted_inbox(&self) -> Result<PullInbox> {
+        let config = resources::advisory_consumer(&self.config);
+        self.ensure_durable(ADVISORY_STREAM, ADVISORY_CONSUMER, &config)?;
+        let consumer = (ADVISORY_STREAM.to_owned(), ADVISORY_CONSUMER.to_owned());
+        Ok(PullInbox::open(self.stream.clone(), self.control.clone(), [consumer]))
+    }
+
+    /// Queues a job under its run id as message id, so that repeating the call is harmless within
+    /// the stream's duplicate window. Repeats by itself until acknowledged or until `deadline`.
+    ///
+    /// # Errors
+    /// The last error; after [`Error::is_outcome_unknown`] the job may be in the queue.
+    pub fn submit(&self, tag: &str, run_id: &str, payload: &[u8], deadline: Instant) -> Result<()> {
+        let subject = self.job_subject(tag)?;
+        let headers = [("Nats-Msg-Id", run_id), ("Nats-Expected-Stream", WORK_STREAM)];
+        let mut pause = RETRY_MIN;
+        let mut in_doubt: Option<Error> = None;
+        loop {
+            let patience = left(deadline).min(self.timeout);
+            let error = match api::publish(&self.control, &subject, &headers, payload, patience) {
+                Ok(_) => return Ok(()),
+                Err(e) if e.is_missing_stream() => match self.ensure() {
+                    Ok(()) => e,
+                    Err(other) => other,
+                },
+                Err(e) => e,
+            };
+            // Once a try may have been stored, a later refusal does not take that back.
+            if error.is_outcome_unknown() && !matches!(error, Error::Disconnected) {
+                in_doubt = Some(error.clone());
+            }
+            if !error.is_transient() && !error.is_outcome_unknown()
+                || left(deadline) <= pause
+                || !self.control.wait_up(left(deadline))
+            {
+                return Err(in_doubt.unwrap_or(error));
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// Publishes an entry of the DLQ; one try, since it is diagnostics.
+    ///
+    /// # Errors
+    /// Those of a request.
+    pub fn publish_dlq(&self, tag: &str, payload: &[u8]) -> Result<()> {
+        let tag = if name::is_tag(tag) { tag } else { crate::model::job::DEFAULT_TAG };
+        let subject = format!("{}.{tag}", self.config.dlq_subject_prefix);
+        match api::publish(&self.control, &subject, &[], payload, self.timeout) {
+            Err(e) if e.is_missing_stream() => {
+                self.ensure()?;
+                api::publish(&self.control, &subject, &[], payload, self.timeout).map(drop)
+            }
+            other => other.map(drop),
+        }
+    }
+
+    /// Reads a job by its sequence; `None` when it is gone.
+    ///
+    /// # Errors
+    /// Those of a request.
+    pub fn stored_job(&self, stream_seq: u64) -> Result<Option<StoredJob>> {
+        let which = json!({"seq": stream_seq});
+        let stored = api::get_message(&self.control, WORK_STREAM, &which, self.timeout)?;
+        Ok(stored.map(|m| StoredJob { subject: m.subject, payload: m.data }))
+    }
+
+    /// Removes a job by its sequence.
+    ///
+    /// # Errors
+    /// Those of a request.
+    pub fn remove_job(&self, stream_seq: u64) -> Result<()> {
+        api::delete_message(&self.control, WORK_STREAM, stream_seq, self.timeout)
+    }
+
+    /// Gives a job back in the place of a worker that is gone, by the ACK subject of its delivery.
+    ///
+    /// # Errors
+    /// [`Error::BadName`] when `ack_subject` is none, [`Error::Disconnected`].
+    pub fn give_back(&self, ack_subject: &str) -> Result<()> {
+        if super::Meta::parse(ack_subject).is_none() {
+            return Err(Error::BadName(ack_subject.to_owned()));
+        }
+        self.control.publish(ack_subject, None, b"-NAK")
+    }
+
+    /// How many messages the DLQ holds.
+    ///
+    /// # Errors
+    /// Those of a request.
+    pub fn dlq_messages(&self) -> Result<u64> {
+        let call = format!("STREAM.INFO.{}", self.config.dlq_stream);
+        let info: Value = api::call(&self.control, &call, &Value::Null, self.timeout)?;
+        Ok(info["state"]["messages"].as_u64().unwrap_or(0))
+    }
+
+    fn job_subject(&self, tag: &str) -> Result<String> {
+        if !name::is_tag(tag) {
+            return Err(Error::BadName(tag.to_owned()));
+        }
+        Ok(format!("{}.{tag}", self.config.work_subject_prefix))
+    }
+
+    fn ensure_durable(&self, stream: &str, name: &str, config: &Value) -> Result<Value> {
+        let info = || {
+            let call = format!("CONSUMER.INFO.{stream}.{name}");
+            api::call::<Value>(&self.control, &call, &Value::Null, self.timeout)
+        };
+        match info() {
+            Err(e) if e.is_missing_consumer() => {}
+            Err(e) if e.is_missing_stream() => self.ensure()?,
+            other => return other,
+        }
+        let call = format!("CONSUMER.DURABLE.CREATE.{stream}.{name}");
+        let body = json!({"stream_name": stream, "config": config});
+        match api::call::<Value>(&self.control, &call, &body, self.timeout) {
+            Ok(created) => Ok(created),
+            // Somebody else was quicker.
+            Err(e) if e.is_existing() => info(),
+            Err(e) => Err(e),
+        }
+    }
+}

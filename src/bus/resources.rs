@@ -1,0 +1,127 @@
+//! What we keep in NATS, and how it is created when it is missing (CONTRACT §2).
+
+use serde_json::{Value, json};
+
+use crate::config::ResourceConfig;
+
+/// The work queue's stream.
+pub(super) const WORK_STREAM: &str = "PYOCO_WORK";
+/// Advisories about jobs whose deliveries are exhausted; a work queue of its own.
+pub(super) const ADVISORY_STREAM: &str = "PYOCO_ADVISORY";
+/// The one consumer of that stream, shared by all workers.
+pub(super) const ADVISORY_CONSUMER: &str = "pyoco_exhausted";
+
+/// A second submit under the same message id within this time is recognised as the first.
+const DUPLICATE_WINDOW_SEC: u64 = 600;
+const KV_DUPLICATE_WINDOW_SEC: u64 = 120;
+/// An advisory that no worker has read for a week is of no use any more.
+const ADVISORY_MAX_AGE_SEC: u64 = 604_800;
+/// How long a worker may take over one advisory.
+const ADVISORY_ACK_WAIT_SEC: u64 = 30;
+
+const NANOS: u64 = 1_000_000_000;
+
+/// A KV bucket: its name and the stream behind it.
+#[derive(Debug, Clone)]
+pub(super) struct Bucket {
+    pub name: String,
+    pub stream: Value,
+}
+
+pub(super) fn runs_bucket(config: &ResourceConfig) -> Bucket {
+    bucket(config, &config.runs_bucket, 0)
+}
+
+pub(super) fn workers_bucket(config: &ResourceConfig) -> Bucket {
+    let ttl = config.workers_ttl.map_or(0, |ttl| ttl.as_nanos() as u64);
+    bucket(config, &config.workers_bucket, ttl)
+}
+
+pub(super) fn work_stream(config: &ResourceConfig) -> Value {
+    json!({
+        "name": WORK_STREAM,
+        "subjects": [format!("{}.>", config.work_subject_prefix)],
+        "retention": "workqueue",
+        // A full queue refuses the submit instead of dropping the oldest job.
+        "discard": "new",
+        "storage": "file",
+        "num_replicas": config.replicas,
+        "duplicate_window": DUPLICATE_WINDOW_SEC * NANOS,
+        "allow_direct": true,
+    })
+}
+
+pub(super) fn dlq_stream(config: &ResourceConfig) -> Value {
+    json!({
+        "name": config.dlq_stream,
+        "subjects": [format!("{}.>", config.dlq_subject_prefix)],
+        "retention": "limits",
+        "discard": "old",
+        "max_age": config.dlq_max_age.as_nanos() as u64,
+        "max_msgs": config.dlq_max_msgs,
+        "max_bytes": config.dlq_max_bytes,
+        "storage": "file",
+        "num_replicas": config.replicas,
+        "allow_direct": true,
+    })
+}
+
+pub(super) fn advisory_stream(config: &ResourceConfig) -> Value {
+    json!({
+        "name": ADVISORY_STREAM,
+        "subjects": [format!("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{WORK_STREAM}.>")],
+        "retention": "workqueue",
+        "discard": "old",
+        "max_age": ADVISORY_MAX_AGE_SEC * NANOS,
+        "max_msgs": 100_000,
+        "storage": "file",
+        "num_replicas": config.replicas,
+    })
+}
+
+pub(super) fn advisory_consumer(config: &ResourceConfig) -> Value {
+    json!({
+        "durable_name": ADVISORY_CONSUMER,
+        "ack_policy": "explicit",
+        "ack_wait": ADVISORY_ACK_WAIT_SEC * NANOS,
+        "num_replicas": config.replicas,
+    })
+}
+
+pub(super) fn tag_consumer(config: &ResourceConfig, tag: &str) -> Value {
+    json!({
+        "durable_name": consumer_name(tag),
+        "filter_subject": format!("{}.{tag}", config.work_subject_prefix),
+        "ack_policy": "explicit",
+        "ack_wait": config.ack_wait.as_nanos() as u64,
+        "max_deliver": config.max_deliver,
+        "max_ack_pending": config.max_ack_pending,
+        "num_replicas": config.replicas,
+    })
+}
+
+pub(super) fn consumer_name(tag: &str) -> String {
+    format!("pyoco_workers_{tag}")
+}
+
+fn bucket(config: &ResourceConfig, name: &str, ttl_nanos: u64) -> Bucket {
+    let window = match ttl_nanos {
+        0 => KV_DUPLICATE_WINDOW_SEC * NANOS,
+        ttl => ttl.min(KV_DUPLICATE_WINDOW_SEC * NANOS),
+    };
+    let stream = json!({
+        "name": format!("KV_{name}"),
+        "subjects": [format!("$KV.{name}.>")],
+        "retention": "limits",
+        "discard": "new",
+        "max_msgs_per_subject": 1,
+        "max_age": ttl_nanos,
+        "storage": "file",
+        "num_replicas": config.replicas,
+        "duplicate_window": window,
+        "allow_rollup_hdrs": true,
+        "deny_delete": true,
+        "allow_direct": true,
+    });
+    Bucket { name: name.to_owned(), stream }
+}

@@ -1,0 +1,174 @@
+//! Where replies go: one shared inbox, a map from its last token to whoever waits.
+//!
+//! A reply subject is `<inbox>.<id>` for a request and `<inbox>.<id>-<suffix>` for a route that
+//! lives longer (a pull, a watch), so that a late message still finds its owner and the owner
+//! knows which of its requests it answers.
+
+use std::collections::HashMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use super::Error;
+use super::message::Message;
+
+/// Bytes of requests that may be under way at once: less than a socket's buffer, so that a frozen
+/// server is noticed by the watchdog before a caller blocks in a write.
+const MAX_BYTES_IN_FLIGHT: usize = 2 * 1024 * 1024;
+
+/// What a long-lived route delivers.
+#[derive(Debug)]
+pub(super) enum Routed {
+    /// A message for the route's request `suffix`.
+    Message { suffix: u64, message: Message },
+    /// The connection was lost or replaced: what was asked before is void.
+    Reconnected,
+}
+
+pub(super) type Answer = Result<Message, Error>;
+
+/// All routes of one link.
+pub(super) struct Routes {
+    table: Mutex<Table>,
+    room: Condvar,
+}
+
+struct Table {
+    next_id: u64,
+    requests: HashMap<u64, Request>,
+    lasting: HashMap<u64, Sender<Routed>>,
+    bytes: usize,
+}
+
+struct Request {
+    answer: Sender<Answer>,
+    epoch: u64,
+    bytes: usize,
+}
+
+impl Routes {
+    pub(super) fn new() -> Self {
+        Routes {
+            table: Mutex::new(Table {
+                next_id: 1,
+                requests: HashMap::new(),
+                lasting: HashMap::new(),
+                bytes: 0,
+            }),
+            room: Condvar::new(),
+        }
+    }
+
+    /// Registers a request of `bytes` sent in connection `epoch`; waits for room until `deadline`.
+    pub(super) fn request(
+        &self,
+        epoch: u64,
+        bytes: usize,
+        deadline: Instant,
+    ) -> Option<(u64, Receiver<Answer>)> {
+        let mut table = self.lock();
+        // One request alone may be larger than the bound, or it could never be sent.
+        while table.bytes > 0 && table.bytes + bytes > MAX_BYTES_IN_FLIGHT {
+            let left = deadline.checked_duration_since(Instant::now())?;
+            let waited = self.room.wait_timeout(table, left);
+            table = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let id = table.take_id();
+        let (answer, receiver) = bounded(1);
+        table.bytes += bytes;
+        table.requests.insert(id, Request { answer, epoch, bytes });
+        Some((id, receiver))
+    }
+
+    /// Forgets a request whose caller has gone.
+    pub(super) fn forget(&self, id: u64) {
+        self.lock().remove(id);
+        self.room.notify_all();
+    }
+
+    /// Opens a long-lived route that holds at most `capacity` unread messages.
+    pub(super) fn open(&self, capacity: usize) -> (u64, Receiver<Routed>) {
+        let mut table = self.lock();
+        let id = table.take_id();
+        let (sender, receiver) = bounded(capacity);
+        table.lasting.insert(id, sender);
+        (id, receiver)
+    }
+
+    /// Closes a long-lived route.
+    pub(super) fn close(&self, id: u64) {
+        self.lock().lasting.remove(&id);
+    }
+
+    /// Hands a message to whoever waits for it; says whether anybody did.
+    pub(super) fn deliver(&self, token: &str, message: Message) -> bool {
+        let (id, suffix) = match token.split_once('-') {
+            None => (token.parse(), Ok(0)),
+            Some((id, suffix)) => (id.parse(), suffix.parse()),
+        };
+        let (Ok(id), Ok(suffix)) = (id, suffix) else { return false };
+        let mut table = self.lock();
+        if let Some(request) = table.remove(id) {
+            drop(table);
+            self.room.notify_all();
+            let answer = if message.is_no_responders() {
+                Err(Error::NoResponders(String::new()))
+            } else {
+                Ok(message)
+            };
+            // A caller that has just given up is no loss.
+            return request.answer.try_send(answer).is_ok();
+        }
+        match table.lasting.get(&id).map(|s| s.try_send(Routed::Message { suffix, message })) {
+            Some(Ok(())) => true,
+            Some(Err(TrySendError::Full(_))) => {
+                log::warn!("a route over NATS is full; its reader will ask again");
+                false
+            }
+            Some(Err(TrySendError::Disconnected(_))) | None => false,
+        }
+    }
+
+    /// Fails the requests that were sent in a connection before `epoch`, and tells the long-lived
+    /// routes that they must ask again.
+    pub(super) fn reconnected(&self, epoch: u64) {
+        let mut table = self.lock();
+        let void: Vec<u64> =
+            table.requests.iter().filter(|(_, r)| r.epoch < epoch).map(|(id, _)| *id).collect();
+        for id in void {
+            if let Some(request) = table.remove(id) {
+                let _ = request.answer.try_send(Err(Error::Disconnected));
+            }
+        }
+        for sender in table.lasting.values() {
+            // A full route is read soon, and its owner then notices the gap by itself.
+            let _ = sender.try_send(Routed::Reconnected);
+        }
+        drop(table);
+        self.room.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn take_id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Request> {
+        let request = self.requests.remove(&id)?;
+        self.bytes -= request.bytes;
+        Some(request)
+    }
+}
+
+/// Time left until `deadline`, zero when it has passed.
+pub(super) fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}

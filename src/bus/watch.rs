@@ -1,0 +1,293 @@
+//! Follows a bucket and never just goes quiet.
+//!
+//! A short-lived pull consumer delivers in batches that we ask for, so the server can never flood
+//! us. The watch is rebuilt from the last sequence seen when the connection changed, when a
+//! delivery is missing, when heartbeats stop, and when the stream has moved on without us; while
+//! that is so it is stale and says it.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{RecvTimeoutError, after, select};
+use serde_json::{Value, json};
+
+use super::kv::{self, Entry, Kv, Operation};
+use super::link::{Link, Route};
+use super::message::Message;
+use super::routes::{Routed, left};
+use super::{Error, Result, api};
+use crate::thread::{self, JoinOnDrop, StopSignal, StopSource};
+
+/// Messages asked for at once.
+const BATCH: u64 = 512;
+/// Unread messages of the route: two batches under way, and status messages.
+const ROUTE_CAPACITY: usize = 2 * BATCH as usize + 64;
+/// The server's sign of life while nothing changes.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+/// Silence after which the watch is rebuilt: three heartbeats.
+const MAX_SILENCE: Duration = Duration::from_secs(6);
+/// Lifetime of one pull.
+const PULL_EXPIRES: Duration = Duration::from_secs(30);
+/// Between two comparisons with the stream's last sequence.
+const COMPARE_INTERVAL: Duration = Duration::from_secs(10);
+/// Between finding the watch behind and looking again.
+const SECOND_LOOK: Duration = Duration::from_millis(500);
+/// Between two tries to rebuild.
+const REBUILD_MIN: Duration = Duration::from_millis(20);
+const REBUILD_MAX: Duration = Duration::from_millis(500);
+
+/// What a watch tells its owner.
+#[derive(Debug)]
+pub enum WatchEvent {
+    /// The bucket is another one than before: forget what you know.
+    Reset,
+    /// A key's newest message.
+    Entry(Entry),
+    /// Everything present has been told; from now on each change comes as it happens.
+    Live,
+    /// Changes may be missing until the next `Live`; the text says why.
+    Stale(String),
+}
+
+/// A running watch; dropping it ends it.
+pub struct Watch {
+    _stop: StopSource,
+    _thread: JoinOnDrop,
+}
+
+impl Watch {
+    pub(super) fn start(
+        kv: Kv,
+        link: Link,
+        on_event: Box<dyn FnMut(WatchEvent) + Send>,
+    ) -> Result<Watch> {
+        let (stop, stopped) = thread::stop_channel();
+        let name = format!("watch-{}", kv.name());
+        let thread = thread::spawn(name, move || {
+            Follower { kv, link, on_event, last_seen: None, created: String::new(), live: false }
+                .run(&stopped);
+        })
+        .map_err(|e| Error::Setup(format!("cannot start a thread: {e}")))?;
+        Ok(Watch { _stop: stop, _thread: thread })
+    }
+}
+
+struct Follower {
+    kv: Kv,
+    link: Link,
+    on_event: Box<dyn FnMut(WatchEvent) + Send>,
+    /// Sequence up to which everything was told.
+    last_seen: Option<u64>,
+    /// When the stream was created; another time means another bucket.
+    created: String,
+    live: bool,
+}
+
+/// Why a session with one consumer ended.
+enum End {
+    Stopped,
+    Rebuild(String),
+}
+
+impl Follower {
+    fn run(mut self, stop: &StopSignal) {
+        let mut pause = Duration::ZERO;
+        loop {
+            select! {
+                recv(stop) -> _ => return,
+                recv(after(pause)) -> _ => {}
+            }
+            let started = Instant::now();
+            match self.follow(stop) {
+                Ok(End::Stopped) => return,
+                Ok(End::Rebuild(why)) => self.set_stale(why),
+                Err(e) => self.set_stale(e.to_string()),
+            }
+            let was_short = started.elapsed() < REBUILD_MAX;
+            pause =
+                if was_short { (pause * 2).clamp(REBUILD_MIN, REBUILD_MAX) } else { REBUILD_MIN };
+        }
+    }
+
+    /// Makes a consumer and follows it until it has to be rebuilt.
+    fn follow(&mut self, stop: &StopSignal) -> Result<End> {
+        if !self.link.wait_up(REBUILD_MAX) {
+            return Err(Error::Disconnected);
+        }
+        let (stream, timeout) = (self.kv.stream(), MAX_SILENCE);
+        let info = match api::stream_info(&self.link, &stream, timeout) {
+            Err(e) if e.is_missing_stream() => {
+                self.kv.ensure()?;
+                api::stream_info(&self.link, &stream, timeout)?
+            }
+            other => other?,
+        };
+        if info.created != self.created || self.last_seen.is_some_and(|seen| seen > info.last_seq) {
+            // A first start is a reset too: the owner knows nothing yet.
+            self.last_seen = None;
+            self.created.clone_from(&info.created);
+            (self.on_event)(WatchEvent::Reset);
+        }
+        let name = format!("pyoco-watch-{}", uuid::Uuid::new_v4().simple());
+        let subjects = format!("$KV.{}.>", self.kv.name());
+        let config = kv::watch_consumer(&name, &subjects, self.last_seen);
+        let created: Value = api::call(
+            &self.link,
+            &format!("CONSUMER.CREATE.{stream}.{name}"),
+            &json!({"stream_name": stream, "config": config}),
+            timeout,
+        )?;
+        let waiting = created["num_pending"].as_u64().unwrap_or(0);
+        let mut session = Session {
+            route: self.link.open_route(ROUTE_CAPACITY),
+            link: self.link.clone(),
+            pull_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"),
+            pulls: 0,
+            outstanding: 0,
+            consumer_seq: 0,
+            heard: Instant::now(),
+            compare_at: Instant::now() + COMPARE_INTERVAL,
+            was_behind_at: None,
+        };
+        if waiting == 0 {
+            self.last_seen = Some(self.last_seen.unwrap_or(0).max(info.last_seq));
+            self.set_live();
+        }
+        session.pull()?;
+        let end = self.read(&mut session, stop);
+        // Best effort: the server removes it by itself after its inactivity threshold.
+        let _ = self.link.publish(&format!("$JS.API.CONSUMER.DELETE.{stream}.{name}"), None, b"");
+        end
+    }
+
+    fn read(&mut self, session: &mut Session, stop: &StopSignal) -> Result<End> {
+        loop {
+            let patience = left(session.heard + MAX_SILENCE);
+            let routed = select! {
+                recv(stop) -> _ => return Ok(End::Stopped),
+                recv(session.route.messages) -> routed => routed.map_err(|_| RecvTimeoutError::Disconnected),
+                recv(after(patience)) -> _ => Err(RecvTimeoutError::Timeout),
+            };
+            match routed {
+                Err(_) => return Ok(End::Rebuild("no sign of life from the server".into())),
+                Ok(Routed::Reconnected) => {
+                    return Ok(End::Rebuild("the connection to NATS has changed".into()));
+                }
+                Ok(Routed::Message { message, .. }) => {
+                    session.heard = Instant::now();
+                    if let Some(end) = self.take(session, message)? {
+                        return Ok(end);
+                    }
+                }
+            }
+            if Instant::now() >= session.compare_at {
+                session.compare_at = Instant::now() + COMPARE_INTERVAL;
+                if let Some(end) = self.compare(session)? {
+                    return Ok(end);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, session: &mut Session, message: Message) -> Result<Option<End>> {
+        let Some(meta) = message.meta() else {
+            return match message.status() {
+                // A heartbeat, or flow control.
+                Some(100) => Ok(None),
+                // A pull has ended, by its expiry as a rule.
+                Some(408) => {
+                    let unused = message.header("Nats-Pending-Messages");
+                    let unused = unused.and_then(|n| n.parse().ok()).unwrap_or(BATCH);
+                    session.spend(unused)?;
+                    Ok(None)
+                }
+                status => Ok(Some(End::Rebuild(format!("the server ended the pull ({status:?})")))),
+            };
+        };
+        if meta.consumer_seq != session.consumer_seq + 1 {
+            return Ok(Some(End::Rebuild("a delivery is missing".into())));
+        }
+        session.consumer_seq = meta.consumer_seq;
+        session.spend(1)?;
+        self.last_seen = Some(self.last_seen.unwrap_or(0).max(meta.stream_seq));
+        if let Some(key) = self.kv.key_of(&message.subject) {
+            let deleted = message.header("KV-Operation").is_some_and(|op| op != "PUT")
+                || message.header("Nats-Marker-Reason").is_some();
+            let operation = if deleted { Operation::Delete } else { Operation::Put };
+            let key = key.to_owned();
+            let (value, revision) = (message.data, meta.stream_seq);
+            (self.on_event)(WatchEvent::Entry(Entry { key, value, revision, operation }));
+        }
+        if meta.pending == 0 {
+            self.set_live();
+        }
+        Ok(None)
+    }
+
+    /// Whether the stream has moved on without telling us.
+    fn compare(&mut self, session: &mut Session) -> Result<Option<End>> {
+        let seen = self.last_seen.unwrap_or(0);
+        let info = api::stream_info(&self.link, &self.kv.stream(), MAX_SILENCE)?;
+        if info.created != self.created || info.last_seq < seen {
+            return Ok(Some(End::Rebuild("the bucket was replaced".into())));
+        }
+        // What was stored a moment ago may still be on its way; a second look tells.
+        let behind = info.last_seq > seen && self.live && session.route.messages.is_empty();
+        if behind && std::mem::replace(&mut session.was_behind_at, Some(seen)) == Some(seen) {
+            let why = format!("the stream is at {} and the watch at {seen}", info.last_seq);
+            return Ok(Some(End::Rebuild(why)));
+        }
+        if behind {
+            session.compare_at = Instant::now() + SECOND_LOOK;
+        }
+        Ok(None)
+    }
+
+    fn set_live(&mut self) {
+        if !self.live {
+            self.live = true;
+            (self.on_event)(WatchEvent::Live);
+        }
+    }
+
+    fn set_stale(&mut self, why: String) {
+        if self.live {
+            self.live = false;
+            log::warn!(bucket = self.kv.name(), reason = why.as_str(); "a watch is stale; rebuilding it");
+            (self.on_event)(WatchEvent::Stale(why));
+        }
+    }
+}
+
+/// One consumer and what was asked of it.
+struct Session {
+    route: Route,
+    link: Link,
+    pull_subject: String,
+    pulls: u64,
+    outstanding: u64,
+    consumer_seq: u64,
+    heard: Instant,
+    compare_at: Instant,
+    /// Where the watch stood when a comparison last found it behind.
+    was_behind_at: Option<u64>,
+}
+
+impl Session {
+    /// Counts what was delivered or expired, and asks for more before the server runs dry.
+    fn spend(&mut self, count: u64) -> Result<()> {
+        self.outstanding = self.outstanding.saturating_sub(count);
+        if self.outstanding <= BATCH / 2 { self.pull() } else { Ok(()) }
+    }
+
+    fn pull(&mut self) -> Result<()> {
+        self.pulls += 1;
+        self.outstanding += BATCH;
+        let body = json!({
+            "batch": BATCH,
+            "expires": PULL_EXPIRES.as_nanos() as u64,
+            "idle_heartbeat": HEARTBEAT.as_nanos() as u64,
+        });
+        let reply = self.route.reply_subject(self.pulls);
+        self.link.publish(&self.pull_subject, Some(&reply), body.to_string().as_bytes())
+    }
+}
