@@ -1,0 +1,8 @@
+//! The command lines and the processes they start, tried from outside.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod real_nats;
