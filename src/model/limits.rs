@@ -59,3 +59,23 @@ pub const MAX_DOCUMENT_DEPTH: usize = 100;
 pub const MAX_YAML_NODES: usize = 100_000;
 /// Least time between two snapshot writes for task transitions (CONTRACT §2).
 pub const SNAPSHOT_COALESCE: Duration = Duration::from_millis(250);
+
+/// From the start of the local nats-server to its first answer; recovering a large store takes long.
+pub const NATS_READY_DEADLINE: Duration = Duration::from_secs(60);
+/// For one greeting of it.
+pub const NATS_PROBE_DEADLINE: Duration = Duration::from_secs(2);
+/// From SIGTERM to SIGKILL for it; it flushes its store meanwhile.
+pub const NATS_STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// Between its death and its next start: shortest and longest.
+pub const NATS_RESTART_PAUSES: (Duration, Duration) =
+    (Duration::from_millis(100), Duration::from_secs(5));
+/// A life this long makes the next pause the shortest again.
+pub const NATS_STABLE_AFTER: Duration = Duration::from_secs(30);
+/// Between two looks at a child for which there is no event to wait on.
+pub const CHILD_POLL: Duration = Duration::from_millis(20);
+/// Longest line of a child's output that is forwarded; the rest of it is dropped.
+pub const MAX_CHILD_LINE_BYTES: usize = 4096;
+/// Warnings of a child that reach our log in one window; further ones are counted.
+pub const CHILD_LOG_BURST: u32 = 50;
+/// The window of [`CHILD_LOG_BURST`].
+pub const CHILD_LOG_WINDOW: Duration = Duration::from_secs(10);

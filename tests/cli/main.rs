@@ -1,0 +1,9 @@
+//! The command lines and the processes they start, tried from outside.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod nats_child;
+mod real_nats;

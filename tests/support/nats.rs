@@ -1,0 +1,272 @@
+//! A real nats-server for one test: own port, own store, gone when the test ends.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::port::PortLease;
+use super::wait::eventually;
+
+/// Start to JetStream answering; a cold start takes a tenth of a second.
+const READY_DEADLINE: Duration = Duration::from_secs(20);
+/// SIGTERM to the end of the process.
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+
+/// What a test may want to be different.
+#[derive(Debug, Default, Clone)]
+pub struct NatsOptions {
+    /// User and password that clients must give.
+    pub user: Option<(String, String)>,
+    /// Token that clients must give.
+    pub token: Option<String>,
+    /// Largest message, in bytes.
+    pub max_payload: Option<u64>,
+    /// JetStream's `sync_interval`, for example `always`.
+    pub sync_interval: Option<String>,
+    /// Further top-level lines of the configuration file.
+    pub config_lines: Vec<String>,
+}
+
+/// A running server. The store survives [`NatsServer::restart`] and goes with the value.
+pub struct NatsServer {
+    child: Option<Child>,
+    port: PortLease,
+    options: NatsOptions,
+    directory: TempDir,
+}
+
+impl NatsServer {
+    /// A server with JetStream and nothing else set.
+    pub fn start() -> NatsServer {
+        Self::start_with(NatsOptions::default())
+    }
+
+    /// A server with options; returns when JetStream answers.
+    pub fn start_with(options: NatsOptions) -> NatsServer {
+        let directory = tempfile::Builder::new()
+            .prefix("pyoco-nats-")
+            .tempdir()
+            .expect("cannot make a store directory");
+        // The lease keeps other tests away; a stranger can still take the port between the check
+        // and the bind, so a start that dies gets another one.
+        let mut server = NatsServer { child: None, port: PortLease::take(), options, directory };
+        for attempt in 1.. {
+            match server.launch() {
+                Ok(()) => break,
+                Err(_) if attempt < 3 => server.port = PortLease::take(),
+                Err(problem) => panic!("{problem}"),
+            }
+        }
+        server
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port.port()))
+    }
+
+    /// `nats://127.0.0.1:<port>`, without credentials.
+    pub fn url(&self) -> String {
+        format!("nats://{}", self.address())
+    }
+
+    /// Its process id; panics when it is stopped.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the server is stopped").id()
+    }
+
+    /// SIGTERM, then waits for its end. The port stays reserved.
+    pub fn stop(&mut self) {
+        self.end_with(Signal::TERM);
+    }
+
+    /// SIGKILL: what a power cut looks like to the process.
+    pub fn kill(&mut self) {
+        self.end_with(Signal::KILL);
+    }
+
+    /// SIGSTOP: the connections stay open and nobody answers.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT, after [`NatsServer::pause`].
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Starts it again on the same port and store; stops it first if it runs.
+    pub fn restart(&mut self) {
+        self.stop();
+        if let Err(problem) = self.launch() {
+            panic!("{problem}");
+        }
+    }
+
+    /// What it has logged, over all of its starts.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn launch(&mut self) -> Result<(), String> {
+        let config = self.directory.path().join("nats.conf");
+        fs::write(&config, self.config_text()).expect("cannot write nats.conf");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .expect("cannot open the log of nats-server");
+        let child = Command::new(binary())
+            .arg("-c")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {}: {error}", binary().display()));
+        self.child = Some(child);
+        let end = Instant::now() + READY_DEADLINE;
+        loop {
+            let exited = self.child.as_mut().map(Child::try_wait);
+            if let Some(Ok(Some(status))) = exited {
+                self.child = None;
+                return Err(format!("nats-server ended at once ({status}):\n{}", self.log()));
+            }
+            match self.jetstream_answers() {
+                Ok(()) => return Ok(()),
+                Err(problem) if Instant::now() > end => {
+                    self.kill();
+                    return Err(format!("nats-server is not ready: {problem}\n{}", self.log()));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    fn config_text(&self) -> String {
+        let store = self.directory.path().join("store");
+        let mut text = format!("listen: \"{}\"\njetstream {{\n", self.address());
+        text.push_str(&format!("  store_dir: {:?}\n", store.display().to_string()));
+        if let Some(interval) = &self.options.sync_interval {
+            text.push_str(&format!("  sync_interval: {interval}\n"));
+        }
+        text.push_str("}\n");
+        if let Some(bytes) = self.options.max_payload {
+            text.push_str(&format!("max_payload: {bytes}\n"));
+        }
+        if let Some((user, password)) = &self.options.user {
+            text.push_str(&format!("authorization {{ user: {user:?}, password: {password:?} }}\n"));
+        }
+        if let Some(token) = &self.options.token {
+            text.push_str(&format!("authorization {{ token: {token:?} }}\n"));
+        }
+        for line in &self.options.config_lines {
+            text.push_str(line);
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Speaks the protocol by hand: INFO says that JetStream is on, its API answers a request.
+    fn jetstream_answers(&self) -> Result<(), String> {
+        let limit = Duration::from_secs(2);
+        let text = |error: std::io::Error| error.to_string();
+        let stream = TcpStream::connect_timeout(&self.address(), limit).map_err(text)?;
+        stream.set_read_timeout(Some(limit)).map_err(text)?;
+        let mut reader = BufReader::new(stream.try_clone().map_err(text)?);
+        let mut line = String::new();
+        reader.by_ref().take(64 * 1024).read_line(&mut line).map_err(text)?;
+        if !line.starts_with("INFO ") || !line.contains("\"jetstream\":true") {
+            return Err(format!("unexpected greeting {line:?}"));
+        }
+        let mut connect = serde_json::json!({"verbose": false, "pedantic": false});
+        if let Some((user, password)) = &self.options.user {
+            connect["user"] = user.as_str().into();
+            connect["pass"] = password.as_str().into();
+        }
+        if let Some(token) = &self.options.token {
+            connect["auth_token"] = token.as_str().into();
+        }
+        let request =
+            format!("CONNECT {connect}\r\nSUB _INBOX.r 1\r\nPUB $JS.API.INFO _INBOX.r 0\r\n\r\n");
+        (&stream).write_all(request.as_bytes()).map_err(text)?;
+        loop {
+            line.clear();
+            if reader.by_ref().take(64 * 1024).read_line(&mut line).map_err(text)? == 0 {
+                return Err("the connection was closed".to_owned());
+            }
+            if line.starts_with("-ERR") {
+                return Err(line);
+            }
+            // A users block without an account for JetStream answers 503 here: let tests that
+            // configure accounts see that in their own calls.
+            if line.starts_with("MSG _INBOX.r") || line.starts_with("HMSG _INBOX.r") {
+                return Ok(());
+            }
+        }
+    }
+
+    fn end_with(&mut self, signal: Signal) {
+        let Some(mut child) = self.child.take() else { return };
+        send(&child, signal);
+        // A paused process sees SIGTERM only when it goes on.
+        send(&child, Signal::CONT);
+        eventually(STOP_DEADLINE, "end of nats-server", || {
+            child.try_wait().expect("cannot wait for nats-server")
+        });
+    }
+
+    fn signal(&self, signal: Signal) {
+        send(self.child.as_ref().expect("the server is stopped"), signal);
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.directory.path().join("nats.log")
+    }
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(30).collect();
+            eprintln!("--- last lines of nats-server on {}", self.address());
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+/// The server's program: `PYOCO_NATS_SERVER_BIN`, then PATH, then what `tests/setup.sh` keeps.
+pub fn binary() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        if let Some(path) = std::env::var_os("PYOCO_NATS_SERVER_BIN").filter(|p| !p.is_empty()) {
+            return PathBuf::from(path);
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let installed = std::env::split_paths(&path).map(|folder| folder.join("nats-server"));
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../tools/bin/nats-server");
+        installed.chain([target]).find(|candidate| candidate.is_file()).unwrap_or_else(|| {
+            panic!(
+                "no nats-server found; run `bash tests/setup.sh`, or name one with \
+                 PYOCO_NATS_SERVER_BIN"
+            )
+        })
+    })
+}
+
+fn send(child: &Child, signal: Signal) {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a positive pid");
+    kill_process(pid, signal).expect("cannot signal nats-server");
+}

@@ -1,0 +1,248 @@
+//! Who may import whom, and who may name which crate.
+
+use super::Breach;
+use super::source::{Source, is_word, words};
+
+/// A floor, the floors it may import beside itself, and why no more.
+const FLOORS: &[(&str, &[&str], &str)] = &[
+    ("model", &[], "plain data and rules, known by everybody, so it knows nobody"),
+    ("thread", &[], "it starts threads and does not care what they do"),
+    ("config", &["model"], "settings are data that `cli` hands down"),
+    ("logging", &["model", "config"], "a writer of lines; it must work before anything else does"),
+    ("bus", &["model", "config", "logging", "thread"], "it speaks NATS and knows no HTTP, no flow"),
+    ("flow", &["model", "thread"], "it is handed a cancel token and a sender, and never sees NATS"),
+    ("client", &["model"], "it speaks HTTP to a gateway that may be another program"),
+    (
+        "worker",
+        &["flow", "bus", "model", "config", "logging", "thread"],
+        "a worker and a gateway meet in `model` and in NATS",
+    ),
+    (
+        "gateway",
+        &["bus", "model", "config", "logging", "thread"],
+        "a gateway and a worker meet in `model` and in NATS",
+    ),
+    (
+        "cli",
+        &["gateway", "worker", "client", "flow", "bus", "model", "config", "logging", "thread"],
+        "the top floor: it may use all of them, and nobody uses it",
+    ),
+];
+
+/// A crate, the folders that may name it, and why.
+const CRATES: &[(&str, &[&str], &str)] = &[
+    ("nats", &["src/bus/"], "it is deprecated and has hazards; the answers to them live in `bus`"),
+    ("tiny_http", &["src/gateway/http"], "only well-formed requests may reach it"),
+    ("httparse", &["src/gateway/edge"], "one place reads request heads"),
+    ("ureq", &["src/client/"], "one place speaks HTTP outwards"),
+    ("clap", &["src/cli/"], "floors below `cli` read no command line"),
+    ("clap_complete", &["src/cli/"], "floors below `cli` read no command line"),
+];
+
+/// Imports run downwards only.
+pub fn floors(source: &Source) -> Vec<Breach> {
+    let Some(floor) = floor_of(&source.path) else { return Vec::new() };
+    let mut breaches = Vec::new();
+    for (position, imported) in imported_floors(source) {
+        let Some((_, allowed, reason)) = FLOORS.iter().find(|(name, ..)| *name == floor) else {
+            breaches.push(format!("{}: no rule for the floor `{floor}`", source.path));
+            break;
+        };
+        let known = FLOORS.iter().any(|(name, ..)| *name == imported);
+        if known && imported != floor && !allowed.contains(&imported.as_str()) {
+            let line = source.line_at(position);
+            breaches.push(format!(
+                "{}:{line}: `{floor}` imports `{imported}`; it may not: {reason}",
+                source.path
+            ));
+        }
+    }
+    breaches
+}
+
+/// Some crates have one home.
+pub fn crates(source: &Source) -> Vec<Breach> {
+    let mut breaches = Vec::new();
+    for (name, homes, reason) in CRATES {
+        if homes.iter().any(|home| source.path.starts_with(home)) {
+            continue;
+        }
+        for at in words(&source.code, name) {
+            if names_a_crate(&source.code, at, name) {
+                let line = source.line_at(at);
+                breaches.push(format!(
+                    "{}:{line}: names the crate `{name}`, whose home is {homes:?}: {reason}",
+                    source.path
+                ));
+            }
+        }
+    }
+    breaches
+}
+
+/// One file starts threads.
+pub fn threads(source: &Source) -> Vec<Breach> {
+    if source.path == "src/thread.rs" {
+        return Vec::new();
+    }
+    let mut breaches = Vec::new();
+    for at in words(&source.product, "thread") {
+        if !source.product[..at].ends_with("std::") {
+            continue;
+        }
+        let rest = source.product[at + "thread".len()..].trim_start();
+        // `use std::thread;` would let the call itself look like one of ours.
+        let whole = !rest.starts_with("::");
+        let named = rest.split([';', '(', '\n']).next().unwrap_or_default();
+        let starts = ["spawn", "Builder", "scope", "*"].iter().any(|word| named.contains(word));
+        if whole || starts {
+            breaches.push(format!(
+                "{}:{}: starts threads by itself; `crate::thread` does that, so that each has a \
+                 name and an owner",
+                source.path,
+                source.line_at(at)
+            ));
+        }
+    }
+    breaches
+}
+
+/// `src/bus/kv.rs` and `src/bus.rs` belong to `bus`; `lib.rs` belongs to no floor. A program may
+/// import what it calls, which is `cli`.
+fn floor_of(path: &str) -> Option<&str> {
+    let rest = path.strip_prefix("src/")?;
+    if rest == "lib.rs" || rest.starts_with("bin/") {
+        return None;
+    }
+    Some(rest.split_once('/').map_or(rest.trim_end_matches(".rs"), |(folder, _)| folder))
+}
+
+/// Every first name after `crate::` or after a `super::` chain that reaches the root.
+fn imported_floors(source: &Source) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for root in ["crate", "pyoco_server"] {
+        for at in words(&source.code, root) {
+            found.extend(first_names(&source.code, at + root.len()).map(|name| (at, name)));
+        }
+    }
+    // A chain one longer than the module is deep starts in an inline module.
+    let path = source.path.trim_start_matches("src/").trim_end_matches(".rs");
+    let depth = path.trim_end_matches("/mod").split('/').count();
+    for at in words(&source.code, "super") {
+        if source.code[..at].ends_with("::") {
+            continue;
+        }
+        let rest = &source.code[at..];
+        let chain = rest.split("::").take_while(|part| part.trim() == "super").count();
+        if chain >= depth {
+            let after = at + "super::".len() * chain - 2;
+            found.extend(first_names(&source.code, after).map(|name| (at, name)));
+        }
+    }
+    found
+}
+
+/// The names that follow a root at `at`: one, or those of a `{…}` group.
+fn first_names(code: &str, at: usize) -> std::vec::IntoIter<String> {
+    let Some(rest) = code[at..].trim_start().strip_prefix("::") else {
+        return Vec::new().into_iter();
+    };
+    let rest = rest.trim_start();
+    let Some(group) = rest.strip_prefix('{') else {
+        return vec![rest.chars().take_while(|c| is_word(*c)).collect()].into_iter();
+    };
+    let mut names = Vec::new();
+    let (mut depth, mut fresh) = (0, true);
+    let mut name = String::new();
+    for c in group.chars() {
+        match c {
+            '}' if depth == 0 => break,
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                names.push(std::mem::take(&mut name));
+                fresh = true;
+            }
+            c if depth == 0 && fresh && is_word(c) => name.push(c),
+            c if depth == 0 && !c.is_whitespace() => fresh = false,
+            _ => {}
+        }
+    }
+    names.push(name);
+    names.into_iter()
+}
+
+/// Whether `name` at `at` is a path's beginning: `name::`, `use name;`, `use name as`.
+fn names_a_crate(code: &str, at: usize, name: &str) -> bool {
+    let before = code[..at].trim_end();
+    let after = code[at + name.len()..].trim_start();
+    // `a::name::b` is another module of that name; `::name` is the crate again.
+    if let Some(prefix) = before.strip_suffix("::") {
+        return !prefix.ends_with(is_word);
+    }
+    after.starts_with("::") || before.ends_with("use") || before.ends_with("extern crate")
+}
+
+#[test]
+fn an_upward_import_is_found_in_every_spelling() {
+    for text in [
+        "use crate::bus::Bus;",
+        "use crate::{model, bus::Bus};",
+        "use crate::{\n    model::{run, job},\n    bus,\n};",
+        "fn f() { crate::bus::go() }",
+        "use super::super::bus;",
+        "use pyoco_server::bus;",
+    ] {
+        let breaches = floors(&Source::new("src/flow/graph.rs", text));
+        assert_eq!(breaches.len(), 1, "{text}: {breaches:?}");
+    }
+    assert_eq!(floors(&Source::new("src/model/run.rs", "use crate::thread;")).len(), 1);
+    assert_eq!(floors(&Source::new("src/worker/pull.rs", "use crate::gateway::X;")).len(), 1);
+    assert_eq!(floors(&Source::new("src/attic/old.rs", "use crate::bus;")).len(), 1);
+}
+
+#[test]
+fn a_downward_import_is_none_of_our_business() {
+    for text in [
+        "use crate::model::run; use crate::thread; use crate::flow::graph;",
+        "use crate::{model::{bus, gateway}, thread};",
+        "// use crate::bus;\nlet s = \"crate::bus\";",
+        "use super::graph; use crate::VERSION;",
+        "mod tests { use super::super::engine; }",
+    ] {
+        assert_eq!(floors(&Source::new("src/flow/graph.rs", text)), Vec::<String>::new(), "{text}");
+    }
+}
+
+#[test]
+fn a_crate_outside_its_home_is_found() {
+    for text in ["use nats::Connection;", "let c = ::nats::connect(url);", "use nats as n;"] {
+        assert_eq!(crates(&Source::new("src/worker/pull.rs", text)).len(), 1, "{text}");
+        assert!(crates(&Source::new("src/bus/mod.rs", text)).is_empty());
+    }
+    for text in ["mod nats;", "super::nats::start()", "let nats = 1;", "// nats::Connection"] {
+        assert!(crates(&Source::new("src/cli/x.rs", text)).is_empty(), "{text}");
+    }
+    assert_eq!(crates(&Source::new("src/gateway/api/mod.rs", "tiny_http::Server::new()")).len(), 1);
+}
+
+#[test]
+fn a_thread_of_ones_own_is_found() {
+    for text in [
+        "std::thread::spawn(|| ());",
+        "use std::thread::{Builder, JoinHandle};",
+        "use std::thread;",
+        "std::thread::scope(|s| ());",
+    ] {
+        assert_eq!(threads(&Source::new("src/worker/pull.rs", text)).len(), 1, "{text}");
+        assert!(threads(&Source::new("src/thread.rs", text)).is_empty());
+    }
+    for text in [
+        "crate::thread::spawn(\"x\", f)",
+        "std::thread::sleep(d); spawn(x)",
+        "std::thread::available_parallelism()",
+        "#[cfg(test)]\nmod tests { use std::thread; }",
+    ] {
+        assert!(threads(&Source::new("src/worker/pull.rs", text)).is_empty(), "{text}");
+    }
+}
