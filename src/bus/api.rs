@@ -136,7 +136,7 @@ pub(super) fn delete_message(link: &Link, stream: &str, seq: u64, timeout: Durat
     let body = json!({"seq": seq, "no_erase": true});
     match call::<Value>(link, &format!("STREAM.MSG.DELETE.{stream}"), &body, timeout) {
         Ok(_) => Ok(()),
-        Err(Error::Api { code: 400 | 404, .. }) => Ok(()),
+        Err(e) if e.is_no_message() => Ok(()),
         Err(e) => Err(e),
     }
 }

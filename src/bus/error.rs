@@ -13,6 +13,9 @@ mod code {
     pub const STREAM_EXISTS_WITH_OTHER_CONFIG: u64 = 10058;
     pub const CONSUMER_EXISTS: u64 = 10148;
     pub const NO_MESSAGE_FOUND: u64 = 10037;
+    /// A delete of what is not there: `no message found` and `sequence not found`.
+    pub const DELETE_FAILED: u64 = 10057;
+    pub const SEQUENCE_NOT_FOUND: u64 = 10043;
     /// No leader, overload, insufficient resources and the like: the same request may succeed
     /// in a moment.
     pub const TRANSIENT: [u64; 7] = [10158, 10163, 10167, 10118, 10194, 10008, 10023];
@@ -99,8 +102,10 @@ impl Error {
     }
 
     pub(super) fn is_no_message(&self) -> bool {
-        matches!(self, Error::Api { code: 404, err_code, .. }
-            if *err_code == code::NO_MESSAGE_FOUND || *err_code == 0)
+        matches!(self, Error::Api { code: 404, err_code: 0, .. })
+            || [code::NO_MESSAGE_FOUND, code::DELETE_FAILED, code::SEQUENCE_NOT_FOUND]
+                .iter()
+                .any(|code| self.has_code(*code))
     }
 
     pub(super) fn is_wrong_sequence(&self) -> bool {

@@ -121,9 +121,9 @@ impl Link {
         shared.send(&live, subject, reply, &[], payload)
     }
 
-    /// Opens a route for messages that come unasked or many for one request.
-    pub(super) fn open_route(&self, capacity: usize) -> Route {
-        let (id, messages) = self.inner.shared.routes.open(capacity);
+    /// Opens a route for what `consumers` (`<stream>.<consumer>`) deliver.
+    pub(super) fn open_route(&self, capacity: usize, consumers: &[String]) -> Route {
+        let (id, messages) = self.inner.shared.routes.open(capacity, consumers);
         Route { shared: self.inner.shared.clone(), id, messages }
     }
 
@@ -166,9 +166,9 @@ pub(super) struct Route {
 }
 
 impl Route {
-    /// The reply subject for the route's request number `suffix`.
-    pub(super) fn reply_subject(&self, suffix: u64) -> String {
-        format!("{}.{}-{suffix}", self.shared.inbox, self.id)
+    /// The reply subject for the route's pull number `pull`.
+    pub(super) fn reply_subject(&self, pull: u64) -> String {
+        format!("{}.{}-{pull}", self.shared.inbox, self.id)
     }
 }
 
@@ -368,8 +368,7 @@ fn dispatch_loop(
             }
             recv(replies.receiver()) -> message => {
                 let Ok(message) = message else { return };
-                let token = message.subject.rsplit('.').next().unwrap_or_default().to_owned();
-                shared.routes.deliver(&token, Message::new(message));
+                shared.routes.deliver(&shared.inbox, Message::new(message));
             }
         }
     }

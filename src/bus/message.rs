@@ -38,6 +38,14 @@ impl Message {
         self.data.is_empty() && self.status() == Some(503)
     }
 
+    /// `<stream>.<consumer>` that delivered it.
+    pub(super) fn consumer(&self) -> Option<String> {
+        let tokens: Vec<&str> =
+            self.reply.as_deref()?.strip_prefix("$JS.ACK.")?.split('.').collect();
+        let names = if tokens.len() == 7 { &tokens[..2] } else { tokens.get(2..4)? };
+        Some(names.join("."))
+    }
+
     /// The delivery that it belongs to; only such a message is a stored one.
     pub fn meta(&self) -> Option<Meta> {
         Meta::parse(self.reply.as_deref()?)

@@ -86,14 +86,18 @@ impl PullInbox {
         control: Link,
         consumers: impl IntoIterator<Item = (String, String)>,
     ) -> Self {
-        let sources = consumers
+        let consumers: Vec<String> = consumers
             .into_iter()
-            .map(|(stream, consumer)| Source {
-                subject: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"),
+            .map(|(stream, consumer)| format!("{stream}.{consumer}"))
+            .collect();
+        let route = link.open_route(ROUTE_CAPACITY, &consumers);
+        let sources = consumers
+            .iter()
+            .map(|consumer| Source {
+                subject: format!("$JS.API.CONSUMER.MSG.NEXT.{consumer}"),
                 pull: None,
             })
             .collect();
-        let route = link.open_route(ROUTE_CAPACITY);
         PullInbox { link, control, route, sources, next_pull: 1 }
     }
 
@@ -150,33 +154,24 @@ impl PullInbox {
 
     /// Reads one arrival.
     pub fn take(&mut self, arrival: impl Into<Arrival>) -> PullEvent {
-        let (suffix, message) = match arrival.into().0 {
+        match arrival.into().0 {
             Routed::Reconnected => {
                 self.sources.iter_mut().for_each(|source| source.pull = None);
-                return PullEvent::Reconnected;
+                PullEvent::Reconnected
             }
-            Routed::Message { suffix, message } => (suffix, message),
-        };
-        let asked =
-            self.sources.iter().position(|s| s.pull.as_ref().is_some_and(|p| p.id == suffix));
-        let Some(meta) = message.meta() else {
-            return self.take_status(asked, &message);
-        };
-        let source = match asked {
-            Some(source) => {
+            Routed::Delivered { source, meta, message } => {
                 self.count_delivery(source);
-                source
+                let control = self.control.clone();
+                PullEvent::Delivered { source, message: Delivered::new(message, meta, control) }
             }
-            // A late one: which consumer it was matters only for statistics.
-            None => 0,
-        };
-        let control = self.control.clone();
-        PullEvent::Delivered { source, message: Delivered::new(message, meta, control) }
+            Routed::Status { pull, message } => self.take_status(pull, &message),
+        }
     }
 
-    fn take_status(&mut self, asked: Option<usize>, message: &Message) -> PullEvent {
+    fn take_status(&mut self, pull: u64, message: &Message) -> PullEvent {
+        let asked = |s: &Source| s.pull.as_ref().is_some_and(|p| p.id == pull);
         // What concerns a pull that was forgotten concerns nobody.
-        let Some(source) = asked else { return PullEvent::Quiet };
+        let Some(source) = self.sources.iter().position(asked) else { return PullEvent::Quiet };
         let slot = &mut self.sources[source].pull;
         match message.status() {
             Some(100) => {

@@ -1,8 +1,9 @@
 //! Where replies go: one shared inbox, a map from its last token to whoever waits.
 //!
 //! A reply subject is `<inbox>.<id>` for a request and `<inbox>.<id>-<suffix>` for a route that
-//! lives longer (a pull, a watch), so that a late message still finds its owner and the owner
-//! knows which of its requests it answers.
+//! lives longer (a pull, a watch), so that its owner knows which of its pulls a status message
+//! ends. A stored message arrives under the subject it was published to; what tells its route is
+//! the consumer named in its ACK subject, so that a late one still finds its owner.
 
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::Error;
-use super::message::Message;
+use super::message::{Message, Meta};
 
 /// Bytes of requests that may be under way at once: less than a socket's buffer, so that a frozen
 /// server is noticed by the watchdog before a caller blocks in a write.
@@ -20,8 +21,10 @@ const MAX_BYTES_IN_FLIGHT: usize = 2 * 1024 * 1024;
 /// What a long-lived route delivers.
 #[derive(Debug)]
 pub(super) enum Routed {
-    /// A message for the route's request `suffix`.
-    Message { suffix: u64, message: Message },
+    /// A stored message that the consumer `source` (an index) of the route delivered.
+    Delivered { source: usize, meta: Meta, message: Message },
+    /// What the server says of the route's pull `pull`.
+    Status { pull: u64, message: Message },
     /// The connection was lost or replaced: what was asked before is void.
     Reconnected,
 }
@@ -38,6 +41,8 @@ struct Table {
     next_id: u64,
     requests: HashMap<u64, Request>,
     lasting: HashMap<u64, Sender<Routed>>,
+    /// `<stream>.<consumer>` → the route that pulls from it, and its index there.
+    consumers: HashMap<String, (u64, usize)>,
     bytes: usize,
 }
 
@@ -54,6 +59,7 @@ impl Routes {
                 next_id: 1,
                 requests: HashMap::new(),
                 lasting: HashMap::new(),
+                consumers: HashMap::new(),
                 bytes: 0,
             }),
             room: Condvar::new(),
@@ -87,30 +93,46 @@ impl Routes {
         self.room.notify_all();
     }
 
-    /// Opens a long-lived route that holds at most `capacity` unread messages.
-    pub(super) fn open(&self, capacity: usize) -> (u64, Receiver<Routed>) {
+    /// Opens a long-lived route for what `consumers` (`<stream>.<consumer>`) deliver; it holds at
+    /// most `capacity` unread messages.
+    pub(super) fn open(&self, capacity: usize, consumers: &[String]) -> (u64, Receiver<Routed>) {
         let mut table = self.lock();
         let id = table.take_id();
         let (sender, receiver) = bounded(capacity);
         table.lasting.insert(id, sender);
+        for (source, consumer) in consumers.iter().enumerate() {
+            table.consumers.insert(consumer.clone(), (id, source));
+        }
         (id, receiver)
     }
 
     /// Closes a long-lived route.
     pub(super) fn close(&self, id: u64) {
-        self.lock().lasting.remove(&id);
+        let mut table = self.lock();
+        table.lasting.remove(&id);
+        table.consumers.retain(|_, (route, _)| *route != id);
     }
 
-    /// Hands a message to whoever waits for it; says whether anybody did.
-    pub(super) fn deliver(&self, token: &str, message: Message) -> bool {
-        let (id, suffix) = match token.split_once('-') {
-            None => (token.parse(), Ok(0)),
-            Some((id, suffix)) => (id.parse(), suffix.parse()),
-        };
-        let (Ok(id), Ok(suffix)) = (id, suffix) else { return false };
-        let mut table = self.lock();
-        if let Some(request) = table.remove(id) {
-            drop(table);
+    /// Hands a message to whoever waits for it; what nobody waits for is dropped.
+    pub(super) fn deliver(&self, inbox: &str, message: Message) {
+        let token = message.subject.strip_prefix(inbox).and_then(|rest| rest.strip_prefix('.'));
+        match token.map(|token| token.split_once('-').unwrap_or((token, ""))) {
+            None => self.deliver_stored(message),
+            Some((id, "")) => {
+                if let Ok(id) = id.parse() {
+                    self.deliver_answer(id, message);
+                }
+            }
+            Some((id, pull)) => {
+                if let (Ok(id), Ok(pull)) = (id.parse(), pull.parse()) {
+                    self.lock().push(id, Routed::Status { pull, message });
+                }
+            }
+        }
+    }
+
+    fn deliver_answer(&self, id: u64, message: Message) {
+        if let Some(request) = self.lock().remove(id) {
             self.room.notify_all();
             let answer = if message.is_no_responders() {
                 Err(Error::NoResponders(String::new()))
@@ -118,15 +140,16 @@ impl Routes {
                 Ok(message)
             };
             // A caller that has just given up is no loss.
-            return request.answer.try_send(answer).is_ok();
+            let _ = request.answer.try_send(answer);
         }
-        match table.lasting.get(&id).map(|s| s.try_send(Routed::Message { suffix, message })) {
-            Some(Ok(())) => true,
-            Some(Err(TrySendError::Full(_))) => {
-                log::warn!("a route over NATS is full; its reader will ask again");
-                false
-            }
-            Some(Err(TrySendError::Disconnected(_))) | None => false,
+    }
+
+    fn deliver_stored(&self, message: Message) {
+        let Some(meta) = message.meta() else { return };
+        let Some(consumer) = message.consumer() else { return };
+        let table = self.lock();
+        if let Some((id, source)) = table.consumers.get(&consumer).copied() {
+            table.push(id, Routed::Delivered { source, meta, message });
         }
     }
 
@@ -155,6 +178,14 @@ impl Routes {
 }
 
 impl Table {
+    fn push(&self, id: u64, routed: Routed) {
+        let Some(sender) = self.lasting.get(&id) else { return };
+        if let Err(TrySendError::Full(_)) = sender.try_send(routed) {
+            // A watch notices the gap; a job comes again after its ack_wait.
+            log::warn!("an inbox is full; a message from NATS was dropped");
+        }
+    }
+
     fn take_id(&mut self) -> u64 {
         let id = self.next_id;
         self.next_id += 1;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::kv::{self, Entry, Kv, Operation};
 use super::link::{Link, Route};
-use super::message::Message;
+use super::message::{Message, Meta};
 use super::routes::{Routed, left};
 use super::{Error, Result, api};
 use crate::thread::{self, JoinOnDrop, StopSignal, StopSource};
@@ -138,7 +138,7 @@ impl Follower {
         )?;
         let waiting = created["num_pending"].as_u64().unwrap_or(0);
         let mut session = Session {
-            route: self.link.open_route(ROUTE_CAPACITY),
+            route: self.link.open_route(ROUTE_CAPACITY, &[format!("{stream}.{name}")]),
             link: self.link.clone(),
             pull_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"),
             pulls: 0,
@@ -172,9 +172,15 @@ impl Follower {
                 Ok(Routed::Reconnected) => {
                     return Ok(End::Rebuild("the connection to NATS has changed".into()));
                 }
-                Ok(Routed::Message { message, .. }) => {
+                Ok(Routed::Delivered { meta, message, .. }) => {
                     session.heard = Instant::now();
-                    if let Some(end) = self.take(session, message)? {
+                    if let Some(end) = self.take(session, meta, message)? {
+                        return Ok(end);
+                    }
+                }
+                Ok(Routed::Status { message, .. }) => {
+                    session.heard = Instant::now();
+                    if let Some(end) = session.take_status(&message)? {
                         return Ok(end);
                     }
                 }
@@ -188,21 +194,7 @@ impl Follower {
         }
     }
 
-    fn take(&mut self, session: &mut Session, message: Message) -> Result<Option<End>> {
-        let Some(meta) = message.meta() else {
-            return match message.status() {
-                // A heartbeat, or flow control.
-                Some(100) => Ok(None),
-                // A pull has ended, by its expiry as a rule.
-                Some(408) => {
-                    let unused = message.header("Nats-Pending-Messages");
-                    let unused = unused.and_then(|n| n.parse().ok()).unwrap_or(BATCH);
-                    session.spend(unused)?;
-                    Ok(None)
-                }
-                status => Ok(Some(End::Rebuild(format!("the server ended the pull ({status:?})")))),
-            };
-        };
+    fn take(&mut self, session: &mut Session, meta: Meta, message: Message) -> Result<Option<End>> {
         if meta.consumer_seq != session.consumer_seq + 1 {
             return Ok(Some(End::Rebuild("a delivery is missing".into())));
         }
@@ -277,6 +269,20 @@ impl Session {
     fn spend(&mut self, count: u64) -> Result<()> {
         self.outstanding = self.outstanding.saturating_sub(count);
         if self.outstanding <= BATCH / 2 { self.pull() } else { Ok(()) }
+    }
+
+    fn take_status(&mut self, message: &Message) -> Result<Option<End>> {
+        match message.status() {
+            // A heartbeat.
+            Some(100) => Ok(None),
+            // A pull has expired with so many messages not sent.
+            Some(408) => {
+                let unused = message.header("Nats-Pending-Messages");
+                self.spend(unused.and_then(|n| n.parse().ok()).unwrap_or(BATCH))?;
+                Ok(None)
+            }
+            status => Ok(Some(End::Rebuild(format!("the server ended the pull ({status:?})")))),
+        }
     }
 
     fn pull(&mut self) -> Result<()> {

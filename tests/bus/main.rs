@@ -1,0 +1,27 @@
+//! The bus against a real nats-server: requests, KV, work queue, watch, and what outages do.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod kv;
+mod outage;
+mod queue;
+mod watch;
+
+use std::time::Duration;
+
+use pyoco_server::bus::Bus;
+use pyoco_server::config::Config;
+use support::nats::NatsServer;
+
+/// A bus with short deadlines on `server`.
+fn connect(server: &NatsServer) -> Bus {
+    let mut config = Config::default();
+    config.nats.url = server.url();
+    config.nats.request_timeout = Duration::from_secs(2);
+    config.resources.ack_wait = Duration::from_secs(1);
+    config.resources.max_deliver = 3;
+    let bus = Bus::start(&config.nats, &config.resources).unwrap();
+    assert!(bus.wait_connected(Duration::from_secs(10)), "no connection");
+    bus
+}

@@ -1,0 +1,108 @@
+//! Jobs in, jobs out, settling, exhausted deliveries.
+
+use std::time::{Duration, Instant};
+
+use pyoco_server::bus::{Bus, Delivered, ExhaustedJob, PullEvent, PullInbox};
+
+use crate::connect;
+use crate::support::nats::NatsServer;
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(5)
+}
+
+fn inbox(bus: &Bus) -> PullInbox {
+    bus.ensure_resources().unwrap();
+    bus.queue().ensure_consumer("default").unwrap();
+    bus.queue().pull_inbox(&["default".to_owned()])
+}
+
+fn next(inbox: &mut PullInbox, deadline: Duration) -> Option<Delivered> {
+    let until = Instant::now() + deadline;
+    while let Some(left) = until.checked_duration_since(Instant::now()) {
+        if !inbox.is_asked(0) {
+            inbox.ask(0, 1, true).unwrap();
+        }
+        let Ok(arrival) = inbox.arrivals().recv_timeout(left) else { return None };
+        if let PullEvent::Delivered { message, .. } = inbox.take(arrival) {
+            return Some(message);
+        }
+    }
+    None
+}
+
+#[test]
+fn a_job_is_delivered_once_and_gone_after_its_ack() {
+    let server = NatsServer::start();
+    let bus = connect(&server);
+    let mut inbox = inbox(&bus);
+    let queue = bus.queue();
+    queue.submit("default", "r1", b"job", soon()).unwrap();
+    // The same run id again is the same job.
+    queue.submit("default", "r1", b"job", soon()).unwrap();
+    let job = next(&mut inbox, Duration::from_secs(5)).unwrap();
+    assert_eq!((job.payload.as_slice(), job.num_delivered), (&b"job"[..], 1));
+    job.ack().unwrap();
+    assert!(next(&mut inbox, Duration::from_millis(1500)).is_none(), "delivered twice");
+    assert!(queue.stored_job(job.stream_seq).unwrap().is_none());
+}
+
+#[test]
+fn a_nak_brings_the_job_back_after_its_delay_and_in_progress_keeps_it_away() {
+    let server = NatsServer::start();
+    let bus = connect(&server);
+    let mut inbox = inbox(&bus);
+    bus.queue().submit("default", "r1", b"job", soon()).unwrap();
+    let job = next(&mut inbox, Duration::from_secs(5)).unwrap();
+    let given_back = Instant::now();
+    job.nak(Duration::from_millis(700)).unwrap();
+    let again = next(&mut inbox, Duration::from_secs(5)).unwrap();
+    assert!(given_back.elapsed() >= Duration::from_millis(600), "{:?}", given_back.elapsed());
+    assert_eq!(again.num_delivered, 2);
+    // ack_wait is one second here; three of them pass without a redelivery.
+    for _ in 0..6 {
+        again.in_progress().unwrap();
+        assert!(next(&mut inbox, Duration::from_millis(500)).is_none(), "redelivered in progress");
+    }
+    again.ack().unwrap();
+}
+
+#[test]
+fn another_process_can_give_a_job_back_by_its_ack_subject() {
+    let server = NatsServer::start();
+    let bus = connect(&server);
+    let mut inbox = inbox(&bus);
+    bus.queue().submit("default", "r1", b"job", soon()).unwrap();
+    let job = next(&mut inbox, Duration::from_secs(5)).unwrap();
+    let subject = job.ack_subject().to_owned();
+    connect(&server).queue().give_back(&subject).unwrap();
+    let again = next(&mut inbox, Duration::from_secs(5)).unwrap();
+    assert_eq!(again.num_delivered, 2);
+    // A second give-back of the old delivery changes nothing.
+    bus.queue().give_back(&subject).unwrap();
+    again.ack().unwrap();
+    assert!(bus.queue().give_back("pyoco.work.default").is_err());
+}
+
+#[test]
+fn a_job_whose_deliveries_are_exhausted_is_told() {
+    let server = NatsServer::start();
+    let bus = connect(&server);
+    let mut inbox = inbox(&bus);
+    let mut exhausted = bus.queue().exhausted_inbox().unwrap();
+    bus.queue().submit("default", "r1", b"job", soon()).unwrap();
+    for delivery in 1..=3 {
+        let job = next(&mut inbox, Duration::from_secs(5)).unwrap();
+        assert_eq!(job.num_delivered, delivery);
+    }
+    // The server tells when it would have delivered once more.
+    inbox.ask(0, 1, true).unwrap();
+    let advisory = next(&mut exhausted, Duration::from_secs(10)).expect("no advisory");
+    let told: ExhaustedJob = serde_json::from_slice(&advisory.payload).unwrap();
+    let stored = bus.queue().stored_job(told.stream_seq).unwrap().expect("job is gone");
+    assert_eq!((stored.subject.as_str(), told.deliveries), ("pyoco.work.default", 3));
+    bus.queue().remove_job(told.stream_seq).unwrap();
+    assert!(bus.queue().stored_job(told.stream_seq).unwrap().is_none());
+    bus.queue().remove_job(told.stream_seq).unwrap();
+    advisory.ack().unwrap();
+}

@@ -1,0 +1,111 @@
+//! A watch tells everything present, then every change, across restarts.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use pyoco_server::bus::{Kv, Operation, Watch, WatchEvent};
+
+use crate::connect;
+use crate::support::nats::NatsServer;
+use crate::support::wait::eventually;
+
+#[derive(Default)]
+struct Mirror {
+    values: BTreeMap<String, Vec<u8>>,
+    live: bool,
+    entries: usize,
+}
+
+fn mirror(kv: &Kv) -> (Arc<Mutex<Mirror>>, Watch) {
+    let mirror = Arc::new(Mutex::new(Mirror::default()));
+    let seen = mirror.clone();
+    let watch = kv
+        .watch(move |event| {
+            let mut mirror = seen.lock().unwrap();
+            match event {
+                WatchEvent::Reset => mirror.values.clear(),
+                WatchEvent::Live => mirror.live = true,
+                WatchEvent::Stale(_) => mirror.live = false,
+                WatchEvent::Entry(entry) => {
+                    mirror.entries += 1;
+                    match entry.operation {
+                        Operation::Put => mirror.values.insert(entry.key, entry.value),
+                        Operation::Delete => mirror.values.remove(&entry.key),
+                    };
+                }
+            }
+        })
+        .unwrap();
+    (mirror, watch)
+}
+
+#[test]
+fn it_starts_with_what_is_there_and_goes_on_with_changes() {
+    let server = NatsServer::start();
+    let kv = connect(&server).runs();
+    for n in 0..1500 {
+        kv.put(&format!("k{n}"), b"old").unwrap();
+    }
+    let (mirror, _watch) = mirror(&kv);
+    eventually(Duration::from_secs(10), "the watch is live", || {
+        let mirror = mirror.lock().unwrap();
+        mirror.live.then(|| assert_eq!(mirror.values.len(), 1500))
+    });
+    for n in 0..1500 {
+        kv.put(&format!("k{n}"), b"new").unwrap();
+    }
+    let revision = kv.get("k7").unwrap().unwrap().revision;
+    kv.delete("k7", revision).unwrap();
+    eventually(Duration::from_secs(10), "all changes are seen", || {
+        let mirror = mirror.lock().unwrap();
+        let all_new = mirror.values.values().all(|v| v == b"new");
+        (all_new && mirror.values.len() == 1499).then_some(())
+    });
+    assert_eq!(mirror.lock().unwrap().entries, 3001, "told twice or not at all");
+}
+
+#[test]
+fn a_change_is_seen_within_milliseconds() {
+    let server = NatsServer::start();
+    let kv = connect(&server).runs();
+    let (mirror, _watch) = mirror(&kv);
+    eventually(Duration::from_secs(10), "live", || mirror.lock().unwrap().live.then_some(()));
+    let mut delays = Vec::new();
+    for n in 0..50 {
+        let value = format!("{n}").into_bytes();
+        let before = Instant::now();
+        kv.put("k", &value).unwrap();
+        while mirror.lock().unwrap().values.get("k") != Some(&value) {
+            assert!(before.elapsed() < Duration::from_secs(5), "change {n} was not seen");
+            std::thread::yield_now();
+        }
+        delays.push(before.elapsed());
+    }
+    delays.sort();
+    assert!(delays[25] < Duration::from_millis(20), "p50 {:?}", delays[25]);
+}
+
+#[test]
+fn it_survives_a_restart_and_misses_nothing() {
+    let mut server = NatsServer::start();
+    let bus = connect(&server);
+    let kv = bus.runs();
+    let (mirror, _watch) = mirror(&kv);
+    kv.put("before", b"x").unwrap();
+    eventually(Duration::from_secs(10), "live", || mirror.lock().unwrap().live.then_some(()));
+    server.stop();
+    eventually(Duration::from_secs(10), "stale", || (!mirror.lock().unwrap().live).then_some(()));
+    server.restart();
+    // Another process writes before our watch is back.
+    connect(&server).runs().put("meanwhile", b"x").unwrap();
+    eventually(Duration::from_secs(15), "the mirror is complete again", || {
+        let mirror = mirror.lock().unwrap();
+        (mirror.live && mirror.values.contains_key("meanwhile")).then_some(())
+    });
+    assert!(bus.wait_connected(Duration::from_secs(10)));
+    kv.put("after", b"x").unwrap();
+    eventually(Duration::from_secs(10), "changes go on", || {
+        mirror.lock().unwrap().values.contains_key("after").then_some(())
+    });
+}
