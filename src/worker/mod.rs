@@ -1,1 +1,111 @@
-//! Not written yet.
+//! Pulls jobs, executes them, keeps their snapshots current, and settles them.
+//!
+//! ```text
+//! puller ──job──▶ slot ──events── executor
+//!                  │  ▲
+//!     recorder ◀───┘  └── ticker: in-progress ACKs, cancel polling
+//! ```
+//! One puller, N slots, one ticker per job, one registry thread, one sweeper. Invariants: a
+//! terminal snapshot is stored before its job is acknowledged; every write of a run's snapshot is
+//! a compare-and-set, so a worker that has lost a run finds out and stops; a job is executed,
+//! given back or acknowledged, never dropped. This floor does not know what a flow is made of,
+//! and nothing of HTTP.
+
+mod claim;
+mod error;
+mod execute;
+mod pull;
+mod record;
+mod registry;
+mod settle;
+mod slot;
+mod sweep;
+mod tick;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use error::Error;
+
+use crate::bus::{Bus, Kv, WorkQueue};
+use crate::config::{RegistryConfig, RunConfig};
+use crate::flow::Executor;
+use crate::thread::{self, StopSignal};
+
+/// What distinguishes one worker from another.
+#[derive(Debug, Clone)]
+pub struct WorkerSettings {
+    /// Key of its record; unique among live workers.
+    pub worker_id: String,
+    /// Routing tags, most important first; served in turn.
+    pub tags: Vec<String>,
+    /// Runs executed at once.
+    pub concurrency: usize,
+    /// How long a stop waits for what runs.
+    pub drain_timeout: Duration,
+    /// End after one job, or when none came within the time.
+    pub run_once: Option<Duration>,
+    /// Timing and bounds of runs.
+    pub run: RunConfig,
+    /// Timing of the worker's record.
+    pub registry: RegistryConfig,
+}
+
+/// What all threads of one worker share.
+struct Context {
+    settings: WorkerSettings,
+    /// Unique per start of a process.
+    instance_id: String,
+    runs: Kv,
+    workers: Kv,
+    queue: WorkQueue,
+    executors: Vec<Arc<dyn Executor>>,
+}
+
+/// Runs a worker until `stop` closes; blocks. When it returns, every job that it had taken is
+/// settled or given back, and the worker's record says why it ended.
+///
+/// # Errors
+/// [`Error::TakenOver`] when another process has started under the same id, [`Error::Thread`].
+pub fn run(
+    settings: WorkerSettings,
+    bus: &Bus,
+    executors: Vec<Arc<dyn Executor>>,
+    stop: &StopSignal,
+) -> Result<(), Error> {
+    let context = Arc::new(Context {
+        settings,
+        instance_id: uuid::Uuid::new_v4().to_string(),
+        runs: bus.runs(),
+        workers: bus.workers(),
+        queue: bus.queue(),
+        executors,
+    });
+    let registry = registry::Registry::start(&context)?;
+    let sweeper = {
+        let (source, signal) = thread::stop_channel();
+        let context = context.clone();
+        let thread = thread::spawn("sweep", move || sweep::run(&context, &signal))?;
+        (source, thread)
+    };
+    log::info!(
+        worker_id = context.settings.worker_id.as_str(),
+        tags = context.settings.tags.join(","),
+        concurrency = context.settings.concurrency;
+        "worker started"
+    );
+    let taken_over = pull::run(&context, &registry, stop)?;
+    // Closing the channel ends the sweeper; the tuple then joins its thread.
+    drop(sweeper);
+    match taken_over {
+        Some(by) => {
+            registry.abandon();
+            Err(Error::TakenOver { worker_id: context.settings.worker_id.clone(), by })
+        }
+        None => {
+            registry.stop_gracefully();
+            log::info!(worker_id = context.settings.worker_id.as_str(); "worker stopped");
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What a delivered job means, given what its snapshot says.
+
+use crate::bus::{Entry, Operation};
+use crate::model::job::Job;
+use crate::model::json;
+use crate::model::run::{Delivery, RunSnapshot, RunStatus};
+
+/// What to do with a delivery. `Write` goes on only if its compare-and-set succeeds.
+#[derive(Debug, PartialEq)]
+pub(super) enum Claim {
+    /// Store this snapshot over `revision` (0 = there is none), then execute.
+    Execute { snapshot: Box<RunSnapshot>, revision: u64 },
+    /// Store this CANCELLED snapshot over `revision`, then acknowledge.
+    Cancelled { snapshot: Box<RunSnapshot>, revision: u64 },
+    /// The run has ended before: acknowledge, do not execute.
+    AlreadyTerminal,
+    /// The submit was taken back: acknowledge, do not execute.
+    Withdrawn,
+    /// A later delivery of the same job is being executed: leave everything alone.
+    Superseded,
+}
+
+/// Who claims.
+#[derive(Debug)]
+pub(super) struct Claimant<'a> {
+    pub worker_id: &'a str,
+    pub attempt: u64,
+    pub delivery: Delivery,
+    pub now: f64,
+}
+
+/// Decides; `newest` is the newest message of the run's key.
+pub(super) fn decide(job: &Job, newest: Option<&Entry>, claimant: Claimant<'_>) -> Claim {
+    let (mut snapshot, revision) = match newest {
+        Some(entry) if entry.operation == Operation::Delete => return Claim::Withdrawn,
+        None => (fresh(job, claimant.now), 0),
+        Some(entry) => match json::from_wire::<RunSnapshot>(&entry.value) {
+            Ok(snapshot) => (snapshot, entry.revision),
+            // What cannot be read is replaced: the job itself says all that is needed.
+            Err(_) => (fresh(job, claimant.now), entry.revision),
+        },
+    };
+    if snapshot.status.is_terminal() {
+        return Claim::AlreadyTerminal;
+    }
+    if snapshot.attempt.is_some_and(|attempt| attempt > claimant.attempt) {
+        return Claim::Superseded;
+    }
+    snapshot.worker_id = Some(claimant.worker_id.to_owned());
+    snapshot.attempt = Some(claimant.attempt);
+    if snapshot.status == RunStatus::Cancelling {
+        snapshot.finish(RunStatus::Cancelled, None, claimant.now);
+        return Claim::Cancelled { snapshot: Box::new(snapshot), revision };
+    }
+    snapshot.status = RunStatus::Running;
+    snapshot.start_time = Some(claimant.now);
+    snapshot.heartbeat_at = Some(claimant.now);
+    snapshot.updated_at = Some(claimant.now);
+    snapshot.delivery = Some(claimant.delivery);
+    // What an earlier attempt left would be mistaken for this one's.
+    snapshot.tasks.clear();
+    snapshot.task_records.clear();
+    snapshot.task_records_truncated = false;
+    snapshot.error = None;
+    snapshot.end_time = None;
+    Claim::Execute { snapshot: Box::new(snapshot), revision }
+}
+
+/// The snapshot that the gateway would have written.
+pub(super) fn fresh(job: &Job, now: f64) -> RunSnapshot {
+    let mut snapshot =
+        RunSnapshot::pending(job.run_id.clone(), job.flow_name.clone(), job.tag.clone(), now);
+    snapshot.tags.clone_from(&job.tags);
+    snapshot.params.clone_from(&job.params);
+    snapshot.tenant_id.clone_from(&job.tenant_id);
+    snapshot.api_key_id.clone_from(&job.api_key_id);
+    snapshot.workflow_yaml_sha256.clone_from(&job.workflow_yaml_sha256);
+    snapshot.workflow_yaml_bytes = job.workflow_yaml_bytes;
+    snapshot.submitted_at = job.submitted_at;
+    snapshot
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job() -> Job {
+        Job::parse(br#"{"run_id":"r","flow_name":"main","params":{"a":1}}"#).unwrap()
+    }
+
+    fn claimant(attempt: u64) -> Claimant<'static> {
+        let delivery =
+            Delivery { ack: "$JS.ACK.x".into(), instance_id: "i".into(), heartbeat_sec: 1.0 };
+        Claimant { worker_id: "w", attempt, delivery, now: 100.0 }
+    }
+
+    fn entry(edit: impl FnOnce(&mut RunSnapshot)) -> Entry {
+        let mut snapshot = fresh(&job(), 1.0);
+        edit(&mut snapshot);
+        let value = json::to_wire(&snapshot).unwrap();
+        Entry { key: "r".into(), value, revision: 7, operation: Operation::Put }
+    }
+
+    #[test]
+    fn every_state_of_the_snapshot_has_its_answer() {
+        let decided = |edit: fn(&mut RunSnapshot)| decide(&job(), Some(&entry(edit)), claimant(2));
+        for status in [RunStatus::Completed, RunStatus::Failed, RunStatus::Cancelled] {
+            let mut entry = entry(|_| {});
+            let mut snapshot: RunSnapshot = json::from_wire(&entry.value).unwrap();
+            snapshot.status = status;
+            entry.value = json::to_wire(&snapshot).unwrap();
+            assert_eq!(decide(&job(), Some(&entry), claimant(2)), Claim::AlreadyTerminal);
+        }
+        assert_eq!(decided(|s| s.attempt = Some(3)), Claim::Superseded);
+        match decided(|s| s.status = RunStatus::Cancelling) {
+            Claim::Cancelled { snapshot, revision: 7 } => {
+                assert_eq!(snapshot.status, RunStatus::Cancelled);
+                assert_eq!(snapshot.end_time, Some(100.0));
+            }
+            other => panic!("{other:?}"),
+        }
+        let earlier_attempt = |s: &mut RunSnapshot| {
+            s.status = RunStatus::Running;
+            s.attempt = Some(1);
+            s.worker_id = Some("dead".into());
+            s.tasks.insert("a".into(), "RUNNING".into());
+        };
+        match decided(earlier_attempt) {
+            Claim::Execute { snapshot, revision: 7 } => {
+                assert_eq!(snapshot.worker_id.as_deref(), Some("w"));
+                assert_eq!((snapshot.attempt, snapshot.tasks.len()), (Some(2), 0));
+                assert_eq!(snapshot.params["a"], 1);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_deleted_snapshot_is_a_withdrawn_submit_and_a_missing_one_is_not() {
+        let mut tombstone = entry(|_| {});
+        tombstone.operation = Operation::Delete;
+        assert_eq!(decide(&job(), Some(&tombstone), claimant(1)), Claim::Withdrawn);
+        assert!(matches!(decide(&job(), None, claimant(1)), Claim::Execute { revision: 0, .. }));
+        let mut garbage = entry(|_| {});
+        garbage.value = b"{".to_vec();
+        assert!(matches!(
+            decide(&job(), Some(&garbage), claimant(1)),
+            Claim::Execute { revision: 7, .. }
+        ));
+    }
+}

@@ -1,0 +1,19 @@
+//! Why a worker ends with an error.
+
+/// An error of this floor.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another process has started under the same worker id; its record is theirs now.
+    #[error(
+        "worker id `{worker_id}` was taken over by {by}; start one of the two with another --worker-id"
+    )]
+    TakenOver {
+        /// The id.
+        worker_id: String,
+        /// Host and pid of the other process.
+        by: String,
+    },
+    /// The operating system gives no more threads.
+    #[error("cannot start a thread of the worker: {0}")]
+    Thread(#[from] std::io::Error),
+}

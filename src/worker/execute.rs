@@ -1,0 +1,379 @@
+//! One job from delivery to settlement: the whole state machine of a slot.
+//!
+//! The order at the end is what makes a run safe, so it stands in one place ([`Attempt::end`]):
+//! the executor has returned → the ticker is dropped and joined, so that no late poll or ACK
+//! follows → one last in-progress ACK, so that storing may take its time → the terminal snapshot →
+//! the ACK. Not stored means not acknowledged: the job comes again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, after, at, bounded, never, select};
+
+use super::claim::{self, Claim, Claimant};
+use super::record::{Recorder, Refusal};
+use super::tick::Ticker;
+use super::{Context, settle};
+use crate::bus::{self, Delivered};
+use crate::flow::{CancelToken, Execution, FlowEvent, FlowJob, Outcome};
+use crate::model::error::Code;
+use crate::model::job::Job;
+use crate::model::limits::MAX_PENDING_EVENTS;
+use crate::model::run::{Delivery, RunSnapshot, RunStatus};
+use crate::model::{clock, json};
+use crate::thread::StopSignal;
+
+/// Delay of a job that is given back because of NATS trouble (CONTRACT §2).
+const TROUBLE_DELAY: Duration = Duration::from_secs(2);
+/// Between two tries to store a terminal snapshot.
+const STORE_RETRY: Duration = Duration::from_millis(500);
+/// How long a finished run's result is held while NATS does not take it; long enough for a server
+/// to be replaced, short enough that a slot is not lost for a day.
+const STORE_DEADLINE: Duration = Duration::from_secs(600);
+/// How often a claim is tried again because somebody wrote in between.
+const MAX_CLAIMS: usize = 8;
+
+/// How a job left its slot, for the worker's record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub run_id: Option<String>,
+    pub status: Option<RunStatus>,
+}
+
+/// Executes a delivered job. `hard_stop` closes when the drain time is over: what runs is then
+/// ended by force and given back. `on_start` is told the run id once the run is ours.
+pub(super) fn execute(
+    context: &Arc<Context>,
+    delivered: Delivered,
+    hard_stop: &StopSignal,
+    on_start: impl FnOnce(&str),
+) -> Ended {
+    let job = match Job::parse(&delivered.payload) {
+        Ok(job) => job,
+        Err(e) => {
+            settle::terminate_invalid(context, &delivered, &e.to_string());
+            return Ended { run_id: None, status: None };
+        }
+    };
+    let run_id = job.run_id.clone();
+    let status = match claimed(context, &job, &delivered) {
+        Ok(Claimed::Ours(snapshot, revision)) => {
+            on_start(&run_id);
+            let recorder = Recorder::new(
+                context.runs.clone(),
+                *snapshot,
+                revision,
+                context.settings.run.heartbeat_interval,
+                context.settings.run.max_snapshot_bytes,
+            );
+            Attempt { context, job, delivered, recorder, cancel: CancelToken::new() }.run(hard_stop)
+        }
+        Ok(Claimed::Settled(status)) => {
+            acknowledge(&delivered, &run_id);
+            status
+        }
+        Ok(Claimed::Superseded) => None,
+        Err(e) => {
+            log::warn!(run_id = run_id.as_str(), error = e.to_string();
+                "cannot claim the run; giving its job back");
+            give_back(&delivered, &run_id, TROUBLE_DELAY);
+            None
+        }
+    };
+    Ended { run_id: Some(run_id), status }
+}
+
+enum Claimed {
+    Ours(Box<RunSnapshot>, u64),
+    Settled(Option<RunStatus>),
+    Superseded,
+}
+
+fn claimed(context: &Context, job: &Job, delivered: &Delivered) -> bus::Result<Claimed> {
+    for _ in 0..MAX_CLAIMS {
+        let newest = context.runs.newest(&job.run_id)?;
+        let claimant = Claimant {
+            worker_id: &context.settings.worker_id,
+            attempt: delivered.num_delivered,
+            delivery: Delivery {
+                ack: delivered.ack_subject().to_owned(),
+                instance_id: context.instance_id.clone(),
+                heartbeat_sec: context.settings.run.heartbeat_interval.as_secs_f64(),
+            },
+            now: clock::now(),
+        };
+        let (snapshot, revision) = match claim::decide(job, newest.as_ref(), claimant) {
+            Claim::AlreadyTerminal | Claim::Withdrawn => return Ok(Claimed::Settled(None)),
+            Claim::Superseded => return Ok(Claimed::Superseded),
+            Claim::Execute { snapshot, revision } | Claim::Cancelled { snapshot, revision } => {
+                (snapshot, revision)
+            }
+        };
+        let document =
+            json::to_wire(&snapshot).map_err(|e| bus::Error::BadAnswer(e.to_string()))?;
+        let stored = match revision {
+            0 => context.runs.create(&job.run_id, &document),
+            revision => context.runs.update(&job.run_id, &document, revision),
+        };
+        match stored {
+            Ok(_) if snapshot.status.is_terminal() => {
+                log::info!(run_id = job.run_id.as_str(); "the run was cancelled before it started");
+                return Ok(Claimed::Settled(Some(snapshot.status)));
+            }
+            Ok(revision) => return Ok(Claimed::Ours(snapshot, revision)),
+            Err(bus::Error::Conflict(_)) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Err(bus::Error::Conflict(job.run_id.clone()))
+}
+
+/// A run that is ours, for as long as it executes.
+struct Attempt<'a> {
+    context: &'a Arc<Context>,
+    job: Job,
+    delivered: Delivered,
+    recorder: Recorder,
+    cancel: CancelToken,
+}
+
+/// Why the loop over the events was left.
+enum End {
+    Outcome(Outcome),
+    /// The grace period of a cancel has passed.
+    GraceExceeded,
+    Lost(String),
+    HardStop,
+}
+
+impl Attempt<'_> {
+    fn run(mut self, hard_stop: &StopSignal) -> Option<RunStatus> {
+        let (sender, events) = bounded(MAX_PENDING_EVENTS);
+        let ticker = Ticker::start(
+            self.delivered.clone(),
+            self.context.runs.clone(),
+            self.job.run_id.clone(),
+            self.context.settings.run.ack_progress_interval,
+        );
+        let ticker = match ticker {
+            Ok(ticker) => ticker,
+            Err(e) => {
+                log::error!(run_id = self.job.run_id.as_str(), error = e.to_string();
+                    "cannot start a ticker; giving the job back");
+                give_back(&self.delivered, &self.job.run_id, TROUBLE_DELAY);
+                return None;
+            }
+        };
+        let started = self.start(sender);
+        let (end, mut execution) = match started {
+            Ok(mut execution) => {
+                let end = self.follow(&events, &ticker, hard_stop);
+                if !matches!(end, End::Outcome(_)) {
+                    execution.kill();
+                }
+                (end, Some(execution))
+            }
+            Err(outcome) => (End::Outcome(outcome), None),
+        };
+        drop(ticker);
+        // Whatever the executor still wants to say goes nowhere from here on.
+        drop(events);
+        let status = self.end(end, hard_stop);
+        drop(execution.take());
+        status
+    }
+
+    fn start(
+        &self,
+        events: crossbeam_channel::Sender<FlowEvent>,
+    ) -> Result<Box<dyn Execution>, Outcome> {
+        let job = FlowJob {
+            run_id: self.job.run_id.clone(),
+            flow_name: self.job.flow_name.clone(),
+            params: self.job.params.clone(),
+            workflow_yaml: self.job.workflow_yaml.clone(),
+        };
+        let Some(executor) = self.context.executors.iter().find(|e| e.accepts(&job)) else {
+            return Err(Outcome::FlowNotFound { error: unknown_flow(&job) });
+        };
+        executor.start(job, self.cancel.clone(), events).map_err(|error| Outcome::Failed { error })
+    }
+
+    /// Follows the execution: events, ticks, the cancel and its deadline, the worker's stop.
+    fn follow(
+        &mut self,
+        events: &Receiver<FlowEvent>,
+        ticker: &Ticker,
+        hard_stop: &StopSignal,
+    ) -> End {
+        let mut grace: Receiver<Instant> = never();
+        loop {
+            select! {
+                recv(hard_stop) -> _ => return End::HardStop,
+                recv(ticker.notices) -> notice => {
+                    // A ticker that has died tells nothing more; heartbeats still find a cancel.
+                    if notice.is_ok() && !self.cancel.is_cancelled() {
+                        grace = self.begin_cancel();
+                    }
+                }
+                recv(grace) -> _ => return End::GraceExceeded,
+                recv(events) -> event => match event {
+                    Ok(FlowEvent::Finished(outcome)) => return End::Outcome(outcome),
+                    Ok(event) => {
+                        self.recorder.apply(event);
+                        // All that waits goes into one write; an end makes that write needless.
+                        while let Ok(event) = events.try_recv() {
+                            match event {
+                                FlowEvent::Finished(outcome) => return End::Outcome(outcome),
+                                event => self.recorder.apply(event),
+                            }
+                        }
+                        if self.recorder.next_write() <= Instant::now()
+                            && let Err(why) = self.write()
+                        {
+                            return End::Lost(why);
+                        }
+                    }
+                    Err(_) => return End::Outcome(Outcome::Failed {
+                        error: "the executor ended without a result".into(),
+                    }),
+                },
+                recv(at(self.recorder.next_write())) -> _ => {
+                    if let Err(why) = self.write() {
+                        return End::Lost(why);
+                    }
+                }
+            }
+            if self.recorder.is_cancelling() && !self.cancel.is_cancelled() {
+                grace = self.begin_cancel();
+            }
+        }
+    }
+
+    fn begin_cancel(&self) -> Receiver<Instant> {
+        log::info!(run_id = self.job.run_id.as_str(); "cancel requested");
+        self.cancel.cancel();
+        after(self.context.settings.run.cancel_grace_period)
+    }
+
+    /// Writes the snapshot; trouble is waited out, since the run itself goes on.
+    fn write(&mut self) -> Result<(), String> {
+        match self.recorder.write() {
+            Ok(()) => Ok(()),
+            Err(Refusal::Lost(why)) => Err(why),
+            Err(Refusal::Trouble(e)) => {
+                log::warn!(run_id = self.job.run_id.as_str(), error = e.to_string();
+                    "cannot write the snapshot of a running run; trying again");
+                Ok(())
+            }
+        }
+    }
+
+    /// Settles the job; see the order at the top of this file. The ticker is gone by now.
+    fn end(mut self, end: End, hard_stop: &StopSignal) -> Option<RunStatus> {
+        let run_id = self.job.run_id.clone();
+        let cancelled = self.cancel.is_cancelled() || self.recorder.is_cancelling();
+        let outcome = match end {
+            End::Outcome(outcome) => outcome,
+            End::GraceExceeded => {
+                let code = Code::CancelGraceExceeded;
+                log::warn!(err_id = code.err_id(), msg_id = code.msg_id(), run_id = run_id.as_str();
+                    "the run did not end within its cancel grace period; it was ended by force");
+                Outcome::Cancelled
+            }
+            End::Lost(why) => {
+                log::warn!(run_id = run_id.as_str(), reason = why.as_str();
+                    "this worker has lost the run and leaves it");
+                return None;
+            }
+            End::HardStop => {
+                log::warn!(run_id = run_id.as_str();
+                    "the drain time is over; ending the run and giving its job back");
+                give_back(&self.delivered, &run_id, Duration::ZERO);
+                return None;
+            }
+        };
+        let publish_errors = self.context.settings.run.dlq_execution_errors;
+        let ending = settle::decide(outcome, cancelled, publish_errors);
+        match ending.status {
+            RunStatus::Cancelled => self.recorder.close_tasks("CANCELLED"),
+            RunStatus::Failed => self.recorder.close_tasks("CANCELLED"),
+            _ => {}
+        }
+        if !self.store(ending.status, ending.error.as_deref(), hard_stop) {
+            return None;
+        }
+        if let Some(reason) = ending.dlq {
+            let error = ending.error.as_deref().unwrap_or_default();
+            settle::publish_dlq(
+                self.context,
+                &self.job,
+                &self.delivered.subject,
+                self.delivered.num_delivered,
+                reason,
+                error,
+            );
+        }
+        acknowledge(&self.delivered, &run_id);
+        let took = self.recorder.snapshot();
+        log::info!(run_id = run_id.as_str(), flow_name = took.flow_name.as_str(),
+            tag = took.tag.as_str(), status = ending.status.as_str(),
+            seconds = took.end_time.unwrap_or(0.0) - took.start_time.unwrap_or(0.0);
+            "run ended");
+        Some(ending.status)
+    }
+
+    /// Stores the terminal snapshot, for as long as it takes NATS to come back.
+    fn store(&mut self, status: RunStatus, error: Option<&str>, hard_stop: &StopSignal) -> bool {
+        let run_id = self.job.run_id.clone();
+        let deadline = Instant::now() + STORE_DEADLINE;
+        loop {
+            // Storing may take long; without this the job would come again meanwhile. When it
+            // does, the other worker's claim makes our write a lost one.
+            let _ = self.delivered.in_progress();
+            let problem = match self.recorder.finish(status, error.map(str::to_owned)) {
+                Ok(()) => return true,
+                Err(Refusal::Lost(why)) => {
+                    log::warn!(run_id = run_id.as_str(), reason = why.as_str();
+                        "the run ended here, but it is not ours any more");
+                    return false;
+                }
+                Err(Refusal::Trouble(e)) => e.to_string(),
+            };
+            let stopping = select! {
+                recv(hard_stop) -> _ => true,
+                recv(after(STORE_RETRY)) -> _ => false,
+            };
+            if stopping || Instant::now() >= deadline {
+                let code = Code::TerminalNotStored;
+                log::error!(err_id = code.err_id(), msg_id = code.msg_id(),
+                    run_id = run_id.as_str(), error = problem;
+                    "cannot store how the run ended; giving its job back");
+                give_back(&self.delivered, &run_id, TROUBLE_DELAY);
+                return false;
+            }
+        }
+    }
+}
+
+fn acknowledge(delivered: &Delivered, run_id: &str) {
+    // Without it the job comes once more, finds its terminal snapshot and is acknowledged then.
+    if let Err(e) = delivered.ack() {
+        log::warn!(run_id = run_id, error = e.to_string(); "cannot acknowledge a job; it comes again");
+    }
+}
+
+fn give_back(delivered: &Delivered, run_id: &str, delay: Duration) {
+    // Without it the job comes again after ack_wait.
+    if let Err(e) = delivered.nak(delay) {
+        log::warn!(run_id = run_id, error = e.to_string();
+            "cannot give a job back; it comes again after ack_wait");
+    }
+}
+
+fn unknown_flow(job: &FlowJob) -> String {
+    match job.workflow_yaml {
+        Some(_) => "no executor of this worker can run the tasks of this flow.yaml".to_owned(),
+        None => format!("this worker has no flow named `{}`", job.flow_name),
+    }
+}

@@ -1,0 +1,252 @@
+//! The puller: asks for as many jobs as there are free slots, over all tags, without polling.
+//!
+//! With one tag it keeps one pull open for exactly the free slots. With several it first asks each
+//! tag in turn without waiting, so that a backlog is shared fairly; when all are empty it leaves a
+//! pull for one job open at each. Two tags may then deliver at the same moment to one free slot:
+//! the job that finds no slot is given back at once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, unbounded};
+
+use super::registry::Registry;
+use super::{Context, Error, slot};
+use crate::bus::{Delivered, PullEvent, PullInbox};
+use crate::thread::{self, JoinOnDrop, StopSignal, StopSource};
+
+/// Between two tries to reach the queue when it cannot be asked.
+const RETRY: Duration = Duration::from_millis(250);
+/// A job that finds no free slot is somebody else's at once.
+const NO_DELAY: Duration = Duration::ZERO;
+
+/// Runs until `stop` closes, the one job of `run_once` is done, or the worker's record is taken
+/// over; then drains. Returns who has taken over, if anybody.
+pub(super) fn run(
+    context: &Arc<Context>,
+    registry: &Registry,
+    stop: &StopSignal,
+) -> Result<Option<String>, Error> {
+    let concurrency =
+        if context.settings.run_once.is_some() { 1 } else { context.settings.concurrency };
+    let slots = Slots::start(context, registry, concurrency)?;
+    let mut puller = Puller {
+        context,
+        inbox: context.queue.pull_inbox(&context.settings.tags),
+        slots,
+        ensured: false,
+        turn: 0,
+        empty_in_a_row: 0,
+        taken: 0,
+    };
+    let taken_over = puller.serve(registry, stop);
+    puller.drain();
+    Ok(taken_over)
+}
+
+/// Field order is the shutdown order: `jobs` closes, idle slots end; `hard_stop` closes, the
+/// others give back what they execute; then all are joined.
+struct Slots {
+    /// Written by the puller, read by whichever slot is free.
+    jobs: Sender<Delivered>,
+    /// Written by slots after each job.
+    done: Receiver<()>,
+    busy: usize,
+    count: usize,
+    hard_stop: StopSource,
+    threads: Vec<JoinOnDrop>,
+}
+
+impl Slots {
+    fn start(context: &Arc<Context>, registry: &Registry, count: usize) -> Result<Slots, Error> {
+        // One place per slot: `give` never blocks, because `busy` never exceeds `count`.
+        let (jobs, taken) = bounded(count);
+        let (done_sender, done) = unbounded();
+        let (hard_stop, hard_stopped) = thread::stop_channel();
+        let threads = (0..count)
+            .map(|index| {
+                slot::start(
+                    index,
+                    context.clone(),
+                    taken.clone(),
+                    done_sender.clone(),
+                    registry.notes(),
+                    hard_stopped.clone(),
+                )
+            })
+            .collect::<std::io::Result<Vec<_>>>()?;
+        Ok(Slots { jobs, done, busy: 0, count, hard_stop, threads })
+    }
+
+    fn free(&self) -> usize {
+        self.count - self.busy
+    }
+}
+
+struct Puller<'a> {
+    context: &'a Arc<Context>,
+    inbox: PullInbox,
+    slots: Slots,
+    /// Whether the streams and consumers are known to exist.
+    ensured: bool,
+    /// The tag that is asked next without waiting.
+    turn: usize,
+    empty_in_a_row: usize,
+    /// Jobs taken so far, for `run_once`.
+    taken: usize,
+}
+
+impl Puller<'_> {
+    fn serve(&mut self, registry: &Registry, stop: &StopSignal) -> Option<String> {
+        let give_up = match self.context.settings.run_once {
+            Some(patience) => after(patience),
+            None => never(),
+        };
+        loop {
+            let retry = self.ask();
+            let silence = self.inbox.next_deadline().unwrap_or_else(|| Instant::now() + RETRY);
+            let next_look = if retry { Instant::now() + RETRY } else { silence };
+            select! {
+                recv(stop) -> _ => return None,
+                recv(registry.taken_over()) -> by => return by.ok(),
+                recv(self.slots.done) -> _ => {
+                    self.slots.busy -= 1;
+                    if self.context.settings.run_once.is_some() {
+                        return None;
+                    }
+                }
+                recv(give_up) -> _ => {
+                    if self.taken == 0 {
+                        return None;
+                    }
+                }
+                recv(self.inbox.arrivals()) -> arrival => {
+                    let Ok(arrival) = arrival else { continue };
+                    let event = self.inbox.take(arrival);
+                    self.take(event);
+                }
+                recv(crossbeam_channel::at(next_look)) -> _ => {
+                    self.inbox.forget_silent(Instant::now());
+                }
+            }
+        }
+    }
+
+    /// Asks for what the free slots can take; says whether it could not and has to try again.
+    fn ask(&mut self) -> bool {
+        let free = self.slots.free() as u64;
+        if free == 0 || (self.context.settings.run_once.is_some() && self.taken > 0) {
+            return false;
+        }
+        if !self.ensured {
+            if let Err(e) = self.ensure() {
+                log::warn!(error = e.to_string(); "cannot prepare the work queue; trying again");
+                return true;
+            }
+            self.ensured = true;
+        }
+        let tags = self.context.settings.tags.len();
+        let asked = match tags {
+            1 if self.inbox.outstanding(0) >= free => Ok(()),
+            1 => self.inbox.ask(0, free, true),
+            _ if self.empty_in_a_row >= tags => (0..tags)
+                .filter(|tag| !self.inbox.is_asked(*tag))
+                .collect::<Vec<_>>()
+                .into_iter()
+                .try_for_each(|tag| self.inbox.ask(tag, 1, true)),
+            _ if (0..tags).any(|tag| self.inbox.is_asked(tag)) => Ok(()),
+            _ => self.inbox.ask(self.turn, free, false),
+        };
+        asked.is_err()
+    }
+
+    fn ensure(&self) -> crate::bus::Result<()> {
+        self.context.queue.ensure()?;
+        let progress = self.context.settings.run.ack_progress_interval;
+        for tag in &self.context.settings.tags {
+            let settings = self.context.queue.ensure_consumer(tag)?;
+            if settings.ack_wait <= progress {
+                log::warn!(tag = tag.as_str(), ack_wait = settings.ack_wait.as_secs_f64();
+                    "the consumer's ack_wait is not above PYOCO_ACK_PROGRESS_INTERVAL_SEC; \
+                     runs may be executed twice");
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, event: PullEvent) {
+        match event {
+            PullEvent::Delivered { source, message } => {
+                self.empty_in_a_row = 0;
+                self.turn = (source + 1) % self.context.settings.tags.len();
+                self.hand_over(message);
+            }
+            PullEvent::Ended { source } => {
+                self.empty_in_a_row += 1;
+                self.turn = (source + 1) % self.context.settings.tags.len();
+            }
+            PullEvent::Missing { .. } => self.ensured = false,
+            PullEvent::Reconnected => {
+                self.ensured = false;
+                self.empty_in_a_row = 0;
+            }
+            PullEvent::Quiet => {}
+        }
+    }
+
+    fn hand_over(&mut self, message: Delivered) {
+        let once = self.context.settings.run_once.is_some() && self.taken > 0;
+        if self.slots.free() == 0 || once {
+            return give_back(&message);
+        }
+        match self.slots.jobs.try_send(message) {
+            Ok(()) => {
+                self.slots.busy += 1;
+                self.taken += 1;
+            }
+            Err(refused) => give_back(&refused.into_inner()),
+        }
+    }
+
+    /// Finishes what runs, for as long as the drain time lasts, and gives back what arrives.
+    fn drain(self) {
+        let Puller { context, mut inbox, slots, .. } = self;
+        let Slots { jobs, done, mut busy, hard_stop, threads, .. } = slots;
+        drop(jobs);
+        let timeout = after(context.settings.drain_timeout);
+        if busy > 0 {
+            log::info!(runs = busy; "stopping: waiting for what runs");
+        }
+        while busy > 0 {
+            select! {
+                recv(done) -> ended => {
+                    if ended.is_err() {
+                        break;
+                    }
+                    busy -= 1;
+                }
+                recv(inbox.arrivals()) -> arrival => {
+                    if let Ok(arrival) = arrival
+                        && let PullEvent::Delivered { message, .. } = inbox.take(arrival)
+                    {
+                        give_back(&message);
+                    }
+                }
+                recv(timeout) -> _ => break,
+            }
+        }
+        drop(hard_stop);
+        drop(threads);
+        while let Ok(arrival) = inbox.arrivals().try_recv() {
+            if let PullEvent::Delivered { message, .. } = inbox.take(arrival) {
+                give_back(&message);
+            }
+        }
+    }
+}
+
+fn give_back(message: &Delivered) {
+    if let Err(e) = message.nak(NO_DELAY) {
+        log::warn!(error = e.to_string(); "cannot give a job back; it comes again after ack_wait");
+    }
+}

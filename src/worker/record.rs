@@ -1,0 +1,215 @@
+//! Writes one run's snapshot, by compare-and-set only, and finds out when the run is lost.
+
+use std::time::{Duration, Instant};
+
+use crate::bus::{self, Kv, Operation};
+use crate::flow::FlowEvent;
+use crate::model::error::Code;
+use crate::model::limits::{MAX_TASK_RECORDS, SNAPSHOT_COALESCE};
+use crate::model::run::{RunSnapshot, RunStatus};
+use crate::model::{clock, json};
+
+/// How often a conflict is read back before a write counts as failed; each one means that
+/// somebody else has written in between, which only cancel requests do.
+const MAX_CONFLICTS: usize = 8;
+
+/// The owner of a run's snapshot for one attempt.
+pub(super) struct Recorder {
+    kv: Kv,
+    snapshot: RunSnapshot,
+    revision: u64,
+    heartbeat_interval: Duration,
+    max_bytes: usize,
+    /// Task transitions that are not stored yet.
+    dirty: bool,
+    last_write: Instant,
+    /// Whether a task transition was ever stored: the first one goes out at once.
+    wrote_transition: bool,
+    told_truncation: bool,
+}
+
+/// Why a snapshot was not written.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// Another worker has the run, or it has ended: stop, write nothing more, ACK nothing.
+    Lost(String),
+    /// NATS trouble; the same write may succeed later.
+    Trouble(bus::Error),
+}
+
+impl Recorder {
+    /// Takes over after a successful claim, which was stored at `revision`.
+    pub(super) fn new(
+        kv: Kv,
+        snapshot: RunSnapshot,
+        revision: u64,
+        heartbeat_interval: Duration,
+        max_bytes: usize,
+    ) -> Self {
+        Recorder {
+            kv,
+            snapshot,
+            revision,
+            heartbeat_interval,
+            max_bytes,
+            dirty: false,
+            last_write: Instant::now(),
+            wrote_transition: false,
+            told_truncation: false,
+        }
+    }
+
+    /// Whether somebody has asked to cancel, as far as writes have shown.
+    pub(super) fn is_cancelling(&self) -> bool {
+        self.snapshot.status == RunStatus::Cancelling
+    }
+
+    /// Notes what the executor reports.
+    pub(super) fn apply(&mut self, event: FlowEvent) {
+        match event {
+            FlowEvent::Started { flow_name, tasks } => {
+                self.snapshot.flow_name = flow_name;
+                for task in tasks {
+                    self.snapshot.tasks.entry(task).or_insert_with(|| "PENDING".into());
+                }
+            }
+            FlowEvent::Task { name, record } => {
+                let state = serde_json::to_value(record.state).unwrap_or_default();
+                self.snapshot.tasks.insert(name.clone(), state);
+                let records = &mut self.snapshot.task_records;
+                if records.len() < MAX_TASK_RECORDS || records.contains_key(&name) {
+                    records.insert(name, serde_json::to_value(record).unwrap_or_default());
+                } else {
+                    self.snapshot.task_records_truncated = true;
+                }
+            }
+            FlowEvent::Finished(_) => return,
+        }
+        self.dirty = true;
+    }
+
+    /// When the next write is due: for transitions soon, for the heartbeat in time.
+    pub(super) fn next_write(&self) -> Instant {
+        match (self.dirty, self.wrote_transition) {
+            (true, false) => Instant::now(),
+            (true, true) => self.last_write + SNAPSHOT_COALESCE.min(self.heartbeat_interval),
+            (false, _) => self.last_write + self.heartbeat_interval,
+        }
+    }
+
+    /// Writes the present state.
+    pub(super) fn write(&mut self) -> Result<(), Refusal> {
+        let now = clock::now();
+        self.snapshot.heartbeat_at = Some(now);
+        self.snapshot.updated_at = Some(now);
+        let written = self.store();
+        // A failed try counts too, or an outage would be met with a hot loop.
+        self.last_write = Instant::now();
+        if written.is_ok() {
+            self.wrote_transition |= self.dirty;
+            self.dirty = false;
+        }
+        written
+    }
+
+    /// Turns the run to a terminal state and writes it; may be repeated after `Trouble`.
+    pub(super) fn finish(
+        &mut self,
+        status: RunStatus,
+        error: Option<String>,
+    ) -> Result<(), Refusal> {
+        if !self.snapshot.status.is_terminal() {
+            self.snapshot.finish(status, error, clock::now());
+        }
+        self.store()
+    }
+
+    /// Fills in the end of the tasks that an executor could not report on.
+    pub(super) fn close_tasks(&mut self, state: &str) {
+        for (name, value) in &mut self.snapshot.tasks {
+            if value == "RUNNING" || value == "PENDING" {
+                *value = state.into();
+                if let Some(record) = self.snapshot.task_records.get_mut(name) {
+                    record["state"] = state.into();
+                }
+            }
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> &RunSnapshot {
+        &self.snapshot
+    }
+
+    fn store(&mut self) -> Result<(), Refusal> {
+        for _ in 0..MAX_CONFLICTS {
+            let document = self.document()?;
+            match self.kv.update(&self.snapshot.run_id, &document, self.revision) {
+                Ok(revision) => {
+                    self.revision = revision;
+                    return Ok(());
+                }
+                Err(bus::Error::Conflict(_)) => self.read_back()?,
+                Err(e) => return Err(Refusal::Trouble(e)),
+            }
+        }
+        Err(Refusal::Trouble(bus::Error::Conflict(self.snapshot.run_id.clone())))
+    }
+
+    /// Somebody else has written: a cancel request is taken over, anything else has cost us the run.
+    fn read_back(&mut self) -> Result<(), Refusal> {
+        let lost = |why: String| Err(Refusal::Lost(why));
+        let newest = match self.kv.newest(&self.snapshot.run_id) {
+            Ok(newest) => newest,
+            Err(e) => return Err(Refusal::Trouble(e)),
+        };
+        let Some(entry) = newest.filter(|entry| entry.operation == Operation::Put) else {
+            return lost("the snapshot was deleted".into());
+        };
+        let Ok(theirs) = json::from_wire::<RunSnapshot>(&entry.value) else {
+            return lost("the snapshot was overwritten with something unreadable".into());
+        };
+        if theirs.status.is_terminal() {
+            return lost(format!("it is {} already", theirs.status.as_str()));
+        }
+        if theirs.attempt.is_some_and(|attempt| Some(attempt) > self.snapshot.attempt)
+            || (theirs.worker_id.is_some() && theirs.worker_id != self.snapshot.worker_id)
+        {
+            let who = theirs.worker_id.unwrap_or_default();
+            return lost(format!("worker {who} has it in attempt {}", theirs.attempt.unwrap_or(0)));
+        }
+        self.revision = entry.revision;
+        if theirs.status == RunStatus::Cancelling || theirs.cancel_requested_at.is_some() {
+            if !self.snapshot.status.is_terminal() {
+                self.snapshot.status = RunStatus::Cancelling;
+            }
+            self.snapshot.cancel_requested_at = theirs.cancel_requested_at;
+            self.snapshot.cancel_requested_by = theirs.cancel_requested_by;
+            self.snapshot.cancel_reason = theirs.cancel_reason;
+        }
+        Ok(())
+    }
+
+    /// The snapshot as JSON, without its records when it would be too large (CONTRACT §2).
+    fn document(&mut self) -> Result<Vec<u8>, Refusal> {
+        let unwritable = |e: serde_json::Error| {
+            Refusal::Lost(format!("its snapshot cannot be written as JSON: {e}"))
+        };
+        let document = json::to_wire(&self.snapshot).map_err(unwritable)?;
+        if document.len() <= self.max_bytes || self.snapshot.task_records.is_empty() {
+            return Ok(document);
+        }
+        if !std::mem::replace(&mut self.told_truncation, true) {
+            let code = Code::SnapshotTooLarge;
+            log::warn!(err_id = code.err_id(), msg_id = code.msg_id(),
+                run_id = self.snapshot.run_id.as_str(), bytes = document.len();
+                "the snapshot is too large; its task records are left out");
+        }
+        // The records stay in memory: a later state may fit again.
+        let records = std::mem::take(&mut self.snapshot.task_records);
+        let flag = std::mem::replace(&mut self.snapshot.task_records_truncated, true);
+        let document = json::to_wire(&self.snapshot).map_err(unwritable);
+        self.snapshot.task_records = records;
+        self.snapshot.task_records_truncated = flag;
+        document
+    }
+}

@@ -1,0 +1,257 @@
+//! The worker's own record: written regularly and on change, by one thread.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, after, bounded, select, unbounded};
+
+use super::{Context, Error};
+use crate::bus::{self, Operation};
+use crate::model::error::Code;
+use crate::model::job::Job;
+use crate::model::run::RunStatus;
+use crate::model::worker::{WorkerRecord, WorkerState};
+use crate::model::{clock, json};
+use crate::thread::{self, JoinOnDrop};
+
+/// Least time between two writes on change: a worker may end hundreds of runs a second.
+const COALESCE: Duration = Duration::from_millis(250);
+/// For the last write, on the way out.
+const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a write is tried again because an operator wrote in between.
+const MAX_CONFLICTS: usize = 4;
+
+/// The registry thread's owner.
+pub(super) struct Registry {
+    notes: RunNotes,
+    /// Written once by the registry thread: host and pid of the process that took the id over.
+    taken_over: Receiver<String>,
+    thread: JoinOnDrop,
+}
+
+/// A slot's end of the channel to the registry thread.
+#[derive(Clone)]
+pub(super) struct RunNotes(Sender<Note>);
+
+enum Note {
+    Started {
+        run_id: String,
+    },
+    Finished {
+        run_id: String,
+        status: Option<RunStatus>,
+        started_at: f64,
+    },
+    /// Write the last record and end.
+    Stop,
+    /// End without a word: the record belongs to somebody else.
+    Abandon,
+}
+
+impl RunNotes {
+    /// A run is ours from now on.
+    pub(super) fn started(&self, run_id: &str) {
+        self.send(Note::Started { run_id: run_id.to_owned() });
+    }
+
+    /// It is not any more; without a status it has ended elsewhere or will come again.
+    pub(super) fn finished(&self, run_id: &str, status: Option<RunStatus>, started_at: f64) {
+        self.send(Note::Finished { run_id: run_id.to_owned(), status, started_at });
+    }
+
+    /// Forgets the run of a job that broke the slot.
+    pub(super) fn forget_panicked(&self, payload: &[u8]) {
+        if let Ok(job) = Job::parse(payload) {
+            self.finished(&job.run_id, None, clock::now());
+        }
+    }
+
+    fn send(&self, note: Note) {
+        // The registry thread outlives the slots; if it has died, the record goes stale and says so.
+        let _ = self.0.send(note);
+    }
+}
+
+impl Registry {
+    /// Starts the thread; the first record is written as soon as NATS can be reached.
+    pub(super) fn start(context: &Arc<Context>) -> Result<Registry, Error> {
+        // Two notes per run, read at once: it never grows beyond the number of slots.
+        let (sender, notes) = unbounded();
+        let (tell, taken_over) = bounded(1);
+        let body = Body::new(context.clone(), tell);
+        let thread = thread::spawn("registry", move || body.run(&notes))?;
+        Ok(Registry { notes: RunNotes(sender), taken_over, thread })
+    }
+
+    pub(super) fn notes(&self) -> RunNotes {
+        self.notes.clone()
+    }
+
+    pub(super) fn taken_over(&self) -> &Receiver<String> {
+        &self.taken_over
+    }
+
+    /// Writes STOPPED_GRACEFUL and ends.
+    pub(super) fn stop_gracefully(self) {
+        self.notes.send(Note::Stop);
+        self.thread.join();
+    }
+
+    /// Ends and leaves the record to its new owner.
+    pub(super) fn abandon(self) {
+        self.notes.send(Note::Abandon);
+        self.thread.join();
+    }
+}
+
+struct Body {
+    context: Arc<Context>,
+    record: WorkerRecord,
+    tell_taken_over: Sender<String>,
+    /// Whether our record was stored once: only then is a foreign instance a takeover.
+    registered: bool,
+}
+
+impl Body {
+    fn new(context: Arc<Context>, tell_taken_over: Sender<String>) -> Self {
+        let settings = &context.settings;
+        let record = WorkerRecord {
+            worker_id: settings.worker_id.clone(),
+            instance_id: context.instance_id.clone(),
+            state: WorkerState::Idle,
+            hidden: false,
+            tags: settings.tags.clone(),
+            last_seen_at: None,
+            last_heartbeat_at: None,
+            heartbeat_at: None,
+            current_run_id: None,
+            last_run_id: None,
+            last_run_status: None,
+            last_run_started_at: None,
+            last_run_finished_at: None,
+            stopped_at: None,
+            stop_reason: None,
+            updated_at: None,
+            wheel_sync: serde_json::json!({"enabled": false, "last_result": "disabled"}),
+            concurrency: Some(settings.concurrency),
+            current_run_ids: Vec::new(),
+            version: Some(crate::VERSION.to_owned()),
+            hostname: Some(hostname()),
+            pid: Some(std::process::id()),
+            extra: serde_json::Map::new(),
+        };
+        Body { context, record, tell_taken_over, registered: false }
+    }
+
+    fn run(mut self, notes: &Receiver<Note>) {
+        let interval = self.context.settings.registry.heartbeat_interval;
+        let mut changed = false;
+        let mut last_write: Option<Instant> = None;
+        loop {
+            let pause = if changed { COALESCE.min(interval) } else { interval };
+            let due = last_write.map_or_else(Instant::now, |at| at + pause);
+            select! {
+                recv(notes) -> note => match note {
+                    Ok(Note::Started { run_id }) => {
+                        self.record.current_run_ids.push(run_id);
+                        changed = true;
+                    }
+                    Ok(Note::Finished { run_id, status, started_at }) => {
+                        self.note_finished(&run_id, status, started_at);
+                        changed = true;
+                    }
+                    Ok(Note::Stop) => return self.stop(),
+                    Ok(Note::Abandon) | Err(_) => return,
+                },
+                recv(after(due.saturating_duration_since(Instant::now()))) -> _ => {
+                    last_write = Some(Instant::now());
+                    changed = false;
+                    if let Err(e) = self.write() {
+                        log::warn!(worker_id = self.record.worker_id.as_str(), error = e.to_string();
+                            "cannot write the worker's record; trying again");
+                    }
+                }
+            }
+        }
+    }
+
+    fn note_finished(&mut self, run_id: &str, status: Option<RunStatus>, started_at: f64) {
+        if let Some(at) = self.record.current_run_ids.iter().position(|id| id == run_id) {
+            self.record.current_run_ids.remove(at);
+        }
+        if let Some(status) = status {
+            self.record.last_run_id = Some(run_id.to_owned());
+            self.record.last_run_status = Some(status.as_str().to_owned());
+            self.record.last_run_started_at = Some(started_at);
+            self.record.last_run_finished_at = Some(clock::now());
+        }
+    }
+
+    fn stop(mut self) {
+        self.record.state = WorkerState::StoppedGraceful;
+        self.record.stopped_at = Some(clock::now());
+        self.record.stop_reason = Some("graceful_shutdown".to_owned());
+        if let Err(e) = self.write() {
+            log::warn!(worker_id = self.record.worker_id.as_str(), error = e.to_string();
+                "cannot write the worker's last record; it will show as DISCONNECTED");
+        }
+    }
+
+    fn write(&mut self) -> bus::Result<()> {
+        let now = clock::now();
+        if self.record.state != WorkerState::StoppedGraceful {
+            let idle = self.record.current_run_ids.is_empty();
+            self.record.state = if idle { WorkerState::Idle } else { WorkerState::Running };
+        }
+        self.record.current_run_id = self.record.current_run_ids.first().cloned();
+        self.record.last_seen_at = Some(now);
+        self.record.last_heartbeat_at = Some(now);
+        self.record.heartbeat_at = Some(now);
+        self.record.updated_at = Some(now);
+        let kv = self.context.workers.with_timeout(LAST_WRITE_TIMEOUT);
+        for _ in 0..MAX_CONFLICTS {
+            let newest = kv.newest(&self.record.worker_id)?;
+            let theirs = newest
+                .as_ref()
+                .filter(|entry| entry.operation == Operation::Put)
+                .and_then(|entry| json::from_wire::<WorkerRecord>(&entry.value).ok());
+            if let Some(theirs) = theirs {
+                // The operator's word, whoever wrote the rest.
+                self.record.hidden = theirs.hidden;
+                if theirs.instance_id != self.record.instance_id && self.registered {
+                    self.tell_takeover(&theirs);
+                    return Ok(());
+                }
+            }
+            let document =
+                json::to_wire(&self.record).map_err(|e| bus::Error::BadAnswer(e.to_string()))?;
+            let revision = newest.map_or(0, |entry| entry.revision);
+            match kv.update(&self.record.worker_id, &document, revision) {
+                Ok(_) => {
+                    self.registered = true;
+                    return Ok(());
+                }
+                Err(bus::Error::Conflict(_)) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Err(bus::Error::Conflict(self.record.worker_id.clone()))
+    }
+
+    fn tell_takeover(&self, theirs: &WorkerRecord) {
+        let host = theirs.hostname.as_deref().unwrap_or("an unknown host");
+        let pid = theirs.pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
+        let by = format!("{host}, pid {pid}");
+        let code = Code::BadCommandLine;
+        log::error!(err_id = code.err_id(), msg_id = code.msg_id(),
+            worker_id = self.record.worker_id.as_str(), reason = by.as_str();
+            "another process has started under this worker id; stopping");
+        // Told once is enough.
+        let _ = self.tell_taken_over.try_send(by);
+    }
+}
+
+/// The machine's name, for people and for default worker ids.
+pub fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

@@ -1,0 +1,63 @@
+//! A slot: one thread that executes one job at a time.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::Context;
+use super::execute::{self, Ended};
+use super::registry::RunNotes;
+use crate::bus::Delivered;
+use crate::model::clock;
+use crate::thread::{self, JoinOnDrop, StopSignal};
+
+/// A job that broke our own code is tried again, but not at once.
+const PANIC_DELAY: Duration = Duration::from_secs(2);
+
+/// Starts a slot. It takes jobs until the channel closes and says `done` after each; `hard_stop`
+/// makes it give back what it executes.
+pub(super) fn start(
+    index: usize,
+    context: Arc<Context>,
+    jobs: Receiver<Delivered>,
+    done: Sender<()>,
+    notes: RunNotes,
+    hard_stop: StopSignal,
+) -> std::io::Result<JoinOnDrop> {
+    thread::spawn(format!("slot-{index}"), move || {
+        for job in jobs {
+            execute_guarded(&context, job, &notes, &hard_stop);
+            if done.send(()).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+fn execute_guarded(
+    context: &Arc<Context>,
+    job: Delivered,
+    notes: &RunNotes,
+    hard_stop: &StopSignal,
+) {
+    let started_at = clock::now();
+    let guarded = AssertUnwindSafe(|| {
+        execute::execute(context, job.clone(), hard_stop, |run_id| notes.started(run_id))
+    });
+    match catch_unwind(guarded) {
+        Ok(Ended { run_id: Some(run_id), status }) => {
+            notes.finished(&run_id, status, started_at);
+        }
+        Ok(_) => {}
+        Err(_) => {
+            log::error!(subject = job.subject.as_str();
+                "the worker's own code has panicked over a job; giving it back");
+            if let Err(e) = job.nak(PANIC_DELAY) {
+                log::warn!(error = e.to_string(); "cannot give it back; it comes after ack_wait");
+            }
+            notes.forget_panicked(&job.payload);
+        }
+    }
+}
