@@ -3,6 +3,8 @@
 //! Stopping is closing a channel: a loop holds a [`StopSignal`] and `select!`s over it; its owner
 //! drops the [`StopSource`]. The ledger of all threads is in `docs/architecture.md`.
 
+pub mod crew;
+
 use std::convert::Infallible;
 use std::io;
 use std::thread::{Builder, JoinHandle};

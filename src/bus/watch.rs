@@ -224,7 +224,7 @@ impl Follower {
         }
         // What was stored a moment ago may still be on its way; a second look tells.
         let behind = info.last_seq > seen && self.live && session.route.messages.is_empty();
-        if behind && std::mem::replace(&mut session.was_behind_at, Some(seen)) == Some(seen) {
+        if behind && session.was_behind_at.replace(seen) == Some(seen) {
             let why = format!("the stream is at {} and the watch at {seen}", info.last_seq);
             return Ok(Some(End::Rebuild(why)));
         }

@@ -42,6 +42,36 @@ pub const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 /// For one write to a client that does not read.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
+/// For a request whose body is read to get a handler, after which the edge answers 503.
+pub const CHECKOUT_DEADLINE: Duration = Duration::from_secs(5);
+/// For one attempt to open a connection behind the edge and have it answer.
+pub const PROBE_DEADLINE: Duration = Duration::from_secs(10);
+/// What the edge still reads from a client that it has refused, so that the client sees the answer
+/// and not a reset; bounded in time by [`LINGER_DEADLINE`].
+pub const LINGER_BYTES: u64 = 1024 * 1024;
+/// See [`LINGER_BYTES`].
+pub const LINGER_DEADLINE: Duration = Duration::from_secs(2);
+/// Threads that tell clients over [`MAX_CONNECTIONS`] so; beyond them a connection is just closed.
+pub const MAX_REFUSERS: usize = 16;
+/// How much a connection may buffer without asking: below it a hostile crowd costs
+/// [`MAX_CONNECTIONS`] times this much, above it [`MAX_BUFFERED_BYTES`] is drawn on.
+pub const FREE_BUFFER_BYTES: usize = 16 * 1024;
+/// Request bodies and answers that all connections together may buffer.
+pub const MAX_BUFFERED_BYTES: usize = 64 * 1024 * 1024;
+/// Answers up to this size leave their handler at once, however slowly the client reads; larger
+/// ones get a thread of their own, as streams do.
+pub const ABSORB_BYTES: usize = 64 * 1024;
+/// Handler threads, each with one connection from the edge. Handlers mostly wait for NATS.
+pub const HTTP_THREADS: usize = 16;
+/// Streaming answers (watchers, downloads) at once; each costs a thread and three descriptors.
+pub const MAX_STREAMS: usize = 256;
+/// Longest `X-Request-ID` that is taken over from a client.
+pub const MAX_REQUEST_ID_BYTES: usize = 128;
+/// Descriptors that the gateway leaves to the rest of the process when it sizes itself.
+pub const RESERVED_DESCRIPTORS: usize = 128;
+/// How long the end of a gateway waits for handlers that outlive the grace period.
+pub const STOP_SLACK: Duration = Duration::from_secs(1);
+
 /// Snapshots that the gateway keeps in memory for `GET /runs/{id}`, in bytes of JSON.
 pub const SNAPSHOT_CACHE_BYTES: usize = 32 * 1024 * 1024;
 

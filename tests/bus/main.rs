@@ -1,5 +1,7 @@
 //! The bus against a real nats-server: requests, KV, work queue, watch, and what outages do.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -1,0 +1,197 @@
+//! Runs handlers: a fixed pool of threads, one request each, behind the edge or behind a proxy.
+//!
+//! tiny_http is named here and nowhere else. It listens on a private Unix socket that only the
+//! [`edge`](super::edge) knows, in a directory that only this user can enter; or, with
+//! [`HttpSettings::behind_proxy`], on the public port itself, and then limits and deadlines are the
+//! proxy's work. Invariants: a panic in a handler costs that request a 500 and nothing else; a
+//! short answer leaves in one write with its exact length; an answer that takes long (a stream, a
+//! large download) runs on a thread of its own, so that the pool always has its handlers back.
+//! This floor does not know paths, status rules or JSON shapes of the product: that is the router's.
+
+mod backend;
+mod reply;
+mod request;
+mod serve;
+mod stream;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, getrlimit};
+
+pub use reply::{Reply, ReplyBody, WriteBody};
+pub use request::{BodyError, Request};
+pub use serve::{Access, Observer};
+
+use backend::Backend;
+use serve::Service;
+
+use super::edge::{Edge, EdgeError, EdgeSettings};
+use crate::model::limits;
+use crate::thread::crew::{Crew, Stack};
+
+/// Descriptors of one connection behind the edge: ours, and two of tiny_http's.
+const DESCRIPTORS_PER_UPSTREAM: usize = 3;
+/// However few descriptors there are, so many clients are served.
+const LEAST_CONNECTIONS: usize = 16;
+
+/// Answers requests. Runs on many threads at once; every wait in it needs a deadline, since the
+/// pool has a fixed number of threads.
+pub trait Handler: Send + Sync {
+    /// Answers one request; a panic becomes a 500.
+    fn handle(&self, request: &mut Request) -> Reply;
+}
+
+impl<F: Fn(&mut Request) -> Reply + Send + Sync> Handler for F {
+    fn handle(&self, request: &mut Request) -> Reply {
+        self(request)
+    }
+}
+
+/// How an [`HttpServer`] runs.
+#[derive(Clone)]
+pub struct HttpSettings {
+    /// Handler threads; also the number of connections between the edge and them.
+    pub threads: usize,
+    /// Streaming answers at once; further ones are answered 503.
+    pub max_streams: usize,
+    /// Leave the edge out and trust the last entry of `X-Forwarded-For`. Only for a listener that
+    /// nobody but a reverse proxy can reach, and a proxy that bounds heads, bodies and time.
+    pub behind_proxy: bool,
+    /// Caps and deadlines of the edge. Its `body_rules` count with a proxy, too; its
+    /// `upstream_connections` is ignored for [`HttpSettings::threads`].
+    pub edge: EdgeSettings,
+    /// Told of each request that a handler has answered.
+    pub observer: Option<Observer>,
+}
+
+impl Default for HttpSettings {
+    fn default() -> HttpSettings {
+        HttpSettings {
+            threads: limits::HTTP_THREADS,
+            max_streams: limits::MAX_STREAMS,
+            behind_proxy: false,
+            edge: EdgeSettings::default(),
+            observer: None,
+        }
+    }
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// The edge did not start.
+    #[error(transparent)]
+    Edge(#[from] EdgeError),
+    /// The private socket, or the threads behind it, could not be had.
+    #[error("cannot start the HTTP server: {0}; is the directory for temporary files writable?")]
+    Start(#[from] io::Error),
+}
+
+/// A running server. Dropping it is a hard stop.
+pub struct HttpServer {
+    // Field order is the order of the end: nobody asks any more when the handlers go.
+    edge: Option<Edge>,
+    backend: Option<Arc<Backend>>,
+    local_addr: SocketAddr,
+}
+
+impl HttpServer {
+    /// Serves `listener` with `handler`.
+    ///
+    /// # Errors
+    /// See [`HttpError`]; nothing is left running then.
+    pub fn start(
+        listener: TcpListener,
+        settings: HttpSettings,
+        handler: Arc<dyn Handler>,
+    ) -> Result<HttpServer, HttpError> {
+        let settings = fit_to_descriptors(settings);
+        let local_addr = listener.local_addr()?;
+        let service = Service {
+            handler,
+            body_rules: Arc::clone(&settings.edge.body_rules),
+            behind_proxy: settings.behind_proxy,
+            observer: settings.observer,
+            streams: Crew::new("http-stream", settings.max_streams.max(1), Stack::Small)?,
+        };
+        if settings.behind_proxy {
+            let backend = Backend::on_port(service, settings.threads, listener)?;
+            return Ok(HttpServer { edge: None, backend: Some(backend), local_addr });
+        }
+        let backend = Backend::behind_edge(service, settings.threads)?;
+        let connect = {
+            let backend = Arc::downgrade(&backend);
+            move || match backend.upgrade() {
+                Some(backend) => backend.connect(),
+                None => Err(io::ErrorKind::NotConnected.into()),
+            }
+        };
+        let upstream_connections = settings.threads.max(1);
+        let edge = Edge::start(
+            listener,
+            Arc::new(connect),
+            EdgeSettings { upstream_connections, ..settings.edge },
+        );
+        match edge {
+            Ok(edge) => Ok(HttpServer { edge: Some(edge), backend: Some(backend), local_addr }),
+            Err(error) => {
+                backend.stop(Instant::now());
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The public address, with the port that the system chose if it was asked to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Takes no new request, lets those in flight finish for up to `grace`, cuts what is left, joins
+    /// the threads and removes the private socket. Returns by `grace` and two seconds; a handler
+    /// that does not return by then is logged and left behind. `false` when something was cut.
+    ///
+    /// Streams count as in flight: end them (close what feeds them) before this, or they last
+    /// until `grace` is over. Behind a proxy there is no closing of idle connections: tiny_http
+    /// keeps them until the proxy closes them, or the process ends.
+    pub fn stop(mut self, grace: Duration) -> bool {
+        self.stop_now(grace)
+    }
+
+    fn stop_now(&mut self, grace: Duration) -> bool {
+        let until = Instant::now() + grace;
+        let finished = self.edge.take().is_none_or(|edge| edge.stop(grace));
+        let ended = self.backend.take().is_none_or(|backend| backend.stop(until));
+        finished && ended
+    }
+}
+
+impl Drop for HttpServer {
+    fn drop(&mut self) {
+        self.stop_now(Duration::ZERO);
+    }
+}
+
+/// Lowers the caps such that a full house does not use up the descriptors of the process, since
+/// much in it (tiny_http first) does not live through that.
+fn fit_to_descriptors(mut settings: HttpSettings) -> HttpSettings {
+    let Some(limit) = getrlimit(Resource::Nofile).current else { return settings };
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let fixed = limits::RESERVED_DESCRIPTORS + DESCRIPTORS_PER_UPSTREAM * settings.threads;
+    let free = limit.saturating_sub(fixed);
+    // A stream costs a client's descriptor and three behind it: at most half of all for these.
+    let streams = settings.max_streams.min(free / 2 / DESCRIPTORS_PER_UPSTREAM);
+    let left = free - streams * DESCRIPTORS_PER_UPSTREAM;
+    let connections = settings.edge.max_connections.min(left.max(LEAST_CONNECTIONS));
+    if streams < settings.max_streams || connections < settings.edge.max_connections {
+        log::warn!(
+            "only {limit} files may be open: serving {connections} connections and {streams} streams \
+             at once; raise it with `ulimit -n`"
+        );
+    }
+    settings.max_streams = streams.max(1);
+    settings.edge.max_connections = connections;
+    settings
+}

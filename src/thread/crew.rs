@@ -1,0 +1,209 @@
+//! Many short-lived threads with one owner: counted, capped, and joined as soon as each ends.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crossbeam_channel::{Sender, bounded};
+
+use super::{JoinOnDrop, spawn, spawn_small};
+
+/// A capped set of threads. A reaper thread joins each one when it ends, so that a
+/// finished thread never keeps its stack. Dropping the crew waits for all of them: tell them to
+/// end first.
+pub struct Crew {
+    inner: Arc<Inner>,
+    reaper: Mutex<Option<JoinOnDrop>>,
+    stack: Stack,
+}
+
+/// The stacks of a crew's threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stack {
+    /// [`SMALL_STACK_BYTES`](super::SMALL_STACK_BYTES): for relaying and waiting.
+    Small,
+    /// The system's default: for code that may call deep.
+    Full,
+}
+
+/// Why a crew did not take a member.
+#[derive(Debug, thiserror::Error)]
+pub enum CrewError {
+    /// As many threads run as are allowed.
+    #[error("all {0} threads are in use")]
+    Full(usize),
+    /// The system gives no further thread.
+    #[error("cannot start a thread: {0}")]
+    Spawn(#[from] io::Error),
+}
+
+struct Inner {
+    name: &'static str,
+    limit: usize,
+    state: Mutex<State>,
+    /// Told by the reaper when the last member has been joined.
+    emptied: Condvar,
+}
+
+struct State {
+    next_id: u64,
+    members: HashMap<u64, JoinOnDrop>,
+    /// Members write their id when they end, the reaper reads; gone once the crew is closed.
+    done: Option<Sender<u64>>,
+}
+
+/// Reports the end of a member, also when it panics.
+struct Done {
+    id: u64,
+    channel: Sender<u64>,
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        // Never blocks: the channel holds one place for every member there can be.
+        let _ = self.channel.send(self.id);
+    }
+}
+
+impl Crew {
+    /// A crew of at most `limit` threads, all of them called `name`.
+    ///
+    /// # Errors
+    /// When the reaper thread cannot be started.
+    pub fn new(name: &'static str, limit: usize, stack: Stack) -> io::Result<Crew> {
+        let (done, ended) = bounded::<u64>(limit);
+        let state = State { next_id: 0, members: HashMap::new(), done: Some(done) };
+        let inner =
+            Arc::new(Inner { name, limit, state: Mutex::new(state), emptied: Condvar::new() });
+        let reaped = Arc::clone(&inner);
+        let reaper = spawn(format!("{name}-reaper"), move || {
+            for id in ended {
+                // `spawn` holds the lock until the handle is in the map, so it is always found.
+                let member = reaped.lock().members.remove(&id);
+                if let Some(member) = member {
+                    member.join();
+                }
+                if reaped.lock().members.is_empty() {
+                    reaped.emptied.notify_all();
+                }
+            }
+        })?;
+        Ok(Crew { inner, reaper: Mutex::new(Some(reaper)), stack })
+    }
+
+    /// Starts a member. When this fails, `body` has been dropped without being called.
+    ///
+    /// # Errors
+    /// [`CrewError::Full`] at the limit, [`CrewError::Spawn`] when the system refuses.
+    pub fn spawn(&self, body: impl FnOnce() + Send + 'static) -> Result<(), CrewError> {
+        let mut state = self.inner.lock();
+        let limit = self.inner.limit;
+        if state.members.len() >= limit {
+            return Err(CrewError::Full(limit));
+        }
+        let Some(channel) = state.done.clone() else { return Err(CrewError::Full(limit)) };
+        let id = state.next_id;
+        state.next_id += 1;
+        let done = Done { id, channel };
+        let member = move || {
+            let _done = done;
+            body();
+        };
+        let member = match self.stack {
+            Stack::Small => spawn_small(self.inner.name, member),
+            Stack::Full => spawn(self.inner.name, member),
+        };
+        match member {
+            Ok(member) => {
+                state.members.insert(id, member);
+                Ok(())
+            }
+            Err(error) => {
+                // The thread's closure, and with it `Done`, was dropped: an id that nobody knows.
+                Err(CrewError::Spawn(error))
+            }
+        }
+    }
+
+    /// How many members have not been joined yet.
+    pub fn len(&self) -> usize {
+        self.inner.lock().members.len()
+    }
+
+    /// Whether there is no member.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Waits until the last member has ended; `false` when `deadline` came first.
+    pub fn wait_empty(&self, deadline: Instant) -> bool {
+        let mut state = self.inner.lock();
+        while !state.members.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self
+                .inner
+                .emptied
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        true
+    }
+
+    /// Gives up on members that do not end, and takes no new ones: the drop no longer joins them.
+    pub fn abandon(&self) {
+        self.inner.lock().done = None;
+        if let Some(reaper) = self.take_reaper() {
+            reaper.abandon();
+        }
+    }
+
+    fn take_reaper(&self) -> Option<JoinOnDrop> {
+        self.reaper.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        // The reaper ends when the last sender is gone, which is when the last member has ended.
+        self.inner.lock().done = None;
+        drop(self.take_reaper());
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn members_are_capped_and_joined() {
+        let crew = Crew::new("crew-test", 2, Stack::Small).unwrap();
+        let (release, held) = bounded::<()>(0);
+        for _ in 0..2 {
+            let held = held.clone();
+            crew.spawn(move || {
+                let _ = held.recv();
+            })
+            .unwrap();
+        }
+        assert!(matches!(crew.spawn(|| ()), Err(CrewError::Full(2))));
+        assert!(!crew.wait_empty(Instant::now() + Duration::from_millis(20)));
+        drop(release);
+        assert!(crew.wait_empty(Instant::now() + Duration::from_secs(10)));
+        crew.spawn(|| panic!("a member's panic ends the member alone")).unwrap();
+        assert!(crew.wait_empty(Instant::now() + Duration::from_secs(10)));
+        crew.spawn(|| ()).unwrap();
+    }
+}

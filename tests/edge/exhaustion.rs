@@ -1,0 +1,99 @@
+//! A process without free descriptors: nothing of the server may die of it.
+
+use std::fs::File;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::support::{eventually, quick, site};
+
+/// Set in the child: limits concern a whole process, so the scenario needs one of its own.
+const CHILD: &str = "PYOCO_TEST_EXHAUSTION";
+
+fn in_child(name: &str) -> bool {
+    if std::env::var_os(CHILD).is_some() {
+        return true;
+    }
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(CHILD, "1")
+        .status()
+        .unwrap();
+    assert!(status.success(), "{status}");
+    false
+}
+
+fn limit_descriptors(count: u64) {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(count), maximum }).unwrap();
+}
+
+#[test]
+fn the_server_lives_through_a_shortage_of_descriptors() {
+    if !in_child("exhaustion::the_server_lives_through_a_shortage_of_descriptors") {
+        return;
+    }
+    limit_descriptors(400);
+    let mut settings = quick();
+    settings.edge.idle_deadline = Duration::from_secs(60);
+    settings.edge.head_deadline = Duration::from_secs(20);
+    let site = site(settings);
+    let mut kept: Vec<_> = (0..8).map(|_| site.wire()).collect();
+    for wire in &mut kept {
+        wire.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+        assert_eq!(wire.answer().status, 200);
+    }
+    for round in 0..3 {
+        // A client whose connection waits to be accepted needs its own descriptor beforehand.
+        let mut hoard: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+        hoard.truncate(hoard.len() - 1);
+        let mut waiting = site.wire();
+        waiting.send("GET /waited HTTP/1.1\r\nHost: t\r\n\r\n");
+        // Those inside are served, and a stream leaves its place in the pool empty for now.
+        kept[round].send("GET /events HTTP/1.1\r\nHost: t\r\n\r\n");
+        assert_eq!(kept[round].try_answer(true).unwrap().status, 200);
+        for _ in 0..50 {
+            kept[7].send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+            assert_eq!(kept[7].answer().status, 200);
+        }
+        drop(hoard);
+        assert!(waiting.answer().text().starts_with("GET /waited?"));
+        site.assert_alive();
+    }
+    // All four handlers can be reached again.
+    let mut wires: Vec<_> = (0..4).map(|_| site.wire()).collect();
+    for wire in &mut wires {
+        wire.send("GET /slow HTTP/1.1\r\nHost: t\r\n\r\n");
+    }
+    eventually("four slow requests at once", || site.slow_begun.len() == 4);
+    (0..4).for_each(|_| site.release.send(()).unwrap());
+    assert!(wires.iter_mut().all(|wire| wire.answer().text() == "slow"));
+}
+
+#[test]
+fn the_server_behind_is_replaced_when_it_stops_accepting() {
+    if !in_child("exhaustion::the_server_behind_is_replaced_when_it_stops_accepting") {
+        return;
+    }
+    let mut settings = quick();
+    settings.edge.idle_deadline = Duration::from_secs(60);
+    let site = site(settings);
+    // Somebody tidies up temporary files: nobody can connect any more, what is connected stays.
+    let prefix = format!("pyoco-{}-", std::process::id());
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(std::path::PathBuf::from);
+    let places = [Some(std::env::temp_dir()), runtime];
+    let found = places.into_iter().flatten().filter_map(|place| std::fs::read_dir(place).ok());
+    let found =
+        found.flatten().flatten().find(|e| e.file_name().to_string_lossy().starts_with(&prefix));
+    std::fs::remove_dir_all(found.unwrap().path()).unwrap();
+    // Each stream takes a connection out of the pool.
+    let mut streams: Vec<_> = (0..12).map(|_| site.wire()).collect();
+    for wire in &mut streams {
+        wire.send("GET /events HTTP/1.1\r\nHost: t\r\n\r\n");
+        assert_eq!(wire.try_answer(true).unwrap().status, 200);
+    }
+    for _ in 0..20 {
+        site.assert_alive();
+    }
+}

@@ -1,0 +1,12 @@
+//! The way from a public socket to a handler, attacked with everything that tiny_http alone does
+//! not survive.
+
+mod support;
+
+mod exhaustion;
+mod hostile;
+mod limits;
+mod proxy;
+mod requests;
+mod stop;
+mod streams;
