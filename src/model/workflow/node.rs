@@ -83,7 +83,9 @@ impl Node {
             total.height = total.height.max(weight.height + 1);
         };
         match self {
-            Node::Str(text) | Node::Timestamp(text) | Node::Binary(text) => total.bytes = text.len(),
+            Node::Str(text) | Node::Timestamp(text) | Node::Binary(text) => {
+                total.bytes = text.len()
+            }
             Node::Seq(items) | Node::Set(items) => items.iter().for_each(add),
             Node::Map(pairs) | Node::Pairs(pairs) => {
                 for (key, value) in pairs {

@@ -117,6 +117,7 @@ fn is_float(text: &str) -> bool {
     if matches!(text, ".nan" | ".NaN" | ".NAN") {
         return true;
     }
+    let signed = text;
     let text = unsigned(text);
     if matches!(text, ".inf" | ".Inf" | ".INF") {
         return true;
@@ -141,7 +142,8 @@ fn is_float(text: &str) -> bool {
     }
     let fraction_fits = fraction.is_empty() || some_of(fraction, |b| b.is_ascii_digit());
     if whole.is_empty() {
-        starts_with_digit(fraction) && fraction_fits
+        // `.5` is a float, `-.5` is text: so says PyYAML's pattern.
+        signed.starts_with('.') && starts_with_digit(fraction) && fraction_fits
     } else {
         starts_with_digit(whole) && some_of(whole, |b| b.is_ascii_digit()) && fraction_fits
     }
@@ -233,5 +235,9 @@ fn float(text: &str) -> Option<f64> {
 
 /// A float without a sign; Rust's words for infinity and not-a-number are not among them.
 fn decimal(text: &str) -> Option<f64> {
-    if text.starts_with(|c: char| c.is_ascii_digit() || c == '.') { text.parse().ok() } else { None }
+    if text.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        text.parse().ok()
+    } else {
+        None
+    }
 }

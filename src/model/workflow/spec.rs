@@ -193,8 +193,8 @@ fn task(name: &Node, config: &Node) -> Result<TaskSpec, Refusal> {
         Some(Node::Str(callable)) if callable.contains(':') => Some(callable.clone()),
         Some(_) => return refuse(format!("invalid_task_callable: {name}")),
     };
-    let use_ = match config.get("use") {
-        None | Some(Node::Null) => None,
+    let use_ = match present(config.get("use")) {
+        None => None,
         // Two sources of one task contradict each other.
         Some(Node::Str(used)) if !used.trim().is_empty() && callable.is_none() => {
             Some(used.clone())
@@ -222,9 +222,7 @@ fn pipes(pipes: Option<&Node>) -> Result<Vec<(String, String)>, Refusal> {
     entries
         .iter()
         .map(|(name, graph)| match (name, graph) {
-            (Node::Str(name), Node::Str(graph))
-                if !name.trim().is_empty() && !graph.trim().is_empty() =>
-            {
+            (Node::Str(name), Node::Str(graph)) if !name.trim().is_empty() => {
                 Ok((name.clone(), graph.clone()))
             }
             (Node::Str(name), _) if !name.trim().is_empty() => {
@@ -261,5 +259,130 @@ fn version(version: Option<&Node>) -> Result<Option<i64>, Refusal> {
     match number {
         Some(number) => Ok(Some(number)),
         None => refuse("invalid_version"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn reason(text: &str) -> String {
+        match Workflow::parse(text.as_bytes()) {
+            Ok(_) => "taken".to_owned(),
+            Err(refusal) => refusal.reason().to_owned(),
+        }
+    }
+
+    #[test]
+    fn every_field_is_read_in_its_order() {
+        let text = "
+version: 1
+flow:
+  graph: a >> b
+  defaults: {zeta: 012, alpha: yes, 1: one, when: 2020-01-01, bad: .nan}
+tasks:
+  b: {callable: 'm:f', inputs: {x: $node.a.output, y: [1, {z: off}]}, outputs: [r, s]}
+  a: {use: builtin/echo}
+pipes: {p: a >> b}
+runtime: {expose_env: [HOME]}
+";
+        let workflow = Workflow::parse(text.as_bytes()).unwrap();
+        assert_eq!(workflow.version, Some(1));
+        assert_eq!(workflow.graph, "a >> b");
+        assert_eq!(
+            serde_json::to_string(&workflow.defaults).unwrap(),
+            r#"{"zeta":10,"alpha":true,"1":"one","when":"2020-01-01","bad":null}"#
+        );
+        let names: Vec<&str> = workflow.tasks.iter().map(|task| task.name.as_str()).collect();
+        assert_eq!(names, ["b", "a"]);
+        let b = workflow.task("b").unwrap();
+        assert_eq!(b.callable.as_deref(), Some("m:f"));
+        assert_eq!(b.outputs, ["r", "s"]);
+        assert_eq!(
+            Value::Object(b.inputs.clone()),
+            json!({"x": "$node.a.output", "y": [1, {"z": false}]})
+        );
+        assert_eq!(workflow.task("a").unwrap().use_.as_deref(), Some("builtin/echo"));
+        assert_eq!(workflow.pipes, [("p".to_owned(), "a >> b".to_owned())]);
+        assert_eq!(workflow.expose_env, ["HOME"]);
+    }
+
+    #[test]
+    fn what_is_not_text_or_yaml_says_where() {
+        let refusal = Workflow::parse(b"flow: \xff").unwrap_err();
+        assert_eq!((refusal.reason(), refusal.detail()), ("invalid_utf8", Some("byte 7")));
+        let refusal = Workflow::parse(b"flow:\n  a: !!python/name:os.system x").unwrap_err();
+        assert_eq!(refusal.reason(), "invalid_yaml");
+        assert!(refusal.to_string().contains("line 2"), "{refusal}");
+        for text in ["a: [", "flow: {graph: a}\n---\nflow: {graph: b}", "a: &x {b: *x}", "a: *x"] {
+            assert_eq!(reason(text), "invalid_yaml", "{text}");
+        }
+    }
+
+    /// Observed at the Python gateway, but for `use` and `pipes`, which it does not know.
+    #[test]
+    fn every_refusal_has_its_reason() {
+        for (text, expected) in [
+            ("", "invalid_yaml_root"),
+            ("[]", "invalid_yaml_root"),
+            ("# x", "invalid_yaml_root"),
+            ("discovery: 1\nflows: 1\nzz: 1", "unsupported_key_flows"),
+            ("flows:\nflow: {graph: a}", "unsupported_key_flows"),
+            ("discovery: {}\nzz: 1", "unsupported_key_discovery"),
+            ("zz: 1\nyy: 2", "unknown_top_level_keys: ['yy', 'zz']"),
+            ("yes: 1\n9: 2\n-1.5: 3\nflow: 1", "unknown_top_level_keys: [-1.5, True, 9]"),
+            ("\"it's\": 1", "unknown_top_level_keys: [\"it's\"]"),
+            ("~: 1", "unknown_top_level_keys: [None]"),
+            ("{}", "missing_flow"),
+            ("flow:", "missing_flow"),
+            ("flow: []", "invalid_flow"),
+            ("flow: false", "invalid_flow"),
+            ("flow: {x: 1, b: 2, graph: a}", "unknown_flow_keys: ['b', 'x']"),
+            ("flow: {}", "missing_flow_graph"),
+            ("flow: {graph: 3}", "missing_flow_graph"),
+            ("flow: {graph: '  ', defaults: x}", "missing_flow_graph"),
+            ("flow: {graph: a, defaults: x}", "invalid_flow_defaults"),
+            ("flow: {graph: a, defaults: []}", "taken"),
+            ("flow: {graph: a}\ntasks: 3", "invalid_tasks"),
+            ("flow: {graph: a}\ntasks: []\nruntime:\npipes: {}", "taken"),
+            ("flow: {graph: a}\ntasks: {1: {}}", "invalid_task_name"),
+            ("flow: {graph: a}\ntasks: {' ': {}}", "invalid_task_name"),
+            ("flow: {graph: a}\ntasks: {a: }", "invalid_task_config: a"),
+            ("flow: {graph: a}\ntasks: {b: 3, 1: {}}", "invalid_task_config: b"),
+            ("flow: {graph: a}\ntasks: {a: {}}", "taken"),
+            ("flow: {graph: a}\ntasks: {a: {zz: 1, 1: 2}}", "unknown_task_keys: a: [1, 'zz']"),
+            ("flow: {graph: a}\ntasks: {a: {callable: x}}", "invalid_task_callable: a"),
+            ("flow: {graph: a}\ntasks: {a: {callable: 3, inputs: 3}}", "invalid_task_callable: a"),
+            ("flow: {graph: a}\ntasks: {a: {callable: }}", "taken"),
+            ("flow: {graph: a}\ntasks: {a: {use: 3}}", "invalid_task_use: a"),
+            ("flow: {graph: a}\ntasks: {a: {use: x, callable: 'a:b'}}", "invalid_task_use: a"),
+            ("flow: {graph: a}\ntasks: {a: {inputs: 3, outputs: 3}}", "invalid_task_inputs: a"),
+            ("flow: {graph: a}\ntasks: {a: {outputs: q}}", "invalid_task_outputs: a"),
+            ("flow: {graph: a}\ntasks: {a: {outputs: [1]}}", "invalid_task_outputs: a"),
+            ("flow: {graph: a}\npipes: 3\nruntime: 3", "invalid_pipes"),
+            ("flow: {graph: a}\npipes: {p: 3}", "invalid_pipes: p"),
+            ("flow: {graph: a}\nruntime: 3\nversion: x", "invalid_runtime"),
+            (
+                "flow: {graph: a}\nruntime: {b: 1, a: 2, expose_env: 3}",
+                "unknown_runtime_keys: ['a', 'b']",
+            ),
+            ("flow: {graph: a}\nruntime: {expose_env: X}", "invalid_runtime_expose_env"),
+            ("flow: {graph: a}\nruntime: {expose_env: [1]}", "invalid_runtime_expose_env"),
+            ("flow: {graph: a}\nversion:", "invalid_version"),
+            ("flow: {graph: a}\nversion: x", "invalid_version"),
+            ("flow: {graph: a}\nversion: .inf", "invalid_version"),
+            ("flow: {graph: a}\nversion: true", "taken"),
+            ("flow: {graph: a}\nversion: '2'", "taken"),
+            ("flow: {graph: '>> ??'}", "taken"),
+        ] {
+            assert_eq!(reason(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_reason_is_bounded() {
+        let keys: String = (0..20_000).map(|n| format!("key{n}: 1\n")).collect();
+        assert!(reason(&keys).len() <= MAX_ERROR_BYTES);
     }
 }

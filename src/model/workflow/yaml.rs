@@ -173,7 +173,9 @@ impl Builder {
 
     /// Puts a complete value where it belongs: a key, a value, an item or the root.
     fn place(&mut self, anchor: usize, resolved: Resolved) -> Step {
-        if anchor != 0 && let Resolved::Value(node) = &resolved {
+        if anchor != 0
+            && let Resolved::Value(node) = &resolved
+        {
             let weight = node.weight();
             self.charge(weight)?;
             self.anchors.insert(anchor, (Rc::new(node.clone()), weight));
@@ -210,12 +212,13 @@ fn value_of(resolved: Resolved) -> Step<Node> {
 fn scalar_value(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Step<Resolved> {
     match own_suffix(tag)? {
         Some(suffix) => scalar::tagged(&suffix, text),
-        None if style == ScalarStyle::Plain => scalar::plain(text),
+        // The tag `!` makes PyYAML read quoted text as if it were plain.
+        None if style == ScalarStyle::Plain || tag.is_some() => scalar::plain(text),
         None => Ok(Resolved::Value(Node::Str(text.to_owned()))),
     }
 }
 
-/// The tag without YAML's prefix; `None` for no tag and for `!`, which says nothing.
+/// The tag without YAML's prefix; `None` for no tag and for `!`, which names no type.
 fn own_suffix(tag: Option<&Tag>) -> Step<Option<String>> {
     let Some(tag) = tag else { return Ok(None) };
     let whole = format!("{}{}", tag.handle, tag.suffix);
@@ -296,5 +299,94 @@ fn identity(key: &Node) -> String {
         Node::Timestamp(text) => format!("t{text}"),
         Node::Binary(text) => format!("b{text}"),
         other => format!("o{}", other.repr()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    /// Documents that PyYAML's scanner refuses and ours takes: it follows YAML 1.2 there, in which
+    /// tabs may separate, and an anchor may be defined again.
+    const TAKEN_HERE: &[&str] = &["a: &x 1\nb: &x 2\nc: *x", "...", "a: x\ty", "a: 1 \t", "\ta: 1"];
+
+    #[test]
+    fn documents_mean_what_they_mean_to_pyyaml() {
+        let table: Vec<Value> =
+            serde_json::from_str(include_str!("../../../tests/golden/yaml11.json")).unwrap();
+        assert!(table.len() > 400, "{} cases", table.len());
+        let mut wrong = Vec::new();
+        for case in &table {
+            let text = case["yaml"].as_str().unwrap();
+            let ours = parse(text).map(Node::into_json);
+            let right = match (&ours, case.get("json")) {
+                (Ok(ours), Some(theirs)) => same(ours, theirs),
+                (Ok(_), None) => TAKEN_HERE.contains(&text),
+                (Err(_), Some(_)) => false,
+                (Err(_), None) => true,
+            };
+            if !right {
+                wrong.push(format!("{text:?}: {ours:?}, PyYAML: {case}"));
+            }
+        }
+        assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+    }
+
+    /// Equal, with the last bit of a float to spare: JSON readers round differently.
+    fn same(a: &Value, b: &Value) -> bool {
+        match (a, b) {
+            (Value::Number(x), Value::Number(y)) if x.is_f64() && y.is_f64() => {
+                let (x, y) = (x.as_f64().unwrap(), y.as_f64().unwrap());
+                (x - y).abs() <= x.abs() * 1e-15
+            }
+            (Value::Array(x), Value::Array(y)) => {
+                x.len() == y.len() && x.iter().zip(y).all(|(x, y)| same(x, y))
+            }
+            (Value::Object(x), Value::Object(y)) => {
+                x.len() == y.len() && x.iter().zip(y).all(|((k, x), (l, y))| k == l && same(x, y))
+            }
+            _ => a == b,
+        }
+    }
+
+    #[test]
+    fn a_small_document_cannot_become_a_large_one() {
+        let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..12 {
+            let inner = vec![format!("*a{}", level - 1); 9].join(", ");
+            laughs.push_str(&format!("a{level}: &a{level} [{inner}]\n"));
+        }
+        let text = format!("a: &a {}\nb: [{}]", "x".repeat(200_000), vec!["*a"; 100].join(", "));
+        let deep_aliases = (1..40).fold("a0: &a0 x\n".to_owned(), |text, level| {
+            let (open, close) = ("[".repeat(5), "]".repeat(5));
+            format!("{text}a{level}: &a{level} {open}*a{}{close}\n", level - 1)
+        });
+        let anchors: String = (0..90).map(|level| format!("&a{level} [")).collect();
+        let anchors = format!("{anchors}{}{}", "1,".repeat(50_000), "]".repeat(90));
+        for (text, why) in [
+            (laughs, "too much"),
+            (text, "too much"),
+            (anchors, "too much"),
+            (deep_aliases, "deeply"),
+            // The scanner looks ahead and has a limit of its own.
+            ("[".repeat(200_000), "recursion limit"),
+            ("{a: ".repeat(50_000), "recursion limit"),
+            ("- ".repeat(100_000), "deeply"),
+        ] {
+            let error = parse(&text).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_its_place() {
+        let error = parse("a: 1\nb: !x 2\n").unwrap_err();
+        assert_eq!(error.to_string(), "line 2, column 4: a tag that is not for plain data");
+        assert_eq!((error.line, error.column), (2, 4));
+        assert_eq!(
+            parse("a: 1\nbb\u{1}").unwrap_err().to_string(),
+            "line 2, column 3: control characters are not allowed"
+        );
     }
 }
