@@ -5,5 +5,7 @@
 //! knows `model` alone: it never sees NATS, a snapshot's revision or a worker's slots.
 
 pub mod executor;
+pub mod graph;
+mod graph_text;
 
 pub use executor::{CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome};
