@@ -25,6 +25,7 @@ pub struct FlowJob {
 /// What an execution reports, in order. After `Finished` nothing more comes; when the channel
 /// closes without it, the executor itself has died.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "nearly all events are of the large variant")]
 pub enum FlowEvent {
     /// The flow was found: its canonical name and all of its tasks, none of them started.
     Started {

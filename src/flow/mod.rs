@@ -3,7 +3,31 @@
 //! An [`Executor`] is handed a [`FlowJob`], a [`CancelToken`] and a channel of [`FlowEvent`]s; it
 //! starts the flow on threads or processes of its own and reports through the channel. This floor
 //! knows `model` alone: it never sees NATS, a snapshot's revision or a worker's slots.
+//!
+//! The [`NativeExecutor`] finds a flow in a [`Registry`] or reads it from a `flow.yaml`, whose graph
+//! is parsed ([`graph`]) and never evaluated, and lets the engine walk it on one thread plus as many
+//! as tasks run at the same time. Per task the events are RUNNING, then one of SUCCEEDED, FAILED and
+//! CANCELLED; one that never starts has CANCELLED alone. When `Finished` comes, every thread of the
+//! execution but the one that sends it has ended. It reads no environment: it is told where to look.
 
 pub mod executor;
 
+mod registry;
+mod rust_flow;
+mod task;
+
+mod builtin;
+mod native;
+
+mod engine;
+mod expression;
+pub mod graph;
+mod graph_text;
+mod pool;
+
 pub use executor::{CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome};
+pub use expression::Environment;
+pub use native::NativeExecutor;
+pub use registry::Registry;
+pub use rust_flow::{Flow, FlowBuilder, FlowError};
+pub use task::{TaskContext, TaskError, TaskFn};

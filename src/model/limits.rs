@@ -85,7 +85,7 @@ pub const MAX_PARALLEL_TASKS: usize = 16;
 pub const MAX_GRAPH_NODES: usize = 2_000;
 /// Nesting of a JSON or YAML document that we take apart by recursion.
 pub const MAX_DOCUMENT_DEPTH: usize = 100;
-/// Most values that the aliases of one YAML document may expand to.
+/// Most values that the anchors and aliases of one YAML document may copy.
 pub const MAX_YAML_NODES: usize = 100_000;
 /// Least time between two snapshot writes for task transitions (CONTRACT §2).
 pub const SNAPSHOT_COALESCE: Duration = Duration::from_millis(250);
@@ -109,3 +109,13 @@ pub const MAX_CHILD_LINE_BYTES: usize = 4096;
 pub const CHILD_LOG_BURST: u32 = 50;
 /// The window of [`CHILD_LOG_BURST`].
 pub const CHILD_LOG_WINDOW: Duration = Duration::from_secs(10);
+/// Most text that the anchors and aliases of one YAML document may copy: far more than a flow needs, far less
+/// than would be felt.
+pub const MAX_YAML_ALIAS_BYTES: usize = 4 * 1024 * 1024;
+/// Longest graph text that the native engine reads; a node takes a few dozen bytes.
+pub const MAX_GRAPH_BYTES: usize = 256 * 1024;
+/// Parentheses inside parentheses of a graph text, which is read by recursion.
+pub const MAX_GRAPH_DEPTH: usize = 32;
+/// What the expressions of one native run may copy into task inputs: without it a chain of tasks that
+/// repeat their input twice would double its size at every step.
+pub const MAX_EXPRESSION_BYTES: usize = 256 * 1024 * 1024;

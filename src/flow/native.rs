@@ -1,0 +1,212 @@
+//! The executor of native flows: finds the flow, then gives it to the engine on a thread.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_channel::Sender;
+use serde_json::{Map, Value};
+
+use super::engine::{self, Plan, Reporter};
+use super::executor::{CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome};
+use super::expression::Environment;
+use super::graph;
+use super::registry::Registry;
+use super::rust_flow::Body;
+use super::task::TaskFn;
+use crate::model::workflow::{TaskSpec, Workflow};
+use crate::thread::{self, JoinOnDrop, StopSource};
+
+/// Runs flows whose tasks are all registered in Rust.
+#[derive(Debug, Clone)]
+pub struct NativeExecutor {
+    registry: Arc<Registry>,
+    environment: Environment,
+}
+
+impl NativeExecutor {
+    /// Runs the registry's flows and documents that use its tasks. `$env` finds nothing until
+    /// [`NativeExecutor::with_environment`] says where to look.
+    pub fn new(registry: Registry) -> Self {
+        NativeExecutor { registry: Arc::new(registry), environment: |_| None }
+    }
+
+    /// Where `$env.NAME` is looked up, after the flow's `runtime.expose_env` has allowed the name.
+    pub fn with_environment(mut self, environment: Environment) -> Self {
+        self.environment = environment;
+        self
+    }
+
+    fn plan(&self, job: FlowJob) -> Result<Plan, Outcome> {
+        match &job.workflow_yaml {
+            Some(text) => {
+                let workflow = Workflow::parse(text.as_bytes()).map_err(|refusal| {
+                    Outcome::Failed { error: format!("invalid workflow yaml: {refusal}") }
+                })?;
+                self.plan_document(workflow, job)
+            }
+            None => self.plan_registered(job),
+        }
+    }
+
+    fn plan_document(&self, workflow: Workflow, job: FlowJob) -> Result<Plan, Outcome> {
+        let graph = graph::parse(&workflow.graph)
+            .map_err(|error| Outcome::Failed { error: error.to_string() })?;
+        let specs: HashMap<&str, &TaskSpec> =
+            workflow.tasks.iter().map(|spec| (spec.name.as_str(), spec)).collect();
+        let mut bodies = Vec::with_capacity(graph.nodes.len());
+        let mut inputs = Vec::with_capacity(graph.nodes.len());
+        for node in &graph.nodes {
+            let spec = specs.get(node.task.as_str()).copied();
+            bodies.push(
+                self.body(&node.task, spec).map_err(|error| Outcome::FlowNotFound { error })?,
+            );
+            inputs.push(spec.map(|spec| spec.inputs.clone()).unwrap_or_default());
+        }
+        Ok(Plan {
+            run_id: job.run_id.into(),
+            flow_name: job.flow_name,
+            graph,
+            bodies,
+            inputs,
+            params: Arc::new(over(workflow.defaults, job.params)),
+            expose_env: workflow.expose_env,
+            environment: self.environment,
+        })
+    }
+
+    fn plan_registered(&self, job: FlowJob) -> Result<Plan, Outcome> {
+        let Some(flow) = self.registry.find_flow(&job.flow_name) else {
+            return Err(Outcome::FlowNotFound {
+                error: format!(
+                    "no flow `{}` is registered on this worker; register it, or submit a flow.yaml",
+                    job.flow_name
+                ),
+            });
+        };
+        let bodies = flow
+            .bodies
+            .iter()
+            .zip(&flow.graph.nodes)
+            .map(|(body, node)| match body {
+                Body::Own(body) => Ok(Arc::clone(body)),
+                Body::Named(task) => self
+                    .registry
+                    .find_task(task)
+                    .cloned()
+                    .ok_or_else(|| not_registered(&node.name, task)),
+            })
+            .collect::<Result<_, _>>()
+            .map_err(|error| Outcome::FlowNotFound { error })?;
+        Ok(Plan {
+            run_id: job.run_id.into(),
+            flow_name: flow.name.clone(),
+            graph: flow.graph.clone(),
+            bodies,
+            inputs: flow.inputs.clone(),
+            params: Arc::new(over(flow.defaults.clone(), job.params)),
+            expose_env: flow.expose_env.clone(),
+            environment: self.environment,
+        })
+    }
+
+    /// The registered task behind a name of the graph.
+    fn body(&self, name: &str, spec: Option<&TaskSpec>) -> Result<TaskFn, String> {
+        if let Some(callable) = spec.and_then(|spec| spec.callable.as_ref()) {
+            return Err(format!(
+                "task `{name}` is the Python function `{callable}`; run this flow on a worker with Python"
+            ));
+        }
+        let used = spec.and_then(|spec| spec.use_.as_deref()).unwrap_or(name);
+        self.registry.find_task(used).cloned().ok_or_else(|| not_registered(name, used))
+    }
+}
+
+fn not_registered(name: &str, used: &str) -> String {
+    format!(
+        "task `{name}` uses `{used}`, which is not registered on this worker; \
+         start a worker that registers it"
+    )
+}
+
+/// The defaults with the run's own parameters put over them.
+fn over(mut defaults: Map<String, Value>, params: Map<String, Value>) -> Map<String, Value> {
+    defaults.extend(params);
+    defaults
+}
+
+impl Executor for NativeExecutor {
+    /// A document is native when every entry of its `tasks` is, and every node of its graph; when
+    /// the graph cannot be read, its tasks alone decide, so that the run can tell what is wrong.
+    fn accepts(&self, job: &FlowJob) -> bool {
+        let Some(text) = &job.workflow_yaml else { return self.registry.has_flow(&job.flow_name) };
+        let Ok(workflow) = Workflow::parse(text.as_bytes()) else { return false };
+        if !workflow.tasks.iter().all(|spec| self.body(&spec.name, Some(spec)).is_ok()) {
+            return false;
+        }
+        match graph::parse(&workflow.graph) {
+            Ok(graph) => {
+                let listed: HashMap<&str, ()> =
+                    workflow.tasks.iter().map(|spec| (spec.name.as_str(), ())).collect();
+                graph.nodes.iter().all(|node| {
+                    listed.contains_key(node.task.as_str()) || self.registry.has_task(&node.task)
+                })
+            }
+            Err(_) => !workflow.tasks.is_empty(),
+        }
+    }
+
+    fn start(
+        &self,
+        job: FlowJob,
+        cancel: CancelToken,
+        events: Sender<FlowEvent>,
+    ) -> Result<Box<dyn Execution>, String> {
+        let (kill, killed) = thread::stop_channel();
+        let finished = Arc::new(AtomicBool::new(false));
+        let (executor, token, done) = (self.clone(), cancel.clone(), Arc::clone(&finished));
+        let reporter = Reporter { events, killed };
+        let thread = thread::spawn("flow", move || {
+            let outcome = match executor.plan(job) {
+                Ok(plan) => engine::run(plan, token, &reporter),
+                Err(outcome) => Ok(outcome),
+            };
+            if let Ok(outcome) = outcome {
+                // Before the event: whoever has read it may join this thread.
+                done.store(true, Ordering::SeqCst);
+                let _ = reporter.send(FlowEvent::Finished(outcome));
+            }
+        })
+        .map_err(|error| format!("cannot start a thread for the flow: {error}"))?;
+        Ok(Box::new(NativeExecution { kill: Some(kill), cancel, finished, thread: Some(thread) }))
+    }
+}
+
+/// A native flow in flight. Dropping it before its end is the same as killing it.
+struct NativeExecution {
+    kill: Option<StopSource>,
+    cancel: CancelToken,
+    /// Set by the thread when nothing but its last event remains to be done.
+    finished: Arc<AtomicBool>,
+    thread: Option<JoinOnDrop>,
+}
+
+impl Execution for NativeExecution {
+    fn kill(&mut self) {
+        self.kill.take();
+        let Some(thread) = self.thread.take() else { return };
+        if self.finished.load(Ordering::SeqCst) {
+            thread.join();
+        } else {
+            self.cancel.cancel();
+            // The thread may be inside of a task that never returns.
+            thread.abandon();
+        }
+    }
+}
+
+impl Drop for NativeExecution {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
