@@ -79,3 +79,15 @@ pub const MAX_CHILD_LINE_BYTES: usize = 4096;
 pub const CHILD_LOG_BURST: u32 = 50;
 /// The window of [`CHILD_LOG_BURST`].
 pub const CHILD_LOG_WINDOW: Duration = Duration::from_secs(10);
+
+/// For one call of `pyoco-client`, from the name lookup to the last byte of the answer.
+pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The part of it in which a connection must be there; beyond it the gateway counts as unreachable.
+pub const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest answer that the client reads: 200 full snapshots of 256 KiB, and some air.
+pub const CLIENT_MAX_REPLY_BYTES: u64 = 64 * 1024 * 1024;
+/// Redirects that the client follows; a gateway answers with one at most.
+pub const CLIENT_MAX_REDIRECTS: usize = 3;
+/// Between two looks at a run that the client waits for: first and longest pause.
+pub const CLIENT_WAIT_PAUSES: (Duration, Duration) =
+    (Duration::from_millis(50), Duration::from_secs(1));
