@@ -39,27 +39,19 @@ impl Failure {
         }
     }
 
-    /// What clap says, in our form.
-    pub fn from_clap(error: &clap::Error, program: &str) -> Self {
+    /// What clap says, in our form; `usage` is that of the subcommand it is about.
+    pub fn from_clap(error: &clap::Error, program: &str, usage: Option<String>) -> Self {
         let text = error.render().to_string();
-        let (message, rest) = text.split_once("\n\nUsage: ").unwrap_or((&text, ""));
+        let message = text.split("\n\nUsage: ").next().unwrap_or_default();
         let message = message.split("\n\nFor more information").next().unwrap_or_default();
         let message = message.strip_prefix("error: ").unwrap_or(message);
         let reason = message.split_whitespace().collect::<Vec<_>>().join(" ");
-        let usage = rest.split("\n\n").next().unwrap_or_default();
-        let usage = usage.split_whitespace().collect::<Vec<_>>().join(" ");
         // `pyoco-client get <RUN_ID>` → the command whose help says more.
-        let mut words = usage.split(' ');
-        let command: Vec<&str> = words
-            .by_ref()
-            .take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase()))
-            .collect();
-        let command = if command.is_empty() { program.to_owned() } else { command.join(" ") };
-        Failure::usage(
-            reason,
-            (!usage.is_empty()).then_some(usage),
-            format!("see `{command} --help`"),
-        )
+        let words = usage.as_deref().unwrap_or(program).split_whitespace();
+        let command: Vec<&str> =
+            words.take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase())).collect();
+        let hint = format!("see `{} --help`", command.join(" "));
+        Failure::usage(reason, usage, hint)
     }
 }
 

@@ -35,7 +35,8 @@ pub struct ClientSettings {
     pub timeout: Duration,
 }
 
-/// A gateway as the client sees it. Connections are kept between calls.
+/// A gateway as the client sees it. Connections are kept between calls, and shared by clones.
+#[derive(Clone)]
 pub struct Client {
     agent: ureq::Agent,
     address: Address,
@@ -60,6 +61,11 @@ impl Client {
         };
         let agent = transport::agent(&address);
         Ok(Client { agent, address, api_key, timeout: settings.timeout })
+    }
+
+    /// The same client with at most `timeout` for a call.
+    pub fn within(&self, timeout: Duration) -> Client {
+        Client { timeout: timeout.min(self.timeout), ..self.clone() }
     }
 
     /// The server as it was given, without a trailing slash.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -18,7 +19,14 @@ Exit codes:
 
 /// Submits, shows and cancels runs through a gateway
 #[derive(Debug, Parser)]
-#[command(name = "pyoco-client", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+// Of a repeated option the last counts, as in the Python client.
+#[command(
+    name = "pyoco-client",
+    version,
+    after_help = EXAMPLES,
+    disable_help_subcommand = true,
+    args_override_self = true
+)]
 pub struct Args {
     /// Which gateway, and as whom.
     #[command(flatten)]
@@ -32,13 +40,13 @@ pub struct Args {
 #[derive(Debug, ClapArgs)]
 pub struct Connection {
     /// The gateway [env: PYOCO_SERVER] [default: http://127.0.0.1:8000]
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, help_heading = "Connection", value_name = "URL")]
     pub server: Option<String>,
     /// The API key; in the environment it is hidden from other users [env: PYOCO_API_KEY]
-    #[arg(long, global = true, value_name = "KEY")]
+    #[arg(long, global = true, help_heading = "Connection", value_name = "KEY")]
     pub api_key: Option<String>,
     /// The header that carries it [env: PYOCO_HTTP_API_KEY_HEADER] [default: X-API-Key]
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, help_heading = "Connection", value_name = "NAME")]
     pub api_key_header: Option<String>,
 }
 
@@ -52,6 +60,7 @@ pub enum Command {
     /// Show a run's snapshot
     Get {
         /// The run
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         run_id: String,
         /// With the records of its tasks
         #[arg(long)]
@@ -60,6 +69,7 @@ pub enum Command {
     /// Show a run's tasks with their records
     Tasks {
         /// The run
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         run_id: String,
         /// How to show them
         #[arg(long, value_enum, default_value_t = Format::Json)]
@@ -197,7 +207,7 @@ pub struct Filter {
 #[derive(Debug, ClapArgs)]
 pub struct Cancel {
     /// The run
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     pub run_id: String,
     /// Why; kept in its snapshot
     #[arg(long, value_name = "TEXT")]

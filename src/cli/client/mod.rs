@@ -28,10 +28,13 @@ pub const PROGRAM: &str = "pyoco-client";
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     exit_on_interrupt();
     let mut output = Output::stdout();
-    let ending = match Args::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let ending = match Args::try_parse_from(&arguments) {
         Ok(args) => command(args, &mut output),
         Err(error) if error.use_stderr() => {
-            Err(Ending::Failed(Failure::from_clap(&error, PROGRAM)))
+            let named = arguments.iter().filter_map(|word| word.to_str()).find_map(usage_of);
+            let usage = named.or_else(|| Some(usage(&mut Args::command())));
+            Err(Ending::Failed(Failure::from_clap(&error, PROGRAM, usage)))
         }
         // Help and version are what was asked for.
         Err(text) => output.text(&text.render().to_string()).map(|()| Exit::Done),
@@ -96,6 +99,9 @@ fn exit_on_interrupt() {
 fn usage_of(subcommand: &str) -> Option<String> {
     let mut command = Args::command();
     command.build();
-    let usage = command.find_subcommand_mut(subcommand)?.render_usage().to_string();
-    Some(usage.trim_start_matches("Usage: ").to_owned())
+    command.find_subcommand_mut(subcommand).map(usage)
+}
+
+fn usage(command: &mut clap::Command) -> String {
+    command.render_usage().to_string().trim_start_matches("Usage: ").to_owned()
 }

@@ -9,7 +9,10 @@ use super::run::failure_of;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::client::{Client, Error, Include};
-use crate::model::limits::CLIENT_WAIT_PAUSES;
+use crate::model::limits::{CLIENT_WAIT_PATIENCE, CLIENT_WAIT_PAUSES};
+
+/// For a call at the end of the wait.
+const LEAST_CALL: Duration = Duration::from_millis(100);
 
 /// How to wait.
 #[derive(Debug, Clone, Copy)]
@@ -22,26 +25,27 @@ pub struct Wait {
 
 impl Wait {
     /// The run's terminal snapshot. Asks again and again, ever more slowly; a gateway that is away
-    /// for a moment does not end the wait.
+    /// for less than [`CLIENT_WAIT_PATIENCE`] does not end the wait.
     pub fn snapshot(&self, client: &Client, run_id: &str) -> Result<Value, Ending> {
         let end = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let left = || end.map(|end| end.saturating_duration_since(Instant::now()));
         let mut pause = CLIENT_WAIT_PAUSES.0;
+        let mut answered = Instant::now();
         loop {
-            let error = match client.get_run(run_id, Include::Snapshot) {
+            // No call outlives the wait; the first one always gets a chance.
+            let call = left().unwrap_or(Duration::MAX).max(LEAST_CALL);
+            match client.within(call).get_run(run_id, Include::Snapshot) {
                 Ok(snapshot) if is_terminal(&snapshot) => return Ok(snapshot),
-                Ok(_) => None,
-                Err(error) if is_passing(&error) => Some(error),
+                Ok(_) => answered = Instant::now(),
+                Err(_) if left() == Some(Duration::ZERO) => {}
+                Err(error) if is_passing(&error) && answered.elapsed() < CLIENT_WAIT_PATIENCE => {}
                 Err(error) => return Err(failure_of(error).into()),
-            };
-            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-            match (left, error) {
-                (Some(Duration::ZERO), _) => return Err(self.timed_out(run_id).into()),
-                // Without a deadline somebody has to say that there is no gateway.
-                (None, Some(error)) => return Err(failure_of(error).into()),
-                _ => {}
+            }
+            if left() == Some(Duration::ZERO) {
+                return Err(self.timed_out(run_id).into());
             }
             // Ctrl-C ends the program from within its signal.
-            std::thread::sleep(pause.min(left.unwrap_or(pause)));
+            std::thread::sleep(pause.min(left().unwrap_or(pause)));
             pause = (pause * 2).min(CLIENT_WAIT_PAUSES.1);
         }
     }
