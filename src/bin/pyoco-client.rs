@@ -1,3 +1,7 @@
-//! `pyoco-client`.
+//! `pyoco-client`: submits, shows and cancels runs through a gateway.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pyoco_server::cli::client::main(std::env::args_os()).into()
+}

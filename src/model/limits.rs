@@ -119,3 +119,17 @@ pub const MAX_GRAPH_DEPTH: usize = 32;
 /// What the expressions of one native run may copy into task inputs: without it a chain of tasks that
 /// repeat their input twice would double its size at every step.
 pub const MAX_EXPRESSION_BYTES: usize = 256 * 1024 * 1024;
+
+/// For one call of `pyoco-client`, from the name lookup to the last byte of the answer.
+pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The part of it in which a connection must be there; beyond it the gateway counts as unreachable.
+pub const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest answer that the client reads: 200 full snapshots of 256 KiB, and some air.
+pub const CLIENT_MAX_REPLY_BYTES: u64 = 64 * 1024 * 1024;
+/// Redirects that the client follows; a gateway answers with one at most.
+pub const CLIENT_MAX_REDIRECTS: usize = 3;
+/// Between two looks at a run that the client waits for: first and longest pause.
+pub const CLIENT_WAIT_PAUSES: (Duration, Duration) =
+    (Duration::from_millis(50), Duration::from_secs(1));
+/// How long the gateway may be away while the client waits for a run.
+pub const CLIENT_WAIT_PATIENCE: Duration = Duration::from_secs(30);

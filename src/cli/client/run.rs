@@ -1,0 +1,216 @@
+//! What each subcommand does.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::args::{
+    Cancel, Command, Filter, Format, List, ListVnext, Submit, SubmitWait, SubmitYaml,
+};
+use super::output::{Output, message};
+use super::table::Table;
+use super::wait::Wait;
+use super::{Ending, params, usage_of};
+use crate::cli::exit::Exit;
+use crate::cli::failure::Failure;
+use crate::client::{Client, Error, Include, ListQuery, PageQuery, Submission};
+use crate::model::clock;
+use crate::model::error::Code;
+
+/// Does what the command line says.
+pub fn run(client: &Client, command: Command, output: &mut Output) -> Result<Exit, Ending> {
+    match command {
+        Command::Submit(args) => submit(client, &args, output),
+        Command::SubmitYaml(args) => submit_yaml(client, &args, output),
+        Command::Get { run_id, records } => {
+            let include = if records { Include::Records } else { Include::Snapshot };
+            show(client.get_run(&run_id, include), output)
+        }
+        Command::Tasks { run_id, output: Format::Json } => show(client.tasks(&run_id), output),
+        Command::Tasks { run_id, output: Format::Table } => {
+            let tasks = client.tasks(&run_id).map_err(failure_of)?;
+            table(&Table::of_tasks(&tasks), output)
+        }
+        Command::List(args) => list(client, &args, output),
+        Command::ListVnext(args) => list_vnext(client, &args, output),
+        Command::Cancel(args) => cancel(client, &args, output),
+        Command::Completions { .. } => Ok(Exit::Done),
+    }
+}
+
+fn submit(client: &Client, args: &Submit, output: &mut Output) -> Result<Exit, Ending> {
+    let submission = Submission {
+        flow_name: args.flow_name.clone(),
+        params: params::merged(args.params_file.as_deref(), args.params.as_deref(), &args.param)?,
+        tag: args.tag.clone(),
+        tags: args.tags.as_deref().map(listed),
+        idempotency_key: args.idempotency_key.clone(),
+    };
+    let accepted = client.submit(&submission).map_err(failure_of)?;
+    after_submit(client, &accepted, &args.wait, output)
+}
+
+fn submit_yaml(client: &Client, args: &SubmitYaml, output: &mut Output) -> Result<Exit, Ending> {
+    let path = &args.workflow_file;
+    let workflow = std::fs::read(path).map_err(|error| {
+        Failure::usage(
+            format!("cannot read --workflow-file {}: {error}", path.display()),
+            usage_of("submit-yaml"),
+            "check the path and its permissions",
+        )
+    })?;
+    let key = args.idempotency_key.as_ref();
+    let accepted =
+        client.submit_yaml(&args.flow_name, Some(&args.tag), &workflow, key).map_err(failure_of)?;
+    after_submit(client, &accepted, &args.wait, output)
+}
+
+/// The run id goes out before the wait, so that it is known whatever happens then.
+fn after_submit(
+    client: &Client,
+    accepted: &Value,
+    args: &SubmitWait,
+    output: &mut Output,
+) -> Result<Exit, Ending> {
+    output.json(accepted)?;
+    if !args.wait {
+        return Ok(Exit::Done);
+    }
+    output.finish()?;
+    let Some(run_id) = accepted["run_id"].as_str() else {
+        return Err(failure_of(Error::BadReply {
+            request: "POST /runs".to_owned(),
+            reason: "it has no `run_id`".to_owned(),
+        })
+        .into());
+    };
+    let timeout = args.timeout_sec.map(Duration::from_secs_f64);
+    let wait = Wait { timeout, exit_status: args.exit_status };
+    let snapshot = wait.snapshot(client, run_id)?;
+    output.json(&snapshot)?;
+    Ok(wait.exit(&snapshot))
+}
+
+fn list(client: &Client, args: &List, output: &mut Output) -> Result<Exit, Ending> {
+    let runs = client.list(&query(&args.filter));
+    match args.output {
+        Format::Json => show(runs, output),
+        Format::Table => {
+            let runs = runs.map_err(failure_of)?;
+            let items = runs.as_array().map(Vec::as_slice).unwrap_or_default();
+            table(&Table::of_runs(items, clock::now()), output)
+        }
+    }
+}
+
+fn list_vnext(client: &Client, args: &ListVnext, output: &mut Output) -> Result<Exit, Ending> {
+    let page = PageQuery {
+        updated_after: args.updated_after,
+        cursor: args.cursor.clone(),
+        workflow_yaml_sha256: args.workflow_yaml_sha256.clone(),
+    };
+    let runs = client.list_vnext(&query(&args.filter), &page);
+    match args.output {
+        Format::Json => show(runs, output),
+        Format::Table => {
+            let runs = runs.map_err(failure_of)?;
+            let items = runs["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let exit = table(&Table::of_runs(items, clock::now()), output)?;
+            if let Some(cursor) = runs["next_cursor"].as_str() {
+                output.finish()?;
+                message(&format!("more: --cursor {cursor}"));
+            }
+            Ok(exit)
+        }
+    }
+}
+
+fn cancel(client: &Client, args: &Cancel, output: &mut Output) -> Result<Exit, Ending> {
+    let now = client.cancel(&args.run_id, args.reason.as_deref()).map_err(failure_of)?;
+    if !args.wait {
+        output.json(&now)?;
+        return Ok(Exit::Done);
+    }
+    let timeout = Some(Duration::from_secs_f64(args.timeout_sec));
+    let wait = Wait { timeout, exit_status: args.exit_status };
+    let snapshot = wait.snapshot(client, &args.run_id)?;
+    output.json(&snapshot)?;
+    Ok(wait.exit(&snapshot))
+}
+
+fn show(answer: Result<Value, Error>, output: &mut Output) -> Result<Exit, Ending> {
+    output.json(&answer.map_err(failure_of)?)?;
+    Ok(Exit::Done)
+}
+
+fn table(table: &Table, output: &mut Output) -> Result<Exit, Ending> {
+    let text = table.render(output.width, output.colours);
+    output.text(&text)?;
+    Ok(Exit::Done)
+}
+
+fn query(filter: &Filter) -> ListQuery {
+    ListQuery {
+        status: filter.status.clone(),
+        flow: filter.flow.clone(),
+        tag: filter.tag.clone(),
+        full: filter.full,
+        limit: filter.limit,
+    }
+}
+
+/// `a, b` → `a` and `b`; empty ones are slips of the pen.
+fn listed(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+}
+
+/// A failed call as the user sees it.
+pub fn failure_of(error: Error) -> Failure {
+    let (id, title) = match &error {
+        Error::Unreachable { .. } => {
+            (Code::GatewayUnreachable.err_id(), "cannot reach the gateway")
+        }
+        Error::BadServer { .. } | Error::BadApiKey { .. } => {
+            (Code::BadCommandLine.err_id(), "cannot use the command line")
+        }
+        _ => ("ERR-PYOCO-HTTP".to_owned(), "the request failed"),
+    };
+    let hint = match &error {
+        Error::Unreachable { .. } => Code::GatewayUnreachable.hint().to_owned(),
+        Error::Status { status, err_id, hint, .. } => {
+            let known = Code::ALL.into_iter().find(|code| Some(code.err_id()) == *err_id);
+            let hint = hint
+                .clone()
+                .or_else(|| known.map(|code| code.hint().to_owned()))
+                .unwrap_or_else(|| hint_for(*status).to_owned());
+            // The number says where to look it up.
+            err_id.as_ref().map_or(hint.clone(), |id| format!("{hint} ({id})"))
+        }
+        Error::TimedOut { .. } | Error::Broken { .. } => {
+            "the request may have taken effect; look with `pyoco-client list`, and at the \
+             gateway's log"
+                .to_owned()
+        }
+        _ => "check that --server names a pyoco gateway".to_owned(),
+    };
+    Failure {
+        exit: Exit::Failed,
+        id,
+        title: title.to_owned(),
+        reason: error.to_string(),
+        usage: None,
+        hint,
+    }
+}
+
+/// For servers that give no hint themselves.
+fn hint_for(status: u16) -> &'static str {
+    match status {
+        401 => Code::ApiKeyMissing.hint(),
+        403 => Code::ApiKeyInvalid.hint(),
+        404 => Code::RunNotFound.hint(),
+        503 => Code::NatsUnavailable.hint(),
+        400..=499 => "correct the request; --help shows what is possible",
+        _ => "see the gateway's log",
+    }
+}

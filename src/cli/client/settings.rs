@@ -1,0 +1,37 @@
+//! The connection: flag, then environment, then default.
+
+use super::args::Connection;
+use super::{Ending, PROGRAM};
+use crate::cli::failure::Failure;
+use crate::client::{Client, ClientSettings, Error};
+use crate::model::limits::CLIENT_TIMEOUT;
+
+/// Where a gateway is when nobody says so.
+const DEFAULT_SERVER: &str = "http://127.0.0.1:8000";
+/// The header of the API key when nobody says so (CONTRACT §3).
+const DEFAULT_API_KEY_HEADER: &str = "X-API-Key";
+
+/// A client for the connection that the command line and the environment describe.
+pub fn client(connection: &Connection) -> Result<Client, Ending> {
+    let setting = |flag: &Option<String>, name: &str| flag.clone().or_else(|| environment(name));
+    let settings = ClientSettings {
+        server: setting(&connection.server, "PYOCO_SERVER")
+            .unwrap_or_else(|| DEFAULT_SERVER.to_owned()),
+        api_key: setting(&connection.api_key, "PYOCO_API_KEY"),
+        api_key_header: setting(&connection.api_key_header, "PYOCO_HTTP_API_KEY_HEADER")
+            .unwrap_or_else(|| DEFAULT_API_KEY_HEADER.to_owned()),
+        timeout: CLIENT_TIMEOUT,
+    };
+    Client::new(settings).map_err(|error| {
+        let way_out = match &error {
+            Error::BadApiKey { .. } => "check --api-key (PYOCO_API_KEY) and --api-key-header",
+            _ => "check --server or PYOCO_SERVER, for example http://127.0.0.1:8000",
+        };
+        Failure::usage(error.to_string(), None, format!("{way_out}; see `{PROGRAM} --help`")).into()
+    })
+}
+
+/// The one place where this program reads a setting; an empty value counts as unset (CONTRACT §6).
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}

@@ -1,0 +1,159 @@
+//! Requests about runs.
+
+use serde_json::{Map, Value, json};
+use ureq::http::Method;
+
+use super::multipart::{self, Part};
+use super::transport::Call;
+use super::{Client, Error, segment};
+
+/// A run to be submitted by the name of its flow.
+#[derive(Debug, Clone, Default)]
+pub struct Submission {
+    /// Which flow.
+    pub flow_name: String,
+    /// Its parameters.
+    pub params: Map<String, Value>,
+    /// Routing key; the server's default when `None`.
+    pub tag: Option<String>,
+    /// Free labels; `[tag]` when `None`.
+    pub tags: Option<Vec<String>>,
+    /// The same key and tenant give the same run, however often it is sent.
+    pub idempotency_key: Option<String>,
+}
+
+/// How much of a run is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Include {
+    /// Without the records of tasks.
+    Snapshot,
+    /// With them.
+    Records,
+}
+
+/// Filters of a list; `None` leaves one out.
+#[derive(Debug, Clone, Default)]
+pub struct ListQuery {
+    /// `PENDING`, `RUNNING`, …
+    pub status: Option<String>,
+    /// Name of a flow.
+    pub flow: Option<String>,
+    /// Routing key.
+    pub tag: Option<String>,
+    /// Whole snapshots instead of summaries.
+    pub full: bool,
+    /// Most items of a page; the server checks its bounds.
+    pub limit: Option<i64>,
+}
+
+/// What only the paged list takes.
+#[derive(Debug, Clone, Default)]
+pub struct PageQuery {
+    /// Runs updated after this time, unix seconds.
+    pub updated_after: Option<f64>,
+    /// `next_cursor` of the page before; empty asks for the first page.
+    pub cursor: Option<String>,
+    /// Runs of one workflow document.
+    pub workflow_yaml_sha256: Option<String>,
+}
+
+impl Client {
+    /// Submits a run: `{"run_id","status"}`.
+    pub fn submit(&self, submission: &Submission) -> Result<Value, Error> {
+        let mut body = json!({"flow_name": submission.flow_name, "params": submission.params});
+        if let Some(tag) = &submission.tag {
+            body["tag"] = json!(tag);
+        }
+        if let Some(tags) = &submission.tags {
+            body["tags"] = json!(tags);
+        }
+        let mut call = Call::new(Method::POST, "/runs".to_owned()).with_json(&body);
+        call.headers.extend(key_header(submission.idempotency_key.as_ref()));
+        self.json(&call)
+    }
+
+    /// Submits a `flow.yaml`: `{"run_id","status"}`. Without a tag the server takes its default.
+    pub fn submit_yaml(
+        &self,
+        flow_name: &str,
+        tag: Option<&str>,
+        workflow: &[u8],
+        idempotency_key: Option<&String>,
+    ) -> Result<Value, Error> {
+        let mut parts = vec![Part::Text("flow_name", flow_name)];
+        parts.extend(tag.map(|tag| Part::Text("tag", tag)));
+        parts.push(Part::File("workflow", "flow.yaml", workflow));
+        let form = multipart::encode(&parts);
+        let mut call = Call::new(Method::POST, "/runs/yaml".to_owned());
+        call.body = Some((form.content_type, form.body));
+        call.headers.extend(key_header(idempotency_key));
+        self.json(&call)
+    }
+
+    /// A run's snapshot.
+    pub fn get_run(&self, run_id: &str, include: Include) -> Result<Value, Error> {
+        let mut call = Call::new(Method::GET, format!("/runs/{}", segment(run_id)));
+        if include == Include::Records {
+            call.query.push(("include", "records".to_owned()));
+        }
+        self.json(&call)
+    }
+
+    /// A run's tasks with their records.
+    pub fn tasks(&self, run_id: &str) -> Result<Value, Error> {
+        self.json(&Call::new(Method::GET, format!("/runs/{}/tasks", segment(run_id))))
+    }
+
+    /// The newest runs: a list.
+    pub fn list(&self, query: &ListQuery) -> Result<Value, Error> {
+        let mut call = Call::new(Method::GET, "/runs".to_owned());
+        call.query = list_pairs(query);
+        self.json(&call)
+    }
+
+    /// The newest runs by pages: `{"items","next_cursor"}`.
+    pub fn list_vnext(&self, query: &ListQuery, page: &PageQuery) -> Result<Value, Error> {
+        let mut call = Call::new(Method::GET, "/runs".to_owned());
+        call.query = list_pairs(query);
+        // An empty cursor is what asks for this shape when nothing else does.
+        call.query.push(("cursor", page.cursor.clone().unwrap_or_default()));
+        if let Some(time) = page.updated_after {
+            call.query.push(("updated_after", time.to_string()));
+        }
+        if let Some(hash) = &page.workflow_yaml_sha256 {
+            call.query.push(("workflow_yaml_sha256", hash.clone()));
+        }
+        self.json(&call)
+    }
+
+    /// Asks a run to end: its snapshot, now `CANCELLING`, or as it is when it has ended.
+    pub fn cancel(&self, run_id: &str, reason: Option<&str>) -> Result<Value, Error> {
+        let mut call = Call::new(Method::POST, format!("/runs/{}/cancel", segment(run_id)));
+        if let Some(reason) = reason {
+            call = call.with_json(&json!({"reason": reason}));
+        }
+        self.json(&call)
+    }
+
+    /// Whether the gateway is alive: `{"status":"ok"}`.
+    pub fn health(&self) -> Result<Value, Error> {
+        self.json(&Call::new(Method::GET, "/health".to_owned()))
+    }
+}
+
+fn key_header(key: Option<&String>) -> Option<(&'static str, String)> {
+    key.map(|key| ("Idempotency-Key", key.clone()))
+}
+
+fn list_pairs(query: &ListQuery) -> Vec<(&'static str, String)> {
+    let texts = [("status", &query.status), ("flow", &query.flow), ("tag", &query.tag)];
+    let mut pairs: Vec<(&'static str, String)> =
+        texts.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect();
+    if query.full {
+        pairs.push(("include", "full".to_owned()));
+    }
+    if let Some(limit) = query.limit {
+        pairs.push(("limit", limit.to_string()));
+    }
+    pairs
+}

@@ -1,0 +1,207 @@
+//! One call: sent, redirected, read within its time and bound, and judged by its status.
+
+use std::io::{ErrorKind, Read};
+use std::time::Instant;
+
+use serde_json::Value;
+use ureq::http::{HeaderName, HeaderValue, Method, Request, Response, header};
+use ureq::{Agent, Body, Timeout};
+
+use super::address::Address;
+use super::{Client, Error};
+use crate::model::json;
+use crate::model::limits::{
+    CLIENT_CONNECT_TIMEOUT, CLIENT_MAX_REDIRECTS, CLIENT_MAX_REPLY_BYTES, MAX_ERROR_BYTES,
+};
+use crate::model::run::truncated;
+
+/// What is sent.
+pub struct Call<'a> {
+    /// GET, POST, …
+    pub method: Method,
+    /// From the server's base on, beginning with `/`, encoded.
+    pub path: String,
+    /// Names and values; encoded when it is sent.
+    pub query: Vec<(&'a str, String)>,
+    /// Beside the API key.
+    pub headers: Vec<(&'static str, String)>,
+    /// Content type and content.
+    pub body: Option<(String, Vec<u8>)>,
+}
+
+impl Call<'_> {
+    /// A call without a body.
+    pub fn new(method: Method, path: String) -> Self {
+        Call { method, path, query: Vec::new(), headers: Vec::new(), body: None }
+    }
+
+    /// With a JSON body.
+    pub fn with_json(mut self, value: &Value) -> Self {
+        self.body = Some(("application/json".to_owned(), value.to_string().into_bytes()));
+        self
+    }
+
+    /// As messages show it; the query may hold user data and is left out.
+    fn name(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+}
+
+/// Redirects are followed here and not by the library, which would not repeat a body.
+pub fn agent(address: &Address) -> Agent {
+    let proxy = if address.is_loopback() { None } else { ureq::Proxy::try_from_env() };
+    Agent::new_with_config(
+        Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(proxy)
+            .user_agent(format!("pyoco-client/{}", crate::VERSION))
+            .timeout_connect(Some(CLIENT_CONNECT_TIMEOUT))
+            .build(),
+    )
+}
+
+/// The header of the API key, marked so that no log shows its value.
+pub fn api_key_header(header: &str, key: &str) -> Result<(HeaderName, HeaderValue), Error> {
+    let bad =
+        |reason: &str| Error::BadApiKey { header: header.to_owned(), reason: reason.to_owned() };
+    let name = HeaderName::from_bytes(header.as_bytes())
+        .map_err(|_| bad("that is no name of a header"))?;
+    let mut value = HeaderValue::from_str(key)
+        .map_err(|_| bad("the key has a character no header can hold"))?;
+    value.set_sensitive(true);
+    Ok((name, value))
+}
+
+impl Client {
+    /// Sends `call` and reads a JSON answer.
+    pub(super) fn json(&self, call: &Call<'_>) -> Result<Value, Error> {
+        let bytes = self.bytes(call)?;
+        json::from_wire(&bytes)
+            .map_err(|error| Error::BadReply { request: call.name(), reason: error.to_string() })
+    }
+
+    /// Sends `call` and reads whatever a success brings.
+    pub(super) fn bytes(&self, call: &Call<'_>) -> Result<Vec<u8>, Error> {
+        let end = Instant::now() + self.timeout;
+        let mut url = self.url(call);
+        for _ in 0..=CLIENT_MAX_REDIRECTS {
+            let response = self.send(call, &url, end)?;
+            let status = response.status();
+            if !status.is_redirection() {
+                let body = self.read(call, response)?;
+                return if status.is_success() {
+                    Ok(body)
+                } else {
+                    Err(refusal(call.name(), status.as_u16(), &body))
+                };
+            }
+            let location = response.headers().get(header::LOCATION);
+            let location = location.and_then(|l| l.to_str().ok()).unwrap_or_default().to_owned();
+            // 307 and 308 repeat the request as it is; the others may do so when it has no body.
+            let repeats = matches!(status.as_u16(), 307 | 308) || call.method == Method::GET;
+            url = match self.address.redirected(&location) {
+                Some(next) if repeats => next,
+                _ => return Err(Error::Redirected { request: call.name(), location }),
+            };
+        }
+        Err(Error::Redirected { request: call.name(), location: url })
+    }
+
+    fn url(&self, call: &Call<'_>) -> String {
+        let mut url = format!("{}{}", self.address.base(), call.path);
+        if !call.query.is_empty() {
+            let query =
+                form_urlencoded::Serializer::new(String::new()).extend_pairs(&call.query).finish();
+            url.push('?');
+            url.push_str(&query);
+        }
+        url
+    }
+
+    fn send(&self, call: &Call<'_>, url: &str, end: Instant) -> Result<Response<Body>, Error> {
+        let mut request = Request::builder().method(call.method.clone()).uri(url);
+        if let Some((name, value)) = &self.api_key {
+            request = request.header(name, value);
+        }
+        for (name, value) in &call.headers {
+            request = request.header(*name, value);
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        let sent = match &call.body {
+            Some((content_type, body)) => request
+                .header(header::CONTENT_TYPE, content_type)
+                .body(body.as_slice())
+                .map_err(ureq::Error::from)
+                .and_then(|request| self.run(request, left)),
+            None => request
+                .body(())
+                .map_err(ureq::Error::from)
+                .and_then(|request| self.run(request, left)),
+        };
+        sent.map_err(|error| self.failure(call, error))
+    }
+
+    fn run(
+        &self,
+        request: Request<impl ureq::AsSendBody>,
+        left: std::time::Duration,
+    ) -> Result<Response<Body>, ureq::Error> {
+        let request = self.agent.configure_request(request).timeout_global(Some(left)).build();
+        self.agent.run(request)
+    }
+
+    fn read(&self, call: &Call<'_>, response: Response<Body>) -> Result<Vec<u8>, Error> {
+        let mut body = Vec::new();
+        // Our own bound, because it counts what is left after decompression.
+        let mut reader = response.into_body().into_reader().take(CLIENT_MAX_REPLY_BYTES + 1);
+        reader.read_to_end(&mut body).map_err(|error| self.failure(call, error.into()))?;
+        if body.len() as u64 > CLIENT_MAX_REPLY_BYTES {
+            return Err(Error::ReplyTooLarge {
+                request: call.name(),
+                limit: CLIENT_MAX_REPLY_BYTES,
+            });
+        }
+        Ok(body)
+    }
+
+    fn failure(&self, call: &Call<'_>, error: ureq::Error) -> Error {
+        let unreachable =
+            |reason: String| Error::Unreachable { server: self.address.base().to_owned(), reason };
+        match error {
+            ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
+                unreachable(format!("no connection within {CLIENT_CONNECT_TIMEOUT:?}"))
+            }
+            ureq::Error::Timeout(_) => {
+                Error::TimedOut { request: call.name(), timeout: self.timeout }
+            }
+            ureq::Error::HostNotFound => unreachable("the name of the host is unknown".to_owned()),
+            ureq::Error::ConnectionFailed => unreachable("no connection".to_owned()),
+            ureq::Error::Io(io) => match io.kind() {
+                ErrorKind::ConnectionRefused
+                | ErrorKind::HostUnreachable
+                | ErrorKind::NetworkUnreachable
+                | ErrorKind::AddrNotAvailable => unreachable(io.to_string()),
+                ErrorKind::TimedOut => {
+                    Error::TimedOut { request: call.name(), timeout: self.timeout }
+                }
+                _ => Error::Broken { request: call.name(), reason: io.to_string() },
+            },
+            other => Error::Broken { request: call.name(), reason: other.to_string() },
+        }
+    }
+}
+
+/// The error that an answer with a bad status stands for.
+fn refusal(request: String, status: u16, body: &[u8]) -> Error {
+    let json: Value = json::from_wire(body).unwrap_or(Value::Null);
+    let text = |key: &str| json.get(key).and_then(Value::as_str).map(str::to_owned);
+    Error::Status {
+        request,
+        status,
+        body: truncated(String::from_utf8_lossy(body).trim().to_owned(), MAX_ERROR_BYTES),
+        detail: json.get("detail").cloned(),
+        err_id: text("err_id"),
+        hint: text("hint"),
+    }
+}

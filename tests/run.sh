@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# The test command: format, lints, all tests. Ends non-zero when any of them failed.
+#
+#   PYOCO_TEST_TIMEOUT_SEC   bound for building and running the tests (default 2400)
+#   PYOCO_NATS_SERVER_BIN    the nats-server to use; see tests/setup.sh
+#   CARGO_TARGET_DIR         as cargo has it
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+limit="${PYOCO_TEST_TIMEOUT_SEC:-2400}"
+failed=()
+notes=()
+running=""
+# Every process of this run carries the mark in its environment, whatever group it is in.
+mark="$$-$(date +%s)-$RANDOM"
+log="$(mktemp)"
+
+say() { echo "== $*"; }
+
+marked() {
+    local environ
+    for environ in /proc/[0-9]*/environ; do
+        if tr '\0' '\n' <"$environ" 2>/dev/null | grep -qx "PYOCO_TEST_RUN=$mark"; then
+            basename "$(dirname "$environ")"
+        fi
+    done
+}
+
+# Leaves no process behind. What ends by itself gets a moment to do so.
+sweep() {
+    local left
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        left="$(marked)"
+        [ -n "$left" ] || return 0
+        sleep 0.5
+    done
+    say "these processes outlived their tests and are killed:"
+    for pid in $left; do
+        echo "   $pid $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null)"
+        kill -KILL "$pid" 2>/dev/null
+    done
+    return 1
+}
+
+stopped() {
+    trap - INT TERM
+    say "stopped; ending what runs"
+    [ -z "$running" ] || { kill -TERM "$running" 2>/dev/null; wait "$running"; }
+    sweep
+    rm -f "$log"
+    exit 130
+}
+trap stopped INT TERM
+
+# In the background and waited for, so that a signal is seen at once.
+bounded() {
+    PYOCO_TEST_RUN="$mark" timeout --kill-after=30 "$limit" "$@" </dev/null &
+    running=$!
+    wait "$running"
+    local code=$?
+    running=""
+    [ "$code" -ne 124 ] || say "not done within $limit s"
+    return "$code"
+}
+
+step() {
+    local name="$1" began=$SECONDS
+    shift
+    say "$name: $*"
+    if bounded "$@"; then
+        say "$name: ok ($((SECONDS - began)) s)"
+    else
+        say "$name: FAILED ($((SECONDS - began)) s)"
+        failed+=("$name")
+    fi
+}
+
+say "tools"
+if ! nats="$(bash tests/setup.sh)"; then
+    say "no nats-server, so no tests"
+    rm -f "$log"
+    exit 1
+fi
+export PYOCO_NATS_SERVER_BIN="$nats"
+
+if cargo fmt --version >/dev/null 2>&1; then
+    step format cargo fmt --check
+else
+    notes+=("format was not checked: cargo fmt is not installed (rustup component add rustfmt)")
+fi
+if cargo clippy --version >/dev/null 2>&1; then
+    step lints cargo clippy --locked --all-targets --quiet -- -D warnings
+else
+    notes+=("lints were not checked: cargo clippy is not installed (rustup component add clippy)")
+fi
+
+export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-never}"
+exec 3>&1
+tests() { step tests cargo test --locked --all-targets --no-fail-fast; }
+tests > >(tee "$log" >&3) 2>&1
+# The function above ran in this shell, so its list of failures is ours; the pipe may lag behind.
+wait
+if ! sweep; then
+    failed+=("processes left behind")
+fi
+
+say "summary"
+grep -E '^ *Running |^test result: |^test .* \.\.\. FAILED$' "$log"
+rm -f "$log"
+for note in "${notes[@]+"${notes[@]}"}"; do
+    say "note: $note"
+done
+if [ "${#failed[@]}" -gt 0 ]; then
+    printf -v list '%s, ' "${failed[@]}"
+    say "FAILED: ${list%, }"
+    exit 1
+fi
+say "all passed in $SECONDS s"
