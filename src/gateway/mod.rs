@@ -1,9 +1,188 @@
-//! The HTTP gateway: from a public TCP socket to a handler, and back.
+//! The HTTP gateway: from a public TCP socket to NATS, and back.
 //!
 //! [`edge`] owns the public port and decides what may come in at all; [`http`] hands what came in
 //! to a fixed pool of handler threads. Handlers see only requests that are whole, bounded and
 //! well-formed, and whatever they do (panic, stall, answer late) costs one answer, never a thread
-//! of the pool. Neither of the two knows what a run is, and neither speaks NATS.
+//! of the pool. [`route`] is the table of handlers, [`api`] the handlers, [`index`] every run in
+//! memory. This floor knows nothing of workers but their records, and never executes a flow.
 
+pub mod api;
 pub mod edge;
+mod error;
 pub mod http;
+pub mod index;
+mod multipart;
+mod rescue;
+pub mod route;
+mod schema;
+mod undo;
+mod workers;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use error::ApiError;
+
+use crate::bus::{self, Bus, Kv, Watch, WorkQueue};
+use crate::model::limits;
+use crate::thread::{JoinOnDrop, StopSource};
+use edge::BodyRule;
+use http::{Handler, HttpError, HttpServer, HttpSettings, Reply, Request};
+use index::RunIndex;
+use rescue::Rescue;
+use route::BodyKind;
+use undo::Undo;
+use workers::WorkerMirror;
+
+/// What a gateway is told at its start.
+#[derive(Debug, Clone)]
+pub struct GatewaySettings {
+    /// Tag of a submit that names none.
+    pub default_tag: String,
+    /// Largest `flow.yaml`, in bytes.
+    pub max_workflow_bytes: u64,
+    /// Silence after which a worker counts as disconnected.
+    pub disconnect_timeout: Duration,
+    /// Between two writes of a worker's record.
+    pub worker_heartbeat: Duration,
+    /// Between a cancel and the use of force.
+    pub cancel_grace: Duration,
+    /// Handler threads.
+    pub threads: usize,
+    /// Streams open at once.
+    pub max_streams: usize,
+    /// A reverse proxy stands in front and does the edge's work.
+    pub behind_proxy: bool,
+}
+
+/// Why a gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The port is taken, or may not be used.
+    #[error("cannot listen on {address}: {source}; choose another port with --port")]
+    Listen {
+        /// What was asked for.
+        address: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The HTTP layer did not start.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// The operating system gives no more threads.
+    #[error("cannot start a thread of the gateway: {0}")]
+    Thread(#[from] std::io::Error),
+    /// A watch did not start.
+    #[error(transparent)]
+    Bus(#[from] bus::Error),
+}
+
+/// What handlers work with.
+pub struct Gateway {
+    bus: Bus,
+    runs: Kv,
+    queue: WorkQueue,
+    index: RunIndex,
+    workers: WorkerMirror,
+    undo: Undo,
+    settings: GatewaySettings,
+}
+
+/// A running gateway. Dropping it is a hard stop.
+///
+/// Field order is the shutdown order: no requests, then no watches.
+pub struct RunningGateway {
+    http: HttpServer,
+    _rescue: (StopSource, JoinOnDrop),
+    _watches: (Watch, Watch),
+}
+
+impl RunningGateway {
+    /// Listens on `address` and serves; NATS may come later.
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing is left running then.
+    pub fn start(
+        address: SocketAddr,
+        bus: &Bus,
+        settings: GatewaySettings,
+    ) -> Result<RunningGateway, Error> {
+        let listener = TcpListener::bind(address)
+            .map_err(|source| Error::Listen { address: address.to_string(), source })?;
+        let index = RunIndex::default();
+        let workers = WorkerMirror::default();
+        let watches = (index.follow(&bus.runs())?, workers.follow(&bus.workers())?);
+        let rescue = Rescue::new(bus, index.clone(), workers.clone(), &settings).start()?;
+        let http_settings = http_settings(&settings);
+        let gateway = Gateway {
+            bus: bus.clone(),
+            runs: bus.runs(),
+            queue: bus.queue(),
+            index,
+            workers,
+            undo: Undo::start(bus.runs())?,
+            settings,
+        };
+        let http = HttpServer::start(listener, http_settings, Arc::new(gateway))?;
+        log::info!(address = http.local_addr().to_string(); "gateway listens");
+        Ok(RunningGateway { http, _rescue: rescue, _watches: watches })
+    }
+
+    /// The public address, with the port that the system chose if it was asked to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.http.local_addr()
+    }
+
+    /// Takes no new request, lets those in flight finish within `grace`, and ends. `false` when
+    /// something was cut off.
+    pub fn stop(self, grace: Duration) -> bool {
+        self.http.stop(grace)
+    }
+}
+
+impl Handler for Gateway {
+    fn handle(&self, request: &mut Request) -> Reply {
+        let answered = match route::find(request.method(), request.path()) {
+            Ok((route, params)) => (route.handler)(self, request, &params),
+            Err(ApiError::TrailingSlash { location }) => {
+                Err(ApiError::TrailingSlash { location: absolute(request, &location) })
+            }
+            Err(e) => Err(e),
+        };
+        answered.unwrap_or_else(|error| {
+            let accept = request.header("Accept").unwrap_or_default();
+            error.reply(request.request_id(), accept.contains("application/problem+json"))
+        })
+    }
+}
+
+/// The URL of `path` on the host that the client named, with the query that it sent.
+fn absolute(request: &Request, path: &str) -> String {
+    let query = request.query().map(|query| format!("?{query}")).unwrap_or_default();
+    match request.header("Host") {
+        Some(host) => format!("http://{host}{path}{query}"),
+        None => format!("{path}{query}"),
+    }
+}
+
+fn http_settings(settings: &GatewaySettings) -> HttpSettings {
+    let form = settings.max_workflow_bytes + limits::MULTIPART_OVERHEAD_BYTES;
+    let edge = edge::EdgeSettings {
+        body_rules: Arc::new(move |method, path| BodyRule::Whole {
+            limit: match route::body_kind(method, path) {
+                BodyKind::Json => limits::MAX_JSON_BODY_BYTES,
+                // A form that is a little too large gets the words of its route.
+                BodyKind::WorkflowForm => form,
+            },
+        }),
+        ..edge::EdgeSettings::default()
+    };
+    HttpSettings {
+        threads: settings.threads,
+        max_streams: settings.max_streams,
+        behind_proxy: settings.behind_proxy,
+        edge,
+        observer: None,
+    }
+}

@@ -1,0 +1,87 @@
+//! `POST /runs/{id}/cancel`: asks for a cancel by compare-and-set.
+
+use serde_json::{Map, Value};
+
+use super::show;
+use crate::bus;
+use crate::gateway::Gateway;
+use crate::gateway::error::ApiError;
+use crate::gateway::http::{Reply, Request};
+use crate::gateway::schema::{self, Body, BodyProblem, Problem};
+use crate::model::limits::MAX_CANCEL_REASON_BYTES;
+use crate::model::run::{RunSnapshot, RunStatus, truncated};
+use crate::model::{clock, json, name};
+
+/// How often the run is read again because somebody wrote in between: its worker does, a few times
+/// a second at most.
+const MAX_CONFLICTS: usize = 32;
+
+/// The snapshot, now CANCELLING; one that has ended, or that is CANCELLING already, is unchanged.
+///
+/// # Errors
+/// A bad body, [`ApiError::RunNotFound`], NATS trouble.
+pub fn run(gateway: &Gateway, request: &mut Request, params: &[String]) -> Result<Reply, ApiError> {
+    let reason = reason(request)?;
+    let run_id = &params[0];
+    if !name::is_key(run_id) {
+        return Err(ApiError::RunNotFound);
+    }
+    for _ in 0..MAX_CONFLICTS {
+        let entry = gateway.runs.get(run_id)?.ok_or(ApiError::RunNotFound)?;
+        let unreadable = |e: serde_json::Error| {
+            ApiError::Internal(format!("the snapshot of run {run_id} is unreadable: {e}"))
+        };
+        let mut snapshot: RunSnapshot = json::from_wire(&entry.value).map_err(unreadable)?;
+        if snapshot.status.is_terminal() || snapshot.status == RunStatus::Cancelling {
+            return answer(&entry.value);
+        }
+        let now = clock::now();
+        snapshot.status = RunStatus::Cancelling;
+        snapshot.cancel_requested_at.get_or_insert(now);
+        snapshot.cancel_reason.clone_from(&reason);
+        snapshot.updated_at = Some(now);
+        let document = json::to_wire(&snapshot).map_err(unreadable)?;
+        match gateway.runs.update(run_id, &document, entry.revision) {
+            Ok(revision) => {
+                log::info!(run_id = run_id.as_str(), request_id = request.request_id();
+                    "cancel requested");
+                let reply = answer(&document);
+                gateway.index.wrote(run_id, document, revision);
+                return reply;
+            }
+            Err(bus::Error::Conflict(_)) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Err(ApiError::NatsUnavailable("the run changes faster than it can be cancelled".into()))
+}
+
+fn answer(document: &[u8]) -> Result<Reply, ApiError> {
+    let snapshot: Map<String, Value> =
+        json::from_wire(document).map_err(|e| ApiError::Internal(e.to_string()))?;
+    let body = show::snapshot_json(snapshot, false);
+    Ok(Reply::json(200, body.to_string().into_bytes()))
+}
+
+/// The body is optional, and so is its one field.
+fn reason(request: &mut Request) -> Result<Option<String>, ApiError> {
+    let content_type = request.header("Content-Type").map(str::to_owned);
+    let body = match schema::json_body(content_type.as_deref(), request.body()?) {
+        Ok(Body::Empty | Body::Json(Value::Null)) => return Ok(None),
+        Ok(body) => body,
+        Err(BodyProblem::NotUtf8) => return Err(super::submit::NOT_UTF8),
+        Err(BodyProblem::Schema(problem)) => return Err(ApiError::Schema(vec![problem])),
+    };
+    let mut fields = schema::object(body).map_err(|problem| ApiError::Schema(vec![problem]))?;
+    match fields.shift_remove("reason") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => {
+            Ok(Some(truncated(text, MAX_CANCEL_REASON_BYTES)).filter(|text| !text.is_empty()))
+        }
+        Some(other) => {
+            let loc = vec!["body".into(), "reason".into()];
+            let msg = "Input should be a valid string";
+            Err(ApiError::Schema(vec![Problem::new("string_type", loc, msg, other)]))
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! `GET /health`, `/healthz`, `/livez`: alive. `GET /readyz`: fit to serve.
+
+use serde_json::json;
+
+use crate::gateway::Gateway;
+use crate::gateway::error::ApiError;
+use crate::gateway::http::{Reply, Request};
+
+/// Alive, without looking at anything else.
+///
+/// # Errors
+/// None.
+pub fn alive(_: &Gateway, _: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
+    Ok(Reply::json(200, &br#"{"status":"ok"}"#[..]))
+}
+
+/// 200 when NATS is connected and the run index current, else 503; a line per check.
+///
+/// # Errors
+/// None: a check that fails is an answer.
+pub fn ready(gateway: &Gateway, _: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
+    let nats = gateway.bus.state();
+    let index = gateway.index.is_live();
+    let word = |ok: bool| if ok { "ok" } else { "unavailable" };
+    let body = json!({
+        "status": word(nats.connected && index),
+        "checks": {
+            "nats": {
+                "status": word(nats.connected),
+                "server": nats.server,
+                "disconnects": nats.disconnects,
+            },
+            "run_index": {"status": word(index)},
+        },
+    });
+    let status = if nats.connected && index { 200 } else { 503 };
+    let reply = Reply::json(status, body.to_string().into_bytes());
+    Ok(if status == 503 { reply.with_header("Retry-After", "1") } else { reply })
+}

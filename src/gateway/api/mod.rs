@@ -1,0 +1,8 @@
+//! The handlers, one verb per file. Each reads its request, decides, and acts through the bus.
+
+pub mod cancel;
+pub mod health;
+pub mod list;
+pub mod show;
+pub mod submit;
+pub mod submit_yaml;

@@ -1,0 +1,83 @@
+//! `GET /runs/{id}` and `GET /runs/{id}/tasks`.
+
+use serde_json::{Map, Value, json};
+
+use crate::gateway::Gateway;
+use crate::gateway::error::ApiError;
+use crate::gateway::http::{Reply, Request};
+use crate::gateway::index::Known;
+use crate::gateway::schema::Query;
+use crate::model::{clock, json as lenient, name};
+
+/// A snapshot, with what is known of its worker; records only when asked for.
+///
+/// # Errors
+/// [`ApiError::RunNotFound`], NATS trouble.
+pub fn run(gateway: &Gateway, request: &mut Request, params: &[String]) -> Result<Reply, ApiError> {
+    let query = Query::parse(request.query());
+    let with_records = query.has_any("include", &["records", "full", "all"]);
+    let mut body = snapshot_json(document(gateway, &params[0])?, with_records);
+    add_worker(gateway, &mut body);
+    Ok(Reply::json(200, body.to_string().into_bytes()))
+}
+
+/// A run's tasks and records alone.
+///
+/// # Errors
+/// [`ApiError::RunNotFound`], NATS trouble.
+pub fn tasks(gateway: &Gateway, _: &mut Request, params: &[String]) -> Result<Reply, ApiError> {
+    let snapshot = document(gateway, &params[0])?;
+    let field = |name: &str, default: Value| snapshot.get(name).cloned().unwrap_or(default);
+    let body = json!({
+        "run_id": field("run_id", Value::Null),
+        "flow_name": field("flow_name", Value::Null),
+        "status": field("status", Value::Null),
+        "tasks": field("tasks", json!({})),
+        "task_records": field("task_records", json!({})),
+        "task_records_truncated": field("task_records_truncated", json!(false)),
+    });
+    Ok(Reply::json(200, body.to_string().into_bytes()))
+}
+
+/// A run's newest snapshot, from memory when that is known to be the newest.
+///
+/// # Errors
+/// [`ApiError::RunNotFound`] also for an id that cannot be a key; NATS trouble.
+pub(super) fn document(gateway: &Gateway, run_id: &str) -> Result<Map<String, Value>, ApiError> {
+    if !name::is_key(run_id) {
+        return Err(ApiError::RunNotFound);
+    }
+    let bytes = match gateway.index.document(run_id) {
+        Known::Document(document) => document,
+        Known::Ask => {
+            let entry = gateway.runs.get_for_show(run_id)?.ok_or(ApiError::RunNotFound)?;
+            entry.value.into()
+        }
+    };
+    lenient::from_wire(&bytes)
+        .map_err(|e| ApiError::Internal(format!("the snapshot of run {run_id} is unreadable: {e}")))
+}
+
+/// What HTTP shows of a snapshot.
+pub(super) fn snapshot_json(mut snapshot: Map<String, Value>, with_records: bool) -> Value {
+    // How the job could be given back is between us and NATS.
+    snapshot.shift_remove("delivery");
+    if !with_records {
+        snapshot.shift_remove("task_records");
+        snapshot.shift_remove("task_records_truncated");
+    }
+    Value::Object(snapshot)
+}
+
+fn add_worker(gateway: &Gateway, body: &mut Value) {
+    let Some(worker_id) = body.get("worker_id").and_then(Value::as_str) else { return };
+    let seen = gateway.workers.get(worker_id);
+    let record = seen.as_ref().map(|seen| &seen.record);
+    let timeout = gateway.settings.disconnect_timeout;
+    let state = record.map(|record| record.derived_state(clock::now(), timeout));
+    body["worker_alive"] = state.is_some_and(|state| state.is_alive()).into();
+    body["worker_state"] = json!(state);
+    body["worker_heartbeat_at"] = json!(record.and_then(|record| record.last_seen_at));
+    body["worker_hidden"] = json!(record.map(|record| record.hidden));
+    body["worker_tags"] = json!(record.map(|record| &record.tags));
+}

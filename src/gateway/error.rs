@@ -1,0 +1,199 @@
+//! What goes wrong in a request, and how it looks on the wire: one enum, one place that maps it.
+
+use serde_json::{Map, Value, json};
+
+use super::http::{BodyError, Reply};
+use super::schema::Problem;
+use crate::bus;
+use crate::model::error::Code;
+
+/// Seconds after which a client should try again when NATS does not answer.
+const RETRY_AFTER_SEC: &str = "1";
+
+/// An error of a handler. Expected errors carry their catalogue code.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// No route has this path (404).
+    #[error("Not Found")]
+    UnknownPath,
+    /// The path exists with other methods (405).
+    #[error("Method Not Allowed")]
+    MethodNotAllowed {
+        /// For the `Allow` header.
+        allow: String,
+    },
+    /// The path has a trailing slash and exists without it (307).
+    #[error("the path has a trailing slash")]
+    TrailingSlash {
+        /// Where it is.
+        location: String,
+    },
+    /// Body or query do not have the shape that the route wants (422, one entry per problem).
+    #[error("{} problems in the request", .0.len())]
+    Schema(Vec<Problem>),
+    /// A request that is well-formed and still not acceptable (422).
+    #[error("{detail}")]
+    Unacceptable {
+        /// The contract's text.
+        detail: &'static str,
+        /// Its code.
+        code: Code,
+        /// What exactly is wrong.
+        reason: String,
+    },
+    /// A body that cannot be taken apart at all (400).
+    #[error("{0}")]
+    BadBody(&'static str),
+    /// The body is larger than the route takes (413).
+    #[error("{detail}")]
+    TooLarge {
+        /// The contract's text.
+        detail: &'static str,
+        /// Its code.
+        code: Code,
+    },
+    /// No such run, or not yours (404).
+    #[error("run not found")]
+    RunNotFound,
+    /// NATS does not answer, or refuses for the moment (503).
+    #[error("nats unavailable: {0}")]
+    NatsUnavailable(String),
+    /// Our own fault (500); the text goes to the log only.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl From<bus::Error> for ApiError {
+    fn from(error: bus::Error) -> Self {
+        match error {
+            bus::Error::TooLarge { .. } => {
+                ApiError::TooLarge { detail: "request body too large", code: Code::BadInput }
+            }
+            other => ApiError::NatsUnavailable(other.to_string()),
+        }
+    }
+}
+
+impl From<BodyError> for ApiError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge => {
+                ApiError::TooLarge { detail: "request body too large", code: Code::BadInput }
+            }
+            BodyError::Incomplete => ApiError::BadBody("request body ended early"),
+        }
+    }
+}
+
+impl ApiError {
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        match self {
+            ApiError::TrailingSlash { .. } => 307,
+            ApiError::BadBody(_) => 400,
+            ApiError::UnknownPath | ApiError::RunNotFound => 404,
+            ApiError::MethodNotAllowed { .. } => 405,
+            ApiError::TooLarge { .. } => 413,
+            ApiError::Schema(_) | ApiError::Unacceptable { .. } => 422,
+            ApiError::Internal(_) => 500,
+            ApiError::NatsUnavailable(_) => 503,
+        }
+    }
+
+    /// Its number in the catalogue, if it has one.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            ApiError::Schema(_) | ApiError::BadBody(_) => Some(Code::BadInput),
+            ApiError::Unacceptable { code, .. } | ApiError::TooLarge { code, .. } => Some(*code),
+            ApiError::RunNotFound => Some(Code::RunNotFound),
+            ApiError::NatsUnavailable(_) => Some(Code::NatsUnavailable),
+            ApiError::UnknownPath
+            | ApiError::MethodNotAllowed { .. }
+            | ApiError::TrailingSlash { .. }
+            | ApiError::Internal(_) => None,
+        }
+    }
+
+    /// The answer, and its log line. `problem_json` asks for RFC 9457 instead of FastAPI's shape.
+    pub fn reply(&self, request_id: &str, problem_json: bool) -> Reply {
+        self.log(request_id);
+        if let ApiError::TrailingSlash { location } = self {
+            return Reply::empty(307).with_header("Location", location.clone());
+        }
+        let mut body = Map::new();
+        if problem_json {
+            body.insert("type".into(), "about:blank".into());
+            body.insert("title".into(), self.title().into());
+            body.insert("status".into(), self.status().into());
+        }
+        body.insert("detail".into(), self.detail(problem_json));
+        if let Some(code) = self.code() {
+            body.insert("err_id".into(), code.err_id().into());
+            body.insert("msg_id".into(), code.msg_id().into());
+            body.insert("hint".into(), code.hint().into());
+        }
+        match self {
+            ApiError::Unacceptable { reason, .. } => {
+                body.insert("reason".into(), reason.clone().into());
+            }
+            ApiError::Schema(problems) if problem_json => {
+                body.insert("errors".into(), problems.iter().map(Problem::to_json).collect());
+            }
+            _ => {}
+        }
+        let bytes = Value::Object(body).to_string().into_bytes();
+        let content_type =
+            if problem_json { "application/problem+json" } else { "application/json" };
+        let reply = Reply::bytes(self.status(), content_type, bytes);
+        match self {
+            ApiError::MethodNotAllowed { allow } => reply.with_header("Allow", allow.clone()),
+            ApiError::NatsUnavailable(_) => reply.with_header("Retry-After", RETRY_AFTER_SEC),
+            _ => reply,
+        }
+    }
+
+    fn detail(&self, as_text: bool) -> Value {
+        match self {
+            ApiError::Schema(problems) if !as_text => {
+                problems.iter().map(Problem::to_json).collect()
+            }
+            ApiError::Internal(_) => json!("Internal Server Error"),
+            other => other.to_string().into(),
+        }
+    }
+
+    fn title(&self) -> &'static str {
+        match self.status() {
+            400 => "Bad Request",
+            404 => "Not Found",
+            405 => "Method Not Allowed",
+            413 => "Content Too Large",
+            422 => "Unprocessable Content",
+            503 => "Service Unavailable",
+            _ => "Internal Server Error",
+        }
+    }
+
+    fn log(&self, request_id: &str) {
+        let code = self.code();
+        let err_id = code.map(Code::err_id).unwrap_or_default();
+        let msg_id = code.map(Code::msg_id).unwrap_or_default();
+        let (err_id, msg_id) = (err_id.as_str(), msg_id.as_str());
+        match self {
+            ApiError::Internal(problem) => {
+                log::error!(request_id = request_id, error = problem.as_str(); "a request failed");
+            }
+            ApiError::NatsUnavailable(_) => {
+                log::warn!(request_id = request_id, err_id = err_id, msg_id = msg_id; "{self}");
+            }
+            ApiError::Unacceptable { reason, .. } => {
+                log::info!(request_id = request_id, err_id = err_id, msg_id = msg_id,
+                    reason = reason.as_str(); "refused: {self}");
+            }
+            _ => {
+                log::debug!(request_id = request_id, err_id = err_id, msg_id = msg_id;
+                    "refused: {self}");
+            }
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Every run in memory: what lists, counters and the rescue of lost runs read.
+//!
+//! One watch on the bucket of snapshots feeds it; what this gateway itself writes goes in at once,
+//! so that a client reads its own writes. Of two versions of a run the higher KV revision wins.
+//! While the watch is stale the index says so and lists wait for it or fail: old data is never
+//! shown as new.
+
+mod documents;
+mod order;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use documents::Documents;
+use order::Order;
+pub use order::Position;
+
+use crate::bus::{self, Entry, Kv, Operation, Watch, WatchEvent};
+use crate::model::json;
+use crate::model::limits::SNAPSHOT_CACHE_BYTES;
+use crate::model::run::{RunStatus, RunSummary};
+
+/// All runs of one bucket. Clones share it.
+#[derive(Clone, Default)]
+pub struct RunIndex {
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    state: RwLock<State>,
+    /// Woken when the index becomes live or stale.
+    liveness: (Mutex<()>, Condvar),
+}
+
+struct State {
+    runs: HashMap<String, Indexed>,
+    order: Order,
+    documents: Documents,
+    /// Since when the watch has told everything; `None` while it is stale.
+    live_since: Option<Instant>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State {
+            runs: HashMap::new(),
+            order: Order::default(),
+            documents: Documents::new(SNAPSHOT_CACHE_BYTES),
+            live_since: None,
+        }
+    }
+}
+
+/// A run as the index has it.
+#[derive(Debug, Clone)]
+pub struct Indexed {
+    /// What a list shows.
+    pub summary: Arc<RunSummary>,
+    /// KV revision of the snapshot that it was read from.
+    pub revision: u64,
+    /// When this revision was first seen here; silence is measured against our own clock.
+    pub seen_at: Instant,
+}
+
+/// What a list asks for.
+#[derive(Debug, Default)]
+pub struct Filter<'a> {
+    /// Only runs in this state, by its word on the wire; an unknown word matches nothing.
+    pub status: Option<&'a str>,
+    /// Only runs of this flow.
+    pub flow: Option<&'a str>,
+    /// Only runs with this routing tag.
+    pub tag: Option<&'a str>,
+    /// Only runs of this document.
+    pub workflow_yaml_sha256: Option<&'a str>,
+    /// Only runs written after this time.
+    pub updated_after: Option<f64>,
+    /// Only what stands behind this position.
+    pub after: Option<Position>,
+}
+
+/// What is known of a run's snapshot without asking NATS.
+pub enum Known {
+    /// This is its newest version.
+    Document(Arc<Vec<u8>>),
+    /// Ask NATS: the index is stale, has dropped the document, or does not know the run (yet).
+    Ask,
+}
+
+impl RunIndex {
+    /// Starts to follow `runs`; the index lives as long as the returned watch.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn follow(&self, runs: &Kv) -> bus::Result<Watch> {
+        let index = self.clone();
+        runs.watch(move |event| match event {
+            WatchEvent::Reset => index.clear(),
+            WatchEvent::Entry(entry) => index.apply(entry),
+            WatchEvent::Live => index.set_live(true),
+            WatchEvent::Stale(_) => index.set_live(false),
+        })
+    }
+
+    /// Takes in what this gateway has written itself.
+    pub fn wrote(&self, run_id: &str, document: Vec<u8>, revision: u64) {
+        let (key, operation) = (run_id.to_owned(), Operation::Put);
+        self.apply(Entry { key, value: document, revision, operation });
+    }
+
+    /// Whether it tells everything.
+    pub fn is_live(&self) -> bool {
+        self.read().live_since.is_some()
+    }
+
+    /// Waits until it tells everything; `false` when that takes longer than `timeout`.
+    pub fn wait_live(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let (lock, changed) = &self.inner.liveness;
+        let mut guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        while !self.is_live() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            guard = changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// A page of at most `limit` runs, newest first, and whether more match behind it.
+    pub fn list(&self, filter: &Filter<'_>, limit: usize) -> (Vec<Arc<RunSummary>>, bool) {
+        let state = self.read();
+        let mut page = Vec::new();
+        for run_id in state.order.newest_first(filter.after.as_ref()) {
+            let Some(run) = state.runs.get(run_id) else { continue };
+            if filter.is_past(&run.summary) {
+                break;
+            }
+            if filter.matches(&run.summary) {
+                if page.len() == limit {
+                    return (page, true);
+                }
+                page.push(run.summary.clone());
+            }
+        }
+        (page, false)
+    }
+
+    /// The snapshot document of a run, if its newest version is at hand.
+    pub fn document(&self, run_id: &str) -> Known {
+        let state = self.read();
+        let current = state.live_since.and_then(|_| state.runs.get(run_id));
+        match current.and_then(|run| state.documents.get(run_id, run.revision)) {
+            Some(document) => Known::Document(document),
+            None => Known::Ask,
+        }
+    }
+
+    /// How many runs there are in each state.
+    pub fn counts(&self) -> Vec<(RunStatus, usize)> {
+        let state = self.read();
+        RunStatus::ALL.iter().map(|status| (*status, state.order.count(*status))).collect()
+    }
+
+    /// Runs that have not ended, and since when the index is live; empty while it is stale.
+    pub fn unfinished(&self) -> (Vec<Indexed>, Option<Instant>) {
+        let state = self.read();
+        if state.live_since.is_none() {
+            return (Vec::new(), None);
+        }
+        let runs = state.order.unfinished().filter_map(|id| state.runs.get(id).cloned()).collect();
+        (runs, state.live_since)
+    }
+
+    fn apply(&self, entry: Entry) {
+        let Entry { key, value, revision, operation } = entry;
+        let summary = match operation {
+            Operation::Delete => None,
+            Operation::Put => match json::from_wire::<RunSummary>(&value) {
+                Ok(summary) => Some(Arc::new(summary)),
+                Err(e) => {
+                    log::warn!(run_id = key.as_str(), error = e.to_string();
+                        "a snapshot cannot be read; leaving it out of lists");
+                    None
+                }
+            },
+        };
+        let mut state = self.write();
+        if state.runs.get(&key).is_some_and(|known| known.revision >= revision) {
+            return;
+        }
+        let old = state.runs.remove(&key);
+        if let Some(old) = old {
+            state.order.remove(&old.summary);
+        }
+        match summary {
+            Some(summary) => {
+                state.order.insert(&summary);
+                state.documents.insert(&key, revision, value);
+                state.runs.insert(key, Indexed { summary, revision, seen_at: Instant::now() });
+            }
+            None => state.documents.remove(&key),
+        }
+    }
+
+    fn clear(&self) {
+        *self.write() = State::default();
+    }
+
+    fn set_live(&self, live: bool) {
+        self.write().live_since = live.then(Instant::now);
+        let (lock, changed) = &self.inner.liveness;
+        drop(lock.lock().unwrap_or_else(PoisonError::into_inner));
+        changed.notify_all();
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.inner.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.inner.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Filter<'_> {
+    /// Whether neither this run nor any older one can match.
+    fn is_past(&self, run: &RunSummary) -> bool {
+        // Written so that NaN, which nothing is newer than, ends the list at once.
+        self.updated_after.is_some_and(|after| !matches!(run.updated_at, Some(at) if at > after))
+    }
+
+    fn matches(&self, run: &RunSummary) -> bool {
+        self.status.is_none_or(|status| run.status.as_str() == status)
+            && self.flow.is_none_or(|flow| run.flow_name == flow)
+            && self.tag.is_none_or(|tag| run.tag == tag)
+            && self
+                .workflow_yaml_sha256
+                .is_none_or(|hash| run.workflow_yaml_sha256.as_deref() == Some(hash))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::run::RunSnapshot;
+
+    fn entry(run_id: &str, updated_at: f64, revision: u64, status: RunStatus) -> Entry {
+        let mut snapshot =
+            RunSnapshot::pending(run_id.into(), "main".into(), "default".into(), updated_at);
+        snapshot.status = status;
+        let value = json::to_wire(&snapshot).unwrap();
+        Entry { key: run_id.into(), value, revision, operation: Operation::Put }
+    }
+
+    fn ids(page: &[Arc<RunSummary>]) -> Vec<&str> {
+        page.iter().map(|run| run.run_id.as_str()).collect()
+    }
+
+    #[test]
+    fn lists_are_newest_first_and_the_higher_revision_wins() {
+        let index = RunIndex::default();
+        index.apply(entry("a", 1.0, 1, RunStatus::Pending));
+        index.apply(entry("b", 2.0, 2, RunStatus::Pending));
+        index.apply(entry("c", 2.0, 3, RunStatus::Pending));
+        index.apply(entry("a", 3.0, 5, RunStatus::Running));
+        // A late, older version changes nothing.
+        index.apply(entry("a", 2.5, 4, RunStatus::Pending));
+        let (page, more) = index.list(&Filter::default(), 2);
+        assert_eq!((ids(&page), more), (vec!["a", "c"], true));
+        let after = Some(Position::of(&page[1]));
+        let (page, more) = index.list(&Filter { after, ..Filter::default() }, 2);
+        assert_eq!((ids(&page), more), (vec!["b"], false));
+        assert_eq!(index.counts()[0], (RunStatus::Pending, 2));
+        assert_eq!(index.counts()[1], (RunStatus::Running, 1));
+    }
+
+    #[test]
+    fn filters_narrow_and_times_cut() {
+        let index = RunIndex::default();
+        index.apply(entry("a", 1.0, 1, RunStatus::Failed));
+        index.apply(entry("b", 2.0, 2, RunStatus::Pending));
+        let list = |filter: Filter<'_>| index.list(&filter, 10).0.len();
+        assert_eq!(list(Filter { status: Some("FAILED"), ..Filter::default() }), 1);
+        assert_eq!(list(Filter { status: Some("failed"), ..Filter::default() }), 0);
+        assert_eq!(list(Filter { tag: Some("gpu"), ..Filter::default() }), 0);
+        assert_eq!(list(Filter { updated_after: Some(1.0), ..Filter::default() }), 1);
+        assert_eq!(list(Filter { updated_after: Some(f64::NAN), ..Filter::default() }), 0);
+        assert_eq!(list(Filter { updated_after: Some(f64::INFINITY), ..Filter::default() }), 0);
+    }
+
+    #[test]
+    fn a_deleted_run_is_gone_and_documents_are_known_only_while_live() {
+        let index = RunIndex::default();
+        index.apply(entry("a", 1.0, 1, RunStatus::Pending));
+        assert!(matches!(index.document("a"), Known::Ask));
+        index.set_live(true);
+        assert!(matches!(index.document("a"), Known::Document(_)));
+        let tombstone =
+            Entry { key: "a".into(), value: Vec::new(), revision: 2, operation: Operation::Delete };
+        index.apply(tombstone);
+        assert!(matches!(index.document("a"), Known::Ask));
+        assert_eq!(index.list(&Filter::default(), 10).0.len(), 0);
+        assert_eq!(index.counts()[0].1, 0);
+    }
+}

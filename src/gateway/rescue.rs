@@ -1,0 +1,183 @@
+//! Brings runs back whose worker is gone, long before the queue's own `ack_wait` would.
+//!
+//! A run's worker writes the snapshot at least every heartbeat. When both the run and its worker
+//! are silent for several of theirs, the job is given back in the worker's place, by the ACK subject
+//! that the snapshot carries; should the worker live after all, its next write tells it that it has
+//! lost the run. A cancel that no worker carries out is completed here, so that no run stays
+//! CANCELLING. Silence is measured against our own clock, from what the watch has told.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{select, tick};
+
+use super::GatewaySettings;
+use super::index::{Indexed, RunIndex};
+use super::workers::{Seen, WorkerMirror};
+use crate::bus::{self, Bus, Kv, WorkQueue};
+use crate::model::run::{Delivery, RunSnapshot, RunStatus};
+use crate::model::worker::WorkerState;
+use crate::model::{clock, json};
+use crate::thread::{self, JoinOnDrop, StopSignal, StopSource};
+
+/// Between two looks at the unfinished runs.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Run heartbeats that a live worker may miss.
+const MISSED_HEARTBEATS: f64 = 5.0;
+/// However short the heartbeat, a worker may be busy for this long.
+const LEAST_SILENCE: Duration = Duration::from_secs(5);
+/// Record intervals that a live worker may miss.
+const MISSED_RECORDS: f64 = 1.5;
+/// A job that was given back and is not taken up is given back again after this.
+const AGAIN: Duration = Duration::from_secs(15);
+/// How long a cancelled run that nobody has started is left to a worker.
+const UNSTARTED_CANCEL: Duration = Duration::from_secs(2);
+/// How much longer than its grace period a cancel may take before it is completed here.
+const CANCEL_SLACK: Duration = Duration::from_secs(15);
+
+/// The rescuer.
+pub(super) struct Rescue {
+    runs: Kv,
+    queue: WorkQueue,
+    index: RunIndex,
+    workers: WorkerMirror,
+    record_silence: Duration,
+    cancel_grace: Duration,
+    /// When each delivery was given back, by its ACK subject.
+    given_back: HashMap<String, Instant>,
+}
+
+/// What to do about a run.
+#[derive(Debug, PartialEq, Eq)]
+enum Remedy {
+    Nothing,
+    GiveBack(String),
+    CompleteCancel,
+}
+
+impl Rescue {
+    pub(super) fn new(
+        bus: &Bus,
+        index: RunIndex,
+        workers: WorkerMirror,
+        settings: &GatewaySettings,
+    ) -> Self {
+        Rescue {
+            runs: bus.runs(),
+            queue: bus.queue(),
+            index,
+            workers,
+            record_silence: settings.worker_heartbeat.mul_f64(MISSED_RECORDS).max(LEAST_SILENCE),
+            cancel_grace: settings.cancel_grace,
+            given_back: HashMap::new(),
+        }
+    }
+
+    /// Starts the thread; it ends when the source is dropped.
+    pub(super) fn start(mut self) -> std::io::Result<(StopSource, JoinOnDrop)> {
+        let (stop, stopped) = thread::stop_channel();
+        let thread = thread::spawn("rescue", move || self.run(&stopped))?;
+        Ok((stop, thread))
+    }
+
+    fn run(&mut self, stop: &StopSignal) {
+        let look = tick(LOOK_INTERVAL);
+        loop {
+            select! {
+                recv(stop) -> _ => return,
+                recv(look) -> _ => self.look(),
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let now = Instant::now();
+        self.given_back.retain(|_, at| now - *at < AGAIN);
+        let (unfinished, live_since) = self.index.unfinished();
+        // What was silent while we could not listen may have been loud.
+        let Some(live_since) = live_since else { return };
+        for run in unfinished {
+            let silence = now.saturating_duration_since(run.seen_at.max(live_since));
+            match self.remedy(&run, silence, live_since, now) {
+                Remedy::Nothing => {}
+                Remedy::GiveBack(ack) => self.give_back(&run, ack, now),
+                Remedy::CompleteCancel => self.complete_cancel(&run),
+            }
+        }
+    }
+
+    fn remedy(&self, run: &Indexed, silence: Duration, since: Instant, now: Instant) -> Remedy {
+        let cancelling = run.summary.status == RunStatus::Cancelling;
+        if cancelling && run.summary.worker_id.is_none() {
+            let overdue = silence >= UNSTARTED_CANCEL;
+            return if overdue { Remedy::CompleteCancel } else { Remedy::Nothing };
+        }
+        if cancelling && silence >= self.cancel_grace + CANCEL_SLACK {
+            return Remedy::CompleteCancel;
+        }
+        let Some(delivery) = &run.summary.delivery else { return Remedy::Nothing };
+        let heartbeats = Duration::try_from_secs_f64(delivery.heartbeat_sec * MISSED_HEARTBEATS);
+        let patience = heartbeats.unwrap_or(Duration::MAX).max(LEAST_SILENCE);
+        let worker = run.summary.worker_id.as_deref().and_then(|id| self.workers.get(id));
+        if silence < patience
+            || !self.is_gone(worker.as_ref(), delivery, since, now)
+            || self.given_back.contains_key(&delivery.ack)
+        {
+            return Remedy::Nothing;
+        }
+        Remedy::GiveBack(delivery.ack.clone())
+    }
+
+    fn is_gone(
+        &self,
+        worker: Option<&Seen>,
+        delivery: &Delivery,
+        since: Instant,
+        now: Instant,
+    ) -> bool {
+        let Some(seen) = worker else { return true };
+        seen.record.instance_id != delivery.instance_id
+            || seen.record.state == WorkerState::StoppedGraceful
+            || now.saturating_duration_since(seen.at.max(since)) >= self.record_silence
+    }
+
+    fn give_back(&mut self, run: &Indexed, ack: String, now: Instant) {
+        log::warn!(run_id = run.summary.run_id.as_str(),
+            worker_id = run.summary.worker_id.as_deref().unwrap_or_default();
+            "the worker of a run is gone; giving its job back");
+        if let Err(e) = self.queue.give_back(&ack) {
+            log::warn!(run_id = run.summary.run_id.as_str(), error = e.to_string();
+                "cannot give the job back yet");
+        }
+        self.given_back.insert(ack, now);
+    }
+
+    fn complete_cancel(&self, run: &Indexed) {
+        let run_id = &run.summary.run_id;
+        if let Err(e) = self.try_complete_cancel(run_id) {
+            log::warn!(run_id = run_id.as_str(), error = e.to_string();
+                "cannot complete a cancel yet");
+        }
+    }
+
+    fn try_complete_cancel(&self, run_id: &str) -> bus::Result<()> {
+        let Some(entry) = self.runs.get(run_id)? else { return Ok(()) };
+        let Ok(mut snapshot) = json::from_wire::<RunSnapshot>(&entry.value) else { return Ok(()) };
+        if snapshot.status != RunStatus::Cancelling {
+            return Ok(());
+        }
+        snapshot.finish(RunStatus::Cancelled, None, clock::now());
+        let document =
+            json::to_wire(&snapshot).map_err(|e| bus::Error::BadAnswer(e.to_string()))?;
+        match self.runs.update(run_id, &document, entry.revision) {
+            Ok(revision) => {
+                log::info!(run_id = run_id; "cancelled a run that no worker has");
+                self.index.wrote(run_id, document, revision);
+                Ok(())
+            }
+            // A worker is at it.
+            Err(bus::Error::Conflict(_)) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+}

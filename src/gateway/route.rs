@@ -1,0 +1,158 @@
+//! Which handler answers which method and path: one table, decided purely.
+
+use std::borrow::Cow;
+
+use super::Gateway;
+use super::api::{cancel, health, list, show, submit, submit_yaml};
+use super::error::ApiError;
+use super::http::{Reply, Request};
+
+/// A handler. `params` are the decoded path parameters, in order.
+pub type HandlerFn = fn(&Gateway, &mut Request, params: &[String]) -> Result<Reply, ApiError>;
+
+/// Who may call a route when API keys are required.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody: probes.
+    Public,
+    /// Holders of a key. A new route is this unless it says otherwise.
+    Protected,
+}
+
+/// What a route's body may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyKind {
+    /// Nothing or JSON, within `MAX_JSON_BODY_BYTES`.
+    Json,
+    /// A form with a workflow document.
+    WorkflowForm,
+}
+
+/// One line of the table.
+pub struct Route {
+    /// In capitals.
+    pub method: &'static str,
+    /// Segments; `{}` matches any one.
+    pub path: &'static str,
+    /// Who may call it.
+    pub access: Access,
+    /// What it takes.
+    pub body: BodyKind,
+    /// Who answers.
+    pub handler: HandlerFn,
+}
+
+/// The table. Of two lines that match, the first one counts.
+pub const ROUTES: &[Route] = &[
+    get("/health", Access::Public, health::alive),
+    get("/healthz", Access::Public, health::alive),
+    get("/livez", Access::Public, health::alive),
+    get("/readyz", Access::Public, health::ready),
+    get("/runs", Access::Protected, list::runs),
+    post("/runs", BodyKind::Json, submit::run),
+    post("/runs/yaml", BodyKind::WorkflowForm, submit_yaml::run),
+    get("/runs/{}", Access::Protected, show::run),
+    get("/runs/{}/tasks", Access::Protected, show::tasks),
+    post("/runs/{}/cancel", BodyKind::Json, cancel::run),
+];
+
+const fn get(path: &'static str, access: Access, handler: HandlerFn) -> Route {
+    Route { method: "GET", path, access, body: BodyKind::Json, handler }
+}
+
+const fn post(path: &'static str, body: BodyKind, handler: HandlerFn) -> Route {
+    Route { method: "POST", path, access: Access::Protected, body, handler }
+}
+
+/// Finds the route of a request; the path is percent-encoded, as it came.
+///
+/// # Errors
+/// [`ApiError::UnknownPath`], [`ApiError::MethodNotAllowed`], [`ApiError::TrailingSlash`] (its
+/// location is the path alone).
+pub fn find(method: &str, raw_path: &str) -> Result<(&'static Route, Vec<String>), ApiError> {
+    let path = decoded(raw_path);
+    let mut allowed = Vec::new();
+    for route in ROUTES {
+        if let Some(params) = matched(route.path, &path) {
+            if route.method == method {
+                return Ok((route, params));
+            }
+            allowed.push(route.method);
+        }
+    }
+    if !allowed.is_empty() {
+        return Err(ApiError::MethodNotAllowed { allow: allowed.join(", ") });
+    }
+    let bare = path.trim_end_matches('/');
+    if bare.len() < path.len() && ROUTES.iter().any(|r| matched(r.path, bare).is_some()) {
+        let location = raw_path.trim_end_matches('/').to_owned();
+        return Err(ApiError::TrailingSlash { location });
+    }
+    Err(ApiError::UnknownPath)
+}
+
+/// What a request's body may be, before its route is looked at in full.
+pub fn body_kind(method: &str, raw_path: &str) -> BodyKind {
+    find(method, raw_path).map_or(BodyKind::Json, |(route, _)| route.body)
+}
+
+fn decoded(raw_path: &str) -> Cow<'_, str> {
+    percent_encoding::percent_decode_str(raw_path).decode_utf8_lossy()
+}
+
+fn matched(pattern: &str, path: &str) -> Option<Vec<String>> {
+    let mut params = Vec::new();
+    let mut segments = path.split('/');
+    for wanted in pattern.split('/') {
+        let segment = segments.next()?;
+        match wanted {
+            "{}" if !segment.is_empty() => params.push(segment.to_owned()),
+            _ if wanted == segment => {}
+            _ => return None,
+        }
+    }
+    segments.next().is_none().then_some(params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(method: &str, path: &str) -> String {
+        match find(method, path) {
+            Ok((route, params)) => format!("{} {params:?}", route.path),
+            Err(ApiError::MethodNotAllowed { allow }) => format!("allow {allow}"),
+            Err(ApiError::TrailingSlash { location }) => format!("to {location}"),
+            Err(e) => e.to_string(),
+        }
+    }
+
+    #[test]
+    fn paths_and_methods_are_told_apart() {
+        for (method, path, expected) in [
+            ("GET", "/runs", "/runs []"),
+            ("POST", "/runs/yaml", "/runs/yaml []"),
+            ("GET", "/runs/yaml", "/runs/{} [\"yaml\"]"),
+            ("GET", "/runs/a%20b", "/runs/{} [\"a b\"]"),
+            ("GET", "/runs/a%2Fb", "Not Found"),
+            ("GET", "/runs/a/tasks", "/runs/{}/tasks [\"a\"]"),
+            ("DELETE", "/runs", "allow GET, POST"),
+            ("POST", "/health", "allow GET"),
+            ("GET", "/runs/", "to /runs"),
+            ("GET", "/runs/a/", "to /runs/a"),
+            ("GET", "/nope/", "Not Found"),
+            ("GET", "//runs", "Not Found"),
+            ("GET", "/runs//tasks", "Not Found"),
+            ("GET", "/runs/%ff", "/runs/{} [\"\u{fffd}\"]"),
+        ] {
+            assert_eq!(outcome(method, path), expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn only_probes_are_public() {
+        let public: Vec<_> =
+            ROUTES.iter().filter(|r| r.access == Access::Public).map(|r| r.path).collect();
+        assert_eq!(public, ["/health", "/healthz", "/livez", "/readyz"]);
+    }
+}

@@ -1,0 +1,267 @@
+//! Reads queries and JSON bodies as FastAPI does, and names every problem in its shape.
+
+use form_urlencoded::parse;
+use serde_json::{Map, Value, json};
+
+use crate::model::json as lenient;
+
+/// One entry of a 422's `detail` list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Problem {
+    /// The kind, in FastAPI's words.
+    pub kind: &'static str,
+    /// Where it is: `["body", "flow_name"]`, `["query", "limit"]`.
+    pub loc: Vec<Value>,
+    /// For people.
+    pub msg: String,
+    /// What was there.
+    pub input: Value,
+    /// The bound that was broken, by name.
+    pub ctx: Option<Value>,
+}
+
+impl Problem {
+    /// A problem without a bound.
+    pub fn new(kind: &'static str, loc: Vec<Value>, msg: impl Into<String>, input: Value) -> Self {
+        Problem { kind, loc, msg: msg.into(), input, ctx: None }
+    }
+
+    /// The same with the bound that was broken.
+    pub fn with_ctx(mut self, ctx: Value) -> Self {
+        self.ctx = Some(ctx);
+        self
+    }
+
+    /// A required field that is not there.
+    pub fn missing(loc: Vec<Value>, input: Value) -> Self {
+        Problem::new("missing", loc, "Field required", input)
+    }
+
+    /// As it stands in the answer.
+    pub fn to_json(&self) -> Value {
+        let mut fields = Map::new();
+        fields.insert("type".into(), self.kind.into());
+        fields.insert("loc".into(), Value::Array(self.loc.clone()));
+        fields.insert("msg".into(), self.msg.clone().into());
+        fields.insert("input".into(), self.input.clone());
+        if let Some(ctx) = &self.ctx {
+            fields.insert("ctx".into(), ctx.clone());
+        }
+        Value::Object(fields)
+    }
+}
+
+/// A query string. Of a repeated single value the last counts; unknown names are ignored.
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Takes apart what follows the `?`.
+    pub fn parse(text: Option<&str>) -> Self {
+        Query(parse(text.unwrap_or_default().as_bytes()).into_owned().collect())
+    }
+
+    /// The last value of `name`.
+    pub fn last(&self, name: &str) -> Option<&str> {
+        self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The last value of `name` unless it is empty.
+    pub fn filled(&self, name: &str) -> Option<&str> {
+        self.last(name).filter(|value| !value.is_empty())
+    }
+
+    /// Whether any value of `name` is one of `wanted`.
+    pub fn has_any(&self, name: &str, wanted: &[&str]) -> bool {
+        self.0.iter().any(|(key, value)| key == name && wanted.contains(&value.as_str()))
+    }
+
+    /// An integer within `(least, most, default)`; a problem is added to `problems`.
+    pub fn integer(
+        &self,
+        name: &str,
+        (least, most, default): (i64, i64, i64),
+        problems: &mut Vec<Problem>,
+    ) -> i64 {
+        let Some(text) = self.last(name) else { return default };
+        let loc = || vec!["query".into(), name.into()];
+        let problem = match parse_integer(text) {
+            None => Problem::new(
+                "int_parsing",
+                loc(),
+                "Input should be a valid integer, unable to parse string as an integer",
+                text.into(),
+            ),
+            Some(number) if number < least => Problem::new(
+                "greater_than_equal",
+                loc(),
+                format!("Input should be greater than or equal to {least}"),
+                text.into(),
+            )
+            .with_ctx(json!({"ge": least})),
+            Some(number) if number > most => Problem::new(
+                "less_than_equal",
+                loc(),
+                format!("Input should be less than or equal to {most}"),
+                text.into(),
+            )
+            .with_ctx(json!({"le": most})),
+            Some(number) => return number,
+        };
+        problems.push(problem);
+        default
+    }
+
+    /// A float, `nan` and `inf` included.
+    pub fn float(&self, name: &str, problems: &mut Vec<Problem>) -> Option<f64> {
+        let text = self.last(name)?;
+        let parsed = text.trim().parse::<f64>().ok();
+        if parsed.is_none() {
+            problems.push(Problem::new(
+                "float_parsing",
+                vec!["query".into(), name.into()],
+                "Input should be a valid number, unable to parse string as a number",
+                text.into(),
+            ));
+        }
+        parsed
+    }
+}
+
+/// A JSON body, or why it is none. An empty body is `Ok(None)`.
+pub enum Body {
+    /// Nothing was sent.
+    Empty,
+    /// A JSON document.
+    Json(Value),
+}
+
+/// Why a body cannot be read.
+#[derive(Debug)]
+pub enum BodyProblem {
+    /// Not UTF-8 (400).
+    NotUtf8,
+    /// Anything else (422).
+    Schema(Problem),
+}
+
+/// Reads a body under its content type: only a JSON content type makes it JSON, so that a foreign
+/// web page cannot post through a visitor's browser without being asked first.
+///
+/// # Errors
+/// [`BodyProblem`].
+pub fn json_body(content_type: Option<&str>, bytes: &[u8]) -> Result<Body, BodyProblem> {
+    if bytes.is_empty() {
+        return Ok(Body::Empty);
+    }
+    if !content_type.is_some_and(is_json) {
+        let input = String::from_utf8_lossy(bytes).into_owned();
+        return Err(BodyProblem::Schema(not_an_object(input.into())));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| BodyProblem::NotUtf8)?;
+    lenient::from_wire(bytes).map(Body::Json).map_err(|e| {
+        let at = offset(text, e.line(), e.column());
+        let mut words = e.to_string();
+        if let Some(end) = words.rfind(" at line ") {
+            words.truncate(end);
+        }
+        let loc = vec!["body".into(), at.into()];
+        let problem = Problem::new("json_invalid", loc, "JSON decode error", json!({}));
+        BodyProblem::Schema(problem.with_ctx(json!({"error": words})))
+    })
+}
+
+/// The fields of a body that must be an object.
+///
+/// # Errors
+/// The one problem of a body that is none.
+pub fn object(body: Body) -> Result<Map<String, Value>, Problem> {
+    match body {
+        Body::Empty => Err(Problem::missing(vec!["body".into()], Value::Null)),
+        Body::Json(Value::Object(fields)) => Ok(fields),
+        Body::Json(other) => Err(not_an_object(other)),
+    }
+}
+
+fn not_an_object(input: Value) -> Problem {
+    let msg = "Input should be a valid dictionary or object to extract fields from";
+    Problem::new("model_attributes_type", vec!["body".into()], msg, input)
+}
+
+/// `application/json` or `application/…+json`, whatever the parameters.
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence.strip_prefix("application/").is_some_and(|sub| sub == "json" || sub.ends_with("+json"))
+}
+
+/// Spaces around it, a sign, a fraction of zeros, and single underscores between digits are fine.
+fn parse_integer(text: &str) -> Option<i64> {
+    let text = text.trim();
+    let whole = match text.split_once('.') {
+        Some((whole, fraction)) if fraction.bytes().all(|b| b == b'0') => whole,
+        Some(_) => return None,
+        None => text,
+    };
+    let digits = whole.strip_prefix(['+', '-']).unwrap_or(whole);
+    let grouped = digits.split('_').all(|g| !g.is_empty() && g.bytes().all(|b| b.is_ascii_digit()));
+    if !grouped {
+        return None;
+    }
+    // A number beyond i64 is out of every bound that we have.
+    let negative = whole.starts_with('-');
+    let saturated = digits.replace('_', "").parse::<i64>().unwrap_or(i64::MAX);
+    Some(if negative { -saturated } else { saturated })
+}
+
+/// Characters before a line and column of serde_json (both from 1, columns in bytes).
+fn offset(text: &str, line: usize, column: usize) -> usize {
+    let start: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+    let bytes = (start + column.saturating_sub(1)).min(text.len());
+    text.char_indices().take_while(|(at, _)| *at < bytes).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_are_read_as_fastapi_reads_them() {
+        for (text, number) in
+            [("3", 3), (" 3 ", 3), ("+3", 3), ("-3", -3), ("1.0", 1), ("1_0", 10), ("007", 7)]
+        {
+            assert_eq!(parse_integer(text), Some(number), "{text}");
+        }
+        assert_eq!(parse_integer("99999999999999999999"), Some(i64::MAX));
+        for bad in ["", "abc", "1.5", "1__0", "_1", "0x1", "+", "1e3", "--1"] {
+            assert_eq!(parse_integer(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_last_value_counts_and_bounds_are_named() {
+        let query = Query::parse(Some("limit=1&limit=2&x=%20a&updated_after=nan"));
+        let mut problems = Vec::new();
+        assert_eq!(query.integer("limit", (1, 200, 50), &mut problems), 2);
+        assert!(query.float("updated_after", &mut problems).unwrap().is_nan());
+        assert_eq!(query.last("x"), Some(" a"));
+        assert_eq!(problems, []);
+        let query = Query::parse(Some("limit=0"));
+        query.integer("limit", (1, 200, 50), &mut problems);
+        assert_eq!(problems[0].to_json()["ctx"], json!({"ge": 1}));
+    }
+
+    #[test]
+    fn only_a_json_content_type_makes_json() {
+        let read = |content_type, bytes| json_body(content_type, bytes);
+        assert!(matches!(read(None, b""), Ok(Body::Empty)));
+        assert!(matches!(read(Some("application/json; charset=utf-8"), b"{}"), Ok(Body::Json(_))));
+        assert!(matches!(read(Some("application/x+json"), b"{}"), Ok(Body::Json(_))));
+        for content_type in [None, Some("text/plain"), Some("text/json")] {
+            assert!(matches!(read(content_type, b"{}"), Err(BodyProblem::Schema(_))));
+        }
+        assert!(matches!(read(Some("application/json"), b"\"\xff\""), Err(BodyProblem::NotUtf8)));
+        match read(Some("application/json"), "{\"é\": 1} x".as_bytes()) {
+            Err(BodyProblem::Schema(p)) => assert_eq!(p.loc, ["body".into(), Value::from(9)]),
+            _ => panic!("not refused"),
+        }
+    }
+}
