@@ -199,7 +199,7 @@ impl Execution for NativeExecution {
             thread.join();
         } else {
             self.cancel.cancel();
-            // The thread may be inside of a task that never returns.
+            // It ends at once, unless no thread could be had and it is inside of a task itself.
             thread.abandon();
         }
     }

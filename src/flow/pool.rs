@@ -1,4 +1,4 @@
-//! The threads of one execution: started when two tasks are to run at once, never before.
+//! The threads of one execution that call its tasks: as many as tasks have run at the same time.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
