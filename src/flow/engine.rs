@@ -61,18 +61,26 @@ impl Reporter {
 /// There is no deadline here: a task may take as long as it likes, and one that ignores a cancel keeps
 /// this waiting until the execution is killed.
 ///
+/// Returns the outcome, and the pool with its threads, all of them free: joining them can wait until
+/// the outcome is reported.
+///
 /// # Errors
 /// [`Gone`]; threads with running tasks were abandoned then.
-pub(super) fn run(plan: Plan, cancel: CancelToken, reporter: &Reporter) -> Result<Outcome, Gone> {
-    let mut engine = Engine::new(plan, cancel, reporter);
+pub(super) fn run(
+    plan: Plan,
+    pool: Pool,
+    cancel: CancelToken,
+    reporter: &Reporter,
+) -> Result<(Outcome, Pool), Gone> {
+    let mut engine = Engine::new(plan, pool, cancel, reporter);
     match engine.walk() {
         Ok(()) => {
-            engine.pool.join();
-            Ok(match engine.cause {
+            let outcome = match engine.cause {
                 None => Outcome::Completed,
                 Some(Cause::Cancelled) => Outcome::Cancelled,
                 Some(Cause::Failed(error)) => Outcome::Failed { error },
-            })
+            };
+            Ok((outcome, engine.pool))
         }
         Err(Gone) => {
             engine.stop.cancel();
@@ -105,7 +113,7 @@ struct Engine<'a> {
 }
 
 impl<'a> Engine<'a> {
-    fn new(plan: Plan, cancel: CancelToken, reporter: &'a Reporter) -> Self {
+    fn new(plan: Plan, pool: Pool, cancel: CancelToken, reporter: &'a Reporter) -> Self {
         let count = plan.graph.nodes.len();
         Engine {
             progress: Progress::new(&plan.graph),
@@ -113,7 +121,7 @@ impl<'a> Engine<'a> {
             reporter,
             cancel,
             stop: CancelToken::new(),
-            pool: Pool::new(),
+            pool,
             states: vec![TaskStatus::Pending; count],
             started_at: vec![None; count],
             outputs: HashMap::new(),

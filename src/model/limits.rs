@@ -68,4 +68,4 @@ pub const MAX_GRAPH_BYTES: usize = 256 * 1024;
 pub const MAX_GRAPH_DEPTH: usize = 32;
 /// What the expressions of one native run may copy into task inputs: without it a chain of tasks that
 /// repeat their input twice would double its size at every step.
-pub const MAX_EXPRESSION_BYTES: usize = 256 * 1024 * 1024;
+pub const MAX_EXPRESSION_BYTES: usize = 64 * 1024 * 1024;

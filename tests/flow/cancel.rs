@@ -11,7 +11,7 @@ use pyoco_server::flow::{
 use pyoco_server::model::run::TaskStatus;
 use serde_json::{Value, json};
 
-use crate::support::{DEADLINE, flow_threads, job, run_with, run_yaml, start, turn};
+use crate::support::{DEADLINE, job, run_with, run_yaml, start, turn, wait_for_no_flow_threads};
 
 fn failed(error: &str) -> Outcome {
     Outcome::Failed { error: error.to_owned() }
@@ -172,7 +172,6 @@ fn stubborn(registry: &mut Registry) -> (crossbeam_channel::Sender<()>, Arc<Atom
 fn force_does_not_wait_for_a_task_that_ignores_its_cancel() {
     let _turn = turn();
     for graph in ["stubborn >> after", "(stubborn & other) >> after"] {
-        let before = flow_threads();
         let mut registry = Registry::with_builtins();
         let (release, ended) = stubborn(&mut registry);
         let started = Arc::new(AtomicBool::new(false));
@@ -199,11 +198,7 @@ fn force_does_not_wait_for_a_task_that_ignores_its_cancel() {
 
         // Once the task returns by itself, its threads end and nothing else begins.
         drop(release);
-        let deadline = Instant::now() + DEADLINE;
-        while flow_threads() != before {
-            assert!(Instant::now() < deadline, "{} threads remain", flow_threads());
-            std::thread::yield_now();
-        }
+        wait_for_no_flow_threads();
         assert!(ended.load(Ordering::SeqCst) && !started.load(Ordering::SeqCst));
     }
 }
@@ -211,7 +206,6 @@ fn force_does_not_wait_for_a_task_that_ignores_its_cancel() {
 #[test]
 fn an_execution_that_is_dropped_ends_even_when_nobody_reads() {
     let _turn = turn();
-    let before = flow_threads();
     let executor = NativeExecutor::new(Registry::with_builtins());
     let yaml = "flow: {graph: a >> b}\ntasks: {a: {use: builtin/echo}, b: {use: builtin/echo}}";
     // No room for the first event, and the receiver stays alive.
@@ -219,10 +213,6 @@ fn an_execution_that_is_dropped_ends_even_when_nobody_reads() {
     let cancel = CancelToken::new();
     let job = job("main", Some(yaml), json!({}));
     drop(executor.start(job, cancel.clone(), sender).unwrap());
-    let deadline = Instant::now() + DEADLINE;
-    while flow_threads() != before {
-        assert!(Instant::now() < deadline, "the thread waits for a reader");
-        std::thread::yield_now();
-    }
+    wait_for_no_flow_threads();
     assert!(cancel.is_cancelled());
 }

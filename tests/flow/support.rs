@@ -16,7 +16,9 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 /// Tests take turns, because some of them count the threads of the process.
 pub fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    wait_for_no_flow_threads();
+    turn
 }
 
 /// A flow in flight.
@@ -133,4 +135,13 @@ pub fn flow_threads() -> usize {
         .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("comm")).ok())
         .filter(|name| matches!(name.trim(), "flow" | "flow-task"))
         .count()
+}
+
+/// A joined thread may be listed for a moment longer.
+pub fn wait_for_no_flow_threads() {
+    let deadline = Instant::now() + DEADLINE;
+    while flow_threads() != 0 {
+        assert!(Instant::now() < deadline, "{} threads remain", flow_threads());
+        std::thread::yield_now();
+    }
 }
