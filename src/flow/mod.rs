@@ -22,6 +22,7 @@ mod native;
 mod engine;
 mod expression;
 pub mod graph;
+mod graph_parser;
 mod graph_text;
 mod pool;
 

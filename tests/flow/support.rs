@@ -42,7 +42,7 @@ pub fn job(flow_name: &str, yaml: Option<&str>, params: Value) -> FlowJob {
 pub fn start(executor: &NativeExecutor, job: FlowJob) -> Run {
     let cancel = CancelToken::new();
     let (sender, events) = unbounded();
-    let execution = executor.start(job, cancel.clone(), sender).unwrap();
+    let execution = executor.start(job, cancel.clone(), sender).expect("the flow starts");
     Run { cancel, execution, events, seen: Vec::new() }
 }
 
@@ -131,7 +131,7 @@ impl Run {
 /// Threads of this process whose name begins with `flow`.
 pub fn flow_threads() -> usize {
     std::fs::read_dir("/proc/self/task")
-        .unwrap()
+        .expect("this process is listed")
         .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("comm")).ok())
         .filter(|name| matches!(name.trim(), "flow" | "flow-task"))
         .count()

@@ -173,3 +173,14 @@ fn a_document_that_cannot_run_says_so_in_the_outcome() {
         assert!(shown.starts_with(outcome), "{yaml}: {shown}");
     }
 }
+
+#[test]
+fn the_first_flow_of_the_manual_runs() {
+    let _turn = turn();
+    let manual = include_str!("../../docs/flow.md");
+    let (_, after) = manual.split_once("```yaml\n").unwrap();
+    let (yaml, _) = after.split_once("```").unwrap();
+    let run = run_yaml(yaml);
+    assert_eq!(run.outcome(), Outcome::Completed);
+    assert_eq!(run.record("done").output, json!({"said": "world"}));
+}
