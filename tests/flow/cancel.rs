@@ -155,6 +155,24 @@ fn a_cancel_that_the_last_task_ignores_still_counts() {
     }
 }
 
+#[test]
+fn a_sleep_can_be_told_to_ignore_its_cancel() {
+    let _turn = turn();
+    let yaml = "
+flow: {graph: s >> after}
+tasks:
+  s: {use: builtin/sleep, inputs: {seconds: 0.3, ignore_cancel: true}}
+  after: {use: builtin/echo}
+";
+    let executor = NativeExecutor::new(Registry::with_builtins());
+    let mut run = start(&executor, job("main", Some(yaml), json!({})));
+    run.wait_for_state("s", TaskStatus::Running);
+    run.cancel.cancel();
+    assert_eq!(run.finish(), Outcome::Cancelled);
+    assert_eq!(run.story(), ["s Running", "after Cancelled", "s Succeeded"]);
+    assert!(run.record("s").duration_ms.unwrap() >= 300.0);
+}
+
 /// A task that nothing but `release` ends, and that says when it has ended.
 fn stubborn(registry: &mut Registry) -> (crossbeam_channel::Sender<()>, Arc<AtomicBool>) {
     let (release, gate) = bounded::<()>(0);
