@@ -54,25 +54,33 @@ impl Reporter {
     }
 }
 
-/// Runs the plan to its end on this thread and, when branches run at the same time, on up to
-/// [`MAX_PARALLEL_TASKS`] more. Of the tasks that are ready the first in graph order starts first. A
-/// task that is alone runs on this thread itself, so that a sequence costs no hand-over.
+/// Runs the plan to its end: this thread decides and reports, as many others as tasks run at the same
+/// time call them, at most [`MAX_PARALLEL_TASKS`]; a sequence uses one. Of the tasks that are ready the
+/// first in graph order starts first.
 ///
 /// There is no deadline here: a task may take as long as it likes, and one that ignores a cancel keeps
 /// this waiting until the execution is killed.
 ///
+/// Returns the outcome, and the pool with its threads, all of them free: joining them can wait until
+/// the outcome is reported.
+///
 /// # Errors
 /// [`Gone`]; threads with running tasks were abandoned then.
-pub(super) fn run(plan: Plan, cancel: CancelToken, reporter: &Reporter) -> Result<Outcome, Gone> {
-    let mut engine = Engine::new(plan, cancel, reporter);
+pub(super) fn run(
+    plan: Plan,
+    pool: Pool,
+    cancel: CancelToken,
+    reporter: &Reporter,
+) -> Result<(Outcome, Pool), Gone> {
+    let mut engine = Engine::new(plan, pool, cancel, reporter);
     match engine.walk() {
         Ok(()) => {
-            engine.pool.join();
-            Ok(match engine.cause {
+            let outcome = match engine.cause {
                 None => Outcome::Completed,
                 Some(Cause::Cancelled) => Outcome::Cancelled,
                 Some(Cause::Failed(error)) => Outcome::Failed { error },
-            })
+            };
+            Ok((outcome, engine.pool))
         }
         Err(Gone) => {
             engine.stop.cancel();
@@ -93,7 +101,7 @@ struct Engine<'a> {
     reporter: &'a Reporter,
     /// The run's own token.
     cancel: CancelToken,
-    /// What tasks on the pool see: cancelled with the run, and by a failure.
+    /// What tasks see: cancelled with the run, and by a failure.
     stop: CancelToken,
     pool: Pool,
     progress: Progress,
@@ -105,7 +113,7 @@ struct Engine<'a> {
 }
 
 impl<'a> Engine<'a> {
-    fn new(plan: Plan, cancel: CancelToken, reporter: &'a Reporter) -> Self {
+    fn new(plan: Plan, pool: Pool, cancel: CancelToken, reporter: &'a Reporter) -> Self {
         let count = plan.graph.nodes.len();
         Engine {
             progress: Progress::new(&plan.graph),
@@ -113,7 +121,7 @@ impl<'a> Engine<'a> {
             reporter,
             cancel,
             stop: CancelToken::new(),
-            pool: Pool::new(),
+            pool,
             states: vec![TaskStatus::Pending; count],
             started_at: vec![None; count],
             outputs: HashMap::new(),
@@ -141,14 +149,14 @@ impl<'a> Engine<'a> {
         while self.pool.in_flight() < MAX_PARALLEL_TASKS
             && let Some(&node) = self.progress.ready.first()
         {
-            let running = self.pool.in_flight();
-            let alone = running == 0 && self.progress.ready.len() == 1;
-            let pooled = !alone && self.pool.has_room();
-            if !pooled && running > 0 {
+            let pooled = self.pool.has_room();
+            if !pooled && self.pool.in_flight() > 0 {
                 // No thread to be had; one of the running ones will be free.
                 return Ok(());
             }
             self.progress.ready.remove(&node);
+            // Without any thread the task is called right here, where only the run's own token can
+            // reach it.
             let token = if pooled { &self.stop } else { &self.cancel }.clone();
             let Some(call) = self.prepare(node, token)? else { continue };
             if pooled {

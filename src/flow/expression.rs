@@ -12,7 +12,7 @@ pub type Environment = fn(&str) -> Option<String>;
 /// Variables that hold this program's own settings and secrets; no flow may read them.
 const OWN_PREFIX: &str = "PYOCO_";
 /// What a value weighs beside its text.
-const VALUE_BYTES: usize = 32;
+const VALUE_BYTES: usize = size_of::<Value>();
 
 /// What expressions may refer to.
 pub(super) struct Scope<'a> {
@@ -309,6 +309,6 @@ mod tests {
         };
         let three = json!(["$node.a.output", "$node.a.output", "$node.a.output"]);
         let error = resolve(&three, &scope, &mut Budget::new(), MAX_DOCUMENT_DEPTH).unwrap_err();
-        assert!(error.contains("256 MiB"), "{error}");
+        assert!(error.contains("64 MiB"), "{error}");
     }
 }

@@ -7,8 +7,8 @@
 //! The [`NativeExecutor`] finds a flow in a [`Registry`] or reads it from a `flow.yaml`, whose graph
 //! is parsed ([`graph`]) and never evaluated, and lets the engine walk it on one thread plus as many
 //! as tasks run at the same time. Per task the events are RUNNING, then one of SUCCEEDED, FAILED and
-//! CANCELLED; one that never starts has CANCELLED alone. When `Finished` comes, every thread of the
-//! execution but the one that sends it has ended. It reads no environment: it is told where to look.
+//! CANCELLED; one that never starts has CANCELLED alone. Once `Finished` has come, dropping
+//! the execution joins every thread of it. It reads no environment: it is told where to look.
 
 pub mod executor;
 
@@ -22,6 +22,7 @@ mod native;
 mod engine;
 mod expression;
 pub mod graph;
+mod graph_parser;
 mod graph_text;
 mod pool;
 

@@ -11,6 +11,7 @@ use super::engine::{self, Plan, Reporter};
 use super::executor::{CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome};
 use super::expression::Environment;
 use super::graph;
+use super::pool::Pool;
 use super::registry::Registry;
 use super::rust_flow::Body;
 use super::task::TaskFn;
@@ -167,14 +168,19 @@ impl Executor for NativeExecutor {
         let (executor, token, done) = (self.clone(), cancel.clone(), Arc::clone(&finished));
         let reporter = Reporter { events, killed };
         let thread = thread::spawn("flow", move || {
-            let outcome = match executor.plan(job) {
-                Ok(plan) => engine::run(plan, token, &reporter),
-                Err(outcome) => Ok(outcome),
+            let mut pool = Pool::new();
+            // The first thread comes up while the flow is being read.
+            pool.has_room();
+            let ended = match executor.plan(job) {
+                Ok(plan) => engine::run(plan, pool, token, &reporter),
+                Err(outcome) => Ok((outcome, pool)),
             };
-            if let Ok(outcome) = outcome {
+            if let Ok((outcome, pool)) = ended {
                 // Before the event: whoever has read it may join this thread.
                 done.store(true, Ordering::SeqCst);
                 let _ = reporter.send(FlowEvent::Finished(outcome));
+                drop(reporter);
+                pool.join();
             }
         })
         .map_err(|error| format!("cannot start a thread for the flow: {error}"))?;
@@ -199,7 +205,7 @@ impl Execution for NativeExecution {
             thread.join();
         } else {
             self.cancel.cancel();
-            // The thread may be inside of a task that never returns.
+            // It ends at once, unless no thread could be had and it is inside of a task itself.
             thread.abandon();
         }
     }

@@ -1,4 +1,4 @@
-//! The threads of one execution: started when two tasks are to run at once, never before.
+//! The threads of one execution that call its tasks: as many as tasks have run at the same time.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -85,7 +85,7 @@ impl Pool {
         self.in_flight
     }
 
-    /// Whether another call would begin at once; starts a thread for it when none is free.
+    /// Whether another call would begin at once; when no thread is free, this starts one for it.
     pub fn has_room(&mut self) -> bool {
         if self.in_flight < self.threads.len() {
             return true;

@@ -118,7 +118,7 @@ pub const MAX_GRAPH_BYTES: usize = 256 * 1024;
 pub const MAX_GRAPH_DEPTH: usize = 32;
 /// What the expressions of one native run may copy into task inputs: without it a chain of tasks that
 /// repeat their input twice would double its size at every step.
-pub const MAX_EXPRESSION_BYTES: usize = 256 * 1024 * 1024;
+pub const MAX_EXPRESSION_BYTES: usize = 64 * 1024 * 1024;
 
 /// For one call of `pyoco-client`, from the name lookup to the last byte of the answer.
 pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);

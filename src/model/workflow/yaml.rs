@@ -389,4 +389,45 @@ mod tests {
             "line 2, column 3: control characters are not allowed"
         );
     }
+
+    const ROUNDS: usize = 20_000;
+
+    /// Documents with random damage: none may panic or take long, whatever it becomes.
+    #[test]
+    fn damaged_documents_are_read_or_refused() {
+        let table: Vec<Value> =
+            serde_json::from_str(include_str!("../../../tests/golden/yaml11.json")).unwrap();
+        let pieces = [
+            "[", "]", "{", "}", ": ", "- ", "? ", "&a ", "*a", "!", "!!", "|", ">", "'", "\"", "#",
+            "\n", "\t", ",", "%", "---\n", "...", "<<: ", "\\", "é", "\u{feff}", " ",
+        ];
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = move |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % below as u64) as usize
+        };
+        let mut taken = 0;
+        for _ in 0..ROUNDS {
+            let mut text: Vec<char> = Vec::new();
+            for _ in 0..=random(2) {
+                text.extend(table[random(table.len())]["yaml"].as_str().unwrap().chars());
+                text.push('\n');
+            }
+            for _ in 0..random(4) {
+                if text.is_empty() {
+                    break;
+                }
+                let at = random(text.len());
+                match random(3) {
+                    0 => drop(text.remove(at)),
+                    1 => text.truncate(at + 1),
+                    _ => drop(text.splice(at..at, pieces[random(pieces.len())].chars())),
+                }
+            }
+            taken += usize::from(parse(&text.into_iter().collect::<String>()).is_ok());
+        }
+        assert!((ROUNDS / 20..ROUNDS).contains(&taken), "{taken} of {ROUNDS}");
+    }
 }

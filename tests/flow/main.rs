@@ -1,0 +1,6 @@
+//! Native flows end to end through the executor seam.
+
+mod cancel;
+mod order;
+mod support;
+mod values;
