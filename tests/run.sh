@@ -102,11 +102,12 @@ export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-never}"
 exec 3>&1
 tests() { step tests cargo test --locked --all-targets --no-fail-fast; }
 tests > >(tee "$log" >&3) 2>&1
-# The function above ran in this shell, so its list of failures is ours; the pipe may lag behind.
-wait
+# The function above ran in this shell, so its list of failures is ours. What a test left running may
+# hold the pipe open, so it is swept first; then the log is whole.
 if ! sweep; then
     failed+=("processes left behind")
 fi
+wait
 
 say "summary"
 grep -E '^ *Running |^test result: |^test .* \.\.\. FAILED$' "$log"
