@@ -12,10 +12,12 @@ stop() {
     trap - EXIT INT TERM
     if [ -n "$server" ] && kill -TERM "$server" 2>/dev/null; then
         # It stops its nats-server and its worker; if it does not, it is killed and they follow.
-        (sleep 20; kill -KILL "$server") 2>/dev/null &
-        local guard=$!
+        for _ in $(seq 200); do
+            kill -0 "$server" 2>/dev/null || break
+            sleep 0.1
+        done
+        kill -KILL "$server" 2>/dev/null || true
         wait "$server" 2>/dev/null || true
-        kill "$guard" 2>/dev/null || true
         say "stopped"
     fi
     rm -rf "$scratch"

@@ -11,17 +11,20 @@ limit="${PYOCO_TEST_TIMEOUT_SEC:-2400}"
 failed=()
 notes=()
 running=""
-# Every process of this run carries the mark in its environment, whatever group it is in.
-mark="$$-$(date +%s)-$RANDOM"
+# Each step is a session of its own, by which whatever it leaves running is found.
+sessions=" "
 log="$(mktemp)"
 
 say() { echo "== $*"; }
 
-marked() {
-    local environ
-    for environ in /proc/[0-9]*/environ; do
-        if tr '\0' '\n' <"$environ" 2>/dev/null | grep -qx "PYOCO_TEST_RUN=$mark"; then
-            basename "$(dirname "$environ")"
+# The processes of our sessions that still run, zombies aside.
+remaining() {
+    local stat fields
+    for stat in /proc/[0-9]*/stat; do
+        # After the name, which may hold anything: state, parent, group, session.
+        read -r -a fields < <(sed 's/.*) //' "$stat" 2>/dev/null) || continue
+        if [ "${fields[0]}" != Z ] && [[ "$sessions" == *" ${fields[3]} "* ]]; then
+            basename "$(dirname "$stat")"
         fi
     done
 }
@@ -30,7 +33,7 @@ marked() {
 sweep() {
     local left
     for _ in 1 2 3 4 5 6 7 8 9 10; do
-        left="$(marked)"
+        left="$(remaining)"
         [ -n "$left" ] || return 0
         sleep 0.5
     done
@@ -54,8 +57,9 @@ trap stopped INT TERM
 
 # In the background and waited for, so that a signal is seen at once.
 bounded() {
-    PYOCO_TEST_RUN="$mark" timeout --kill-after=30 "$limit" "$@" </dev/null &
+    setsid timeout --kill-after=30 "$limit" "$@" </dev/null &
     running=$!
+    sessions+="$running "
     wait "$running"
     local code=$?
     running=""
@@ -98,11 +102,12 @@ export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-never}"
 exec 3>&1
 tests() { step tests cargo test --locked --all-targets --no-fail-fast; }
 tests > >(tee "$log" >&3) 2>&1
-# The function above ran in this shell, so its list of failures is ours; the pipe may lag behind.
-wait
+# The function above ran in this shell, so its list of failures is ours. What a test left running may
+# hold the pipe open, so it is swept first; then the log is whole.
 if ! sweep; then
     failed+=("processes left behind")
 fi
+wait
 
 say "summary"
 grep -E '^ *Running |^test result: |^test .* \.\.\. FAILED$' "$log"

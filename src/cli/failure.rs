@@ -13,7 +13,7 @@ pub struct Failure {
     /// `ERR-PYOCO-nnnn`, `ERR-PYOCO-HTTP` or `ERR-PYOCO-CANCEL`.
     pub id: String,
     /// A few words.
-    pub title: String,
+    pub title: &'static str,
     /// What went wrong in particular.
     pub reason: String,
     /// How the command is written, when that was wrong.
@@ -32,7 +32,7 @@ impl Failure {
         Failure {
             exit: Exit::Usage,
             id: Code::BadCommandLine.err_id(),
-            title: "cannot use the command line".to_owned(),
+            title: "cannot use the command line",
             reason: reason.into(),
             usage,
             hint: hint.into(),

@@ -58,7 +58,7 @@ pub enum Error {
         /// The body as text, cut to a readable length.
         body: String,
         /// `detail` of a JSON body: a text, or a list of problems.
-        detail: Option<Value>,
+        detail: Option<Box<Value>>,
         /// `err_id` of a JSON body (CONTRACT §7); the Python gateway sends none.
         err_id: Option<String>,
         /// `hint` of a JSON body.

@@ -200,7 +200,7 @@ fn refusal(request: String, status: u16, body: &[u8]) -> Error {
         request,
         status,
         body: truncated(String::from_utf8_lossy(body).trim().to_owned(), MAX_ERROR_BYTES),
-        detail: json.get("detail").cloned(),
+        detail: json.get("detail").cloned().map(Box::new),
         err_id: text("err_id"),
         hint: text("hint"),
     }

@@ -5,5 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod client_errors;
+mod help;
 mod nats_child;
 mod real_nats;

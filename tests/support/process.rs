@@ -40,14 +40,12 @@ impl Binary {
         }
     }
 
-    /// A command that inherits no setting of ours: no `PYOCO_*`, no `.env`, no proxy. The mark
-    /// `PYOCO_TEST_RUN` stays: by it `tests/run.sh` finds what a test has left running.
+    /// A command that inherits no setting of ours: no `PYOCO_*`, no `.env`, no proxy.
     pub fn command(self) -> Command {
         let mut command = Command::new(self.path());
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy().to_ascii_uppercase();
-            let ours = text.starts_with("PYOCO_") && text != "PYOCO_TEST_RUN";
-            if ours || text.ends_with("_PROXY") || text == "NO_COLOR" {
+            if text.starts_with("PYOCO_") || text.ends_with("_PROXY") || text == "NO_COLOR" {
                 command.env_remove(&name);
             }
         }

@@ -25,7 +25,8 @@ Exit codes:
     version,
     after_help = EXAMPLES,
     disable_help_subcommand = true,
-    args_override_self = true
+    args_override_self = true,
+    arg_required_else_help = false
 )]
 pub struct Args {
     /// Which gateway, and as whom.

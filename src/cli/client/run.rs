@@ -193,14 +193,7 @@ pub fn failure_of(error: Error) -> Failure {
         }
         _ => "check that --server names a pyoco gateway".to_owned(),
     };
-    Failure {
-        exit: Exit::Failed,
-        id,
-        title: title.to_owned(),
-        reason: error.to_string(),
-        usage: None,
-        hint,
-    }
+    Failure { exit: Exit::Failed, id, title, reason: error.to_string(), usage: None, hint }
 }
 
 /// For servers that give no hint themselves.

@@ -210,7 +210,7 @@ mod tests {
     fn a_narrow_terminal_cuts_the_last_columns_first() {
         let text = runs().render(Some(60), false);
         assert!(text.lines().all(|line| line.width() <= 60), "{text}");
-        assert!(text.contains("a very …") && text.contains("COMPLETED"), "{text}");
+        assert!(text.contains("  a very l…\n") && text.contains("COMPLETED"), "{text}");
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl Wait {
         Failure {
             exit: if self.exit_status { Exit::TimedOut } else { Exit::Failed },
             id: "ERR-PYOCO-CANCEL".to_owned(),
-            title: "the wait timed out".to_owned(),
+            title: "the wait timed out",
             reason: format!("run {run_id} has not ended within {timeout} s"),
             usage: None,
             hint: format!(
