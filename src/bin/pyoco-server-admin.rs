@@ -1,3 +1,7 @@
-//! `pyoco-server-admin`.
+//! `pyoco-server-admin`: looks after an installation.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pyoco_server::cli::admin::main(std::env::args_os()).into()
+}

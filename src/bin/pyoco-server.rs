@@ -1,3 +1,7 @@
-//! `pyoco-server`.
+//! `pyoco-server`: the gateway, and with flags a whole installation in one process.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pyoco_server::cli::server::main(std::env::args_os()).into()
+}

@@ -1,3 +1,7 @@
-//! `pyoco-worker`.
+//! `pyoco-worker`: pulls jobs and executes them.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pyoco_server::cli::worker::main(std::env::args_os()).into()
+}

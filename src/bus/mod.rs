@@ -118,6 +118,34 @@ impl Bus {
         self.queue().ensure()
     }
 
+    /// Looks at each stream and bucket: its name, and its settings and size or what is wrong.
+    pub fn inspect(&self) -> Vec<(String, Result<serde_json::Value>)> {
+        let config = &self.inner.resources;
+        let streams = [
+            resources::WORK_STREAM.to_owned(),
+            resources::ADVISORY_STREAM.to_owned(),
+            config.dlq_stream.clone(),
+            format!("KV_{}", config.runs_bucket),
+            format!("KV_{}", config.workers_bucket),
+        ];
+        let look = |stream: &str| {
+            let call = format!("STREAM.INFO.{stream}");
+            let info: serde_json::Value = api::call(
+                &self.inner.control,
+                &call,
+                &serde_json::Value::Null,
+                self.inner.timeout,
+            )?;
+            Ok(serde_json::json!({
+                "messages": info["state"]["messages"],
+                "bytes": info["state"]["bytes"],
+                "replicas": info["config"]["num_replicas"],
+                "storage": info["config"]["storage"],
+            }))
+        };
+        streams.into_iter().map(|stream| (stream.clone(), look(&stream))).collect()
+    }
+
     /// The deadline of a request that names none.
     pub fn request_timeout(&self) -> Duration {
         self.inner.timeout

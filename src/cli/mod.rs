@@ -5,7 +5,11 @@
 //! [`failure`] how each error looks. It knows everybody; nobody but the programs in `src/bin`
 //! knows it.
 
+pub mod admin;
 pub mod client;
 pub mod exit;
 pub mod failure;
+mod program;
 pub mod server;
+mod signals;
+pub mod worker;

@@ -139,6 +139,11 @@ impl Client {
     pub fn health(&self) -> Result<Value, Error> {
         self.json(&Call::new(Method::GET, "/health".to_owned()))
     }
+
+    /// Whether the gateway is fit to serve: NATS connected, run index current.
+    pub fn ready(&self) -> Result<Value, Error> {
+        self.json(&Call::new(Method::GET, "/readyz".to_owned()))
+    }
 }
 
 fn key_header(key: Option<&String>) -> Option<(&'static str, String)> {

@@ -41,6 +41,14 @@ pub enum ApiError {
         /// What exactly is wrong.
         reason: String,
     },
+    /// A `flow.yaml` that is refused (422).
+    #[error("invalid workflow yaml")]
+    InvalidWorkflow {
+        /// One of the reasons of CONTRACT §4.
+        reason: String,
+        /// Where in the document, when that is known.
+        place: Option<String>,
+    },
     /// A body that cannot be taken apart at all (400).
     #[error("{0}")]
     BadBody(&'static str),
@@ -94,7 +102,9 @@ impl ApiError {
             ApiError::UnknownPath | ApiError::RunNotFound => 404,
             ApiError::MethodNotAllowed { .. } => 405,
             ApiError::TooLarge { .. } => 413,
-            ApiError::Schema(_) | ApiError::Unacceptable { .. } => 422,
+            ApiError::Schema(_)
+            | ApiError::Unacceptable { .. }
+            | ApiError::InvalidWorkflow { .. } => 422,
             ApiError::Internal(_) => 500,
             ApiError::NatsUnavailable(_) => 503,
         }
@@ -103,7 +113,9 @@ impl ApiError {
     /// Its number in the catalogue, if it has one.
     pub fn code(&self) -> Option<Code> {
         match self {
-            ApiError::Schema(_) | ApiError::BadBody(_) => Some(Code::BadInput),
+            ApiError::Schema(_) | ApiError::BadBody(_) | ApiError::InvalidWorkflow { .. } => {
+                Some(Code::BadInput)
+            }
             ApiError::Unacceptable { code, .. } | ApiError::TooLarge { code, .. } => Some(*code),
             ApiError::RunNotFound => Some(Code::RunNotFound),
             ApiError::NatsUnavailable(_) => Some(Code::NatsUnavailable),
@@ -135,6 +147,12 @@ impl ApiError {
         match self {
             ApiError::Unacceptable { reason, .. } => {
                 body.insert("reason".into(), reason.clone().into());
+            }
+            ApiError::InvalidWorkflow { reason, place } => {
+                body.insert("reason".into(), reason.clone().into());
+                if let Some(place) = place {
+                    body.insert("reason_detail".into(), place.clone().into());
+                }
             }
             ApiError::Schema(problems) if problem_json => {
                 body.insert("errors".into(), problems.iter().map(Problem::to_json).collect());
@@ -186,7 +204,7 @@ impl ApiError {
             ApiError::NatsUnavailable(_) => {
                 log::warn!(request_id = request_id, err_id = err_id, msg_id = msg_id; "{self}");
             }
-            ApiError::Unacceptable { reason, .. } => {
+            ApiError::Unacceptable { reason, .. } | ApiError::InvalidWorkflow { reason, .. } => {
                 log::info!(request_id = request_id, err_id = err_id, msg_id = msg_id,
                     reason = reason.as_str(); "refused: {self}");
             }

@@ -193,8 +193,11 @@ impl Attempt<'_> {
             params: self.job.params.clone(),
             workflow_yaml: self.job.workflow_yaml.clone(),
         };
-        let Some(executor) = self.context.executors.iter().find(|e| e.accepts(&job)) else {
-            return Err(Outcome::FlowNotFound { error: unknown_flow(&job) });
+        // A job that none accepts goes to the first all the same: it knows best what is missing.
+        let executors = &self.context.executors;
+        let accepting = executors.iter().find(|executor| executor.accepts(&job));
+        let Some(executor) = accepting.or(executors.first()) else {
+            return Err(Outcome::FlowNotFound { error: "this worker executes nothing".into() });
         };
         executor.start(job, self.cancel.clone(), events).map_err(|error| Outcome::Failed { error })
     }
@@ -368,12 +371,5 @@ fn give_back(delivered: &Delivered, run_id: &str, delay: Duration) {
     if let Err(e) = delivered.nak(delay) {
         log::warn!(run_id = run_id, error = e.to_string();
             "cannot give a job back; it comes again after ack_wait");
-    }
-}
-
-fn unknown_flow(job: &FlowJob) -> String {
-    match job.workflow_yaml {
-        Some(_) => "no executor of this worker can run the tasks of this flow.yaml".to_owned(),
-        None => format!("this worker has no flow named `{}`", job.flow_name),
     }
 }

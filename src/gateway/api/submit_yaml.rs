@@ -78,8 +78,12 @@ fn read(parts: &[Part<'_>], limit: u64, default_tag: &str) -> Result<Submission,
     if workflow.content.len() as u64 > limit {
         return Err(too_large());
     }
-    let parsed = workflow::Workflow::parse(workflow.content)
-        .map_err(|refusal| unacceptable("invalid workflow yaml", refusal.to_string()))?;
+    let parsed = workflow::Workflow::parse(workflow.content).map_err(|refusal| {
+        ApiError::InvalidWorkflow {
+            reason: refusal.reason().to_owned(),
+            place: refusal.detail().map(str::to_owned),
+        }
+    })?;
     let text = std::str::from_utf8(workflow.content)
         .map_err(|_| unacceptable("invalid workflow yaml", "invalid_utf8".to_owned()))?;
     Ok(Submission {
@@ -120,6 +124,7 @@ mod tests {
         let text = match &error {
             ApiError::Schema(p) => p.iter().map(|p| p.kind).collect::<Vec<_>>().join(","),
             ApiError::Unacceptable { detail, reason, .. } => format!("{detail}: {reason}"),
+            ApiError::InvalidWorkflow { reason, .. } => format!("{error}: {reason}"),
             other => other.to_string(),
         };
         (error.status(), text)

@@ -1,0 +1,132 @@
+//! `pyoco-server up`: NATS if asked for, the gateway, a worker if asked for; then waits to stop.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use crossbeam_channel::{bounded, never, select};
+
+use super::PROGRAM;
+use super::args::Up;
+use super::nats_child::{NatsChild, NatsChildSettings};
+use crate::bus::Bus;
+use crate::cli::exit::Exit;
+use crate::cli::failure::Failure;
+use crate::cli::{program, signals, worker};
+use crate::config::{AuthMode, Config};
+use crate::gateway::{GatewaySettings, RunningGateway};
+use crate::model::error::Code;
+use crate::thread;
+
+/// For requests in flight when the gateway stops.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+/// Handler threads per CPU: they wait for NATS most of the time.
+const THREADS_PER_CPU: usize = 8;
+
+/// Runs until SIGTERM, Ctrl-C, or the end of the worker. The order of the end: the worker drains
+/// while the gateway still answers, then the gateway, then NATS.
+pub(super) fn up(args: Up) -> Result<Exit, Failure> {
+    let mut config = program::settings("pyoco-server:http", args.log_level.as_deref());
+    if config.http.auth_mode == AuthMode::ApiKey {
+        return Err(Failure::usage(
+            "PYOCO_HTTP_AUTH_MODE=api_key is set, and this version cannot check API keys",
+            None,
+            "unset it, and let a reverse proxy decide who may reach the gateway",
+        ));
+    }
+    let address = address(&args)?;
+    if !address.ip().is_loopback() {
+        log::warn!(address = address.to_string();
+            "the gateway listens beyond this machine and asks nobody for a key");
+    }
+    let stop = signals::stop_signal()?;
+    let nats = if args.with_nats { Some(start_nats(&args)?) } else { None };
+    if let Some(url) = nats.as_ref().map(NatsChild::url).or(args.nats_url) {
+        config.nats.url = url;
+    }
+    let bus = Bus::start(&config.nats, &config.resources)
+        .map_err(|e| program::failed(Code::NatsUnavailable, "cannot use the NATS settings", e))?;
+    let gateway =
+        RunningGateway::start(address, &bus, gateway_settings(&config, args.behind_proxy))
+            .map_err(|e| program::failed(Code::BadCommandLine, "cannot start the gateway", e))?;
+    let worker_ended = if args.with_worker {
+        let tags = match args.worker_tags.is_empty() {
+            true => vec![config.run.default_tag.clone()],
+            false => args.worker_tags,
+        };
+        let settings = worker::settings(&config, tags)?;
+        // A bus of its own, as a worker elsewhere would have.
+        let worker_bus = Bus::start(&config.nats, &config.resources)
+            .map_err(|e| program::failed(Code::NatsUnavailable, "cannot start the worker", e))?;
+        let (sender, ended) = bounded(1);
+        let stop = stop.clone();
+        let thread = thread::spawn("worker", move || {
+            // The receiver waits until this comes, or is gone with the process.
+            let _ = sender.send(worker::run(settings, &worker_bus, &stop));
+        })
+        .map_err(|e| program::failed(Code::BadCommandLine, "cannot start the worker", e))?;
+        Some((ended, thread))
+    } else {
+        None
+    };
+    let outcome = match &worker_ended {
+        // It ends by the same signal, after it has drained.
+        Some((ended, _)) => ended.recv().unwrap_or(Ok(())),
+        None => {
+            select! {
+                recv(stop) -> _ => {}
+                recv(never::<()>()) -> _ => {}
+            }
+            Ok(())
+        }
+    };
+    drop(worker_ended);
+    if !gateway.stop(STOP_GRACE) {
+        log::warn!("some requests were cut off");
+    }
+    drop(bus);
+    drop(nats);
+    outcome
+        .map(|()| Exit::Done)
+        .map_err(|e| program::failed(Code::BadCommandLine, "the worker has ended", e))
+}
+
+fn address(args: &Up) -> Result<SocketAddr, Failure> {
+    let bad = |reason: String| {
+        Failure::usage(reason, None, format!("pass an address with --host; see `{PROGRAM} --help`"))
+    };
+    (args.host.as_str(), args.port)
+        .to_socket_addrs()
+        .map_err(|e| bad(format!("cannot resolve --host {}: {e}", args.host)))?
+        .next()
+        .ok_or_else(|| bad(format!("--host {} has no address", args.host)))
+}
+
+fn start_nats(args: &Up) -> Result<NatsChild, Failure> {
+    let child = NatsChild::start(NatsChildSettings {
+        bin: None,
+        listen_host: args.nats_listen_host,
+        client_port: args.nats_client_port,
+        http_port: args.nats_http_port,
+        store_dir: args.nats_store_dir.clone(),
+        sync_interval: args.nats_sync_interval.clone(),
+    })
+    .map_err(|e| program::failed(Code::NatsUnavailable, "cannot start the local NATS", e))?;
+    log::info!(url = child.url(), store = args.nats_store_dir.display().to_string();
+        "local NATS started");
+    Ok(child)
+}
+
+fn gateway_settings(config: &Config, behind_proxy: bool) -> GatewaySettings {
+    let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    GatewaySettings {
+        default_tag: config.run.default_tag.clone(),
+        max_workflow_bytes: config.run.max_workflow_bytes,
+        disconnect_timeout: config.registry.disconnect_timeout,
+        worker_heartbeat: config.registry.heartbeat_interval,
+        cancel_grace: config.run.cancel_grace_period,
+        threads: config.http.threads.unwrap_or(cpus * THREADS_PER_CPU),
+        max_streams: config.http.max_watchers,
+        behind_proxy,
+    }
+}

@@ -1,0 +1,108 @@
+//! `pyoco-worker`: pulls jobs by tag and executes them.
+
+pub mod args;
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use args::Args;
+
+use super::exit::Exit;
+use super::failure::Failure;
+use super::{program, signals};
+use crate::bus::Bus;
+use crate::config::Config;
+use crate::flow::{Executor, NativeExecutor, Registry};
+use crate::model::error::Code;
+use crate::model::name;
+use crate::thread::StopSignal;
+use crate::worker::{self, WorkerSettings};
+
+/// The program's name, in help and in hints.
+pub const PROGRAM: &str = "pyoco-worker";
+/// How long a stop waits for what runs when nobody says so (CONTRACT §5).
+const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
+
+/// The whole program: reads `arguments` (the first is the program); returns when it has stopped.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    program::run(PROGRAM, arguments, start)
+}
+
+fn start(args: Args) -> Result<Exit, Failure> {
+    let mut config = program::settings("pyoco-server:worker", args.log_level.as_deref());
+    if let Some(url) = args.nats_url {
+        config.nats.url = url;
+    }
+    let tags = match args.tags.is_empty() {
+        true => vec![config.run.default_tag.clone()],
+        false => args.tags,
+    };
+    let mut settings = settings(&config, tags)?;
+    if let Some(worker_id) = args.worker_id {
+        settings.worker_id = worker_id;
+    }
+    if !name::is_key(&settings.worker_id) {
+        return Err(usage(format!("--worker-id `{}` cannot be a key", settings.worker_id)));
+    }
+    if let Some(concurrency) = args.concurrency {
+        settings.concurrency = concurrency.get();
+    }
+    settings.drain_timeout = seconds(args.drain_timeout_sec, "--drain-timeout-sec")?;
+    if args.run_once {
+        settings.run_once = Some(seconds(args.poll_timeout, "--poll-timeout")?);
+    }
+    let stop = signals::stop_signal()?;
+    let bus = Bus::start(&config.nats, &config.resources)
+        .map_err(|e| program::failed(Code::NatsUnavailable, "cannot use the NATS settings", e))?;
+    run(settings, &bus, &stop)
+        .map(|()| Exit::Done)
+        .map_err(|e| program::failed(Code::BadCommandLine, "the worker has ended", e))
+}
+
+/// What the settings alone say of a worker that serves `tags`.
+pub(super) fn settings(config: &Config, tags: Vec<String>) -> Result<WorkerSettings, Failure> {
+    let mut unique: Vec<String> = Vec::new();
+    for tag in tags.iter().map(|tag| tag.trim()) {
+        if !name::is_tag(tag) {
+            return Err(usage(format!("`{tag}` is no tag; it must match {}", name::TAG_PATTERN)));
+        }
+        if !unique.iter().any(|known| known == tag) {
+            unique.push(tag.to_owned());
+        }
+    }
+    let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let host = name::sanitize(&worker::hostname());
+    Ok(WorkerSettings {
+        worker_id: format!("{host}-{}", std::process::id()),
+        tags: unique,
+        concurrency: config.worker_concurrency.unwrap_or(cpus),
+        drain_timeout: DEFAULT_DRAIN,
+        run_once: None,
+        run: config.run.clone(),
+        registry: config.registry.clone(),
+    })
+}
+
+/// Runs a worker with the executors of this program until `stop` closes.
+pub(super) fn run(
+    settings: WorkerSettings,
+    bus: &Bus,
+    stop: &StopSignal,
+) -> Result<(), worker::Error> {
+    // Only names that a flow exposes are ever looked up, and never PYOCO_ ones.
+    let native = NativeExecutor::new(Registry::with_builtins())
+        .with_environment(|name| std::env::var(name).ok());
+    let executors: Vec<Arc<dyn Executor>> = vec![Arc::new(native)];
+    worker::run(settings, bus, executors, stop)
+}
+
+fn seconds(value: f64, flag: &str) -> Result<Duration, Failure> {
+    Duration::try_from_secs_f64(value)
+        .map_err(|_| usage(format!("{flag} must be a number of seconds, 0 or more")))
+}
+
+fn usage(reason: String) -> Failure {
+    Failure::usage(reason, None, format!("see `{PROGRAM} --help`"))
+}
