@@ -134,7 +134,8 @@ fn bodies_share_one_allowance_of_memory() {
         "POST /big HTTP/1.1\r\nHost: t\r\nContent-Length: 1000000\r\n\r\n{}",
         "b".repeat(1_000_000)
     );
-    eventually("the allowance to be used up", || site.ask(&big).status == 503);
+    eventually("the server to have read all of it", || stalled.unread_by_server() == 0);
+    site.ask(&big).assert_refused(503);
     // Small bodies need none of it.
     let small = format!(
         "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 16000\r\n\r\n{}",

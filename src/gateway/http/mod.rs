@@ -135,13 +135,7 @@ impl HttpServer {
             Arc::new(connect),
             EdgeSettings { upstream_connections, ..settings.edge },
         );
-        match edge {
-            Ok(edge) => Ok(HttpServer { edge: Some(edge), backend: Some(backend), local_addr }),
-            Err(error) => {
-                backend.stop(Instant::now());
-                Err(error.into())
-            }
-        }
+        Ok(HttpServer { edge: Some(edge?), backend: Some(backend), local_addr })
     }
 
     /// The public address, with the port that the system chose if it was asked to.
