@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use crate::support::{PATIENCE, Wire, quick, site};
+use crate::support::{PATIENCE, Wire, eventually, quick, site};
 
 const EVENTS: &str = "GET /events HTTP/1.1\r\nHost: t\r\n\r\n";
 
@@ -86,6 +86,11 @@ fn a_vanished_watcher_frees_its_handler() {
         assert!(wire.try_chunk().unwrap().is_some());
         drop(wire);
         let gone = Instant::now();
+        // The edge notices by itself, without an event to write.
+        eventually("the end of the connection", || {
+            site.server.as_ref().unwrap().connections() == 0
+        });
+        assert!(gone.elapsed() < Duration::from_secs(2), "{:?}", gone.elapsed());
         // One of the next writes must fail, although none of them fills a buffer.
         let written = loop {
             events.send("into the void".into()).unwrap();

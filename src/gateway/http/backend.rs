@@ -227,7 +227,9 @@ impl Backend {
 
 impl Drop for Backend {
     fn drop(&mut self) {
-        self.stop(Instant::now());
+        if lock(&self.stop).is_some() {
+            self.stop(Instant::now());
+        }
         // Last: each server, as it goes with its last thread, wakes its accept loop through its
         // socket.
         if let Place::Directory { path, .. } = &self.place {

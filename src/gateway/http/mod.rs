@@ -143,6 +143,11 @@ impl HttpServer {
         self.local_addr
     }
 
+    /// Clients that are connected now; zero behind a proxy, where nobody counts them.
+    pub fn connections(&self) -> usize {
+        self.edge.as_ref().map_or(0, Edge::connections)
+    }
+
     /// Takes no new request, lets those in flight finish for up to `grace`, cuts what is left, joins
     /// the threads and removes the private socket. Returns by `grace` and two seconds; a handler
     /// that does not return by then is logged and left behind. `false` when something was cut.
