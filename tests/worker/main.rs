@@ -15,3 +15,4 @@ mod lab;
 mod workers;
 
 mod dispositions;
+mod pulling;
