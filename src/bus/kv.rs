@@ -121,7 +121,8 @@ impl Kv {
     /// Those of a request. After [`Error::is_outcome_unknown`] the value may have been stored.
     pub fn put(&self, key: &str, value: &[u8]) -> Result<u64> {
         let subject = self.subject(key)?;
-        self.creating(|| self.publish(&subject, &[], value))
+        let deadline = Instant::now() + self.timeout;
+        self.creating(|| self.publish(&subject, &[], value, deadline))
     }
 
     /// Stores a value under a key that has none; returns its revision.
@@ -129,11 +130,12 @@ impl Kv {
     /// # Errors
     /// [`Error::Conflict`] when it has one, and those of a request.
     pub fn create(&self, key: &str, value: &[u8]) -> Result<u64> {
+        let deadline = Instant::now() + self.timeout;
         match self.update(key, value, 0) {
             // A deleted key still has a newest message, and that is what has to be expected.
-            Err(Error::Conflict(_)) => match self.newest(key)? {
+            Err(Error::Conflict(_)) => match self.with_timeout(left(deadline)).newest(key)? {
                 Some(entry) if entry.operation == Operation::Delete => {
-                    self.update(key, value, entry.revision)
+                    self.with_timeout(left(deadline)).update(key, value, entry.revision)
                 }
                 _ => Err(Error::Conflict(key.to_owned())),
             },
@@ -219,7 +221,8 @@ impl Kv {
         headers.extend(operation.map(|op| (OPERATION, op)));
         let deadline = Instant::now() + self.timeout;
         loop {
-            let error = match self.creating(|| self.publish(&subject, &headers, value)) {
+            let publish = || self.publish(&subject, &headers, value, deadline);
+            let error = match self.creating(publish) {
                 Ok(revision) => return Ok(revision),
                 Err(e) if e.is_wrong_sequence() => return Err(Error::Conflict(key.to_owned())),
                 Err(e) => e,
@@ -249,8 +252,14 @@ impl Kv {
         }
     }
 
-    fn publish(&self, subject: &str, headers: &[(&str, &str)], value: &[u8]) -> Result<u64> {
-        Ok(api::publish(&self.link, subject, headers, value, self.timeout)?.seq)
+    fn publish(
+        &self,
+        subject: &str,
+        headers: &[(&str, &str)],
+        value: &[u8],
+        deadline: Instant,
+    ) -> Result<u64> {
+        Ok(api::publish(&self.link, subject, headers, value, left(deadline))?.seq)
     }
 
     /// Runs a write; when the bucket is missing, creates it and runs the write once more.

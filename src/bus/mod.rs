@@ -115,7 +115,7 @@ impl Bus {
     pub fn ensure_resources(&self) -> Result<()> {
         self.runs().ensure()?;
         self.workers().ensure()?;
-        self.queue().ensure()
+        self.queue().ensure_all()
     }
 
     /// Looks at each stream and bucket: its name, and its settings and size or what is wrong.

@@ -116,6 +116,11 @@ impl PullInbox {
         self.sources[source].pull.is_some()
     }
 
+    /// Whether the server keeps a pull of `source` open until something comes.
+    pub fn is_waiting(&self, source: usize) -> bool {
+        self.sources[source].pull.as_ref().is_some_and(|pull| pull.waits)
+    }
+
     /// Asks `source` for up to `batch` messages; with `wait`, the server keeps the pull open.
     /// A pull that was under way is forgotten; what it still delivers arrives all the same.
     ///

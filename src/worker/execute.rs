@@ -153,7 +153,7 @@ impl Attempt<'_> {
             self.delivered.clone(),
             self.context.runs.clone(),
             self.job.run_id.clone(),
-            self.context.settings.run.ack_progress_interval,
+            self.context.progress_interval(),
         );
         let ticker = match ticker {
             Ok(ticker) => ticker,

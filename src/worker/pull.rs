@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, unbounded};
+use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
 
 use super::registry::Registry;
 use super::{Context, Error, slot};
@@ -61,7 +61,7 @@ impl Slots {
     fn start(context: &Arc<Context>, registry: &Registry, count: usize) -> Result<Slots, Error> {
         // One place per slot: `give` never blocks, because `busy` never exceeds `count`.
         let (jobs, taken) = bounded(count);
-        let (done_sender, done) = unbounded();
+        let (done_sender, done) = bounded(count);
         let (hard_stop, hard_stopped) = thread::stop_channel();
         let threads = (0..count)
             .map(|index| {
@@ -146,30 +146,23 @@ impl Puller<'_> {
             self.ensured = true;
         }
         let tags = self.context.settings.tags.len();
-        let asked = match tags {
-            1 if self.inbox.outstanding(0) >= free => Ok(()),
-            1 => self.inbox.ask(0, free, true),
-            _ if self.empty_in_a_row >= tags => (0..tags)
-                .filter(|tag| !self.inbox.is_asked(*tag))
-                .collect::<Vec<_>>()
-                .into_iter()
-                .try_for_each(|tag| self.inbox.ask(tag, 1, true)),
-            _ if (0..tags).any(|tag| self.inbox.is_asked(tag)) => Ok(()),
-            _ => self.inbox.ask(self.turn, free, false),
-        };
-        asked.is_err()
+        if tags == 1 {
+            return self.inbox.outstanding(0) < free && self.inbox.ask(0, free, true).is_err();
+        }
+        let waiting = (0..tags).any(|tag| self.inbox.is_waiting(tag));
+        if waiting || self.empty_in_a_row >= tags {
+            let idle: Vec<usize> = (0..tags).filter(|tag| !self.inbox.is_asked(*tag)).collect();
+            return idle.into_iter().any(|tag| self.inbox.ask(tag, 1, true).is_err());
+        }
+        let asked = (0..tags).any(|tag| self.inbox.is_asked(tag));
+        !asked && self.inbox.ask(self.turn, free, false).is_err()
     }
 
     fn ensure(&self) -> crate::bus::Result<()> {
         self.context.queue.ensure()?;
-        let progress = self.context.settings.run.ack_progress_interval;
         for tag in &self.context.settings.tags {
             let settings = self.context.queue.ensure_consumer(tag)?;
-            if settings.ack_wait <= progress {
-                log::warn!(tag = tag.as_str(), ack_wait = settings.ack_wait.as_secs_f64();
-                    "the consumer's ack_wait is not above PYOCO_ACK_PROGRESS_INTERVAL_SEC; \
-                     runs may be executed twice");
-            }
+            self.context.respect_ack_wait(settings.ack_wait);
         }
         Ok(())
     }

@@ -12,6 +12,10 @@ use crate::model::{clock, json};
 /// How often a conflict is read back before a write counts as failed; each one means that
 /// somebody else has written in between, which only cancel requests do.
 const MAX_CONFLICTS: usize = 8;
+/// Between a failed write and the next one.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// For one write of a run that goes on: its slot cannot see a cancel or a stop meanwhile.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The owner of a run's snapshot for one attempt.
 pub(super) struct Recorder {
@@ -23,6 +27,8 @@ pub(super) struct Recorder {
     /// Task transitions that are not stored yet.
     dirty: bool,
     last_write: Instant,
+    /// After a failed write, an outage must not be met with a hot loop.
+    not_before: Instant,
     /// Whether a task transition was ever stored: the first one goes out at once.
     wrote_transition: bool,
     told_truncation: bool,
@@ -47,13 +53,14 @@ impl Recorder {
         max_bytes: usize,
     ) -> Self {
         Recorder {
-            kv,
+            kv: kv.with_timeout(WRITE_TIMEOUT),
             snapshot,
             revision,
             heartbeat_interval,
             max_bytes,
             dirty: false,
             last_write: Instant::now(),
+            not_before: Instant::now(),
             wrote_transition: false,
             told_truncation: false,
         }
@@ -90,11 +97,12 @@ impl Recorder {
 
     /// When the next write is due: for transitions soon, for the heartbeat in time.
     pub(super) fn next_write(&self) -> Instant {
-        match (self.dirty, self.wrote_transition) {
-            (true, false) => Instant::now(),
+        let due = match (self.dirty, self.wrote_transition) {
+            (true, false) => self.last_write,
             (true, true) => self.last_write + SNAPSHOT_COALESCE.min(self.heartbeat_interval),
             (false, _) => self.last_write + self.heartbeat_interval,
-        }
+        };
+        due.max(self.not_before)
     }
 
     /// Writes the present state.
@@ -103,11 +111,12 @@ impl Recorder {
         self.snapshot.heartbeat_at = Some(now);
         self.snapshot.updated_at = Some(now);
         let written = self.store();
-        // A failed try counts too, or an outage would be met with a hot loop.
-        self.last_write = Instant::now();
         if written.is_ok() {
+            self.last_write = Instant::now();
             self.wrote_transition |= self.dirty;
             self.dirty = false;
+        } else {
+            self.not_before = Instant::now() + RETRY_PAUSE;
         }
         written
     }

@@ -7,7 +7,7 @@ use crate::bus;
 use crate::gateway::Gateway;
 use crate::gateway::error::ApiError;
 use crate::gateway::http::{Reply, Request};
-use crate::gateway::schema::{self, Body, BodyProblem, Problem};
+use crate::gateway::schema::{self, Body, Problem};
 use crate::model::limits::MAX_CANCEL_REASON_BYTES;
 use crate::model::run::{RunSnapshot, RunStatus, truncated};
 use crate::model::{clock, json, name};
@@ -66,13 +66,11 @@ fn answer(document: &[u8]) -> Result<Reply, ApiError> {
 /// The body is optional, and so is its one field.
 fn reason(request: &mut Request) -> Result<Option<String>, ApiError> {
     let content_type = request.header("Content-Type").map(str::to_owned);
-    let body = match schema::json_body(content_type.as_deref(), request.body()?) {
-        Ok(Body::Empty | Body::Json(Value::Null)) => return Ok(None),
-        Ok(body) => body,
-        Err(BodyProblem::NotUtf8) => return Err(super::submit::NOT_UTF8),
-        Err(BodyProblem::Schema(problem)) => return Err(ApiError::Schema(vec![problem])),
-    };
-    let mut fields = schema::object(body).map_err(|problem| ApiError::Schema(vec![problem]))?;
+    let body = schema::json_body(content_type.as_deref(), request.body()?)?;
+    if matches!(body, Body::Empty | Body::Json(Value::Null)) {
+        return Ok(None);
+    }
+    let mut fields = schema::object(body)?;
     match fields.shift_remove("reason") {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => {
@@ -81,7 +79,7 @@ fn reason(request: &mut Request) -> Result<Option<String>, ApiError> {
         Some(other) => {
             let loc = vec!["body".into(), "reason".into()];
             let msg = "Input should be a valid string";
-            Err(ApiError::Schema(vec![Problem::new("string_type", loc, msg, other)]))
+            Err(Problem::new("string_type", loc, msg, other).into())
         }
     }
 }

@@ -10,16 +10,13 @@ use crate::bus::{self, Operation};
 use crate::gateway::Gateway;
 use crate::gateway::error::ApiError;
 use crate::gateway::http::{Reply, Request};
-use crate::gateway::schema::{self, BodyProblem, Problem};
+use crate::gateway::schema::{self, Problem};
 use crate::gateway::undo::Doubtful;
 use crate::model::error::Code;
 use crate::model::job::Job;
 use crate::model::limits::{MAX_FLOW_NAME_BYTES, MAX_NAME_BYTES, MAX_RUN_TAGS};
 use crate::model::run::{RunSnapshot, RunStatus};
 use crate::model::{clock, json as wire, name};
-
-/// FastAPI's words for a body that is not UTF-8.
-pub(super) const NOT_UTF8: ApiError = ApiError::BadBody("There was an error parsing the body");
 
 /// What both kinds of submit have in common.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,12 +41,8 @@ pub(super) struct Workflow {
 /// A body of another shape (422), a body that is not UTF-8 (400), NATS trouble (503).
 pub fn run(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
     let content_type = request.header("Content-Type").map(str::to_owned);
-    let body = match schema::json_body(content_type.as_deref(), request.body()?) {
-        Ok(body) => body,
-        Err(BodyProblem::NotUtf8) => return Err(NOT_UTF8),
-        Err(BodyProblem::Schema(problem)) => return Err(ApiError::Schema(vec![problem])),
-    };
-    let fields = schema::object(body).map_err(|problem| ApiError::Schema(vec![problem]))?;
+    let body = schema::json_body(content_type.as_deref(), request.body()?)?;
+    let fields = schema::object(body)?;
     let submission = read(fields, &gateway.settings.default_tag).map_err(ApiError::Schema)?;
     submit(gateway, request, submission)
 }
