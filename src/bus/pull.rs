@@ -16,6 +16,9 @@ use super::{Error, Result};
 
 /// Lifetime of a pull that waits; the owner asks again when it ends.
 const WAIT: Duration = Duration::from_secs(20);
+/// The same when the inbox is over several consumers: what one delivers may leave no room for what
+/// another still sends, and a pull cannot be taken back.
+pub const MANY_WAIT: Duration = Duration::from_secs(2);
 /// Sign of life of a waiting pull.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Silence after which a waiting pull counts as lost.
@@ -129,15 +132,19 @@ impl PullInbox {
     pub fn ask(&mut self, source: usize, batch: u64, wait: bool) -> Result<()> {
         let id = self.next_pull;
         self.next_pull += 1;
-        let body = if wait {
-            json!({"batch": batch, "expires": nanos(WAIT), "idle_heartbeat": nanos(HEARTBEAT)})
-        } else {
-            json!({"batch": batch, "no_wait": true})
+        let (body, silence) = match (wait, self.sources.len()) {
+            (false, _) => (json!({"batch": batch, "no_wait": true}), NO_WAIT_SILENCE),
+            (true, 1) => {
+                let (expires, heartbeat) = (nanos(WAIT), nanos(HEARTBEAT));
+                let body = json!({"batch": batch, "expires": expires, "idle_heartbeat": heartbeat});
+                (body, MAX_SILENCE)
+            }
+            // Too short for a sign of life in between.
+            (true, _) => (json!({"batch": batch, "expires": nanos(MANY_WAIT)}), MAX_SILENCE),
         };
         let reply = self.route.reply_subject(id);
         let subject = &self.sources[source].subject;
         self.link.publish(subject, Some(&reply), body.to_string().as_bytes())?;
-        let silence = if wait { MAX_SILENCE } else { NO_WAIT_SILENCE };
         let void_after = Instant::now() + silence;
         self.sources[source].pull = Some(Pull { id, remaining: batch, void_after, waits: wait });
         Ok(())
