@@ -6,7 +6,7 @@ use crate::bus::{self, Kv, Operation};
 use crate::flow::FlowEvent;
 use crate::model::error::Code;
 use crate::model::limits::{MAX_TASK_RECORDS, SNAPSHOT_COALESCE};
-use crate::model::run::{RunSnapshot, RunStatus};
+use crate::model::run::{Delivery, RunSnapshot, RunStatus};
 use crate::model::{clock, json};
 
 /// How often a conflict is read back before a write counts as failed; each one means that
@@ -22,6 +22,8 @@ pub(super) struct Recorder {
     kv: Kv,
     snapshot: RunSnapshot,
     revision: u64,
+    /// Ours; a snapshot with another one was claimed by somebody else, perhaps by this same worker.
+    delivery: Option<Delivery>,
     heartbeat_interval: Duration,
     max_bytes: usize,
     /// Task transitions that are not stored yet.
@@ -54,6 +56,7 @@ impl Recorder {
     ) -> Self {
         Recorder {
             kv: kv.with_timeout(WRITE_TIMEOUT),
+            delivery: snapshot.delivery.clone(),
             snapshot,
             revision,
             heartbeat_interval,
@@ -133,18 +136,6 @@ impl Recorder {
         self.store()
     }
 
-    /// Fills in the end of the tasks that an executor could not report on.
-    pub(super) fn close_tasks(&mut self, state: &str) {
-        for (name, value) in &mut self.snapshot.tasks {
-            if value == "RUNNING" || value == "PENDING" {
-                *value = state.into();
-                if let Some(record) = self.snapshot.task_records.get_mut(name) {
-                    record["state"] = state.into();
-                }
-            }
-        }
-    }
-
     pub(super) fn snapshot(&self) -> &RunSnapshot {
         &self.snapshot
     }
@@ -182,6 +173,7 @@ impl Recorder {
         }
         if theirs.attempt.is_some_and(|attempt| Some(attempt) > self.snapshot.attempt)
             || (theirs.worker_id.is_some() && theirs.worker_id != self.snapshot.worker_id)
+            || (theirs.delivery.is_some() && theirs.delivery != self.delivery)
         {
             let who = theirs.worker_id.unwrap_or_default();
             return lost(format!("worker {who} has it in attempt {}", theirs.attempt.unwrap_or(0)));
