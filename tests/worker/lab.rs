@@ -1,5 +1,7 @@
 //! One nats-server with our buckets and queue, and what tests do to them.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -138,6 +140,21 @@ impl Lab {
         let answer = self.nats.request_timeout(subject, payload, REQUEST).unwrap();
         let ack: Value = serde_json::from_slice(&answer.data).unwrap();
         ack["seq"].as_u64().unwrap_or_else(|| panic!("not stored: {ack}"))
+    }
+
+    /// Queues a message with a header block as it is, which no client library would send.
+    pub fn publish_with_raw_headers(&self, subject: &str, headers: &[u8], payload: &[u8]) {
+        let mut stream = TcpStream::connect(self.server.address()).unwrap();
+        stream.set_read_timeout(Some(REQUEST)).unwrap();
+        let total = headers.len() + payload.len();
+        let mut bytes =
+            b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true}\r\n".to_vec();
+        bytes.extend(format!("HPUB {subject} {} {total}\r\n", headers.len()).into_bytes());
+        bytes.extend([headers, payload, b"\r\nPING\r\n"].concat());
+        stream.write_all(&bytes).unwrap();
+        let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+        let answer = lines.find(|line| line.starts_with("PONG") || line.starts_with("-ERR"));
+        assert_eq!(answer.as_deref(), Some("PONG"));
     }
 
     /// Asks for a cancel as the gateway does.

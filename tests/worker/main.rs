@@ -14,5 +14,8 @@ mod history;
 mod lab;
 mod workers;
 
+mod cancel;
 mod dispositions;
+mod fencing;
 mod pulling;
+mod redelivery;
