@@ -84,7 +84,12 @@ impl Lab {
 
     /// A run of a `flow.yaml`, in the gateway's own two steps; returns its id.
     pub fn submit_yaml(&self, tag: &str, yaml: &str) -> String {
-        self.submit_with(tag, "main", json!({}), |job| job.workflow_yaml = Some(yaml.to_owned()))
+        self.submit_document(tag, yaml, json!({}))
+    }
+
+    /// The same with parameters.
+    pub fn submit_document(&self, tag: &str, yaml: &str, params: Value) -> String {
+        self.submit_with(tag, "main", params, |job| job.workflow_yaml = Some(yaml.to_owned()))
     }
 
     /// A run of a flow that the worker knows by name.

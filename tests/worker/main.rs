@@ -10,6 +10,7 @@
 mod support;
 
 mod flows;
+mod golden;
 mod history;
 mod lab;
 mod workers;
@@ -19,3 +20,4 @@ mod dispositions;
 mod fencing;
 mod pulling;
 mod redelivery;
+mod snapshots;
