@@ -33,7 +33,7 @@ pub use error::Error;
 pub use kv::{Entry, Kv, Operation};
 pub use link::{Link, LinkState};
 pub use message::{Message, Meta};
-pub use pull::{Delivered, PullEvent, PullInbox};
+pub use pull::{Delivered, MANY_WAIT, PullEvent, PullInbox};
 pub use queue::{ConsumerSettings, ExhaustedJob, StoredJob, WorkQueue};
 pub use watch::{Watch, WatchEvent};
 

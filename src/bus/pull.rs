@@ -16,6 +16,9 @@ use super::{Error, Result};
 
 /// Lifetime of a pull that waits; the owner asks again when it ends.
 const WAIT: Duration = Duration::from_secs(20);
+/// The same when the inbox is over several consumers: what one delivers may leave no room for what
+/// another still sends, and a pull cannot be taken back.
+pub const MANY_WAIT: Duration = Duration::from_secs(2);
 /// Sign of life of a waiting pull.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Silence after which a waiting pull counts as lost.
@@ -125,10 +128,13 @@ impl PullInbox {
         // The number of a pull tells its source, also when its last status comes late.
         let pull = self.next_pull * self.sources.len() as u64 + source as u64;
         self.next_pull += 1;
-        let body = if wait {
-            json!({"batch": batch, "expires": nanos(WAIT), "idle_heartbeat": nanos(HEARTBEAT)})
-        } else {
-            json!({"batch": batch, "no_wait": true})
+        let body = match (wait, self.sources.len()) {
+            (false, _) => json!({"batch": batch, "no_wait": true}),
+            (true, 1) => {
+                json!({"batch": batch, "expires": nanos(WAIT), "idle_heartbeat": nanos(HEARTBEAT)})
+            }
+            // Too short for a sign of life in between.
+            (true, _) => json!({"batch": batch, "expires": nanos(MANY_WAIT)}),
         };
         let reply = self.route.reply_subject(pull);
         let source = &mut self.sources[source];

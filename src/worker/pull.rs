@@ -2,8 +2,9 @@
 //!
 //! With one tag it keeps one pull open for exactly the free slots. With several it first asks each
 //! tag in turn without waiting, so that a backlog is shared fairly; when all are empty it leaves a
-//! pull for one job open at each. Two tags may then deliver at the same moment to one free slot:
-//! the job that finds no slot is given back at once.
+//! pull for one job open at each. Two tags may then deliver to one free slot, and a pull outlives the
+//! moment at which its worker has become busy: the job that finds no slot is given back. Each time
+//! costs it a delivery, so a job that meets only busy workers soon waits until such pulls have ended.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,13 +13,15 @@ use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
 
 use super::registry::Registry;
 use super::{Context, Error, slot};
-use crate::bus::{Delivered, PullEvent, PullInbox};
+use crate::bus::{Delivered, MANY_WAIT, PullEvent, PullInbox};
 use crate::thread::{self, JoinOnDrop, StopSignal, StopSource};
 
 /// Between two tries to reach the queue when it cannot be asked.
 const RETRY: Duration = Duration::from_millis(250);
-/// A job that finds no free slot is somebody else's at once.
-const NO_DELAY: Duration = Duration::ZERO;
+/// A job that finds no free slot is somebody else's at once, this often.
+const QUICK_GIVE_BACKS: u64 = 2;
+/// Then it comes again when every pull that was open has ended, and goes to who asks anew.
+const GIVE_BACK_DELAY: Duration = MANY_WAIT.saturating_add(Duration::from_millis(500));
 
 /// Runs until `stop` closes, the one job of `run_once` is done, or the worker's record is taken
 /// over; then drains. Returns who has taken over, if anybody.
@@ -241,7 +244,11 @@ impl Puller<'_> {
 }
 
 fn give_back(message: &Delivered) {
-    if let Err(e) = message.nak(NO_DELAY) {
+    let delay = match message.num_delivered {
+        ..=QUICK_GIVE_BACKS => Duration::ZERO,
+        _ => GIVE_BACK_DELAY,
+    };
+    if let Err(e) = message.nak(delay) {
         log::warn!(error = e.to_string(); "cannot give a job back; it comes again after ack_wait");
     }
 }
