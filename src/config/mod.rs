@@ -148,7 +148,7 @@ pub struct HttpConfig {
     pub auth_mode: AuthMode,
     /// Header of the API key.
     pub api_key_header: String,
-    /// Handler threads; unset means four per CPU.
+    /// Handler threads; unset means eight per CPU.
     pub threads: Option<usize>,
     /// Streams (SSE) open at once.
     pub max_watchers: usize,
