@@ -36,11 +36,22 @@ pub struct LinkState {
     pub disconnects: u64,
 }
 
-/// Field order is the shutdown order: closing `stop` ends the watchdog, then it is joined.
+/// Field order is the shutdown order: closing `stop` ends the watchdog, which is joined, so that
+/// nobody connects any more when the last connection is let go.
 struct Inner {
     shared: Arc<Shared>,
     _stop: StopSource,
     _watchdog: JoinOnDrop,
+    _hang_up: HangUp,
+}
+
+/// Lets go of the connection; its threads hold the shared state and would keep it for ever.
+struct HangUp(Arc<Shared>);
+
+impl Drop for HangUp {
+    fn drop(&mut self) {
+        self.0.live.write().unwrap_or_else(PoisonError::into_inner).take();
+    }
 }
 
 /// What the watchdog, the dispatchers and the callers share.
@@ -93,7 +104,9 @@ impl Link {
         let watchdog =
             thread::spawn(format!("nats-{role}"), move || watchdog::run(&watched, &stopped))
                 .map_err(|e| Error::Setup(format!("cannot start a thread: {e}")))?;
-        Ok(Link { inner: Arc::new(Inner { shared, _stop: stop, _watchdog: watchdog }) })
+        let hang_up = HangUp(shared.clone());
+        let inner = Inner { shared, _stop: stop, _watchdog: watchdog, _hang_up: hang_up };
+        Ok(Link { inner: Arc::new(inner) })
     }
 
     /// Sends a request and waits for its answer, at most for `timeout`.
