@@ -109,3 +109,66 @@ fn jobs(stage: &Stage) -> HashMap<String, usize> {
     }
     jobs
 }
+
+/// Clients with an idempotency key send again until they are accepted, while the server freezes now
+/// and then: the same request is half done in every possible place.
+#[test]
+fn a_run_that_was_accepted_at_any_try_stays() {
+    const KEYS: usize = 400;
+    let stage = Stage::start_with(&[("PYOCO_NATS_REQUEST_TIMEOUT_SEC", "0.3")]);
+    let address = stage.address();
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let (accepted, refused): (Vec<HashSet<String>>, Vec<usize>) = std::thread::scope(|scope| {
+        let next = &next;
+        let clients: Vec<_> = (0..8)
+            .map(|_| scope.spawn(move || submit_until_accepted(address, next, KEYS)))
+            .collect();
+        while clients.iter().any(|client| !client.is_finished()) {
+            stage.nats.pause();
+            std::thread::sleep(Duration::from_millis(400));
+            stage.nats.resume();
+            std::thread::sleep(Duration::from_millis(60));
+        }
+        clients.into_iter().map(|client| client.join().unwrap()).unzip()
+    });
+    assert!(refused.iter().sum::<usize>() > 0, "no request was refused");
+    let accepted: HashSet<String> = accepted.into_iter().flatten().collect();
+    assert_eq!(accepted.len(), KEYS);
+    // Whatever wants to be undone has its chance; nothing that was accepted may go with it.
+    let until = Instant::now() + Duration::from_secs(3);
+    let bus = crate::stage::connect(&stage.nats);
+    while Instant::now() < until {
+        let gone: Vec<_> =
+            accepted.iter().filter(|id| bus.runs().get(id).unwrap().is_none()).collect();
+        assert!(gone.is_empty(), "accepted and gone: {gone:?}");
+    }
+    let jobs = jobs(&stage);
+    for run_id in &accepted {
+        assert_eq!(jobs.get(run_id), Some(&1), "{run_id} has no job, or several");
+    }
+    stage.wait_count(KEYS);
+}
+
+fn submit_until_accepted(
+    address: std::net::SocketAddr,
+    next: &std::sync::atomic::AtomicUsize,
+    keys: usize,
+) -> (HashSet<String>, usize) {
+    let (mut accepted, mut refused) = (HashSet::new(), 0);
+    loop {
+        let n = next.fetch_add(1, Ordering::Relaxed);
+        if n >= keys {
+            return (accepted, refused);
+        }
+        let key = format!("key {n}");
+        let headers = [("Content-Type", "application/json"), ("Idempotency-Key", key.as_str())];
+        let body = json!({"flow_name": "m", "params": {"n": n}}).to_string();
+        let answer = eventually(PATIENCE, "the submit to be accepted", || {
+            let answer = http::request(address, "POST", "/runs", &headers, body.as_bytes());
+            assert!([200, 503].contains(&answer.status), "{}", answer.text());
+            refused += usize::from(answer.status == 503);
+            (answer.status == 200).then_some(answer)
+        });
+        accepted.insert(answer.json()["run_id"].as_str().unwrap().to_owned());
+    }
+}
