@@ -35,7 +35,7 @@ fn a_full_queue_refuses_the_submit_and_leaves_no_run() {
         let run_id = subject.strip_prefix("$KV.pyoco_runs.").unwrap();
         if run_id != kept {
             let message = jetstream::last(&stage.nats, "KV_pyoco_runs", subject).unwrap();
-            assert!(message.headers.contains("KV-Operation: DEL"), "{}", message.headers);
+            assert!(message.headers.contains("KV-Operation:DEL"), "{}", message.headers);
             stage.assert_gone(run_id);
         }
     }

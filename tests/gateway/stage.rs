@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use pyoco_server::bus::{Bus, Entry, Operation};
 use pyoco_server::config::Config;
@@ -202,11 +201,6 @@ pub fn wait_count(address: SocketAddr, count: usize) {
         let ready = http::get(address, "/readyz").status == 200;
         (ready && all_pages(address, "limit=200").len() == count).then_some(())
     });
-}
-
-/// A deadline for calls of the bus.
-pub fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(10)
 }
 
 /// A `multipart/form-data` body: name, file name if it is a file, content.
