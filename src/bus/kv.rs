@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::link::Link;
 use super::resources::Bucket;
@@ -25,6 +25,15 @@ pub enum Operation {
     Put,
     /// It was deleted, purged or has expired.
     Delete,
+}
+
+impl Operation {
+    /// What a message's headers say; an expiry marker of the server is a delete too.
+    pub(super) fn of<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Operation {
+        let deleted = header("KV-Operation").is_some_and(|op| op != "PUT")
+            || header("Nats-Marker-Reason").is_some();
+        if deleted { Operation::Delete } else { Operation::Put }
+    }
 }
 
 /// The newest message of a key.
@@ -102,14 +111,13 @@ impl Kv {
             Some(_) => return self.get(key),
             None => {}
         }
-        let deleted = message.header(OPERATION).is_some_and(|op| op != "PUT")
-            || message.header("Nats-Marker-Reason").is_some();
+        let operation = Operation::of(|name| message.header(name));
         let revision = message.header("Nats-Sequence").and_then(|seq| seq.parse().ok());
         match revision {
-            _ if deleted => Ok(None),
+            _ if operation == Operation::Delete => Ok(None),
             Some(revision) => {
                 let (key, value) = (key.to_owned(), message.data);
-                Ok(Some(Entry { key, value, revision, operation: Operation::Put }))
+                Ok(Some(Entry { key, value, revision, operation }))
             }
             None => Err(Error::BadAnswer("direct get without a sequence".into())),
         }
@@ -121,7 +129,8 @@ impl Kv {
     /// Those of a request. After [`Error::is_outcome_unknown`] the value may have been stored.
     pub fn put(&self, key: &str, value: &[u8]) -> Result<u64> {
         let subject = self.subject(key)?;
-        self.creating(|| self.publish(&subject, &[], value))
+        let deadline = Instant::now() + self.timeout;
+        self.creating(|| self.publish(&subject, &[], value, deadline))
     }
 
     /// Stores a value under a key that has none; returns its revision.
@@ -129,11 +138,12 @@ impl Kv {
     /// # Errors
     /// [`Error::Conflict`] when it has one, and those of a request.
     pub fn create(&self, key: &str, value: &[u8]) -> Result<u64> {
+        let deadline = Instant::now() + self.timeout;
         match self.update(key, value, 0) {
             // A deleted key still has a newest message, and that is what has to be expected.
-            Err(Error::Conflict(_)) => match self.newest(key)? {
+            Err(Error::Conflict(_)) => match self.with_timeout(left(deadline)).newest(key)? {
                 Some(entry) if entry.operation == Operation::Delete => {
-                    self.update(key, value, entry.revision)
+                    self.with_timeout(left(deadline)).update(key, value, entry.revision)
                 }
                 _ => Err(Error::Conflict(key.to_owned())),
             },
@@ -200,8 +210,9 @@ impl Kv {
             other => other?,
         };
         Ok(stored.map(|stored| {
-            let deleted = stored.headers.lines().any(is_delete_header);
-            let operation = if deleted { Operation::Delete } else { Operation::Put };
+            let lines = || stored.headers.lines().filter_map(|line| line.split_once(':'));
+            let header = |name: &str| lines().find(|(n, _)| *n == name).map(|(_, v)| v.trim());
+            let operation = Operation::of(header);
             Entry { key: key.to_owned(), value: stored.data, revision: stored.seq, operation }
         }))
     }
@@ -219,7 +230,8 @@ impl Kv {
         headers.extend(operation.map(|op| (OPERATION, op)));
         let deadline = Instant::now() + self.timeout;
         loop {
-            let error = match self.creating(|| self.publish(&subject, &headers, value)) {
+            let publish = || self.publish(&subject, &headers, value, deadline);
+            let error = match self.creating(publish) {
                 Ok(revision) => return Ok(revision),
                 Err(e) if e.is_wrong_sequence() => return Err(Error::Conflict(key.to_owned())),
                 Err(e) => e,
@@ -249,8 +261,14 @@ impl Kv {
         }
     }
 
-    fn publish(&self, subject: &str, headers: &[(&str, &str)], value: &[u8]) -> Result<u64> {
-        Ok(api::publish(&self.link, subject, headers, value, self.timeout)?.seq)
+    fn publish(
+        &self,
+        subject: &str,
+        headers: &[(&str, &str)],
+        value: &[u8],
+        deadline: Instant,
+    ) -> Result<u64> {
+        Ok(api::publish(&self.link, subject, headers, value, left(deadline))?.seq)
     }
 
     /// Runs a write; when the bucket is missing, creates it and runs the write once more.
@@ -280,35 +298,4 @@ impl Kv {
             known => Ok(known == 2),
         }
     }
-}
-
-/// Whether a line of a header block says that the key is gone.
-pub(super) fn is_delete_header(line: &str) -> bool {
-    match line.split_once(':') {
-        Some((OPERATION, value)) => matches!(value.trim(), "DEL" | "PURGE"),
-        Some(("Nats-Marker-Reason", _)) => true,
-        _ => false,
-    }
-}
-
-/// Ephemeral pull consumer of a bucket that starts at `start`: everything present, or what came
-/// after a sequence.
-pub(super) fn watch_consumer(name: &str, subjects: &str, after: Option<u64>) -> Value {
-    let mut config = json!({
-        "name": name,
-        "filter_subject": subjects,
-        "ack_policy": "none",
-        "mem_storage": true,
-        "num_replicas": 1,
-        // Far above our longest silence, so that a lost consumer goes by itself.
-        "inactive_threshold": 60_000_000_000u64,
-    });
-    match after {
-        None => config["deliver_policy"] = "last_per_subject".into(),
-        Some(seq) => {
-            config["deliver_policy"] = "by_start_sequence".into();
-            config["opt_start_seq"] = (seq + 1).into();
-        }
-    }
-    config
 }

@@ -33,7 +33,7 @@ pub use error::Error;
 pub use kv::{Entry, Kv, Operation};
 pub use link::{Link, LinkState};
 pub use message::{Message, Meta};
-pub use pull::{Delivered, PullEvent, PullInbox};
+pub use pull::{Delivered, MANY_WAIT, PullEvent, PullInbox};
 pub use queue::{ConsumerSettings, ExhaustedJob, StoredJob, WorkQueue};
 pub use watch::{Watch, WatchEvent};
 
@@ -115,7 +115,7 @@ impl Bus {
     pub fn ensure_resources(&self) -> Result<()> {
         self.runs().ensure()?;
         self.workers().ensure()?;
-        self.queue().ensure()
+        self.queue().ensure_all()
     }
 
     /// Looks at each stream and bucket: its name, and its settings and size or what is wrong.

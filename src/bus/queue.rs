@@ -64,14 +64,23 @@ impl WorkQueue {
         WorkQueue { control, stream, config, timeout }
     }
 
-    /// Creates the streams that are missing.
+    /// Creates the work stream if it is missing. The DLQ and the advisories are diagnostics and
+    /// the last resort: work goes on without them, and they are created when first needed.
     ///
     /// # Errors
     /// Those of a request.
     pub fn ensure(&self) -> Result<()> {
-        api::ensure_stream(&self.control, &resources::work_stream(&self.config), self.timeout)?;
-        api::ensure_stream(&self.control, &resources::dlq_stream(&self.config), self.timeout)?;
-        api::ensure_stream(&self.control, &resources::advisory_stream(&self.config), self.timeout)
+        self.ensure_stream(&resources::work_stream(&self.config))
+    }
+
+    /// Creates every stream that is missing.
+    ///
+    /// # Errors
+    /// Those of a request.
+    pub fn ensure_all(&self) -> Result<()> {
+        self.ensure()?;
+        self.ensure_stream(&resources::dlq_stream(&self.config))?;
+        self.ensure_stream(&resources::advisory_stream(&self.config))
     }
 
     /// Creates the durable consumer of a tag if it is missing, and reads its settings.
@@ -103,6 +112,7 @@ impl WorkQueue {
     /// # Errors
     /// Those of a request.
     pub fn exhausted_inbox(&self) -> Result<PullInbox> {
+        self.ensure_stream(&resources::advisory_stream(&self.config))?;
         let config = resources::advisory_consumer(&self.config);
         self.ensure_durable(ADVISORY_STREAM, ADVISORY_CONSUMER, &config)?;
         let consumer = (ADVISORY_STREAM.to_owned(), ADVISORY_CONSUMER.to_owned());
@@ -166,7 +176,7 @@ impl WorkQueue {
         let subject = format!("{}.{tag}", self.config.dlq_subject_prefix);
         match api::publish(&self.control, &subject, &[], payload, self.timeout) {
             Err(e) if e.is_missing_stream() => {
-                self.ensure()?;
+                self.ensure_stream(&resources::dlq_stream(&self.config))?;
                 api::publish(&self.control, &subject, &[], payload, self.timeout).map(drop)
             }
             other => other.map(drop),
@@ -210,6 +220,22 @@ impl WorkQueue {
         let call = format!("STREAM.INFO.{}", self.config.dlq_stream);
         let info: Value = api::call(&self.control, &call, &Value::Null, self.timeout)?;
         Ok(info["state"]["messages"].as_u64().unwrap_or(0))
+    }
+
+    /// How many jobs of a tag lie in the stream, delivered or not.
+    ///
+    /// # Errors
+    /// Those of a request.
+    pub fn jobs_of_tag(&self, tag: &str) -> Result<u64> {
+        let subject = self.job_subject(tag)?;
+        let body = json!({"subjects_filter": subject});
+        let info: Value =
+            api::call(&self.control, &format!("STREAM.INFO.{WORK_STREAM}"), &body, self.timeout)?;
+        Ok(info["state"]["subjects"][&subject].as_u64().unwrap_or(0))
+    }
+
+    fn ensure_stream(&self, config: &Value) -> Result<()> {
+        api::ensure_stream(&self.control, config, self.timeout)
     }
 
     fn job_subject(&self, tag: &str) -> Result<String> {

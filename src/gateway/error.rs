@@ -29,7 +29,7 @@ pub enum ApiError {
         location: String,
     },
     /// Body or query do not have the shape that the route wants (422, one entry per problem).
-    #[error("{} problems in the request", .0.len())]
+    #[error("{}", counted(.0.len()))]
     Schema(Vec<Problem>),
     /// A request that is well-formed and still not acceptable (422).
     #[error("{detail}")]
@@ -71,6 +71,13 @@ pub enum ApiError {
     Internal(String),
 }
 
+fn counted(problems: usize) -> String {
+    match problems {
+        1 => "one problem in the request".to_owned(),
+        more => format!("{more} problems in the request"),
+    }
+}
+
 impl From<bus::Error> for ApiError {
     fn from(error: bus::Error) -> Self {
         match error {
@@ -79,6 +86,12 @@ impl From<bus::Error> for ApiError {
             }
             other => ApiError::NatsUnavailable(other.to_string()),
         }
+    }
+}
+
+impl From<Problem> for ApiError {
+    fn from(problem: Problem) -> Self {
+        ApiError::Schema(vec![problem])
     }
 }
 

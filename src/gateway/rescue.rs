@@ -4,7 +4,9 @@
 //! are silent for several of theirs, the job is given back in the worker's place, by the ACK subject
 //! that the snapshot carries; should the worker live after all, its next write tells it that it has
 //! lost the run. A cancel that no worker carries out is completed here, so that no run stays
-//! CANCELLING. Silence is measured against our own clock, from what the watch has told.
+//! CANCELLING. A run that waits although the queue of its tag is empty has lost its job (its gateway
+//! died between the two steps of the submit, or somebody purged the queue) and is FAILED, so that no
+//! run stays PENDING for ever. Silence is measured against our own clock, from what the watch has told.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -15,6 +17,7 @@ use super::GatewaySettings;
 use super::index::{Indexed, RunIndex};
 use super::workers::{Seen, WorkerMirror};
 use crate::bus::{self, Bus, Kv, WorkQueue};
+use crate::model::error::Code;
 use crate::model::run::{Delivery, RunSnapshot, RunStatus};
 use crate::model::worker::WorkerState;
 use crate::model::{clock, json};
@@ -32,6 +35,10 @@ const MISSED_RECORDS: f64 = 1.5;
 const AGAIN: Duration = Duration::from_secs(15);
 /// How long a cancelled run that nobody has started is left to a worker.
 const UNSTARTED_CANCEL: Duration = Duration::from_secs(2);
+/// How long a run may be PENDING before its job is looked for; far longer than a submit takes.
+const JOB_MISSING_AFTER: Duration = Duration::from_secs(60);
+/// Between two looks into the queue of a tag.
+const JOB_LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// How much longer than its grace period a cancel may take before it is completed here.
 const CANCEL_SLACK: Duration = Duration::from_secs(15);
 
@@ -45,6 +52,8 @@ pub(super) struct Rescue {
     cancel_grace: Duration,
     /// When each delivery was given back, by its ACK subject.
     given_back: HashMap<String, Instant>,
+    /// When the queue of each tag was looked into last.
+    looked_into: HashMap<String, Instant>,
 }
 
 /// What to do about a run.
@@ -70,6 +79,7 @@ impl Rescue {
             record_silence: settings.worker_heartbeat.mul_f64(MISSED_RECORDS).max(LEAST_SILENCE),
             cancel_grace: settings.cancel_grace,
             given_back: HashMap::new(),
+            looked_into: HashMap::new(),
         }
     }
 
@@ -96,6 +106,7 @@ impl Rescue {
         let (unfinished, live_since) = self.index.unfinished();
         // What was silent while we could not listen may have been loud.
         let Some(live_since) = live_since else { return };
+        self.fail_without_job(&unfinished, live_since, now);
         for run in unfinished {
             let silence = now.saturating_duration_since(run.seen_at.max(live_since));
             match self.remedy(&run, silence, live_since, now) {
@@ -104,6 +115,41 @@ impl Rescue {
                 Remedy::CompleteCancel => self.complete_cancel(&run),
             }
         }
+    }
+
+    /// Ends runs that wait for a job that is not there any more.
+    fn fail_without_job(&mut self, unfinished: &[Indexed], live_since: Instant, now: Instant) {
+        let overdue = unfinished.iter().filter(|run| {
+            run.summary.status == RunStatus::Pending
+                && now.saturating_duration_since(run.seen_at.max(live_since)) >= JOB_MISSING_AFTER
+        });
+        let mut by_tag: HashMap<&str, Vec<&Indexed>> = HashMap::new();
+        for run in overdue {
+            by_tag.entry(&run.summary.tag).or_default().push(run);
+        }
+        self.looked_into.retain(|_, at| now - *at < JOB_LOOK_INTERVAL);
+        for (tag, runs) in by_tag {
+            if self.looked_into.contains_key(tag) {
+                continue;
+            }
+            self.looked_into.insert(tag.to_owned(), now);
+            // The queue is looked into after the runs were seen: a job that is gone then was gone
+            // before, or its run is not PENDING any more and the write below finds out.
+            match self.queue.jobs_of_tag(tag) {
+                Ok(0) => runs.into_iter().for_each(|run| self.fail_lost(run)),
+                Ok(_) => {}
+                Err(e) => log::debug!(tag = tag, error = e.to_string(); "cannot look for jobs"),
+            }
+        }
+    }
+
+    fn fail_lost(&self, run: &Indexed) {
+        let code = Code::OrphanRun;
+        log::warn!(err_id = code.err_id(), msg_id = code.msg_id(),
+            run_id = run.summary.run_id.as_str(), tag = run.summary.tag.as_str();
+            "a run waits for a job that is not in the queue");
+        let error = "job_lost: the run's job is not in the queue; submit it again".to_owned();
+        self.end(run, RunStatus::Pending, RunStatus::Failed, Some(error));
     }
 
     fn remedy(&self, run: &Indexed, silence: Duration, since: Instant, now: Instant) -> Remedy {
@@ -162,25 +208,36 @@ impl Rescue {
     }
 
     fn complete_cancel(&self, run: &Indexed) {
+        log::info!(run_id = run.summary.run_id.as_str(); "cancelling a run that no worker has");
+        self.end(run, RunStatus::Cancelling, RunStatus::Cancelled, None);
+    }
+
+    /// Turns a run that still is in `from` to a terminal state, in the place of a worker.
+    fn end(&self, run: &Indexed, from: RunStatus, to: RunStatus, error: Option<String>) {
         let run_id = &run.summary.run_id;
-        if let Err(e) = self.try_complete_cancel(run_id) {
+        if let Err(e) = self.try_end(run_id, from, to, error) {
             log::warn!(run_id = run_id.as_str(), error = e.to_string();
-                "cannot complete a cancel yet");
+                "cannot end a run that nobody has yet");
         }
     }
 
-    fn try_complete_cancel(&self, run_id: &str) -> bus::Result<()> {
+    fn try_end(
+        &self,
+        run_id: &str,
+        from: RunStatus,
+        to: RunStatus,
+        error: Option<String>,
+    ) -> bus::Result<()> {
         let Some(entry) = self.runs.get(run_id)? else { return Ok(()) };
         let Ok(mut snapshot) = json::from_wire::<RunSnapshot>(&entry.value) else { return Ok(()) };
-        if snapshot.status != RunStatus::Cancelling {
+        if snapshot.status != from {
             return Ok(());
         }
-        snapshot.finish(RunStatus::Cancelled, None, clock::now());
+        snapshot.finish(to, error, clock::now());
         let document =
             json::to_wire(&snapshot).map_err(|e| bus::Error::BadAnswer(e.to_string()))?;
         match self.runs.update(run_id, &document, entry.revision) {
             Ok(revision) => {
-                log::info!(run_id = run_id; "cancelled a run that no worker has");
                 self.index.wrote(run_id, document, revision);
                 Ok(())
             }

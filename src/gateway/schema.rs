@@ -3,6 +3,7 @@
 use form_urlencoded::parse;
 use serde_json::{Map, Value, json};
 
+use super::error::ApiError;
 use super::json_fault;
 use crate::model::json as lenient;
 
@@ -128,7 +129,7 @@ impl Query {
     }
 }
 
-/// A JSON body, or why it is none. An empty body is `Ok(None)`.
+/// What a body holds.
 pub enum Body {
     /// Nothing was sent.
     Empty,
@@ -136,29 +137,21 @@ pub enum Body {
     Json(Value),
 }
 
-/// Why a body cannot be read.
-#[derive(Debug)]
-pub enum BodyProblem {
-    /// Not UTF-8 (400).
-    NotUtf8,
-    /// Anything else (422).
-    Schema(Problem),
-}
-
 /// Reads a body under its content type: only a JSON content type makes it JSON, so that a foreign
 /// web page cannot post through a visitor's browser without being asked first.
 ///
 /// # Errors
-/// [`BodyProblem`].
-pub fn json_body(content_type: Option<&str>, bytes: &[u8]) -> Result<Body, BodyProblem> {
+/// 400 for what is not UTF-8, 422 for what is not JSON or not called so.
+pub fn json_body(content_type: Option<&str>, bytes: &[u8]) -> Result<Body, ApiError> {
     if bytes.is_empty() {
         return Ok(Body::Empty);
     }
     if !content_type.is_some_and(is_json) {
         let input = String::from_utf8_lossy(bytes).into_owned();
-        return Err(BodyProblem::Schema(not_an_object(input.into())));
+        return Err(ApiError::from(not_an_object(input.into())));
     }
-    let text = std::str::from_utf8(bytes).map_err(|_| BodyProblem::NotUtf8)?;
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| ApiError::BadBody("There was an error parsing the body"))?;
     // Some editors put a byte order mark in front of a file; it means nothing.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     lenient::from_wire(text.as_bytes()).map(Body::Json).map_err(|e| {
@@ -169,19 +162,19 @@ pub fn json_body(content_type: Option<&str>, bytes: &[u8]) -> Result<Body, BodyP
         };
         let loc = vec!["body".into(), at.into()];
         let problem = Problem::new("json_invalid", loc, "JSON decode error", json!({}));
-        BodyProblem::Schema(problem.with_ctx(json!({"error": words})))
+        problem.with_ctx(json!({"error": words})).into()
     })
 }
 
 /// The fields of a body that must be an object.
 ///
 /// # Errors
-/// The one problem of a body that is none.
-pub fn object(body: Body) -> Result<Map<String, Value>, Problem> {
+/// 422 for a body that is none.
+pub fn object(body: Body) -> Result<Map<String, Value>, ApiError> {
     match body {
-        Body::Empty => Err(Problem::missing(vec!["body".into()], Value::Null)),
+        Body::Empty => Err(Problem::missing(vec!["body".into()], Value::Null).into()),
         Body::Json(Value::Object(fields)) => Ok(fields),
-        Body::Json(other) => Err(not_an_object(other)),
+        Body::Json(other) => Err(not_an_object(other).into()),
     }
 }
 
@@ -267,11 +260,11 @@ mod tests {
         assert!(matches!(read(Some("application/json; charset=utf-8"), b"{}"), Ok(Body::Json(_))));
         assert!(matches!(read(Some("application/x+json"), b"{}"), Ok(Body::Json(_))));
         for content_type in [None, Some("text/plain"), Some("text/json")] {
-            assert!(matches!(read(content_type, b"{}"), Err(BodyProblem::Schema(_))));
+            assert!(matches!(read(content_type, b"{}"), Err(ApiError::Schema(_))));
         }
-        assert!(matches!(read(Some("application/json"), b"\"\xff\""), Err(BodyProblem::NotUtf8)));
+        assert!(matches!(read(Some("application/json"), b"\"\xff\""), Err(ApiError::BadBody(_))));
         match read(Some("application/json"), "{\"é\": 1} x".as_bytes()) {
-            Err(BodyProblem::Schema(p)) => assert_eq!(p.loc, ["body".into(), Value::from(9)]),
+            Err(ApiError::Schema(p)) => assert_eq!(p[0].loc, ["body".into(), Value::from(9)]),
             _ => panic!("not refused"),
         }
     }

@@ -237,7 +237,8 @@ impl RunSnapshot {
         }
     }
 
-    /// Turns the run to a terminal state; the caller writes it with compare-and-set.
+    /// Turns the run to a terminal state; the caller writes it with compare-and-set. Tasks that have
+    /// not ended become CANCELLED unless the run is COMPLETED.
     pub fn finish(&mut self, status: RunStatus, error: Option<String>, now: f64) {
         debug_assert!(status.is_terminal());
         self.status = status;
@@ -246,6 +247,22 @@ impl RunSnapshot {
         self.heartbeat_at = Some(now);
         self.updated_at = Some(now);
         self.delivery = None;
+        if status != RunStatus::Completed {
+            self.close_tasks();
+        }
+    }
+
+    /// Nothing of a run that has ended is shown as going on, also when its executor died.
+    fn close_tasks(&mut self) {
+        let cancelled = || Value::from("CANCELLED");
+        for (name, state) in &mut self.tasks {
+            if *state == "RUNNING" || *state == "PENDING" {
+                *state = cancelled();
+                if let Some(Value::Object(record)) = self.task_records.get_mut(name) {
+                    record.insert("state".to_owned(), cancelled());
+                }
+            }
+        }
     }
 
     /// What lists and the run index keep of it.

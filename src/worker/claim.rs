@@ -1,6 +1,6 @@
 //! What a delivered job means, given what its snapshot says.
 
-use crate::bus::{Entry, Operation};
+use crate::bus::{Entry, Meta, Operation};
 use crate::model::job::Job;
 use crate::model::json;
 use crate::model::run::{Delivery, RunSnapshot, RunStatus};
@@ -18,6 +18,9 @@ pub(super) enum Claim {
     Withdrawn,
     /// A later delivery of the same job is being executed: leave everything alone.
     Superseded,
+    /// Another message in the queue, with this sequence, brought the run to its worker, and brings it
+    /// again should that one die: while it is there, this message is one too many.
+    Duplicate(u64),
 }
 
 /// Who claims.
@@ -25,6 +28,10 @@ pub(super) enum Claim {
 pub(super) struct Claimant<'a> {
     pub worker_id: &'a str,
     pub attempt: u64,
+    /// Of the job's message.
+    pub stream_seq: u64,
+    /// A message of the run that was looked for in the queue and is not there.
+    pub gone: Option<u64>,
     pub delivery: Delivery,
     pub now: f64,
 }
@@ -43,8 +50,14 @@ pub(super) fn decide(job: &Job, newest: Option<&Entry>, claimant: Claimant<'_>) 
     if snapshot.status.is_terminal() {
         return Claim::AlreadyTerminal;
     }
-    if snapshot.attempt.is_some_and(|attempt| attempt > claimant.attempt) {
-        return Claim::Superseded;
+    let held_by = snapshot.delivery.as_ref().and_then(|held| Meta::parse(&held.ack));
+    match held_by.map(|meta| meta.stream_seq).filter(|seq| Some(*seq) != claimant.gone) {
+        Some(other) if other != claimant.stream_seq => return Claim::Duplicate(other),
+        // Attempts of two messages say nothing about each other.
+        Some(_) | None if snapshot.attempt > Some(claimant.attempt) && claimant.gone.is_none() => {
+            return Claim::Superseded;
+        }
+        _ => {}
     }
     snapshot.worker_id = Some(claimant.worker_id.to_owned());
     snapshot.attempt = Some(claimant.attempt);
@@ -91,7 +104,7 @@ mod tests {
     fn claimant(attempt: u64) -> Claimant<'static> {
         let delivery =
             Delivery { ack: "$JS.ACK.x".into(), instance_id: "i".into(), heartbeat_sec: 1.0 };
-        Claimant { worker_id: "w", attempt, delivery, now: 100.0 }
+        Claimant { worker_id: "w", attempt, stream_seq: 5, gone: None, delivery, now: 100.0 }
     }
 
     fn entry(edit: impl FnOnce(&mut RunSnapshot)) -> Entry {
@@ -133,6 +146,22 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_second_message_of_a_run_is_left_as_long_as_the_first_is_there() {
+        let held = entry(|s| {
+            s.status = RunStatus::Running;
+            s.attempt = Some(3);
+            let ack = "$JS.ACK.PYOCO_WORK.pyoco_workers_default.3.4.9.1700000000000000000.0".into();
+            s.delivery = Some(Delivery { ack, instance_id: "i".into(), heartbeat_sec: 1.0 });
+        });
+        assert_eq!(decide(&job(), Some(&held), claimant(1)), Claim::Duplicate(4));
+        let first_is_gone = Claimant { gone: Some(4), ..claimant(1) };
+        assert!(matches!(decide(&job(), Some(&held), first_is_gone), Claim::Execute { .. }));
+        let same = |attempt| Claimant { stream_seq: 4, ..claimant(attempt) };
+        assert_eq!(decide(&job(), Some(&held), same(2)), Claim::Superseded);
+        assert!(matches!(decide(&job(), Some(&held), same(4)), Claim::Execute { .. }));
     }
 
     #[test]

@@ -90,11 +90,14 @@ enum Claimed {
 }
 
 fn claimed(context: &Context, job: &Job, delivered: &Delivered) -> bus::Result<Claimed> {
+    let mut gone = None;
     for _ in 0..MAX_CLAIMS {
         let newest = context.runs.newest(&job.run_id)?;
         let claimant = Claimant {
             worker_id: &context.settings.worker_id,
             attempt: delivered.num_delivered,
+            stream_seq: delivered.stream_seq,
+            gone,
             delivery: Delivery {
                 ack: delivered.ack_subject().to_owned(),
                 instance_id: context.instance_id.clone(),
@@ -105,6 +108,15 @@ fn claimed(context: &Context, job: &Job, delivered: &Delivered) -> bus::Result<C
         let (snapshot, revision) = match claim::decide(job, newest.as_ref(), claimant) {
             Claim::AlreadyTerminal | Claim::Withdrawn => return Ok(Claimed::Settled(None)),
             Claim::Superseded => return Ok(Claimed::Superseded),
+            Claim::Duplicate(other) => {
+                if is_queued(context, other, &job.run_id)? {
+                    log::warn!(run_id = job.run_id.as_str();
+                        "the run is in the queue twice; dropping the second message");
+                    return Ok(Claimed::Settled(None));
+                }
+                gone = Some(other);
+                continue;
+            }
             Claim::Execute { snapshot, revision } | Claim::Cancelled { snapshot, revision } => {
                 (snapshot, revision)
             }
@@ -126,6 +138,13 @@ fn claimed(context: &Context, job: &Job, delivered: &Delivered) -> bus::Result<C
         }
     }
     Err(bus::Error::Conflict(job.run_id.clone()))
+}
+
+/// Whether the message at `stream_seq` still is a job of this run.
+fn is_queued(context: &Context, stream_seq: u64, run_id: &str) -> bus::Result<bool> {
+    let stored = context.queue.stored_job(stream_seq)?;
+    let job = stored.and_then(|stored| Job::parse(&stored.payload).ok());
+    Ok(job.is_some_and(|job| job.run_id == run_id))
 }
 
 /// A run that is ours, for as long as it executes.
@@ -153,7 +172,7 @@ impl Attempt<'_> {
             self.delivered.clone(),
             self.context.runs.clone(),
             self.job.run_id.clone(),
-            self.context.settings.run.ack_progress_interval,
+            self.context.progress_interval(),
         );
         let ticker = match ticker {
             Ok(ticker) => ticker,
@@ -298,11 +317,6 @@ impl Attempt<'_> {
         };
         let publish_errors = self.context.settings.run.dlq_execution_errors;
         let ending = settle::decide(outcome, cancelled, publish_errors);
-        match ending.status {
-            RunStatus::Cancelled => self.recorder.close_tasks("CANCELLED"),
-            RunStatus::Failed => self.recorder.close_tasks("CANCELLED"),
-            _ => {}
-        }
         if !self.store(ending.status, ending.error.as_deref(), hard_stop) {
             return None;
         }

@@ -23,6 +23,7 @@ mod sweep;
 mod tick;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use error::Error;
@@ -61,6 +62,23 @@ struct Context {
     workers: Kv,
     queue: WorkQueue,
     executors: Vec<Arc<dyn Executor>>,
+    /// Milliseconds between two in-progress ACKs; the puller lowers it when a consumer that was
+    /// there before us has a shorter `ack_wait` than ours would have.
+    progress_interval_ms: AtomicU64,
+}
+
+impl Context {
+    fn progress_interval(&self) -> Duration {
+        Duration::from_millis(self.progress_interval_ms.load(Ordering::Relaxed))
+    }
+
+    /// Keeps in-progress ACKs well within `ack_wait` (CONTRACT §2).
+    fn respect_ack_wait(&self, ack_wait: Duration) {
+        if self.progress_interval() >= ack_wait {
+            let half = u64::try_from(ack_wait.as_millis() / 2).unwrap_or(u64::MAX).max(1);
+            self.progress_interval_ms.fetch_min(half, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Runs a worker until `stop` closes; blocks. When it returns, every job that it had taken is
@@ -74,8 +92,10 @@ pub fn run(
     executors: Vec<Arc<dyn Executor>>,
     stop: &StopSignal,
 ) -> Result<(), Error> {
+    let progress_ms = settings.run.ack_progress_interval.as_millis();
     let context = Arc::new(Context {
         settings,
+        progress_interval_ms: AtomicU64::new(u64::try_from(progress_ms).unwrap_or(u64::MAX).max(1)),
         instance_id: uuid::Uuid::new_v4().to_string(),
         runs: bus.runs(),
         workers: bus.workers(),

@@ -2,23 +2,26 @@
 //!
 //! With one tag it keeps one pull open for exactly the free slots. With several it first asks each
 //! tag in turn without waiting, so that a backlog is shared fairly; when all are empty it leaves a
-//! pull for one job open at each. Two tags may then deliver at the same moment to one free slot:
-//! the job that finds no slot is given back at once.
+//! pull for one job open at each. Two tags may then deliver to one free slot, and a pull outlives the
+//! moment at which its worker has become busy: the job that finds no slot is given back. Each time
+//! costs it a delivery, so a job that meets only busy workers soon waits until such pulls have ended.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, unbounded};
+use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
 
 use super::registry::Registry;
 use super::{Context, Error, slot};
-use crate::bus::{Delivered, PullEvent, PullInbox};
+use crate::bus::{Delivered, MANY_WAIT, PullEvent, PullInbox};
 use crate::thread::{self, JoinOnDrop, StopSignal, StopSource};
 
 /// Between two tries to reach the queue when it cannot be asked.
 const RETRY: Duration = Duration::from_millis(250);
-/// A job that finds no free slot is somebody else's at once.
-const NO_DELAY: Duration = Duration::ZERO;
+/// A job that finds no free slot is somebody else's at once, this often.
+const QUICK_GIVE_BACKS: u64 = 2;
+/// Then it comes again when every pull that was open has ended, and goes to who asks anew.
+const GIVE_BACK_DELAY: Duration = MANY_WAIT.saturating_add(Duration::from_millis(500));
 
 /// Runs until `stop` closes, the one job of `run_once` is done, or the worker's record is taken
 /// over; then drains. Returns who has taken over, if anybody.
@@ -61,7 +64,7 @@ impl Slots {
     fn start(context: &Arc<Context>, registry: &Registry, count: usize) -> Result<Slots, Error> {
         // One place per slot: `give` never blocks, because `busy` never exceeds `count`.
         let (jobs, taken) = bounded(count);
-        let (done_sender, done) = unbounded();
+        let (done_sender, done) = bounded(count);
         let (hard_stop, hard_stopped) = thread::stop_channel();
         let threads = (0..count)
             .map(|index| {
@@ -146,30 +149,25 @@ impl Puller<'_> {
             self.ensured = true;
         }
         let tags = self.context.settings.tags.len();
-        let asked = match tags {
-            1 if self.inbox.outstanding(0) >= free => Ok(()),
-            1 => self.inbox.ask(0, free, true),
-            _ if self.empty_in_a_row >= tags => (0..tags)
-                .filter(|tag| !self.inbox.is_asked(*tag))
-                .collect::<Vec<_>>()
-                .into_iter()
-                .try_for_each(|tag| self.inbox.ask(tag, 1, true)),
-            _ if (0..tags).any(|tag| self.inbox.is_asked(tag)) => Ok(()),
-            _ => self.inbox.ask(self.turn, free, false),
-        };
-        asked.is_err()
+        if tags == 1 {
+            let more = free.saturating_sub(self.inbox.outstanding(0));
+            return more > 0 && self.inbox.ask(0, more, true).is_err();
+        }
+        let waiting = (0..tags).any(|tag| self.inbox.is_waiting(tag));
+        if waiting || self.empty_in_a_row >= tags {
+            return (0..tags).any(|tag| {
+                self.inbox.outstanding(tag) == 0 && self.inbox.ask(tag, 1, true).is_err()
+            });
+        }
+        let asked = (0..tags).any(|tag| self.inbox.outstanding(tag) > 0);
+        !asked && self.inbox.ask(self.turn, free, false).is_err()
     }
 
     fn ensure(&self) -> crate::bus::Result<()> {
         self.context.queue.ensure()?;
-        let progress = self.context.settings.run.ack_progress_interval;
         for tag in &self.context.settings.tags {
             let settings = self.context.queue.ensure_consumer(tag)?;
-            if settings.ack_wait <= progress {
-                log::warn!(tag = tag.as_str(), ack_wait = settings.ack_wait.as_secs_f64();
-                    "the consumer's ack_wait is not above PYOCO_ACK_PROGRESS_INTERVAL_SEC; \
-                     runs may be executed twice");
-            }
+            self.context.respect_ack_wait(settings.ack_wait);
         }
         Ok(())
     }
@@ -246,7 +244,11 @@ impl Puller<'_> {
 }
 
 fn give_back(message: &Delivered) {
-    if let Err(e) = message.nak(NO_DELAY) {
+    let delay = match message.num_delivered {
+        ..=QUICK_GIVE_BACKS => Duration::ZERO,
+        _ => GIVE_BACK_DELAY,
+    };
+    if let Err(e) = message.nak(delay) {
         log::warn!(error = e.to_string(); "cannot give a job back; it comes again after ack_wait");
     }
 }

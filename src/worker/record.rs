@@ -6,24 +6,36 @@ use crate::bus::{self, Kv, Operation};
 use crate::flow::FlowEvent;
 use crate::model::error::Code;
 use crate::model::limits::{MAX_TASK_RECORDS, SNAPSHOT_COALESCE};
-use crate::model::run::{RunSnapshot, RunStatus};
+use crate::model::run::{Delivery, RunSnapshot, RunStatus};
 use crate::model::{clock, json};
 
 /// How often a conflict is read back before a write counts as failed; each one means that
 /// somebody else has written in between, which only cancel requests do.
 const MAX_CONFLICTS: usize = 8;
+/// What headers may add to a snapshot on its way to the server.
+const HEADER_ROOM: usize = 2048;
+/// Between a failed write and the next one.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// For one write of a run that goes on: its slot cannot see a cancel or a stop meanwhile.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The owner of a run's snapshot for one attempt.
 pub(super) struct Recorder {
     kv: Kv,
     snapshot: RunSnapshot,
     revision: u64,
+    /// Ours; a snapshot with another one was claimed by somebody else, perhaps by this same worker.
+    delivery: Option<Delivery>,
     heartbeat_interval: Duration,
     max_bytes: usize,
     /// Task transitions that are not stored yet.
     dirty: bool,
     last_write: Instant,
-    /// Whether a task transition was ever stored: the first one goes out at once.
+    /// After a failed write, an outage must not be met with a hot loop.
+    not_before: Instant,
+    /// Whether a task has changed its state, and whether that was ever stored: the first change goes
+    /// out at once.
+    has_transition: bool,
     wrote_transition: bool,
     told_truncation: bool,
 }
@@ -47,13 +59,16 @@ impl Recorder {
         max_bytes: usize,
     ) -> Self {
         Recorder {
-            kv,
+            kv: kv.with_timeout(WRITE_TIMEOUT),
+            delivery: snapshot.delivery.clone(),
             snapshot,
             revision,
             heartbeat_interval,
             max_bytes,
             dirty: false,
             last_write: Instant::now(),
+            not_before: Instant::now(),
+            has_transition: false,
             wrote_transition: false,
             told_truncation: false,
         }
@@ -74,6 +89,7 @@ impl Recorder {
                 }
             }
             FlowEvent::Task { name, record } => {
+                self.has_transition = true;
                 let state = serde_json::to_value(record.state).unwrap_or_default();
                 self.snapshot.tasks.insert(name.clone(), state);
                 let records = &mut self.snapshot.task_records;
@@ -90,11 +106,13 @@ impl Recorder {
 
     /// When the next write is due: for transitions soon, for the heartbeat in time.
     pub(super) fn next_write(&self) -> Instant {
-        match (self.dirty, self.wrote_transition) {
-            (true, false) => Instant::now(),
-            (true, true) => self.last_write + SNAPSHOT_COALESCE.min(self.heartbeat_interval),
-            (false, _) => self.last_write + self.heartbeat_interval,
-        }
+        let is_first = self.has_transition && !self.wrote_transition;
+        let due = match self.dirty {
+            true if is_first => self.last_write,
+            true => self.last_write + SNAPSHOT_COALESCE.min(self.heartbeat_interval),
+            false => self.last_write + self.heartbeat_interval,
+        };
+        due.max(self.not_before)
     }
 
     /// Writes the present state.
@@ -103,11 +121,12 @@ impl Recorder {
         self.snapshot.heartbeat_at = Some(now);
         self.snapshot.updated_at = Some(now);
         let written = self.store();
-        // A failed try counts too, or an outage would be met with a hot loop.
-        self.last_write = Instant::now();
         if written.is_ok() {
-            self.wrote_transition |= self.dirty;
+            self.last_write = Instant::now();
+            self.wrote_transition |= self.has_transition;
             self.dirty = false;
+        } else {
+            self.not_before = Instant::now() + RETRY_PAUSE;
         }
         written
     }
@@ -124,18 +143,6 @@ impl Recorder {
         self.store()
     }
 
-    /// Fills in the end of the tasks that an executor could not report on.
-    pub(super) fn close_tasks(&mut self, state: &str) {
-        for (name, value) in &mut self.snapshot.tasks {
-            if value == "RUNNING" || value == "PENDING" {
-                *value = state.into();
-                if let Some(record) = self.snapshot.task_records.get_mut(name) {
-                    record["state"] = state.into();
-                }
-            }
-        }
-    }
-
     pub(super) fn snapshot(&self) -> &RunSnapshot {
         &self.snapshot
     }
@@ -149,6 +156,12 @@ impl Recorder {
                     return Ok(());
                 }
                 Err(bus::Error::Conflict(_)) => self.read_back()?,
+                // The server's own limit is below ours: from now on it counts.
+                Err(bus::Error::TooLarge { limit, .. })
+                    if self.max_bytes > limit.saturating_sub(HEADER_ROOM) =>
+                {
+                    self.max_bytes = limit.saturating_sub(HEADER_ROOM);
+                }
                 Err(e) => return Err(Refusal::Trouble(e)),
             }
         }
@@ -173,6 +186,7 @@ impl Recorder {
         }
         if theirs.attempt.is_some_and(|attempt| Some(attempt) > self.snapshot.attempt)
             || (theirs.worker_id.is_some() && theirs.worker_id != self.snapshot.worker_id)
+            || (theirs.delivery.is_some() && theirs.delivery != self.delivery)
         {
             let who = theirs.worker_id.unwrap_or_default();
             return lost(format!("worker {who} has it in attempt {}", theirs.attempt.unwrap_or(0)));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, after, bounded, select, unbounded};
+use crossbeam_channel::{Receiver, Sender, after, bounded, select};
 
 use super::{Context, Error};
 use crate::bus::{self, Operation};
@@ -16,6 +16,8 @@ use crate::thread::{self, JoinOnDrop};
 
 /// Least time between two writes on change: a worker may end hundreds of runs a second.
 const COALESCE: Duration = Duration::from_millis(250);
+/// Notes that may wait while the thread writes; further ones hold their slots up.
+const MAX_NOTES: usize = 4096;
 /// For the last write, on the way out.
 const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a write is tried again because an operator wrote in between.
@@ -75,8 +77,7 @@ impl RunNotes {
 impl Registry {
     /// Starts the thread; the first record is written as soon as NATS can be reached.
     pub(super) fn start(context: &Arc<Context>) -> Result<Registry, Error> {
-        // Two notes per run, read at once: it never grows beyond the number of slots.
-        let (sender, notes) = unbounded();
+        let (sender, notes) = bounded(MAX_NOTES);
         let (tell, taken_over) = bounded(1);
         let body = Body::new(context.clone(), tell);
         let thread = thread::spawn("registry", move || body.run(&notes))?;

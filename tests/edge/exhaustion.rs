@@ -1,28 +1,11 @@
 //! A process without free descriptors: nothing of the server may die of it.
 
 use std::fs::File;
-use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::support::{eventually, quick, site};
-
-/// Set in the child: limits concern a whole process, so the scenario needs one of its own.
-const CHILD: &str = "PYOCO_TEST_EXHAUSTION";
-
-fn in_child(name: &str) -> bool {
-    if std::env::var_os(CHILD).is_some() {
-        return true;
-    }
-    let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture"])
-        .env(CHILD, "1")
-        .status()
-        .unwrap();
-    assert!(status.success(), "{status}");
-    false
-}
+use crate::support::{eventually, in_child, quick, site};
 
 fn limit_descriptors(count: u64) {
     let maximum = getrlimit(Resource::Nofile).maximum;

@@ -1,6 +1,8 @@
 //! The way from a public socket to a handler, attacked with everything that tiny_http alone does
 //! not survive.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 mod exhaustion;

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use crate::support::{PATIENCE, Wire, quick, site};
+use crate::support::{PATIENCE, Wire, eventually, quick, site};
 
 const EVENTS: &str = "GET /events HTTP/1.1\r\nHost: t\r\n\r\n";
 
@@ -86,40 +86,23 @@ fn a_vanished_watcher_frees_its_handler() {
         assert!(wire.try_chunk().unwrap().is_some());
         drop(wire);
         let gone = Instant::now();
-        // The first write after the edge has noticed must fail, whatever the socket would buffer.
-        let failed = loop {
-            let _ = events.send("into the void".into());
+        // The edge notices by itself, without an event to write.
+        eventually("the end of the connection", || {
+            site.server.as_ref().unwrap().connections() == 0
+        });
+        assert!(gone.elapsed() < Duration::from_secs(2), "{:?}", gone.elapsed());
+        // One of the next writes must fail, although none of them fills a buffer.
+        let written = loop {
+            events.send("into the void".into()).unwrap();
             match site.stream_ended.recv_timeout(Duration::from_millis(20)) {
-                Ok(written) => break !written,
+                Ok(written) => break written,
                 Err(_) => assert!(gone.elapsed() < PATIENCE, "the handler was never told"),
             }
         };
-        assert!(failed);
+        assert!(!written);
         assert!(gone.elapsed() < Duration::from_secs(2), "{:?}", gone.elapsed());
-        // What was sent into the void must not reach the next watcher of this test.
-        let mut rest = open(&site);
-        rest.stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-        while rest.read_more().is_ok() {}
-        drop(rest);
-        loop {
-            let _ = events.send("again".into());
-            if site.stream_ended.recv_timeout(Duration::from_millis(20)).is_ok() {
-                break;
-            }
-        }
-        while site.stream_ended.try_recv().is_ok() {}
-        let mut drain = open(&site);
-        drain.stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-        while drain.read_more().is_ok() {}
-        drop(drain);
-        loop {
-            let _ = events.send("again".into());
-            if site.stream_ended.recv_timeout(Duration::from_millis(20)).is_ok() {
-                break;
-            }
-        }
-        break;
     }
+    site.assert_alive();
 }
 
 #[test]
@@ -132,9 +115,8 @@ fn a_stream_that_breaks_off_does_not_look_complete() {
     }
     let mut wire = site.wire();
     wire.send("GET /broken-download HTTP/1.1\r\nHost: t\r\n\r\n");
-    let head = wire.try_answer(true).unwrap();
-    assert_eq!(head.header("content-length"), Some("100"));
-    let _ = wire.read_to_end();
+    // Whether its head still comes before it breaks off is a matter of luck.
+    assert!(wire.try_answer(false).is_err());
     assert!(wire.buffer.len() < 100);
     site.assert_alive();
 }

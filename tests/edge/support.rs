@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -319,6 +320,17 @@ impl Wire {
         }
     }
 
+    /// Bytes that have arrived at the server's socket and that it has not read.
+    pub fn unread_by_server(&self) -> u64 {
+        let (ours, theirs) =
+            (self.stream.local_addr().unwrap().port(), self.stream.peer_addr().unwrap().port());
+        let ends = format!(":{theirs:04X} 0100007F:{ours:04X} ");
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let line = table.lines().find(|line| line.contains(&ends)).unwrap();
+        let queues = line.split_whitespace().nth(4).unwrap();
+        u64::from_str_radix(queues.split(':').nth(1).unwrap(), 16).unwrap()
+    }
+
     pub fn half_close(&self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
@@ -331,6 +343,23 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < until, "not in time: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Set in the child of a test that measures or limits its process, and so needs one of its own.
+const CHILD: &str = "PYOCO_TEST_CHILD";
+
+/// Whether this is the child that runs the test `name` alone; else runs it and checks its success.
+pub fn in_child(name: &str) -> bool {
+    if std::env::var_os(CHILD).is_some() {
+        return true;
+    }
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(CHILD, "1")
+        .status()
+        .unwrap();
+    assert!(status.success(), "{status}");
+    false
 }
 
 /// Threads of this process.

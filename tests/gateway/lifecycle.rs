@@ -21,28 +21,33 @@ fn server(arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
 fn a_request_in_flight_is_finished_before_the_end() {
     let mut stage = Stage::start();
     let address = stage.address();
+    // Whoever is told to continue is inside.
+    let mut client = http::Connection::open(address);
+    let body = main_flow().to_string();
+    let head = format!(
+        "POST /runs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nExpect: 100-continue\r\n\r\n",
+        body.len()
+    );
+    client.send(head.as_bytes()).unwrap();
+    client.take_until(b"100 Continue\r\n\r\n").unwrap();
+    // Its answer needs NATS, which is frozen until the gateway is on its way out.
     stage.nats.pause();
-    let (status, begun) = std::thread::scope(|scope| {
-        let post = scope.spawn(|| http::post_json(address, "/runs", &main_flow()).status);
-        // The request is inside once its handler has a question under way; a new one is then
-        // answered beside it.
-        eventually(PATIENCE, "the request to be inside", || {
-            let busy = http::get(address, "/health").status == 200;
-            (busy && !post.is_finished()).then_some(())
-        });
-        std::thread::sleep(Duration::from_millis(300));
-        stage.gateway.process.terminate();
-        let begun = Instant::now();
-        eventually(PATIENCE, "the port to be closed", || {
-            std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)).err()
-        });
-        stage.nats.resume();
-        (post.join().unwrap(), begun)
+    client.send(body.as_bytes()).unwrap();
+    stage.gateway.process.terminate();
+    let begun = Instant::now();
+    eventually(PATIENCE, "the port to be closed", || {
+        std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)).err()
     });
-    assert_eq!(status, 200);
+    stage.nats.resume();
+    let answer = client.receive().unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
     let ended = stage.gateway.process.wait(PATIENCE);
     assert_eq!(ended.code(), Some(0));
     assert!(begun.elapsed() < Duration::from_secs(11), "{:?}", begun.elapsed());
+    assert!(client.is_closed());
+    let run_id = answer.json()["run_id"].as_str().unwrap().to_owned();
+    assert_eq!(stage.snapshot(&run_id).0.flow_name, "main");
 }
 
 #[test]

@@ -32,7 +32,7 @@ impl Worker<'_> {
         let until = Instant::now() + patience;
         while let Some(left) = until.checked_duration_since(Instant::now()) {
             // Right after an outage there may be nobody to ask yet.
-            if !self.inbox.is_asked(0) && self.inbox.ask(0, 10, true).is_err() {
+            if self.inbox.outstanding(0) == 0 && self.inbox.ask(0, 10, true).is_err() {
                 self.bus.wait_connected(left);
                 continue;
             }

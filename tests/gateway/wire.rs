@@ -109,6 +109,8 @@ fn resources_are_created_with_the_settings_of_the_contract() {
     assert_eq!(work["subjects"], json!(["pyoco.work.>"]));
     assert_eq!((&work["retention"], &work["discard"]), (&json!("workqueue"), &json!("new")));
     assert_eq!(work["duplicate_window"], 600_000_000_000u64);
+    // The gateway makes what it needs; a worker makes the rest.
+    stage.bus.ensure_resources().unwrap();
     let dlq = config("PYOCO_DLQ");
     assert_eq!((&dlq["subjects"], &dlq["retention"]), (&json!(["pyoco.dlq.>"]), &json!("limits")));
     assert_eq!(dlq["max_age"], 604_800_000_000_000u64);

@@ -1,5 +1,7 @@
 //! `POST /runs/{id}/cancel`: asks for a cancel by compare-and-set.
 
+use std::time::Instant;
+
 use serde_json::{Map, Value};
 
 use super::show;
@@ -7,7 +9,7 @@ use crate::bus;
 use crate::gateway::Gateway;
 use crate::gateway::error::ApiError;
 use crate::gateway::http::{Reply, Request};
-use crate::gateway::schema::{self, Body, BodyProblem, Problem};
+use crate::gateway::schema::{self, Body, Problem};
 use crate::model::limits::MAX_CANCEL_REASON_BYTES;
 use crate::model::run::{RunSnapshot, RunStatus, truncated};
 use crate::model::{clock, json, name};
@@ -26,8 +28,11 @@ pub fn run(gateway: &Gateway, request: &mut Request, params: &[String]) -> Resul
     if !name::is_key(run_id) {
         return Err(ApiError::RunNotFound);
     }
+    let deadline = Instant::now() + gateway.bus.request_timeout();
     for _ in 0..MAX_CONFLICTS {
-        let entry = gateway.runs.get(run_id)?.ok_or(ApiError::RunNotFound)?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let runs = gateway.runs.with_timeout(left);
+        let entry = runs.get(run_id)?.ok_or(ApiError::RunNotFound)?;
         let unreadable = |e: serde_json::Error| {
             ApiError::Internal(format!("the snapshot of run {run_id} is unreadable: {e}"))
         };
@@ -41,7 +46,7 @@ pub fn run(gateway: &Gateway, request: &mut Request, params: &[String]) -> Resul
         snapshot.cancel_reason.clone_from(&reason);
         snapshot.updated_at = Some(now);
         let document = json::to_wire(&snapshot).map_err(unreadable)?;
-        match gateway.runs.update(run_id, &document, entry.revision) {
+        match runs.update(run_id, &document, entry.revision) {
             Ok(revision) => {
                 log::info!(run_id = run_id.as_str(), request_id = request.request_id();
                     "cancel requested");
@@ -66,13 +71,11 @@ fn answer(document: &[u8]) -> Result<Reply, ApiError> {
 /// The body is optional, and so is its one field.
 fn reason(request: &mut Request) -> Result<Option<String>, ApiError> {
     let content_type = request.header("Content-Type").map(str::to_owned);
-    let body = match schema::json_body(content_type.as_deref(), request.body()?) {
-        Ok(Body::Empty | Body::Json(Value::Null)) => return Ok(None),
-        Ok(body) => body,
-        Err(BodyProblem::NotUtf8) => return Err(super::submit::NOT_UTF8),
-        Err(BodyProblem::Schema(problem)) => return Err(ApiError::Schema(vec![problem])),
-    };
-    let mut fields = schema::object(body).map_err(|problem| ApiError::Schema(vec![problem]))?;
+    let body = schema::json_body(content_type.as_deref(), request.body()?)?;
+    if matches!(body, Body::Empty | Body::Json(Value::Null)) {
+        return Ok(None);
+    }
+    let mut fields = schema::object(body)?;
     match fields.shift_remove("reason") {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => {
@@ -81,7 +84,7 @@ fn reason(request: &mut Request) -> Result<Option<String>, ApiError> {
         Some(other) => {
             let loc = vec!["body".into(), "reason".into()];
             let msg = "Input should be a valid string";
-            Err(ApiError::Schema(vec![Problem::new("string_type", loc, msg, other)]))
+            Err(Problem::new("string_type", loc, msg, other).into())
         }
     }
 }

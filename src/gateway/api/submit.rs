@@ -10,16 +10,13 @@ use crate::bus::{self, Operation};
 use crate::gateway::Gateway;
 use crate::gateway::error::ApiError;
 use crate::gateway::http::{Reply, Request};
-use crate::gateway::schema::{self, BodyProblem, Problem};
+use crate::gateway::schema::{self, Problem};
 use crate::gateway::undo::Doubtful;
 use crate::model::error::Code;
 use crate::model::job::Job;
 use crate::model::limits::{MAX_FLOW_NAME_BYTES, MAX_NAME_BYTES, MAX_RUN_TAGS};
 use crate::model::run::{RunSnapshot, RunStatus};
 use crate::model::{clock, json as wire, name};
-
-/// FastAPI's words for a body that is not UTF-8.
-pub(super) const NOT_UTF8: ApiError = ApiError::BadBody("There was an error parsing the body");
 
 /// How often a run that others change at the same time is looked at again.
 const MAX_CONFLICTS: usize = 32;
@@ -48,12 +45,8 @@ pub(super) struct Workflow {
 /// A body of another shape (422), a body that is not UTF-8 (400), NATS trouble (503).
 pub fn run(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
     let content_type = request.header("Content-Type").map(str::to_owned);
-    let body = match schema::json_body(content_type.as_deref(), request.body()?) {
-        Ok(body) => body,
-        Err(BodyProblem::NotUtf8) => return Err(NOT_UTF8),
-        Err(BodyProblem::Schema(problem)) => return Err(ApiError::Schema(vec![problem])),
-    };
-    let fields = schema::object(body).map_err(|problem| ApiError::Schema(vec![problem]))?;
+    let body = schema::json_body(content_type.as_deref(), request.body()?)?;
+    let fields = schema::object(body)?;
     let submission = read(fields, &gateway.settings.default_tag).map_err(ApiError::Schema)?;
     submit(gateway, request, submission)
 }
@@ -96,7 +89,13 @@ pub(super) fn submit(
     match gateway.queue.submit(&snapshot.tag, &run_id, &job, deadline) {
         Ok(()) => {}
         Err(e) => {
-            gateway.undo.now_or_later(Doubtful { run_id, submitted_at: now });
+            let doubtful = Doubtful { run_id, submitted_at: now };
+            // A server that has refused answers the undo as quickly; one that is silent has used up
+            // the time of this request already.
+            match e.is_outcome_unknown() {
+                true => gateway.undo.later(doubtful),
+                false => gateway.undo.now_or_later(doubtful),
+            }
             return Err(e.into());
         }
     }

@@ -138,7 +138,7 @@ fn ask<'s>(
             NoUpstream::Busy => Refusal::busy("all handlers are busy"),
             NoUpstream::Stopped => Refusal::busy("the gateway is stopping"),
         })?;
-        let closing = shared.stopping.load(Ordering::SeqCst);
+        let closing = &shared.stopping;
         let upstream = lease.upstream();
         let answer = match upstream.send(forward, body) {
             Ok(()) => upstream.read_answer(request, closing, shared.settings.answer_deadline, out),

@@ -296,14 +296,15 @@ impl Upstream {
         Ok(())
     }
 
-    /// Reads the head of the answer to `request` and writes the client's into `out`.
+    /// Reads the head of the answer to `request` and writes the client's into `out`. `closing` is
+    /// looked at when the head is there, which may be long after the request was sent.
     ///
     /// # Errors
     /// See [`NoAnswer`].
     pub fn read_answer(
         &mut self,
         request: &Admitted,
-        closing: bool,
+        closing: &AtomicBool,
         deadline: Duration,
         out: &mut Vec<u8>,
     ) -> Result<Answer, NoAnswer> {
@@ -317,6 +318,7 @@ impl Upstream {
                 Err(_) if self.start == self.end => return Err(NoAnswer::Closed),
                 Err(_) => return Err(NoAnswer::Broken),
             }
+            let closing = closing.load(Ordering::SeqCst);
             match answer::read(self.buffered(), request, closing, out) {
                 Ok(Some(answer)) => {
                     self.consume(answer.length);
@@ -369,7 +371,7 @@ impl Upstream {
             format!("{} {} HTTP/1.1\r\nHost: edge\r\n\r\n", PROBE.0, PROBE.1).as_bytes(),
             b"",
         )?;
-        match self.read_answer(&request, false, deadline, &mut Vec::new()) {
+        match self.read_answer(&request, &AtomicBool::new(false), deadline, &mut Vec::new()) {
             Ok(answer) if answer.framing == Framing::Length(0) && answer.reusable => Ok(()),
             Ok(_) => Err(io::Error::other("the handlers gave a wrong answer to a probe")),
             Err(NoAnswer::TimedOut) => {

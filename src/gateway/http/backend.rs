@@ -148,11 +148,6 @@ impl Backend {
             log::error!("a streaming answer does not end; its thread is left behind");
             self.service.streams.abandon();
         }
-        // Only now: each server, as it goes with its last thread, wakes its accept loop through
-        // its socket.
-        if let Place::Directory { path, .. } = &self.place {
-            let _ = fs::remove_dir_all(path);
-        }
         handlers_ended && streams_ended
     }
 
@@ -226,6 +221,19 @@ impl Backend {
                 recv(self.stopped) -> _ => return,
                 default(RETRY) => {}
             }
+        }
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        if lock(&self.stop).is_some() {
+            self.stop(Instant::now());
+        }
+        // Last: each server, as it goes with its last thread, wakes its accept loop through its
+        // socket.
+        if let Place::Directory { path, .. } = &self.place {
+            let _ = fs::remove_dir_all(path);
         }
     }
 }

@@ -135,18 +135,17 @@ impl HttpServer {
             Arc::new(connect),
             EdgeSettings { upstream_connections, ..settings.edge },
         );
-        match edge {
-            Ok(edge) => Ok(HttpServer { edge: Some(edge), backend: Some(backend), local_addr }),
-            Err(error) => {
-                backend.stop(Instant::now());
-                Err(error.into())
-            }
-        }
+        Ok(HttpServer { edge: Some(edge?), backend: Some(backend), local_addr })
     }
 
     /// The public address, with the port that the system chose if it was asked to.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Clients that are connected now; zero behind a proxy, where nobody counts them.
+    pub fn connections(&self) -> usize {
+        self.edge.as_ref().map_or(0, Edge::connections)
     }
 
     /// Takes no new request, lets those in flight finish for up to `grace`, cuts what is left, joins

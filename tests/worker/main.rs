@@ -1,0 +1,23 @@
+//! The worker against a real nats-server: what becomes of a job, whatever happens to those around it.
+//!
+//! Where processes matter the worker is `pyoco-worker`, where counters and gates in tasks matter it
+//! runs in this process. Every snapshot that a test looks at is checked over all its revisions.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+#![allow(deprecated, reason = "the tests' own access to JetStream is the crate that `bus` uses")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod flows;
+mod golden;
+mod history;
+mod lab;
+mod workers;
+
+mod cancel;
+mod dispositions;
+mod fencing;
+mod pulling;
+mod redelivery;
+mod snapshots;
