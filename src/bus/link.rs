@@ -90,9 +90,12 @@ impl Link {
         });
         let (stop, stopped) = thread::stop_channel();
         let watched = shared.clone();
-        let watchdog =
-            thread::spawn(format!("nats-{role}"), move || watchdog::run(&watched, &stopped))
-                .map_err(|e| Error::Setup(format!("cannot start a thread: {e}")))?;
+        let watchdog = thread::spawn(format!("nats-{role}"), move || {
+            watchdog::run(&watched, &stopped);
+            // The dispatcher holds on to us, and only this ends it.
+            watched.disconnect();
+        })
+        .map_err(|e| Error::Setup(format!("cannot start a thread: {e}")))?;
         Ok(Link { inner: Arc::new(Inner { shared, _stop: stop, _watchdog: watchdog }) })
     }
 
@@ -230,6 +233,12 @@ impl Shared {
         // Closing an old connection would flush it first; dropping it only lets its threads end.
         drop(old);
         Ok(())
+    }
+
+    /// Lets the threads of the connection end.
+    fn disconnect(&self) {
+        let old = self.live.write().unwrap_or_else(PoisonError::into_inner).take();
+        drop(old);
     }
 
     /// Whether there is a socket; it may be half-open.

@@ -34,6 +34,9 @@ use crate::config::{RegistryConfig, RunConfig};
 use crate::flow::Executor;
 use crate::thread::{self, StopSignal};
 
+/// A NATS that is there answers much sooner; one that is not is waited for while the worker runs.
+const FIRST_CONNECT: Duration = Duration::from_secs(1);
+
 /// What distinguishes one worker from another.
 #[derive(Debug, Clone)]
 pub struct WorkerSettings {
@@ -92,6 +95,8 @@ pub fn run(
     executors: Vec<Arc<dyn Executor>>,
     stop: &StopSignal,
 ) -> Result<(), Error> {
+    // Without it every start would begin with warnings about a connection that is on its way.
+    bus.wait_connected(FIRST_CONNECT);
     let progress_ms = settings.run.ack_progress_interval.as_millis();
     let context = Arc::new(Context {
         settings,
