@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::link::Link;
 use super::resources::Bucket;
@@ -25,6 +25,15 @@ pub enum Operation {
     Put,
     /// It was deleted, purged or has expired.
     Delete,
+}
+
+impl Operation {
+    /// What a message's headers say; an expiry marker of the server is a delete too.
+    pub(super) fn of<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Operation {
+        let deleted = header("KV-Operation").is_some_and(|op| op != "PUT")
+            || header("Nats-Marker-Reason").is_some();
+        if deleted { Operation::Delete } else { Operation::Put }
+    }
 }
 
 /// The newest message of a key.
@@ -102,14 +111,13 @@ impl Kv {
             Some(_) => return self.get(key),
             None => {}
         }
-        let deleted = message.header(OPERATION).is_some_and(|op| op != "PUT")
-            || message.header("Nats-Marker-Reason").is_some();
+        let operation = Operation::of(|name| message.header(name));
         let revision = message.header("Nats-Sequence").and_then(|seq| seq.parse().ok());
         match revision {
-            _ if deleted => Ok(None),
+            _ if operation == Operation::Delete => Ok(None),
             Some(revision) => {
                 let (key, value) = (key.to_owned(), message.data);
-                Ok(Some(Entry { key, value, revision, operation: Operation::Put }))
+                Ok(Some(Entry { key, value, revision, operation }))
             }
             None => Err(Error::BadAnswer("direct get without a sequence".into())),
         }
@@ -202,8 +210,9 @@ impl Kv {
             other => other?,
         };
         Ok(stored.map(|stored| {
-            let deleted = stored.headers.lines().any(is_delete_header);
-            let operation = if deleted { Operation::Delete } else { Operation::Put };
+            let lines = || stored.headers.lines().filter_map(|line| line.split_once(':'));
+            let header = |name: &str| lines().find(|(n, _)| *n == name).map(|(_, v)| v.trim());
+            let operation = Operation::of(header);
             Entry { key: key.to_owned(), value: stored.data, revision: stored.seq, operation }
         }))
     }
@@ -289,35 +298,4 @@ impl Kv {
             known => Ok(known == 2),
         }
     }
-}
-
-/// Whether a line of a header block says that the key is gone.
-pub(super) fn is_delete_header(line: &str) -> bool {
-    match line.split_once(':') {
-        Some((OPERATION, value)) => matches!(value.trim(), "DEL" | "PURGE"),
-        Some(("Nats-Marker-Reason", _)) => true,
-        _ => false,
-    }
-}
-
-/// Ephemeral pull consumer of a bucket that starts at `start`: everything present, or what came
-/// after a sequence.
-pub(super) fn watch_consumer(name: &str, subjects: &str, after: Option<u64>) -> Value {
-    let mut config = json!({
-        "name": name,
-        "filter_subject": subjects,
-        "ack_policy": "none",
-        "mem_storage": true,
-        "num_replicas": 1,
-        // Far above our longest silence, so that a lost consumer goes by itself.
-        "inactive_threshold": 60_000_000_000u64,
-    });
-    match after {
-        None => config["deliver_policy"] = "last_per_subject".into(),
-        Some(seq) => {
-            config["deliver_policy"] = "by_start_sequence".into();
-            config["opt_start_seq"] = (seq + 1).into();
-        }
-    }
-    config
 }

@@ -70,17 +70,16 @@ pub struct PullInbox {
 #[derive(Debug)]
 pub struct Arrival(Routed);
 
+/// A consumer and what was asked of it. Several pulls may be under way at once; the server serves
+/// them in turn, so only their sum is known, and that is all that matters.
 struct Source {
     subject: String,
-    pull: Option<Pull>,
-}
-
-/// What was asked of one consumer and has not ended.
-struct Pull {
-    id: u64,
-    remaining: u64,
-    void_after: Instant,
+    /// Messages that the server may still send.
+    outstanding: u64,
+    /// Whether the server keeps the pulls open.
     waits: bool,
+    /// When the pulls count as lost unless something is heard.
+    void_after: Instant,
 }
 
 impl PullInbox {
@@ -98,7 +97,9 @@ impl PullInbox {
             .iter()
             .map(|consumer| Source {
                 subject: format!("$JS.API.CONSUMER.MSG.NEXT.{consumer}"),
-                pull: None,
+                outstanding: 0,
+                waits: false,
+                void_after: Instant::now(),
             })
             .collect();
         PullInbox { link, control, route, sources, next_pull: 1 }
@@ -111,68 +112,65 @@ impl PullInbox {
 
     /// How many messages `source` may still send for what it was asked.
     pub fn outstanding(&self, source: usize) -> u64 {
-        self.sources[source].pull.as_ref().map_or(0, |pull| pull.remaining)
-    }
-
-    /// Whether a pull of `source` is under way.
-    pub fn is_asked(&self, source: usize) -> bool {
-        self.sources[source].pull.is_some()
+        self.sources[source].outstanding
     }
 
     /// Whether the server keeps a pull of `source` open until something comes.
     pub fn is_waiting(&self, source: usize) -> bool {
-        self.sources[source].pull.as_ref().is_some_and(|pull| pull.waits)
+        self.sources[source].outstanding > 0 && self.sources[source].waits
     }
 
-    /// Asks `source` for up to `batch` messages; with `wait`, the server keeps the pull open.
-    /// A pull that was under way is forgotten; what it still delivers arrives all the same.
+    /// Asks `source` for up to `batch` more messages; with `wait`, the server keeps the pull open.
     ///
     /// # Errors
     /// [`Error::Disconnected`]; the inbox tells when it is worth asking again.
     pub fn ask(&mut self, source: usize, batch: u64, wait: bool) -> Result<()> {
-        let id = self.next_pull;
+        // The number of a pull tells its source, also when its last status comes late.
+        let pull = self.next_pull * self.sources.len() as u64 + source as u64;
         self.next_pull += 1;
-        let (body, silence) = match (wait, self.sources.len()) {
-            (false, _) => (json!({"batch": batch, "no_wait": true}), NO_WAIT_SILENCE),
+        let body = match (wait, self.sources.len()) {
+            (false, _) => json!({"batch": batch, "no_wait": true}),
             (true, 1) => {
-                let (expires, heartbeat) = (nanos(WAIT), nanos(HEARTBEAT));
-                let body = json!({"batch": batch, "expires": expires, "idle_heartbeat": heartbeat});
-                (body, MAX_SILENCE)
+                json!({"batch": batch, "expires": nanos(WAIT), "idle_heartbeat": nanos(HEARTBEAT)})
             }
             // Too short for a sign of life in between.
-            (true, _) => (json!({"batch": batch, "expires": nanos(MANY_WAIT)}), MAX_SILENCE),
+            (true, _) => json!({"batch": batch, "expires": nanos(MANY_WAIT)}),
         };
-        let reply = self.route.reply_subject(id);
-        let subject = &self.sources[source].subject;
-        self.link.publish(subject, Some(&reply), body.to_string().as_bytes())?;
-        let void_after = Instant::now() + silence;
-        self.sources[source].pull = Some(Pull { id, remaining: batch, void_after, waits: wait });
+        let reply = self.route.reply_subject(pull);
+        let source = &mut self.sources[source];
+        self.link.publish(&source.subject, Some(&reply), body.to_string().as_bytes())?;
+        source.outstanding += batch;
+        source.waits = wait;
+        source.hear();
         Ok(())
     }
 
     /// When the first pull becomes void unless something is heard; `None` when none is under way.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.sources.iter().filter_map(|s| Some(s.pull.as_ref()?.void_after)).min()
+        let asked = self.sources.iter().filter(|source| source.outstanding > 0);
+        asked.map(|source| source.void_after).min()
     }
 
-    /// Forgets pulls of which nothing was heard for too long; says whether there were any.
-    pub fn forget_silent(&mut self, now: Instant) -> bool {
-        let mut any = false;
+    /// Forgets pulls of which nothing was heard for too long.
+    pub fn forget_silent(&mut self, now: Instant) {
         for source in &mut self.sources {
-            any |= source.pull.take_if(|pull| pull.void_after <= now).is_some();
+            if source.void_after <= now {
+                source.outstanding = 0;
+            }
         }
-        any
     }
 
     /// Reads one arrival.
     pub fn take(&mut self, arrival: impl Into<Arrival>) -> PullEvent {
         match arrival.into().0 {
             Routed::Reconnected => {
-                self.sources.iter_mut().for_each(|source| source.pull = None);
+                self.sources.iter_mut().for_each(|source| source.outstanding = 0);
                 PullEvent::Reconnected
             }
             Routed::Delivered { source, meta, message } => {
-                self.count_delivery(source);
+                let asked = &mut self.sources[source];
+                asked.outstanding = asked.outstanding.saturating_sub(1);
+                asked.hear();
                 let control = self.control.clone();
                 PullEvent::Delivered { source, message: Delivered::new(message, meta, control) }
             }
@@ -181,44 +179,34 @@ impl PullInbox {
     }
 
     fn take_status(&mut self, pull: u64, message: &Message) -> PullEvent {
-        let asked = |s: &Source| s.pull.as_ref().is_some_and(|p| p.id == pull);
-        // What concerns a pull that was forgotten concerns nobody.
-        let Some(source) = self.sources.iter().position(asked) else { return PullEvent::Quiet };
-        let slot = &mut self.sources[source].pull;
-        match message.status() {
-            Some(100) => {
-                if let Some(pull) = slot {
-                    pull.void_after = Instant::now() + MAX_SILENCE;
-                }
-                PullEvent::Quiet
-            }
-            Some(404 | 408) => {
-                *slot = None;
-                PullEvent::Ended { source }
-            }
-            status => {
-                *slot = None;
-                let text = message.header("Description").unwrap_or_default();
-                log::warn!(reason = text; "the server ended a pull ({status:?})");
-                if status == Some(503) || text.contains("Consumer Deleted") {
-                    PullEvent::Missing { source }
-                } else {
-                    PullEvent::Ended { source }
-                }
+        let index = usize::try_from(pull % self.sources.len() as u64).unwrap_or(0);
+        let source = &mut self.sources[index];
+        source.hear();
+        let status = message.status();
+        if status == Some(100) {
+            return PullEvent::Quiet;
+        }
+        // A pull has ended with so many messages not sent; without the count it was the only one.
+        let unsent = message.header("Nats-Pending-Messages").and_then(|n| n.parse().ok());
+        source.outstanding = source.outstanding.saturating_sub(unsent.unwrap_or(u64::MAX));
+        let text = message.header("Description").unwrap_or_default();
+        match status {
+            Some(404 | 408) if source.outstanding > 0 => PullEvent::Quiet,
+            Some(404 | 408) => PullEvent::Ended { source: index },
+            Some(503) => PullEvent::Missing { source: index },
+            _ if text.contains("Consumer Deleted") => PullEvent::Missing { source: index },
+            _ => {
+                log::info!(reason = text; "the server ended a pull");
+                PullEvent::Ended { source: index }
             }
         }
     }
+}
 
-    fn count_delivery(&mut self, source: usize) {
-        let slot = &mut self.sources[source].pull;
-        if let Some(pull) = slot {
-            pull.remaining = pull.remaining.saturating_sub(1);
-            let silence = if pull.waits { MAX_SILENCE } else { NO_WAIT_SILENCE };
-            pull.void_after = Instant::now() + silence;
-            if pull.remaining == 0 {
-                *slot = None;
-            }
-        }
+impl Source {
+    fn hear(&mut self) {
+        let silence = if self.waits { MAX_SILENCE } else { NO_WAIT_SILENCE };
+        self.void_after = Instant::now() + silence;
     }
 }
 

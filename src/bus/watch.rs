@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, after, select};
 use serde_json::{Value, json};
 
-use super::kv::{self, Entry, Kv, Operation};
+use super::kv::{Entry, Kv, Operation};
 use super::link::{Link, Route};
 use super::message::{Message, Meta};
 use super::routes::{Routed, left};
@@ -129,7 +129,7 @@ impl Follower {
         }
         let name = format!("pyoco-watch-{}", uuid::Uuid::new_v4().simple());
         let subjects = format!("$KV.{}.>", self.kv.name());
-        let config = kv::watch_consumer(&name, &subjects, self.last_seen);
+        let config = consumer(&name, &subjects, self.last_seen);
         let created: Value = api::call(
             &self.link,
             &format!("CONSUMER.CREATE.{stream}.{name}"),
@@ -202,9 +202,7 @@ impl Follower {
         session.spend(1)?;
         self.last_seen = Some(self.last_seen.unwrap_or(0).max(meta.stream_seq));
         if let Some(key) = self.kv.key_of(&message.subject) {
-            let deleted = message.header("KV-Operation").is_some_and(|op| op != "PUT")
-                || message.header("Nats-Marker-Reason").is_some();
-            let operation = if deleted { Operation::Delete } else { Operation::Put };
+            let operation = Operation::of(|name| message.header(name));
             let key = key.to_owned();
             let (value, revision) = (message.data, meta.stream_seq);
             (self.on_event)(WatchEvent::Entry(Entry { key, value, revision, operation }));
@@ -296,4 +294,26 @@ impl Session {
         let reply = self.route.reply_subject(self.pulls);
         self.link.publish(&self.pull_subject, Some(&reply), body.to_string().as_bytes())
     }
+}
+
+/// Ephemeral pull consumer of a bucket that starts at `start`: everything present, or what came
+/// after a sequence.
+fn consumer(name: &str, subjects: &str, after: Option<u64>) -> Value {
+    let mut config = json!({
+        "name": name,
+        "filter_subject": subjects,
+        "ack_policy": "none",
+        "mem_storage": true,
+        "num_replicas": 1,
+        // Far above our longest silence, so that a lost consumer goes by itself.
+        "inactive_threshold": 60_000_000_000u64,
+    });
+    match after {
+        None => config["deliver_policy"] = "last_per_subject".into(),
+        Some(seq) => {
+            config["deliver_policy"] = "by_start_sequence".into();
+            config["opt_start_seq"] = (seq + 1).into();
+        }
+    }
+    config
 }

@@ -29,6 +29,10 @@ pub struct Config {
     pub registry: RegistryConfig,
     /// The gateway.
     pub http: HttpConfig,
+    /// API keys.
+    pub auth: AuthConfig,
+    /// The wheel registry and its synchronisation.
+    pub wheels: WheelConfig,
     /// Log lines.
     pub log: LogConfig,
     /// Slots of a worker; unset means the number of CPUs.
@@ -144,10 +148,59 @@ pub struct HttpConfig {
     pub auth_mode: AuthMode,
     /// Header of the API key.
     pub api_key_header: String,
-    /// Handler threads; unset means four per CPU.
+    /// Handler threads; unset means eight per CPU.
     pub threads: Option<usize>,
     /// Streams (SSE) open at once.
     pub max_watchers: usize,
+    /// Language of the dashboard.
+    pub dashboard_lang: DashboardLang,
+}
+
+/// Language of the dashboard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DashboardLang {
+    /// That of the server's locale.
+    Auto,
+    /// Japanese.
+    Ja,
+    /// English.
+    En,
+}
+
+/// API keys. Its `Debug` shows no secret.
+#[derive(Clone, PartialEq)]
+pub struct AuthConfig {
+    /// Bucket of key records.
+    pub bucket: String,
+    /// Mixed into every hash; the same on all gateways.
+    pub pepper: Option<String>,
+}
+
+impl std::fmt::Debug for AuthConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuthConfig").field("bucket", &self.bucket).finish_non_exhaustive()
+    }
+}
+
+/// The wheel registry and its synchronisation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WheelConfig {
+    /// Object store of wheels.
+    pub bucket: String,
+    /// Largest wheel, and largest store, in bytes.
+    pub max_bytes: i64,
+    /// Whether a worker keeps its wheels current.
+    pub sync_enabled: bool,
+    /// Where a worker keeps them.
+    pub sync_dir: PathBuf,
+    /// Between two synchronisations.
+    pub sync_interval: Duration,
+    /// For one wheel to be put in place.
+    pub install_timeout: Duration,
+    /// Bucket of uploads and deletions.
+    pub history_bucket: String,
+    /// How long they are kept.
+    pub history_ttl: Duration,
 }
 
 /// How log lines look.
@@ -205,7 +258,20 @@ impl Config {
                 api_key_header: r.header("PYOCO_HTTP_API_KEY_HEADER", "X-API-Key"),
                 threads: r.optional_count("PYOCO_HTTP_THREADS", 1..=256),
                 max_watchers: r.count("PYOCO_HTTP_MAX_WATCHERS", 256, 1..=10_000),
+                dashboard_lang: r.choice(
+                    "PYOCO_DASHBOARD_LANG",
+                    &[
+                        ("auto", DashboardLang::Auto),
+                        ("ja", DashboardLang::Ja),
+                        ("en", DashboardLang::En),
+                    ],
+                ),
             },
+            auth: AuthConfig {
+                bucket: r.name("PYOCO_AUTH_KV_BUCKET", "pyoco_auth"),
+                pepper: r.secret("PYOCO_AUTH_PEPPER"),
+            },
+            wheels: wheels(&mut r),
             log: LogConfig {
                 level: r.string("PYOCO_LOG_LEVEL", "INFO"),
                 format: r.choice(
@@ -277,6 +343,20 @@ fn run(r: &mut Reader<'_>, ack_wait: Duration) -> RunConfig {
     }
 }
 
+fn wheels(r: &mut Reader<'_>) -> WheelConfig {
+    let sync_dir = r.string("PYOCO_WHEEL_SYNC_DIR", ".pyoco/wheels");
+    WheelConfig {
+        bucket: r.name("PYOCO_WHEEL_OBJECT_STORE_BUCKET", "pyoco_wheels"),
+        max_bytes: r.integer("PYOCO_WHEEL_MAX_BYTES", 536_870_912, 1..=i64::MAX),
+        sync_enabled: r.flag("PYOCO_WHEEL_SYNC_ENABLED", false),
+        sync_dir: PathBuf::from(sync_dir),
+        sync_interval: r.seconds("PYOCO_WHEEL_SYNC_INTERVAL_SEC", 10.0),
+        install_timeout: r.seconds("PYOCO_WHEEL_INSTALL_TIMEOUT_SEC", 180.0),
+        history_bucket: r.name("PYOCO_WHEEL_HISTORY_KV_BUCKET", "pyoco_wheel_history"),
+        history_ttl: r.seconds("PYOCO_WHEEL_HISTORY_TTL_SEC", 7_776_000.0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,6 +405,7 @@ mod tests {
             ("PYOCO_NATS_URL", "nats://bob:hunter2@127.0.0.1:4222,nats://tok3n@h:1"),
             ("PYOCO_NATS_PASSWORD", "hunter2"),
             ("PYOCO_NATS_TOKEN", "tok3n"),
+            ("PYOCO_AUTH_PEPPER", "hunter2"),
         ]);
         let loaded = Config::load(&source);
         let shown = format!("{:?} {:?}", loaded.settings, loaded.config);

@@ -34,8 +34,8 @@ use crate::config::{RegistryConfig, RunConfig};
 use crate::flow::Executor;
 use crate::thread::{self, StopSignal};
 
-/// A NATS that is there answers much sooner; one that is not is waited for while the worker runs.
-const FIRST_CONNECT: Duration = Duration::from_secs(1);
+/// How long a worker waits for its first connection before it goes on without one.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What distinguishes one worker from another.
 #[derive(Debug, Clone)]
@@ -95,8 +95,8 @@ pub fn run(
     executors: Vec<Arc<dyn Executor>>,
     stop: &StopSignal,
 ) -> Result<(), Error> {
-    // Without it every start would begin with warnings about a connection that is on its way.
-    bus.wait_connected(FIRST_CONNECT);
+    // Nothing can be done before; when it takes longer, everything below tries on by itself.
+    bus.wait_connected(CONNECT_PATIENCE);
     let progress_ms = settings.run.ack_progress_interval.as_millis();
     let context = Arc::new(Context {
         settings,

@@ -150,16 +150,16 @@ impl Puller<'_> {
         }
         let tags = self.context.settings.tags.len();
         if tags == 1 {
-            // The server cannot be asked for less later: a second pull beside one that is open would
-            // bring more than there is room for. What is open is never more than what is free.
-            return !self.inbox.is_asked(0) && self.inbox.ask(0, free, true).is_err();
+            let more = free.saturating_sub(self.inbox.outstanding(0));
+            return more > 0 && self.inbox.ask(0, more, true).is_err();
         }
         let waiting = (0..tags).any(|tag| self.inbox.is_waiting(tag));
         if waiting || self.empty_in_a_row >= tags {
-            let idle: Vec<usize> = (0..tags).filter(|tag| !self.inbox.is_asked(*tag)).collect();
-            return idle.into_iter().any(|tag| self.inbox.ask(tag, 1, true).is_err());
+            return (0..tags).any(|tag| {
+                self.inbox.outstanding(tag) == 0 && self.inbox.ask(tag, 1, true).is_err()
+            });
         }
-        let asked = (0..tags).any(|tag| self.inbox.is_asked(tag));
+        let asked = (0..tags).any(|tag| self.inbox.outstanding(tag) > 0);
         !asked && self.inbox.ask(self.turn, free, false).is_err()
     }
 

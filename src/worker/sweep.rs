@@ -44,7 +44,7 @@ pub(super) fn run(context: &Arc<Context>, stop: &StopSignal) {
 /// Reads advisories; returns whether the worker stops.
 fn serve(context: &Context, mut inbox: PullInbox, stop: &StopSignal) -> bool {
     loop {
-        if !inbox.is_asked(0) && inbox.ask(0, 1, true).is_err() {
+        if inbox.outstanding(0) == 0 && inbox.ask(0, 1, true).is_err() {
             return false;
         }
         let silence = inbox.next_deadline().unwrap_or_else(|| Instant::now() + RETRY);
@@ -58,9 +58,7 @@ fn serve(context: &Context, mut inbox: PullInbox, stop: &StopSignal) -> bool {
                     PullEvent::Ended { .. } | PullEvent::Quiet => {}
                 }
             }
-            recv(at(silence)) -> _ => {
-                inbox.forget_silent(Instant::now());
-            }
+            recv(at(silence)) -> _ => inbox.forget_silent(Instant::now()),
         }
     }
 }

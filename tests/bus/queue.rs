@@ -20,7 +20,7 @@ fn inbox(bus: &Bus) -> PullInbox {
 fn next(inbox: &mut PullInbox, deadline: Duration) -> Option<Delivered> {
     let until = Instant::now() + deadline;
     while let Some(left) = until.checked_duration_since(Instant::now()) {
-        if !inbox.is_asked(0) {
+        if inbox.outstanding(0) == 0 {
             inbox.ask(0, 1, true).unwrap();
         }
         let Ok(arrival) = inbox.arrivals().recv_timeout(left) else { return None };

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod dependencies;
+mod docs;
 mod imports;
 mod source;
 mod text;

@@ -1,9 +1,10 @@
-//! The connection: flag, then environment, then default.
+//! The connection: flag, then environment, then `.env`, then default.
 
 use super::args::Connection;
 use super::{Ending, PROGRAM};
 use crate::cli::failure::Failure;
 use crate::client::{Client, ClientSettings, Error};
+use crate::config::Source;
 use crate::model::limits::CLIENT_TIMEOUT;
 
 /// Where a gateway is when nobody says so.
@@ -13,7 +14,13 @@ const DEFAULT_API_KEY_HEADER: &str = "X-API-Key";
 
 /// A client for the connection that the command line and the environment describe.
 pub fn client(connection: &Connection) -> Result<Client, Ending> {
-    let setting = |flag: &Option<String>, name: &str| flag.clone().or_else(|| environment(name));
+    let source = Source::from_process();
+    for problem in source.problems() {
+        super::output::message(problem);
+    }
+    let setting = |flag: &Option<String>, name: &str| {
+        flag.clone().or_else(|| source.get(name).map(|(value, _)| value.to_owned()))
+    };
     let settings = ClientSettings {
         server: setting(&connection.server, "PYOCO_SERVER")
             .unwrap_or_else(|| DEFAULT_SERVER.to_owned()),
@@ -29,9 +36,4 @@ pub fn client(connection: &Connection) -> Result<Client, Ending> {
         };
         Failure::usage(error.to_string(), None, format!("{way_out}; see `{PROGRAM} --help`")).into()
     })
-}
-
-/// The one place where this program reads a setting; an empty value counts as unset (CONTRACT §6).
-fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
 }

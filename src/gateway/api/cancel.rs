@@ -1,5 +1,7 @@
 //! `POST /runs/{id}/cancel`: asks for a cancel by compare-and-set.
 
+use std::time::Instant;
+
 use serde_json::{Map, Value};
 
 use super::show;
@@ -26,8 +28,11 @@ pub fn run(gateway: &Gateway, request: &mut Request, params: &[String]) -> Resul
     if !name::is_key(run_id) {
         return Err(ApiError::RunNotFound);
     }
+    let deadline = Instant::now() + gateway.bus.request_timeout();
     for _ in 0..MAX_CONFLICTS {
-        let entry = gateway.runs.get(run_id)?.ok_or(ApiError::RunNotFound)?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let runs = gateway.runs.with_timeout(left);
+        let entry = runs.get(run_id)?.ok_or(ApiError::RunNotFound)?;
         let unreadable = |e: serde_json::Error| {
             ApiError::Internal(format!("the snapshot of run {run_id} is unreadable: {e}"))
         };
@@ -41,7 +46,7 @@ pub fn run(gateway: &Gateway, request: &mut Request, params: &[String]) -> Resul
         snapshot.cancel_reason.clone_from(&reason);
         snapshot.updated_at = Some(now);
         let document = json::to_wire(&snapshot).map_err(unreadable)?;
-        match gateway.runs.update(run_id, &document, entry.revision) {
+        match runs.update(run_id, &document, entry.revision) {
             Ok(revision) => {
                 log::info!(run_id = run_id.as_str(), request_id = request.request_id();
                     "cancel requested");

@@ -78,7 +78,13 @@ pub(super) fn submit(
     match gateway.queue.submit(&snapshot.tag, &run_id, &job, deadline) {
         Ok(()) => {}
         Err(e) => {
-            gateway.undo.now_or_later(Doubtful { run_id, submitted_at: now });
+            let doubtful = Doubtful { run_id, submitted_at: now };
+            // A server that has refused answers the undo as quickly; one that is silent has used up
+            // the time of this request already.
+            match e.is_outcome_unknown() {
+                true => gateway.undo.later(doubtful),
+                false => gateway.undo.now_or_later(doubtful),
+            }
             return Err(e.into());
         }
     }
