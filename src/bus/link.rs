@@ -36,22 +36,12 @@ pub struct LinkState {
     pub disconnects: u64,
 }
 
-/// Field order is the shutdown order: closing `stop` ends the watchdog, which is joined, so that
-/// nobody connects any more when the last connection is let go.
+/// Field order is the shutdown order: closing `stop` ends the watchdog, which lets go of the
+/// connection as its last act; then it is joined.
 struct Inner {
     shared: Arc<Shared>,
     _stop: StopSource,
     _watchdog: JoinOnDrop,
-    _hang_up: HangUp,
-}
-
-/// Lets go of the connection; its threads hold the shared state and would keep it for ever.
-struct HangUp(Arc<Shared>);
-
-impl Drop for HangUp {
-    fn drop(&mut self) {
-        self.0.live.write().unwrap_or_else(PoisonError::into_inner).take();
-    }
 }
 
 /// What the watchdog, the dispatchers and the callers share.
@@ -101,12 +91,13 @@ impl Link {
         });
         let (stop, stopped) = thread::stop_channel();
         let watched = shared.clone();
-        let watchdog =
-            thread::spawn(format!("nats-{role}"), move || watchdog::run(&watched, &stopped))
-                .map_err(|e| Error::Setup(format!("cannot start a thread: {e}")))?;
-        let hang_up = HangUp(shared.clone());
-        let inner = Inner { shared, _stop: stop, _watchdog: watchdog, _hang_up: hang_up };
-        Ok(Link { inner: Arc::new(inner) })
+        let watchdog = thread::spawn(format!("nats-{role}"), move || {
+            watchdog::run(&watched, &stopped);
+            // The dispatcher holds on to us, and only this ends it.
+            watched.disconnect();
+        })
+        .map_err(|e| Error::Setup(format!("cannot start a thread: {e}")))?;
+        Ok(Link { inner: Arc::new(Inner { shared, _stop: stop, _watchdog: watchdog }) })
     }
 
     /// Sends a request and waits for its answer, at most for `timeout`.
@@ -243,6 +234,12 @@ impl Shared {
         // Closing an old connection would flush it first; dropping it only lets its threads end.
         drop(old);
         Ok(())
+    }
+
+    /// Lets the threads of the connection end.
+    fn disconnect(&self) {
+        let old = self.live.write().unwrap_or_else(PoisonError::into_inner).take();
+        drop(old);
     }
 
     /// Whether there is a socket; it may be half-open.
