@@ -16,6 +16,8 @@ mod code {
     /// A delete of what is not there: `no message found` and `sequence not found`.
     pub const DELETE_FAILED: u64 = 10057;
     pub const SEQUENCE_NOT_FOUND: u64 = 10043;
+    /// A stream that takes no more; somebody has to make room first.
+    pub const FULL: [u64; 2] = [10077, 10109];
     /// No leader, overload, insufficient resources and the like: the same request may succeed
     /// in a moment.
     pub const TRANSIENT: [u64; 7] = [10158, 10163, 10167, 10118, 10194, 10008, 10023];
@@ -80,7 +82,10 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Error::Timeout { .. } | Error::Disconnected | Error::NoResponders(_) => true,
-            Error::Api { code, err_code, .. } => *code == 503 || code::TRANSIENT.contains(err_code),
+            Error::Api { code, err_code, .. } => {
+                code::TRANSIENT.contains(err_code)
+                    || (*code == 503 && !code::FULL.contains(err_code))
+            }
             _ => false,
         }
     }

@@ -161,12 +161,12 @@ impl Kv {
         self.compare_and_set(key, value, revision, None)
     }
 
-    /// Deletes the key if its newest message is `revision`.
+    /// Deletes the key if its newest message is `revision`; returns the tombstone's revision.
     ///
     /// # Errors
     /// Those of [`Kv::update`].
-    pub fn delete(&self, key: &str, revision: u64) -> Result<()> {
-        self.compare_and_set(key, b"", revision, Some("DEL")).map(drop)
+    pub fn delete(&self, key: &str, revision: u64) -> Result<u64> {
+        self.compare_and_set(key, b"", revision, Some("DEL"))
     }
 
     /// Follows every key: `on_event` is called on the watch's own thread, first with the present

@@ -125,6 +125,11 @@ impl Link {
         shared.send(&live, subject, reply, &[], payload)
     }
 
+    /// The present epoch: what is asked in it is void as soon as a later one is told.
+    pub(super) fn epoch(&self) -> u64 {
+        self.inner.shared.epoch.load(Ordering::SeqCst)
+    }
+
     /// Opens a route for what `consumers` (`<stream>.<consumer>`) deliver.
     pub(super) fn open_route(&self, capacity: usize, consumers: &[String]) -> Route {
         let (id, messages) = self.inner.shared.routes.open(capacity, consumers);
@@ -228,9 +233,12 @@ impl Shared {
             "connected to NATS");
         *self.info.lock().unwrap_or_else(PoisonError::into_inner) = Some(info);
         let live = Arc::new(Live { connection, signals, kick, _stop: stop });
+        // The epoch begins before anybody can send in it: what is asked over the new connection is
+        // not void when the news of it arrives.
+        let epoch = self.begin_epoch();
         let old = self.live.write().unwrap_or_else(PoisonError::into_inner).replace(live);
         self.suspect.store(false, Ordering::SeqCst);
-        self.new_epoch();
+        self.tell_epoch(epoch);
         // Closing an old connection would flush it first; dropping it only lets its threads end.
         drop(old);
         Ok(())
@@ -340,7 +348,15 @@ impl Shared {
     }
 
     fn new_epoch(&self) {
-        let epoch = self.epoch.fetch_add(1, Ordering::SeqCst) + 1;
+        let epoch = self.begin_epoch();
+        self.tell_epoch(epoch);
+    }
+
+    fn begin_epoch(&self) -> u64 {
+        self.epoch.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    fn tell_epoch(&self, epoch: u64) {
         self.routes.reconnected(epoch);
         let (lock, changed) = &self.changed;
         drop(lock.lock().unwrap_or_else(PoisonError::into_inner));

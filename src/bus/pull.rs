@@ -76,6 +76,8 @@ struct Source {
     subject: String,
     /// Messages that the server may still send.
     outstanding: u64,
+    /// In which it was asked last.
+    epoch: u64,
     /// Whether the server keeps the pulls open.
     waits: bool,
     /// When the pulls count as lost unless something is heard.
@@ -98,6 +100,7 @@ impl PullInbox {
             .map(|consumer| Source {
                 subject: format!("$JS.API.CONSUMER.MSG.NEXT.{consumer}"),
                 outstanding: 0,
+                epoch: 0,
                 waits: false,
                 void_after: Instant::now(),
             })
@@ -138,6 +141,7 @@ impl PullInbox {
         };
         let reply = self.route.reply_subject(pull);
         let source = &mut self.sources[source];
+        source.epoch = self.link.epoch();
         self.link.publish(&source.subject, Some(&reply), body.to_string().as_bytes())?;
         source.outstanding += batch;
         source.waits = wait;
@@ -163,8 +167,9 @@ impl PullInbox {
     /// Reads one arrival.
     pub fn take(&mut self, arrival: impl Into<Arrival>) -> PullEvent {
         match arrival.into().0 {
-            Routed::Reconnected => {
-                self.sources.iter_mut().for_each(|source| source.outstanding = 0);
+            Routed::Reconnected { epoch } => {
+                let void = self.sources.iter_mut().filter(|source| source.epoch < epoch);
+                void.for_each(|source| source.outstanding = 0);
                 PullEvent::Reconnected
             }
             Routed::Delivered { source, meta, message } => {

@@ -16,6 +16,8 @@ use crate::model::name;
 /// Between two tries of a publish.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(500);
+/// A try that could not wait this long for its answer would only leave the outcome in doubt.
+const LEAST_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Publishes, pulls and removes jobs. Clones share the connections.
 #[derive(Clone)]
@@ -157,7 +159,7 @@ impl WorkQueue {
                 in_doubt = Some(error.clone());
             }
             if !error.is_transient() && !error.is_outcome_unknown()
-                || left(deadline) <= pause
+                || left(deadline) <= pause + LEAST_PATIENCE
                 || !self.control.wait_up(left(deadline))
             {
                 return Err(in_doubt.unwrap_or(error));

@@ -120,9 +120,9 @@ impl RunningGateway {
             bus: bus.clone(),
             runs: bus.runs(),
             queue: bus.queue(),
+            undo: Undo::start(bus.runs(), index.clone())?,
             index,
             workers,
-            undo: Undo::start(bus.runs())?,
             settings,
         };
         let http = HttpServer::start(listener, http_settings, Arc::new(gateway))?;

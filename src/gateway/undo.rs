@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, after, bounded, never, select};
 
+use super::index::RunIndex;
 use crate::bus::{self, Kv, Operation};
 use crate::model::error::Code;
 use crate::model::json;
@@ -32,6 +33,7 @@ pub struct Doubtful {
 /// Field order is the shutdown order.
 pub struct Undo {
     runs: Kv,
+    index: RunIndex,
     /// Written by handlers, read by the undo thread.
     queue: Sender<Doubtful>,
     _stop: StopSource,
@@ -43,17 +45,17 @@ impl Undo {
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub fn start(runs: Kv) -> std::io::Result<Undo> {
+    pub fn start(runs: Kv, index: RunIndex) -> std::io::Result<Undo> {
         let (queue, doubtful) = bounded(MAX_DOUBTFUL);
         let (stop, stopped) = thread::stop_channel();
-        let kv = runs.clone();
-        let thread = thread::spawn("undo", move || run(&kv, &doubtful, &stopped))?;
-        Ok(Undo { runs, queue, _stop: stop, _thread: thread })
+        let (kv, listed) = (runs.clone(), index.clone());
+        let thread = thread::spawn("undo", move || run(&kv, &listed, &doubtful, &stopped))?;
+        Ok(Undo { runs, index, queue, _stop: stop, _thread: thread })
     }
 
     /// Tries at once, and in the background if that fails.
     pub fn now_or_later(&self, submit: Doubtful) {
-        if undo(&self.runs.with_timeout(NOW_TIMEOUT), &submit).is_err() {
+        if undo(&self.runs.with_timeout(NOW_TIMEOUT), &self.index, &submit).is_err() {
             self.later(submit);
         }
     }
@@ -68,7 +70,7 @@ impl Undo {
     }
 }
 
-fn run(runs: &Kv, queue: &Receiver<Doubtful>, stop: &StopSignal) {
+fn run(runs: &Kv, index: &RunIndex, queue: &Receiver<Doubtful>, stop: &StopSignal) {
     let mut waiting: VecDeque<Doubtful> = VecDeque::new();
     loop {
         let retry = if waiting.is_empty() { never() } else { after(RETRY) };
@@ -81,7 +83,7 @@ fn run(runs: &Kv, queue: &Receiver<Doubtful>, stop: &StopSignal) {
             },
             recv(retry) -> _ => {
                 while let Some(submit) = waiting.front() {
-                    if undo(runs, submit).is_err() || thread::is_stopped(stop) {
+                    if undo(runs, index, submit).is_err() || thread::is_stopped(stop) {
                         break;
                     }
                     waiting.pop_front();
@@ -94,13 +96,13 @@ fn run(runs: &Kv, queue: &Receiver<Doubtful>, stop: &StopSignal) {
 
 /// Deletes the snapshot if it still is what the submit wrote. A worker that gets the job finds the
 /// tombstone and leaves it; a run that a worker has begun is left to go on.
-fn undo(runs: &Kv, submit: &Doubtful) -> bus::Result<()> {
+fn undo(runs: &Kv, index: &RunIndex, submit: &Doubtful) -> bus::Result<()> {
     let newest = runs.newest(&submit.run_id)?;
     let Some(entry) = newest.as_ref().filter(|entry| entry.operation == Operation::Put) else {
         // The write may still be on its way, in the socket of a server that was frozen. It expects the
         // key as it is now, so a tombstone in its place makes it fail. A conflict says that it has
         // just arrived; the next try finds it.
-        return runs.delete(&submit.run_id, newest.map_or(0, |entry| entry.revision));
+        return runs.delete(&submit.run_id, newest.map_or(0, |entry| entry.revision)).map(drop);
     };
     let untouched = json::from_wire::<RunSnapshot>(&entry.value).is_ok_and(|snapshot| {
         snapshot.status == RunStatus::Pending && snapshot.submitted_at == Some(submit.submitted_at)
@@ -109,8 +111,9 @@ fn undo(runs: &Kv, submit: &Doubtful) -> bus::Result<()> {
         return Ok(());
     }
     match runs.delete(&submit.run_id, entry.revision) {
-        Ok(()) => {
+        Ok(tombstone) => {
             log::info!(run_id = submit.run_id.as_str(); "took back a submit that had failed");
+            index.deleted(&submit.run_id, tombstone);
             Ok(())
         }
         // Somebody has taken it up meanwhile.

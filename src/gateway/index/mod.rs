@@ -38,6 +38,8 @@ struct State {
     runs: HashMap<String, Indexed>,
     order: Order,
     documents: Documents,
+    /// Our own deletes that the watch has not told yet.
+    tombstones: HashMap<String, u64>,
     /// Since when the watch has told everything; `None` while it is stale.
     live_since: Option<Instant>,
 }
@@ -48,6 +50,7 @@ impl Default for State {
             runs: HashMap::new(),
             order: Order::default(),
             documents: Documents::new(SNAPSHOT_CACHE_BYTES),
+            tombstones: HashMap::new(),
             live_since: None,
         }
     }
@@ -98,7 +101,7 @@ impl RunIndex {
         let index = self.clone();
         runs.watch(move |event| match event {
             WatchEvent::Reset => index.clear(),
-            WatchEvent::Entry(entry) => index.apply(entry),
+            WatchEvent::Entry(entry) => index.told(entry),
             WatchEvent::Live => index.set_live(true),
             WatchEvent::Stale(_) => index.set_live(false),
         })
@@ -108,6 +111,14 @@ impl RunIndex {
     pub fn wrote(&self, run_id: &str, document: Vec<u8>, revision: u64) {
         let (key, operation) = (run_id.to_owned(), Operation::Put);
         self.apply(Entry { key, value: document, revision, operation });
+    }
+
+    /// Takes in that this gateway has deleted a run, whose last version the watch may still be about
+    /// to tell.
+    pub fn deleted(&self, run_id: &str, tombstone: u64) {
+        let (key, operation) = (run_id.to_owned(), Operation::Delete);
+        self.write().tombstones.insert(key.clone(), tombstone);
+        self.apply(Entry { key, value: Vec::new(), revision: tombstone, operation });
     }
 
     /// Whether it tells everything.
@@ -175,6 +186,16 @@ impl RunIndex {
         (runs, state.live_since)
     }
 
+    /// What the watch says comes in order: from here on nothing older follows.
+    fn told(&self, entry: Entry) {
+        let (key, revision) = (entry.key.clone(), entry.revision);
+        self.apply(entry);
+        let mut state = self.write();
+        if state.tombstones.get(&key).is_some_and(|tombstone| *tombstone <= revision) {
+            state.tombstones.remove(&key);
+        }
+    }
+
     fn apply(&self, entry: Entry) {
         let Entry { key, value, revision, operation } = entry;
         let summary = match operation {
@@ -190,7 +211,9 @@ impl RunIndex {
             },
         };
         let mut state = self.write();
-        if state.runs.get(&key).is_some_and(|known| known.revision >= revision) {
+        if state.runs.get(&key).is_some_and(|known| known.revision >= revision)
+            || state.tombstones.get(&key).is_some_and(|tombstone| *tombstone > revision)
+        {
             return;
         }
         let old = state.runs.remove(&key);
@@ -291,6 +314,17 @@ mod tests {
         assert_eq!(list(Filter { updated_after: Some(1.0), ..Filter::default() }), 1);
         assert_eq!(list(Filter { updated_after: Some(f64::NAN), ..Filter::default() }), 0);
         assert_eq!(list(Filter { updated_after: Some(f64::INFINITY), ..Filter::default() }), 0);
+    }
+
+    #[test]
+    fn what_was_deleted_here_does_not_come_back_with_late_news() {
+        let index = RunIndex::default();
+        index.deleted("a", 2);
+        index.told(entry("a", 1.0, 1, RunStatus::Pending));
+        assert_eq!(index.list(&Filter::default(), 10).0.len(), 0);
+        index.told(entry("a", 3.0, 3, RunStatus::Pending));
+        assert_eq!(index.list(&Filter::default(), 10).0.len(), 1, "a later submit of that id");
+        assert!(index.read().tombstones.is_empty());
     }
 
     #[test]
