@@ -36,7 +36,8 @@ pub struct LinkState {
     pub disconnects: u64,
 }
 
-/// Field order is the shutdown order: closing `stop` ends the watchdog, then it is joined.
+/// Field order is the shutdown order: closing `stop` ends the watchdog, which lets go of the
+/// connection as its last act; then it is joined.
 struct Inner {
     shared: Arc<Shared>,
     _stop: StopSource,
@@ -90,9 +91,12 @@ impl Link {
         });
         let (stop, stopped) = thread::stop_channel();
         let watched = shared.clone();
-        let watchdog =
-            thread::spawn(format!("nats-{role}"), move || watchdog::run(&watched, &stopped))
-                .map_err(|e| Error::Setup(format!("cannot start a thread: {e}")))?;
+        let watchdog = thread::spawn(format!("nats-{role}"), move || {
+            watchdog::run(&watched, &stopped);
+            // The dispatcher holds on to us, and only this ends it.
+            watched.disconnect();
+        })
+        .map_err(|e| Error::Setup(format!("cannot start a thread: {e}")))?;
         Ok(Link { inner: Arc::new(Inner { shared, _stop: stop, _watchdog: watchdog }) })
     }
 
@@ -230,6 +234,12 @@ impl Shared {
         // Closing an old connection would flush it first; dropping it only lets its threads end.
         drop(old);
         Ok(())
+    }
+
+    /// Lets the threads of the connection end.
+    fn disconnect(&self) {
+        let old = self.live.write().unwrap_or_else(PoisonError::into_inner).take();
+        drop(old);
     }
 
     /// Whether there is a socket; it may be half-open.

@@ -134,6 +134,12 @@ impl Client {
                 .body(body.as_slice())
                 .map_err(ureq::Error::from)
                 .and_then(|request| self.run(request, left)),
+            // A POST without a body says so with a length of 0; ureq would send an empty chunked one,
+            // which the gateway refuses.
+            None if call.method == Method::POST => request
+                .body([].as_slice())
+                .map_err(ureq::Error::from)
+                .and_then(|request| self.run(request, left)),
             None => request
                 .body(())
                 .map_err(ureq::Error::from)

@@ -34,6 +34,9 @@ use crate::config::{RegistryConfig, RunConfig};
 use crate::flow::Executor;
 use crate::thread::{self, StopSignal};
 
+/// How long a worker waits for its first connection before it goes on without one.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
+
 /// What distinguishes one worker from another.
 #[derive(Debug, Clone)]
 pub struct WorkerSettings {
@@ -92,6 +95,8 @@ pub fn run(
     executors: Vec<Arc<dyn Executor>>,
     stop: &StopSignal,
 ) -> Result<(), Error> {
+    // Nothing can be done before; when it takes longer, everything below tries on by itself.
+    bus.wait_connected(CONNECT_PATIENCE);
     let progress_ms = settings.run.ack_progress_interval.as_millis();
     let context = Arc::new(Context {
         settings,

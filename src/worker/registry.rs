@@ -167,9 +167,14 @@ impl Body {
                 recv(after(due.saturating_duration_since(Instant::now()))) -> _ => {
                     last_write = Some(Instant::now());
                     changed = false;
+                    // While NATS is away it is the connection's business to say so.
                     if let Err(e) = self.write() {
-                        log::warn!(worker_id = self.record.worker_id.as_str(), error = e.to_string();
-                            "cannot write the worker's record; trying again");
+                        changed = true;
+                        if !matches!(e, bus::Error::Disconnected) {
+                            log::warn!(worker_id = self.record.worker_id.as_str(),
+                                error = e.to_string();
+                                "cannot write the worker's record; trying again");
+                        }
                     }
                 }
             }

@@ -15,9 +15,13 @@ mod history;
 mod lab;
 mod workers;
 
+mod burst;
 mod cancel;
 mod dispositions;
 mod fencing;
+mod outage;
 mod pulling;
 mod redelivery;
+mod registry;
 mod snapshots;
+mod stopping;

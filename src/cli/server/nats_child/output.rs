@@ -49,6 +49,10 @@ pub fn forward(stream: impl Read, last: &LastLines) {
         }
         last.push(&line);
         let (level, text) = taken_apart(&line);
+        if text.is_empty() {
+            // A part of the server's banner.
+            continue;
+        }
         // Debug lines cost nothing when nobody wants them; the others must not flood the log.
         if level < Level::Debug && !allowance.grant() {
             continue;
@@ -79,17 +83,17 @@ fn next_line(reader: &mut impl BufRead, bytes: &mut Vec<u8>) -> Option<String> {
 /// `[pid] [INF] text` → what level it has here, and the text.
 fn taken_apart(line: &str) -> (Level, &str) {
     for (mark, level) in [
-        ("[INF] ", Level::Debug),
-        ("[DBG] ", Level::Trace),
-        ("[TRC] ", Level::Trace),
-        ("[WRN] ", Level::Warn),
-        ("[ERR] ", Level::Error),
-        ("[FTL] ", Level::Error),
+        ("[INF]", Level::Debug),
+        ("[DBG]", Level::Trace),
+        ("[TRC]", Level::Trace),
+        ("[WRN]", Level::Warn),
+        ("[ERR]", Level::Error),
+        ("[FTL]", Level::Error),
     ] {
         if let Some((before, text)) = line.split_once(mark)
             && before.len() < 48
         {
-            return (level, text);
+            return (level, text.trim_start());
         }
     }
     // A panic of the server, or a refusal of its configuration.

@@ -1,0 +1,196 @@
+//! How a worker ends: what runs is finished or given back, and nothing of it is left.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pyoco_server::flow::Registry;
+use serde_json::json;
+
+use crate::flows::{self, Gate, gated};
+use crate::lab::Lab;
+use crate::support::wait::{PATIENCE, eventually};
+use crate::workers::{LocalWorker, process};
+
+#[test]
+fn sigterm_finishes_what_runs_and_takes_nothing_new() {
+    let lab = Lab::start(&[]);
+    let mut worker = process(&lab, "w1", &["--concurrency", "1"]);
+    let run_id = lab.submit_yaml("default", &flows::sleep(1.5));
+    lab.wait_status(&run_id, "RUNNING");
+    worker.terminate();
+    let waiting = lab.submit_yaml("default", flows::ECHO);
+    let status = worker.wait(Duration::from_secs(10));
+    assert_eq!(status.code(), Some(0), "{}", worker.stderr());
+    assert_eq!(lab.wait_status(&run_id, "COMPLETED")["attempt"], 1);
+    assert_eq!(lab.snapshot(&waiting).unwrap()["status"], "PENDING");
+    let record = lab.record("w1").unwrap();
+    assert_eq!(record["state"], "STOPPED_GRACEFUL");
+    assert_eq!(record["stop_reason"], "graceful_shutdown");
+    assert_eq!(
+        (&record["last_run_id"], &record["last_run_status"]),
+        (&json!(run_id), &json!("COMPLETED"))
+    );
+    assert!(record["stopped_at"].as_f64().is_some(), "{record}");
+    // It had no job in its hands that would have to wait for ack_wait now.
+    let _next = process(&lab, "w2", &[]);
+    lab.wait_status_within(Duration::from_secs(5), &waiting, "COMPLETED");
+}
+
+#[test]
+fn an_idle_worker_ends_at_once() {
+    let lab = Lab::start(&[]);
+    let mut worker = process(&lab, "w1", &["--tags", "a,b,c"]);
+    let asked = Instant::now();
+    assert_eq!(worker.stop(Duration::from_secs(5)).code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(1), "took {:?}", asked.elapsed());
+    assert_eq!(lab.record("w1").unwrap()["state"], "STOPPED_GRACEFUL");
+}
+
+#[test]
+fn what_outlives_the_drain_time_is_given_back_and_finished_by_another() {
+    let lab = Lab::start(&[]);
+    let flags = ["--concurrency", "2", "--drain-timeout-sec", "1"];
+    let mut worker = process(&lab, "w1", &flags);
+    let listening = lab.submit_yaml("default", &flows::sleep(4.0));
+    let stubborn = lab.submit_yaml("default", &flows::stubborn(4.0));
+    for run_id in [&listening, &stubborn] {
+        lab.wait_status(run_id, "RUNNING");
+    }
+    let _other = process(&lab, "w2", &["--concurrency", "2"]);
+    let asked = Instant::now();
+    worker.terminate();
+    assert_eq!(worker.wait(Duration::from_secs(10)).code(), Some(0), "{}", worker.stderr());
+    let took = asked.elapsed();
+    assert!((1.0..3.0).contains(&took.as_secs_f64()), "took {took:?}");
+    for run_id in [&listening, &stubborn] {
+        eventually(Duration::from_secs(2), "the other worker has it", || {
+            (lab.snapshot(run_id)?["worker_id"] == "w2").then_some(())
+        });
+    }
+    for run_id in [&listening, &stubborn] {
+        let history = lab.ended(run_id, "COMPLETED");
+        assert_eq!(history.last()["attempt"], 2);
+    }
+    assert_eq!(lab.record("w1").unwrap()["state"], "STOPPED_GRACEFUL");
+}
+
+#[test]
+fn a_second_sigterm_leaves_at_once() {
+    let lab = Lab::start(&[]);
+    let mut worker = process(&lab, "w1", &[]);
+    let run_id = lab.submit_yaml("default", &flows::stubborn(60.0));
+    lab.wait_status(&run_id, "RUNNING");
+    worker.terminate();
+    worker.wait_for_line(PATIENCE, "that it waits", |line| line.contains("waiting for what runs"));
+    let asked = Instant::now();
+    worker.terminate();
+    assert_eq!(worker.wait(Duration::from_secs(5)).code(), Some(128 + 15));
+    assert!(asked.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn a_worker_can_be_stopped_before_it_has_ever_reached_nats() {
+    let mut lab = Lab::start(&[]);
+    lab.server.stop();
+    let mut worker = crate::workers::spawn(&lab, "w1", &[], &[]);
+    worker
+        .wait_for_line(PATIENCE, "that it waits for NATS", |line| line.contains("cannot connect"));
+    let asked = Instant::now();
+    assert_eq!(worker.stop(Duration::from_secs(10)).code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(5), "took {:?}", asked.elapsed());
+}
+
+/// Name of the variable by which the test below calls itself.
+const ALONE: &str = "WORKER_TEST_ALONE";
+
+#[test]
+fn a_stopped_worker_leaves_no_thread_behind() {
+    if std::env::var_os(ALONE).is_some() {
+        return count_threads();
+    }
+    // In a process of its own, where nobody else's threads come and go.
+    let name = "stopping::a_stopped_worker_leaves_no_thread_behind";
+    let ended = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(ALONE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success() && said.contains("threads:"), "{said}");
+}
+
+fn count_threads() {
+    let lab = Lab::start(&[("PYOCO_CANCEL_GRACE_PERIOD_SEC", "0.2")]);
+    let names = || -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir("/proc/self/task")
+            .unwrap()
+            .filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).ok())
+            .map(|name| name.trim().to_owned())
+            .collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    for round in 0..3 {
+        let gate = Arc::new(Gate::default());
+        gate.open();
+        let worker = LocalWorker::start(&lab, "w1", &["a", "b"], 4, gated(&gate, PATIENCE));
+        let mut runs: Vec<String> = (0..10).map(|_| lab.submit("a", "gated", json!({}))).collect();
+        runs.push(lab.submit_yaml("b", &flows::fail("boom")));
+        // Its thread is given up and ends a second later.
+        let stubborn = lab.submit_yaml("b", &flows::stubborn(1.0));
+        lab.wait_status(&stubborn, "RUNNING");
+        lab.cancel(&stubborn);
+        lab.wait_status(&stubborn, "CANCELLED");
+        lab.wait_queue_empty();
+        worker.stop().unwrap();
+        // The crate's threads of a dropped connection may take up to two minutes; they are its own.
+        let ours = |name: &&String| !name.starts_with("nats_") && !name.starts_with("nats-");
+        let leftover = |now: &[String]| -> Vec<String> {
+            let mut left: Vec<String> = now.iter().filter(ours).cloned().collect();
+            for name in before.iter().filter(ours) {
+                if let Some(at) = left.iter().position(|other| other == name) {
+                    left.remove(at);
+                }
+            }
+            left
+        };
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let left = leftover(&names());
+            if left.is_empty() {
+                break;
+            }
+            assert!(Instant::now() < end, "round {round} has left {left:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    eprintln!("threads: {} before, {} after", before.len(), names().len());
+}
+
+#[test]
+fn a_worker_does_not_grow_threads_or_descriptors_with_its_runs() {
+    let lab = Lab::start(&[]);
+    let worker = process(&lab, "w1", &["--concurrency", "4"]);
+    let count =
+        |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", worker.pid())).unwrap().count();
+    let burst = || {
+        for _ in 0..60 {
+            lab.submit_yaml("default", flows::ECHO);
+        }
+        lab.wait_queue_empty();
+        lab.wait_record("w1", "idle", |record| record["state"] == "IDLE");
+    };
+    burst();
+    let idle = eventually(PATIENCE, "threads settle", || {
+        let threads = count("task");
+        std::thread::sleep(Duration::from_millis(100));
+        (count("task") == threads).then_some((threads, count("fd")))
+    });
+    burst();
+    eventually(PATIENCE, &format!("back at {idle:?} threads and descriptors"), || {
+        (count("task") <= idle.0 && count("fd") <= idle.1).then_some(())
+    });
+    drop(Registry::new());
+}
