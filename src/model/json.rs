@@ -145,6 +145,19 @@ mod tests {
     }
 
     #[test]
+    fn times_are_read_back_exactly() {
+        // A fast reader is off by one in the last place here, and a time is what tells two submits
+        // and two places in a list apart.
+        for at in [1_795_188_551.730_913_9, 1_795_182_726.877_709_6] {
+            assert_eq!(from_wire::<f64>(&to_wire(&at).unwrap()).unwrap(), at);
+        }
+        for step in 0..10_000 {
+            let at = 1_795_182_726.0 + f64::from(step) * 0.000_123_457;
+            assert_eq!(from_wire::<f64>(&to_wire(&at).unwrap()).unwrap(), at);
+        }
+    }
+
+    #[test]
     fn garbage_stays_an_error() {
         for bad in [&b"{"[..], b"NaN NaN", b"\"\\", b"\"\\u12", b"", b"\xff"] {
             assert!(from_wire::<Value>(bad).is_err(), "{bad:?}");
