@@ -56,6 +56,7 @@ pub(super) struct Shared {
     suspect: AtomicBool,
     /// Counts every loss and every new connection; a request belongs to the epoch it was sent in.
     epoch: AtomicU64,
+    connections: AtomicU64,
     disconnects: AtomicU64,
     info: Mutex<Option<ServerInfo>>,
     /// Woken on every change of state.
@@ -65,6 +66,8 @@ pub(super) struct Shared {
 /// One connection of the crate. Its threads end when the kick and stop channels close; a flusher
 /// that is stuck in a dead connection is left to its end, which is why nobody joins it.
 struct Live {
+    /// Counts the connections of a link.
+    number: u64,
     connection: nats::Connection,
     signals: Arc<Signals>,
     kick: Sender<()>,
@@ -84,6 +87,7 @@ impl Link {
             live: RwLock::new(None),
             suspect: AtomicBool::new(false),
             epoch: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
             disconnects: AtomicU64::new(0),
             info: Mutex::new(None),
             changed: (Mutex::new(()), Condvar::new()),
@@ -144,6 +148,12 @@ impl Link {
             guard = changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
+    }
+
+    /// Which socket requests go over at the moment; another one after each loss. `None` without one.
+    pub(super) fn generation(&self) -> Option<(u64, u64)> {
+        let live = self.inner.shared.current()?;
+        Some((live.number, live.signals.epoch.load(Ordering::SeqCst)))
     }
 
     /// What is known of the connection.
@@ -226,7 +236,8 @@ impl Shared {
         log::info!(link = self.role, server = info.server_name.as_str(), version = info.version.as_str();
             "connected to NATS");
         *self.info.lock().unwrap_or_else(PoisonError::into_inner) = Some(info);
-        let live = Arc::new(Live { connection, signals, kick, _stop: stop });
+        let number = self.connections.fetch_add(1, Ordering::SeqCst);
+        let live = Arc::new(Live { number, connection, signals, kick, _stop: stop });
         let old = self.live.write().unwrap_or_else(PoisonError::into_inner).replace(live);
         self.suspect.store(false, Ordering::SeqCst);
         self.new_epoch();

@@ -50,7 +50,7 @@ pub enum PullEvent {
         /// Which consumer.
         source: usize,
     },
-    /// All pulls are void; ask again.
+    /// The pulls of a connection that is gone are void; ask again.
     Reconnected,
     /// A sign of life.
     Quiet,
@@ -74,6 +74,8 @@ pub struct Arrival(Routed);
 /// them in turn, so only their sum is known, and that is all that matters.
 struct Source {
     subject: String,
+    /// The socket that its pulls went over; they end with it.
+    generation: Option<(u64, u64)>,
     /// Messages that the server may still send.
     outstanding: u64,
     /// Whether the server keeps the pulls open.
@@ -97,6 +99,7 @@ impl PullInbox {
             .iter()
             .map(|consumer| Source {
                 subject: format!("$JS.API.CONSUMER.MSG.NEXT.{consumer}"),
+                generation: None,
                 outstanding: 0,
                 waits: false,
                 void_after: Instant::now(),
@@ -137,7 +140,12 @@ impl PullInbox {
             (true, _) => json!({"batch": batch, "expires": nanos(MANY_WAIT)}),
         };
         let reply = self.route.reply_subject(pull);
+        let generation = self.link.generation();
         let source = &mut self.sources[source];
+        if source.generation != generation {
+            source.generation = generation;
+            source.outstanding = 0;
+        }
         self.link.publish(&source.subject, Some(&reply), body.to_string().as_bytes())?;
         source.outstanding += batch;
         source.waits = wait;
@@ -164,7 +172,11 @@ impl PullInbox {
     pub fn take(&mut self, arrival: impl Into<Arrival>) -> PullEvent {
         match arrival.into().0 {
             Routed::Reconnected => {
-                self.sources.iter_mut().for_each(|source| source.outstanding = 0);
+                // The news may come after somebody has asked over the new socket already; a pull that
+                // is forgotten there would bring its messages on top of the next one's.
+                let present = self.link.generation();
+                let gone = self.sources.iter_mut().filter(|s| s.generation != present);
+                gone.for_each(|source| source.outstanding = 0);
                 PullEvent::Reconnected
             }
             Routed::Delivered { source, meta, message } => {
