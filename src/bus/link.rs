@@ -36,7 +36,8 @@ pub struct LinkState {
     pub disconnects: u64,
 }
 
-/// Field order is the shutdown order: closing `stop` ends the watchdog, then it is joined.
+/// Field order is the shutdown order: closing `stop` ends the watchdog, which lets go of the
+/// connection as its last act; then it is joined.
 struct Inner {
     shared: Arc<Shared>,
     _stop: StopSource,

@@ -126,12 +126,25 @@ impl WorkQueue {
     /// The last error; after [`Error::is_outcome_unknown`] the job may be in the queue.
     pub fn submit(&self, tag: &str, run_id: &str, payload: &[u8], deadline: Instant) -> Result<()> {
         let subject = self.job_subject(tag)?;
-        let headers = [("Nats-Msg-Id", run_id), ("Nats-Expected-Stream", WORK_STREAM)];
+        let mut id = run_id.to_owned();
         let mut pause = RETRY_MIN;
         let mut in_doubt: Option<Error> = None;
         loop {
+            let headers = [("Nats-Msg-Id", id.as_str()), ("Nats-Expected-Stream", WORK_STREAM)];
             let patience = left(deadline).min(self.timeout);
             let error = match api::publish(&self.control, &subject, &headers, payload, patience) {
+                // The server still knows the id, but the job may have been taken out: by a worker
+                // that found its run withdrawn. Where it is asked for again, it is wanted again; a
+                // run that has ended meanwhile is not executed for it.
+                Ok(ack) if ack.duplicate => match self.stored_job(ack.seq) {
+                    Ok(Some(_)) => return Ok(()),
+                    // The same for all who find this job gone, so that only one of them counts.
+                    Ok(None) => {
+                        id = format!("{run_id}-{}", ack.seq);
+                        continue;
+                    }
+                    Err(e) => e,
+                },
                 Ok(_) => return Ok(()),
                 Err(e) if e.is_missing_stream() => match self.ensure() {
                     Ok(()) => e,

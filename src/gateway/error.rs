@@ -29,7 +29,7 @@ pub enum ApiError {
         location: String,
     },
     /// Body or query do not have the shape that the route wants (422, one entry per problem).
-    #[error("{} problems in the request", .0.len())]
+    #[error("{}", counted(.0.len()))]
     Schema(Vec<Problem>),
     /// A request that is well-formed and still not acceptable (422).
     #[error("{detail}")]
@@ -69,6 +69,13 @@ pub enum ApiError {
     /// Our own fault (500); the text goes to the log only.
     #[error("{0}")]
     Internal(String),
+}
+
+fn counted(problems: usize) -> String {
+    match problems {
+        1 => "one problem in the request".to_owned(),
+        more => format!("{more} problems in the request"),
+    }
 }
 
 impl From<bus::Error> for ApiError {

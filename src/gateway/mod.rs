@@ -11,6 +11,7 @@ pub mod edge;
 mod error;
 pub mod http;
 pub mod index;
+mod json_fault;
 mod multipart;
 mod rescue;
 pub mod route;

@@ -34,10 +34,19 @@ pub enum FormError {
     TooManyParts,
 }
 
-/// Whether a content type is that of a form at all.
+/// Whether a content type is that of a form with files.
 pub fn is_form(content_type: Option<&str>) -> bool {
-    let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case("multipart/form-data")
+    is_essence(content_type.unwrap_or_default(), "multipart/form-data")
+}
+
+/// Whether a content type is that of a form as it was before forms had files.
+pub fn is_older_form(content_type: &str) -> bool {
+    is_essence(content_type, "application/x-www-form-urlencoded")
+}
+
+fn is_essence(content_type: &str, wanted: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case(wanted)
 }
 
 /// The parts of a form, in order.

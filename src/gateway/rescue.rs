@@ -191,9 +191,18 @@ impl Rescue {
         log::warn!(run_id = run.summary.run_id.as_str(),
             worker_id = run.summary.worker_id.as_deref().unwrap_or_default();
             "the worker of a run is gone; giving its job back");
-        if let Err(e) = self.queue.give_back(&ack) {
-            log::warn!(run_id = run.summary.run_id.as_str(), error = e.to_string();
-                "cannot give the job back yet");
+        match self.queue.give_back(&ack) {
+            // Not sent: the next look tries again.
+            Err(e @ bus::Error::Disconnected) => {
+                log::warn!(run_id = run.summary.run_id.as_str(), error = e.to_string();
+                    "cannot give the job back yet");
+                return;
+            }
+            Err(e) => {
+                log::warn!(run_id = run.summary.run_id.as_str(), error = e.to_string();
+                    "cannot give the job back");
+            }
+            Ok(()) => {}
         }
         self.given_back.insert(ack, now);
     }

@@ -4,6 +4,7 @@ use form_urlencoded::parse;
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
+use super::json_fault;
 use crate::model::json as lenient;
 
 /// One entry of a 422's `detail` list.
@@ -151,12 +152,14 @@ pub fn json_body(content_type: Option<&str>, bytes: &[u8]) -> Result<Body, ApiEr
     }
     let text = std::str::from_utf8(bytes)
         .map_err(|_| ApiError::BadBody("There was an error parsing the body"))?;
-    lenient::from_wire(bytes).map(Body::Json).map_err(|e| {
-        let at = offset(text, e.line(), e.column());
-        let mut words = e.to_string();
-        if let Some(end) = words.rfind(" at line ") {
-            words.truncate(end);
-        }
+    // Some editors put a byte order mark in front of a file; it means nothing.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    lenient::from_wire(text.as_bytes()).map(Body::Json).map_err(|e| {
+        let (at, words) = match json_fault::find(text) {
+            Some(fault) => (fault.at, fault.words.to_owned()),
+            // Our own limits: nested too deeply, a number without end.
+            None => (offset(text, e.line(), e.column()), without_place(e.to_string())),
+        };
         let loc = vec!["body".into(), at.into()];
         let problem = Problem::new("json_invalid", loc, "JSON decode error", json!({}));
         problem.with_ctx(json!({"error": words})).into()
@@ -203,6 +206,14 @@ fn parse_integer(text: &str) -> Option<i64> {
     let negative = whole.starts_with('-');
     let saturated = digits.replace('_', "").parse::<i64>().unwrap_or(i64::MAX);
     Some(if negative { -saturated } else { saturated })
+}
+
+/// An error of serde_json without the place that it ends with.
+fn without_place(mut words: String) -> String {
+    if let Some(end) = words.rfind(" at line ") {
+        words.truncate(end);
+    }
+    words
 }
 
 /// Characters before a line and column of serde_json (both from 1, columns in bytes).

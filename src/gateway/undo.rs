@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, after, bounded, never, select};
 
-use crate::bus::{self, Kv};
+use crate::bus::{self, Kv, Operation};
 use crate::model::error::Code;
 use crate::model::json;
 use crate::model::run::{RunSnapshot, RunStatus};
@@ -95,7 +95,13 @@ fn run(runs: &Kv, queue: &Receiver<Doubtful>, stop: &StopSignal) {
 /// Deletes the snapshot if it still is what the submit wrote. A worker that gets the job finds the
 /// tombstone and leaves it; a run that a worker has begun is left to go on.
 fn undo(runs: &Kv, submit: &Doubtful) -> bus::Result<()> {
-    let Some(entry) = runs.get(&submit.run_id)? else { return Ok(()) };
+    let newest = runs.newest(&submit.run_id)?;
+    let Some(entry) = newest.as_ref().filter(|entry| entry.operation == Operation::Put) else {
+        // The write may still be on its way, in the socket of a server that was frozen. It expects the
+        // key as it is now, so a tombstone in its place makes it fail. A conflict says that it has
+        // just arrived; the next try finds it.
+        return runs.delete(&submit.run_id, newest.map_or(0, |entry| entry.revision));
+    };
     let untouched = json::from_wire::<RunSnapshot>(&entry.value).is_ok_and(|snapshot| {
         snapshot.status == RunStatus::Pending && snapshot.submitted_at == Some(submit.submitted_at)
     });

@@ -1,6 +1,6 @@
 //! A run's snapshot, its states, and what a list shows of it.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::limits::MAX_ERROR_BYTES;
@@ -118,13 +118,13 @@ pub struct RunSnapshot {
     /// UUIDv4; also the key.
     pub run_id: String,
     /// Name of the flow.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub flow_name: String,
     /// Routing key.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub tag: String,
     /// Free labels.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub tags: Vec<String>,
     /// Owner, when API keys are in use.
     #[serde(default)]
@@ -141,16 +141,16 @@ pub struct RunSnapshot {
     /// Present state.
     pub status: RunStatus,
     /// Parameters of the run.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub params: Map<String, Value>,
     /// Task name → status; always complete.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub tasks: Map<String, Value>,
     /// Task name → record; dropped when the document would become too large.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub task_records: Map<String, Value>,
     /// Set when records were dropped.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "is_false")]
     pub task_records_truncated: bool,
     /// When a worker began, unix seconds.
     #[serde(default)]
@@ -294,13 +294,13 @@ pub struct RunSummary {
     /// See [`RunSnapshot`]; so for every field.
     pub run_id: String,
     /// Name of the flow.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub flow_name: String,
     /// Routing key.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub tag: String,
     /// Free labels.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub tags: Vec<String>,
     /// Owner.
     #[serde(default)]
@@ -351,6 +351,15 @@ pub fn truncated(mut text: String, limit: usize) -> String {
         text.push_str(MARK);
     }
     text
+}
+
+/// Other writers put `null` where they know nothing.
+fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 fn is_false(value: &bool) -> bool {

@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
 
 use super::registry::Registry;
 use super::{Context, Error, slot};
-use crate::bus::{Delivered, MANY_WAIT, PullEvent, PullInbox};
+use crate::bus::{self, Delivered, MANY_WAIT, PullEvent, PullInbox};
 use crate::thread::{self, JoinOnDrop, StopSignal, StopSource};
 
 /// Between two tries to reach the queue when it cannot be asked.
@@ -147,7 +147,10 @@ impl Puller<'_> {
         }
         if !self.ensured {
             if let Err(e) = self.ensure() {
-                log::warn!(error = e.to_string(); "cannot prepare the work queue; trying again");
+                // While NATS is away it is the connection's business to say so.
+                if !matches!(e, bus::Error::Disconnected) {
+                    log::warn!(error = e.to_string(); "cannot prepare the work queue; trying again");
+                }
                 return true;
             }
             self.ensured = true;
@@ -169,7 +172,7 @@ impl Puller<'_> {
         !asked && self.inbox.ask(self.turn, room, false).is_err()
     }
 
-    fn ensure(&self) -> crate::bus::Result<()> {
+    fn ensure(&self) -> bus::Result<()> {
         self.context.queue.ensure()?;
         for tag in &self.context.settings.tags {
             let settings = self.context.queue.ensure_consumer(tag)?;

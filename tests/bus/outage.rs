@@ -94,3 +94,26 @@ fn settings_that_cannot_work_are_refused_without_showing_a_secret() {
     let error = Bus::start(&config.nats, &config.resources).err().unwrap().to_string();
     assert!(!error.contains("hunter2"), "{error}");
 }
+
+#[test]
+fn a_dropped_bus_closes_its_connections() {
+    let server = NatsServer::start();
+    let settled = connections(&server);
+    let bus = connect(&server);
+    bus.runs().put("a", b"1").unwrap();
+    eventually(Duration::from_secs(5), "connected", || {
+        (connections(&server) == settled + 2).then_some(())
+    });
+    drop(bus);
+    eventually(Duration::from_secs(10), "its connections are closed", || {
+        (connections(&server) == settled).then_some(())
+    });
+}
+
+/// Established connections to the server, as the kernel counts them from the server's side.
+fn connections(server: &NatsServer) -> usize {
+    let port = format!(":{:04X}", server.address().port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| row[1].ends_with(&port) && row[3] == "01").count()
+}

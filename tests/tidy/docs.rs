@@ -324,7 +324,7 @@ fn all_help(binary: &str) -> String {
 /// The calls of `program` in a page's code, in blocks and in lines.
 fn commands<'a>(text: &'a str, program: &str) -> Vec<&'a str> {
     let is_call = |piece: &&str| {
-        let rest = piece.split_once(program).map(|(before, rest)| (before, rest));
+        let rest = piece.split_once(program);
         rest.is_some_and(|(before, rest)| {
             let begins = before.split_whitespace().all(|word| word.contains('='))
                 || before.ends_with('/') && before.contains("ExecStart=");

@@ -16,7 +16,8 @@ use crate::gateway::schema::Query;
 use crate::model::error::Code;
 use crate::model::limits::LIST_LIMIT;
 
-/// How long a list waits for an index that is being rebuilt; shorter than any client's patience.
+/// How long a list waits for an index that is being rebuilt: shorter than any client's patience, and
+/// no longer than any other request waits for NATS.
 const INDEX_PATIENCE: Duration = Duration::from_secs(2);
 /// Longest cursor that is looked at.
 const MAX_CURSOR_BYTES: usize = 1024;
@@ -53,7 +54,7 @@ pub fn runs(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Re
     };
     let paged =
         cursor.is_some() || updated_after.is_some() || filter.workflow_yaml_sha256.is_some();
-    if !gateway.index.wait_live(INDEX_PATIENCE) {
+    if !gateway.index.wait_live(INDEX_PATIENCE.min(gateway.bus.request_timeout())) {
         return Err(ApiError::NatsUnavailable("the run index is not current".into()));
     }
     let (page, more) = gateway.index.list(&filter, usize::try_from(limit).unwrap_or(1));

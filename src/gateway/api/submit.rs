@@ -18,6 +18,10 @@ use crate::model::limits::{MAX_FLOW_NAME_BYTES, MAX_NAME_BYTES, MAX_RUN_TAGS};
 use crate::model::run::{RunSnapshot, RunStatus};
 use crate::model::{clock, json as wire, name};
 
+/// How often a run that others change at the same time is looked at again.
+const MAX_CONFLICTS: usize = 32;
+const BEING_UNDONE: &str = "another request with this idempotency key is being undone";
+
 /// What both kinds of submit have in common.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Submission {
@@ -65,15 +69,22 @@ pub(super) fn submit(
     let document = wire::to_wire(&snapshot).map_err(internal)?;
     let job = wire::to_wire(&job(submission, &snapshot)).map_err(internal)?;
     let deadline = Instant::now() + gateway.bus.request_timeout();
-    let revision = match gateway.runs.create(&run_id, &document) {
-        Ok(revision) => revision,
-        Err(bus::Error::Conflict(_)) => return repeated(gateway, &snapshot, &job, deadline),
-        Err(e) => {
-            if e.is_outcome_unknown() {
-                gateway.undo.later(Doubtful { run_id, submitted_at: now });
-            }
-            return Err(e.into());
+    let mut turns = 0..MAX_CONFLICTS;
+    let revision = loop {
+        let error = match gateway.runs.create(&run_id, &document) {
+            Ok(revision) => break revision,
+            Err(bus::Error::Conflict(_)) => match repeated(gateway, &snapshot, &job, deadline)? {
+                Some(reply) => return Ok(reply),
+                // Undone or changed in this moment: look again.
+                None if turns.next().is_some() && Instant::now() < deadline => continue,
+                None => return Err(ApiError::NatsUnavailable(BEING_UNDONE.into())),
+            },
+            Err(e) => e,
+        };
+        if error.is_outcome_unknown() {
+            gateway.undo.later(Doubtful { run_id, submitted_at: now });
         }
+        return Err(error.into());
     };
     match gateway.queue.submit(&snapshot.tag, &run_id, &job, deadline) {
         Ok(()) => {}
@@ -94,18 +105,19 @@ pub(super) fn submit(
     Ok(accepted(&run_id, RunStatus::Pending))
 }
 
-/// The run of an `Idempotency-Key` is there already: the same request gives the same run.
+/// The run of an `Idempotency-Key` is there already: the same request gives the same run. `None` when
+/// it has gone or changed since, and everything has to be looked at again.
 fn repeated(
     gateway: &Gateway,
     wanted: &RunSnapshot,
     job: &[u8],
     deadline: Instant,
-) -> Result<Reply, ApiError> {
+) -> Result<Option<Reply>, ApiError> {
     let entry = gateway.runs.newest(&wanted.run_id)?;
     let Some(entry) = entry.filter(|entry| entry.operation == Operation::Put) else {
-        return Err(ApiError::NatsUnavailable("the first request is being undone".into()));
+        return Ok(None);
     };
-    let there: RunSnapshot =
+    let mut there: RunSnapshot =
         wire::from_wire(&entry.value).map_err(|e| ApiError::Internal(e.to_string()))?;
     let same = (&there.flow_name, &there.tag, &there.params, &there.workflow_yaml_sha256)
         == (&wanted.flow_name, &wanted.tag, &wanted.params, &wanted.workflow_yaml_sha256);
@@ -121,8 +133,17 @@ fn repeated(
         // The first request may have died between its two steps; the message id makes a second
         // publish harmless.
         gateway.queue.submit(&there.tag, &there.run_id, job, deadline)?;
+        // It may also have been answered 503, and be about to be undone. The undo leaves a snapshot
+        // alone that another submit has signed; only then is the run certain to stay.
+        there.submitted_at = wanted.submitted_at;
+        let document = wire::to_wire(&there).map_err(|e| ApiError::Internal(e.to_string()))?;
+        match gateway.runs.update(&there.run_id, &document, entry.revision) {
+            Ok(revision) => gateway.index.wrote(&there.run_id, document, revision),
+            Err(bus::Error::Conflict(_)) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        }
     }
-    Ok(accepted(&there.run_id, there.status))
+    Ok(Some(accepted(&there.run_id, there.status)))
 }
 
 fn accepted(run_id: &str, status: RunStatus) -> Reply {

@@ -1,6 +1,6 @@
 //! `POST /runs/yaml`: a run that brings its `flow.yaml` along.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::submit::{self, Submission};
@@ -10,7 +10,7 @@ use crate::gateway::http::{Reply, Request};
 use crate::gateway::multipart::{self, FormError, Part};
 use crate::gateway::schema::Problem;
 use crate::model::error::Code;
-use crate::model::limits::MAX_FLOW_NAME_BYTES;
+use crate::model::limits::{MAX_FLOW_NAME_BYTES, MAX_MULTIPART_PARTS};
 use crate::model::{name, workflow};
 
 /// A run by document. `params` are the document's `flow.defaults`.
@@ -26,6 +26,7 @@ pub fn run(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Rep
         crate::gateway::http::BodyError::TooLarge => too_large(),
         other => other.into(),
     })?;
+    let fields: Vec<(String, String)>;
     let parts = if multipart::is_form(Some(&content_type)) {
         multipart::parse(&content_type, body).map_err(|e| {
             ApiError::BadBody(match e {
@@ -34,6 +35,15 @@ pub fn run(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Rep
                 FormError::TooManyParts => "Too many fields in multipart data.",
             })
         })?
+    } else if multipart::is_older_form(&content_type) {
+        // It cannot carry a file, but what it does carry need not be asked for again.
+        fields = form_urlencoded::parse(body).into_owned().take(MAX_MULTIPART_PARTS).collect();
+        let parts = fields.iter().map(|(name, value)| Part {
+            name: name.clone(),
+            filename: None,
+            content: value.as_bytes(),
+        });
+        parts.collect()
     } else {
         Vec::new()
     };
@@ -53,7 +63,8 @@ fn read(parts: &[Part<'_>], limit: u64, default_tag: &str) -> Result<Submission,
         Some(part) if part.filename.is_none() => {
             let input = String::from_utf8_lossy(part.content).into_owned();
             let msg = "Value error, Expected UploadFile, received: <class 'str'>";
-            problems.push(Problem::new("value_error", loc("workflow"), msg, input.into()));
+            let problem = Problem::new("value_error", loc("workflow"), msg, input.into());
+            problems.push(problem.with_ctx(json!({"error": {}})));
         }
         Some(_) => {}
     }

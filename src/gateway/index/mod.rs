@@ -180,7 +180,8 @@ impl RunIndex {
         let summary = match operation {
             Operation::Delete => None,
             Operation::Put => match json::from_wire::<RunSummary>(&value) {
-                Ok(summary) => Some(Arc::new(summary)),
+                // Whatever the document says: the key is what can be asked for.
+                Ok(summary) => Some(Arc::new(RunSummary { run_id: key.clone(), ..summary })),
                 Err(e) => {
                     log::warn!(run_id = key.as_str(), error = e.to_string();
                         "a snapshot cannot be read; leaving it out of lists");

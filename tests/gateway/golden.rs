@@ -1,0 +1,254 @@
+//! The JSON of every answer, as files that a review sees change.
+//!
+//! `PYOCO_UPDATE_GOLDEN=1 cargo test --test gateway golden` writes the files anew.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pyoco_server::model::run::{Delivery, RunStatus, TaskRecord, TaskStatus};
+use serde_json::{Map, Value, json};
+
+use crate::jetstream;
+use crate::stage::{Stage, main_flow, post_form};
+use crate::support::http::{self, Response};
+use crate::support::wait::{PATIENCE, eventually};
+
+/// Headers that belong to a shape; the rest differs per request or is HTTP's own.
+const HEADERS: [&str; 4] = ["content-type", "allow", "retry-after", "location"];
+/// Later than any time that a test makes up, earlier than any real one.
+const REAL_TIMES: f64 = 1_500_000_000.0;
+
+/// Replaces what differs from run to run; the same id gets the same name in one file.
+#[derive(Default)]
+struct Normalizer {
+    ids: HashMap<String, String>,
+}
+
+impl Normalizer {
+    fn value(&mut self, name: &str, value: &Value) -> Value {
+        match value {
+            Value::Object(fields) => {
+                let fields =
+                    fields.iter().map(|(key, value)| (key.clone(), self.value(key, value)));
+                Value::Object(fields.collect::<Map<_, _>>())
+            }
+            Value::Array(items) => items.iter().map(|item| self.value(name, item)).collect(),
+            Value::Number(number) if number.as_f64().is_some_and(|at| at > REAL_TIMES) => {
+                json!("<time>")
+            }
+            Value::String(text) => Value::String(self.text(name, text)),
+            other => other.clone(),
+        }
+    }
+
+    fn text(&mut self, name: &str, text: &str) -> String {
+        match name {
+            "next_cursor" => return "<cursor>".to_owned(),
+            "server" => return "<server and version>".to_owned(),
+            _ => {}
+        }
+        let words = text.split(' ').map(|word| {
+            let id = word.len() == 36 && word.bytes().filter(|b| *b == b'-').count() == 4;
+            if !id {
+                return word.to_owned();
+            }
+            let next = format!("<run {}>", self.ids.len() + 1);
+            self.ids.entry(word.to_owned()).or_insert(next).clone()
+        });
+        words.collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Compares answers with their files, and lists all that differ at the end.
+struct Album {
+    folder: PathBuf,
+    update: bool,
+    seen: Vec<String>,
+    differences: Vec<String>,
+}
+
+impl Album {
+    fn open() -> Album {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/http");
+        let update = std::env::var_os("PYOCO_UPDATE_GOLDEN").is_some();
+        if update {
+            fs::create_dir_all(&folder).unwrap();
+        }
+        Album { folder, update, seen: Vec::new(), differences: Vec::new() }
+    }
+
+    fn answer(&mut self, name: &str, stage: &Stage, answer: &Response) {
+        let host = format!("http://{}", stage.address());
+        let headers: Map<String, Value> = HEADERS
+            .iter()
+            .filter_map(|header| {
+                Some((*header, answer.header(header)?.replace(&host, "<gateway>")))
+            })
+            .map(|(header, value)| (header.to_owned(), value.into()))
+            .collect();
+        let body = if answer.body.is_empty() { Value::Null } else { answer.json() };
+        let body = Normalizer::default().value("", &body);
+        self.document(name, &json!({"status": answer.status, "headers": headers, "body": body}));
+    }
+
+    fn stored(&mut self, name: &str, message: &jetstream::Stored) {
+        let body = Normalizer::default().value("", &message.json());
+        self.document(name, &body);
+    }
+
+    fn document(&mut self, name: &str, document: &Value) {
+        let text = format!("{}\n", serde_json::to_string_pretty(document).unwrap());
+        let path = self.folder.join(format!("{name}.json"));
+        if self.update {
+            fs::write(&path, &text).unwrap();
+        }
+        let golden = fs::read_to_string(&path).unwrap_or_default();
+        if golden != text {
+            self.differences.push(format!("--- {name}.json\n{golden}+++ now\n{text}"));
+        }
+        self.seen.push(format!("{name}.json"));
+    }
+
+    fn close(self) {
+        assert!(
+            self.differences.is_empty(),
+            "answers have changed; PYOCO_UPDATE_GOLDEN=1 refreshes the files\n{}",
+            self.differences.join("\n")
+        );
+        for entry in fs::read_dir(&self.folder).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            assert!(self.seen.contains(&name), "{name} belongs to no answer any more");
+        }
+    }
+}
+
+const FILE: Option<&str> = Some("flow.yaml");
+
+#[test]
+fn answers_are_as_in_the_golden_files() {
+    let mut stage = Stage::start();
+    let mut album = Album::open();
+    good_answers(&stage, &mut album);
+    errors(&stage, &mut album);
+    unavailable(&mut stage, &mut album);
+    album.close();
+}
+
+fn good_answers(stage: &Stage, album: &mut Album) {
+    album.answer("health", stage, &stage.get("/health"));
+    album.answer("ready", stage, &stage.get("/readyz"));
+    album.answer("list_empty", stage, &stage.get("/runs"));
+    album.answer("page_empty", stage, &stage.get("/runs?cursor="));
+    let submitted =
+        stage.post("/runs", &json!({"flow_name": "main", "params": {"é": [1, 1.5, null]}}));
+    album.answer("submitted", stage, &submitted);
+    let run_id = submitted.json()["run_id"].as_str().unwrap().to_owned();
+    let key = format!("$KV.pyoco_runs.{run_id}");
+    album.stored("kv_pending", &jetstream::last(&stage.nats, "KV_pyoco_runs", &key).unwrap());
+    album.stored("job", &jetstream::last(&stage.nats, "PYOCO_WORK", "pyoco.work.default").unwrap());
+    album.answer("run_pending", stage, &stage.get(&format!("/runs/{run_id}")));
+    album.answer("tasks_pending", stage, &stage.get(&format!("/runs/{run_id}/tasks")));
+    let cancelled = stage.post(&format!("/runs/{run_id}/cancel"), &json!({"reason": "no need"}));
+    album.answer("run_cancelling", stage, &cancelled);
+    stage.wait_status(&run_id, "CANCELLED");
+    album.answer("run_cancelled", stage, &stage.get(&format!("/runs/{run_id}")));
+
+    let yaml = b"flow: {graph: a, defaults: {k: 1}}";
+    let parts: &[(&str, Option<&str>, &[u8])] =
+        &[("workflow", FILE, yaml), ("flow_name", None, b"main"), ("tag", None, b"gpu")];
+    let submitted = post_form(stage.address(), parts);
+    album.answer("submitted_yaml", stage, &submitted);
+    let run_id = submitted.json()["run_id"].as_str().unwrap().to_owned();
+    album.answer("run_yaml", stage, &stage.get(&format!("/runs/{run_id}")));
+    album
+        .stored("job_yaml", &jetstream::last(&stage.nats, "PYOCO_WORK", "pyoco.work.gpu").unwrap());
+
+    let now = pyoco_server::model::clock::now();
+    let worker = json!({"worker_id": "w", "instance_id": "i", "state": "RUNNING", "tags": ["default"], "last_seen_at": now});
+    stage.bus.workers().put("w", worker.to_string().as_bytes()).unwrap();
+    stage.put_run("running", now + 60.0, |run| {
+        run.status = RunStatus::Running;
+        run.worker_id = Some("w".into());
+        run.attempt = Some(1);
+        run.start_time = Some(now);
+        run.tasks.insert("t".into(), "SUCCEEDED".into());
+        let mut record = TaskRecord::new(TaskStatus::Succeeded);
+        record.duration_ms = Some(12.5);
+        record.output = json!({"rows": 3});
+        run.task_records.insert("t".into(), serde_json::to_value(record).unwrap());
+        run.delivery = Some(Delivery {
+            ack: "$JS.ACK.x".into(),
+            instance_id: "i".into(),
+            heartbeat_sec: 60.0,
+        });
+    });
+    stage.wait_status("running", "RUNNING");
+    eventually(PATIENCE, "the worker to be known", || {
+        (stage.get("/runs/running").json()["worker_alive"] == true).then_some(())
+    });
+    album.answer("run_running", stage, &stage.get("/runs/running"));
+    album.answer("run_running_records", stage, &stage.get("/runs/running?include=records"));
+    album.answer("tasks_running", stage, &stage.get("/runs/running/tasks"));
+    album.answer("list", stage, &stage.get("/runs"));
+    album.answer("list_full", stage, &stage.get("/runs?include=full&status=RUNNING"));
+    album.answer("page", stage, &stage.get("/runs?limit=2&cursor="));
+}
+
+fn errors(stage: &Stage, album: &mut Album) {
+    let json_type = [("Content-Type", "application/json")];
+    let post = |body: &[u8]| http::request(stage.address(), "POST", "/runs", &json_type, body);
+    album.answer("307_trailing_slash", stage, &stage.get("/runs/?limit=1"));
+    album.answer("400_not_utf8", stage, &post(b"\xff"));
+    let headers = [("Content-Type", "multipart/form-data")];
+    let answer = http::request(stage.address(), "POST", "/runs/yaml", &headers, b"x");
+    album.answer("400_no_boundary", stage, &answer);
+    album.answer("404_path", stage, &stage.get("/nope"));
+    album.answer("404_run", stage, &stage.get("/runs/nope"));
+    let problem = [("Accept", "application/problem+json")];
+    let answer = http::request(stage.address(), "GET", "/runs/nope", &problem, b"");
+    album.answer("404_run_problem", stage, &answer);
+    album.answer("405", stage, &http::request(stage.address(), "DELETE", "/runs", &[], b""));
+    album.answer("413_body", stage, &post(&vec![b' '; 1_100_000]));
+    let large = vec![b'#'; 262_145];
+    let parts: &[(&str, Option<&str>, &[u8])] =
+        &[("workflow", FILE, &large), ("flow_name", None, b"main")];
+    album.answer("413_workflow", stage, &post_form(stage.address(), parts));
+    album.answer("422_json", stage, &post(b"{bad"));
+    album.answer("422_schema", stage, &post(br#"{"params":[],"tag":"a.b"}"#));
+    let problem = [("Accept", "application/problem+json"), json_type[0]];
+    let answer = http::request(stage.address(), "POST", "/runs", &problem, b"{}");
+    album.answer("422_schema_problem", stage, &answer);
+    album.answer("422_query", stage, &stage.get("/runs?limit=0"));
+    album.answer("422_cursor", stage, &stage.get("/runs?cursor=zzz"));
+    for (name, yaml, tag) in [
+        ("422_workflow", &b"flow: {graph: a, x: 1}"[..], &b"t"[..]),
+        ("422_workflow_place", b"a: [", b"t"),
+        ("422_tag", b"flow: {graph: a}", b"a.b"),
+    ] {
+        let parts = [("workflow", FILE, yaml), ("flow_name", None, &b"m"[..]), ("tag", None, tag)];
+        album.answer(name, stage, &post_form(stage.address(), &parts));
+    }
+    let headers = [json_type[0], ("Idempotency-Key", "k")];
+    for (body, name) in [(r#"{"flow_name":"m"}"#, None), (r#"{"flow_name":"n"}"#, Some("422_key"))]
+    {
+        let answer = http::request(stage.address(), "POST", "/runs", &headers, body.as_bytes());
+        if let Some(name) = name {
+            album.answer(name, stage, &answer);
+        }
+    }
+}
+
+fn unavailable(stage: &mut Stage, album: &mut Album) {
+    stage.nats.stop();
+    eventually(PATIENCE, "the gateway to notice", || {
+        let body = stage.get("/readyz").json();
+        let checks = &body["checks"];
+        (checks["nats"]["status"] == "unavailable"
+            && checks["run_index"]["status"] == "unavailable")
+            .then_some(())
+    });
+    album.answer("503_ready", stage, &stage.get("/readyz"));
+    album.answer("503_submit", stage, &stage.post("/runs", &main_flow()));
+    album.answer("503_list", stage, &stage.get("/runs"));
+}

@@ -1,0 +1,179 @@
+//! Starting, stopping and the small commands of `pyoco-server`.
+
+use std::net::TcpListener;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::stage::{Gateway, Stage, main_flow};
+use crate::support::http;
+use crate::support::nats::NatsServer;
+use crate::support::process::{Binary, Finished, run};
+use crate::support::wait::{PATIENCE, eventually};
+
+fn server(arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
+    let mut command: Command = Binary::Server.command();
+    run(command.args(arguments).envs(environment.iter().copied()), b"", PATIENCE)
+}
+
+#[test]
+fn a_request_in_flight_is_finished_before_the_end() {
+    let mut stage = Stage::start();
+    let address = stage.address();
+    // Whoever is told to continue is inside.
+    let mut client = http::Connection::open(address);
+    let body = main_flow().to_string();
+    let head = format!(
+        "POST /runs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nExpect: 100-continue\r\n\r\n",
+        body.len()
+    );
+    client.send(head.as_bytes()).unwrap();
+    client.take_until(b"100 Continue\r\n\r\n").unwrap();
+    // Its answer needs NATS, which is frozen until the gateway is on its way out.
+    stage.nats.pause();
+    client.send(body.as_bytes()).unwrap();
+    stage.gateway.process.terminate();
+    let begun = Instant::now();
+    eventually(PATIENCE, "the port to be closed", || {
+        std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)).err()
+    });
+    stage.nats.resume();
+    let answer = client.receive().unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let ended = stage.gateway.process.wait(PATIENCE);
+    assert_eq!(ended.code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(11), "{:?}", begun.elapsed());
+    assert!(client.is_closed());
+    let run_id = answer.json()["run_id"].as_str().unwrap().to_owned();
+    assert_eq!(stage.snapshot(&run_id).0.flow_name, "main");
+}
+
+#[test]
+fn sigterm_and_ctrl_c_end_an_idle_gateway_at_once() {
+    let nats = NatsServer::start();
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut gateway = Gateway::start(&nats, &[]);
+        gateway.wait_ready();
+        // An idle keep-alive connection does not hold it up.
+        let mut idle = http::Connection::open(gateway.address);
+        idle.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        assert_eq!(idle.receive().unwrap().status, 200);
+        let begun = Instant::now();
+        gateway.process.signal(signal);
+        let ended = gateway.process.wait(PATIENCE);
+        assert_eq!(ended.code(), Some(0), "{signal:?}");
+        assert!(begun.elapsed() < Duration::from_secs(4), "{signal:?}: {:?}", begun.elapsed());
+        assert!(idle.is_closed());
+    }
+}
+
+#[test]
+fn a_gateway_without_nats_ends_when_asked() {
+    let mut nats = NatsServer::start();
+    nats.stop();
+    let mut gateway = Gateway::start(&nats, &[]);
+    let begun = Instant::now();
+    assert_eq!(gateway.process.stop(PATIENCE).code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_the_way_out() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let ended = server(&["up", "--port", &port], &[]);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    let listen = format!("cannot listen on 127.0.0.1:{port}");
+    assert!(ended.stderr.contains(&listen) && ended.stderr.contains("--port"), "{}", ended.stderr);
+    assert_eq!(ended.stdout, "");
+}
+
+#[test]
+fn a_gateway_that_cannot_check_keys_does_not_start_when_keys_are_asked_for() {
+    let ended = server(&["up", "--port", "0"], &[("PYOCO_HTTP_AUTH_MODE", "api_key")]);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("PYOCO_HTTP_AUTH_MODE=api_key"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("- hint: "), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("gateway listens"), "{}", ended.stderr);
+}
+
+#[test]
+fn values_that_do_not_parse_are_warned_of_by_name_and_the_gateway_starts() {
+    let bad = [
+        ("PYOCO_NATS_REQUEST_TIMEOUT_SEC", "soon"),
+        ("PYOCO_HTTP_THREADS", "many"),
+        ("PYOCO_DEFAULT_TAG", "a.b"),
+    ];
+    let mut stage = Stage::start_with(&bad);
+    let run_id = stage.submit(&main_flow());
+    assert_eq!(stage.get(&format!("/runs/{run_id}")).json()["tag"], "default");
+    for (name, _) in bad {
+        let line = stage.gateway.process.wait_for_line(PATIENCE, name, |line| line.contains(name));
+        assert!(line.contains("\"level\":\"WARNING\""), "{line}");
+    }
+}
+
+#[test]
+fn config_check_and_show_name_values_and_where_they_come_from() {
+    let ended = server(&["config", "check"], &[]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "all settings can be read\n"));
+    let bad = [("PYOCO_CANCEL_GRACE_PERIOD_SEC", "soon"), ("PYOCO_NATS_PASSWORD", "hunter2")];
+    let ended = server(&["config", "check"], &bad);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("PYOCO_CANCEL_GRACE_PERIOD_SEC"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("hunter2"));
+
+    let ended = server(&["config", "show"], &bad);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("PYOCO_CANCEL_GRACE_PERIOD_SEC"), "{}", ended.stderr);
+    let line = |name: &str| {
+        let start = format!("{name}=");
+        ended
+            .stdout
+            .lines()
+            .find(|line| line.starts_with(&start))
+            .unwrap_or_else(|| panic!("no {name}"))
+    };
+    assert_eq!(line("PYOCO_NATS_URL"), "PYOCO_NATS_URL=nats://127.0.0.1:4222  # default");
+    assert!(line("PYOCO_NATS_PASSWORD").ends_with("# environment"), "{}", ended.stdout);
+    assert!(!ended.stdout.contains("hunter2"), "{}", ended.stdout);
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("settings.env");
+    std::fs::write(&file, "export PYOCO_DEFAULT_TAG='gpu' # ours\nPYOCO_LOG_LEVEL=debug\n")
+        .unwrap();
+    let ended = server(
+        &["config", "show"],
+        &[
+            ("PYOCO_LOAD_DOTENV", "1"),
+            ("PYOCO_ENV_FILE", file.to_str().unwrap()),
+            ("PYOCO_LOG_LEVEL", "error"),
+        ],
+    );
+    assert!(ended.stdout.contains("PYOCO_DEFAULT_TAG=gpu  # .env\n"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("PYOCO_LOG_LEVEL=error  # environment\n"), "{}", ended.stdout);
+}
+
+#[test]
+fn healthcheck_says_by_its_exit_code_whether_a_gateway_is_ready() {
+    let mut stage = Stage::start();
+    let url = format!("http://{}", stage.address());
+    let ended = server(&["healthcheck", "--url", &url], &[]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let shown: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(shown["status"], "ok");
+    stage.nats.stop();
+    eventually(PATIENCE, "the gateway to notice", || {
+        (stage.get("/readyz").status == 503).then_some(())
+    });
+    let ended = server(&["healthcheck", "--url", &url], &[]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{}", ended.stderr);
+    assert!(ended.stderr.contains("not ready"), "{}", ended.stderr);
+    stage.gateway.process.stop(PATIENCE);
+    let begun = Instant::now();
+    let ended = server(&["healthcheck", "--url", &url], &[]);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}

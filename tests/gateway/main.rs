@@ -1,0 +1,31 @@
+//! The gateway as a user runs it: `pyoco-server up` in front of a real nats-server of its own.
+//!
+//! No worker runs here. What a worker would do to a run, a test does itself over a bus, so that each
+//! moment of a run's life can be held still and looked at.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod jetstream;
+mod stage;
+
+mod atomic;
+mod cancel;
+mod cancel_race;
+mod forms;
+mod golden;
+mod idempotency;
+mod lifecycle;
+mod lists;
+mod load;
+mod many;
+mod outage;
+mod paging;
+mod protocol;
+mod queries;
+mod rescue;
+mod submits;
+mod tolerance;
+mod wire;

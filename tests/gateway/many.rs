@@ -1,0 +1,68 @@
+//! Ten thousand runs: lists and single runs are answered from memory.
+
+use std::time::{Duration, Instant};
+
+use crate::stage::{Gateway, Stage, all_pages, completed, ids, wait_count};
+use crate::support::http;
+
+const RUNS: usize = 10_000;
+const WRITERS: usize = 16;
+/// Generous: a build without optimisation on a busy machine. A scan of the bucket takes seconds.
+const QUICK: Duration = Duration::from_millis(100);
+
+/// The middle one of five tries, so that one bad moment of the machine does not count.
+fn typical(mut question: impl FnMut()) -> Duration {
+    let mut times: Vec<Duration> = (0..5)
+        .map(|_| {
+            let begun = Instant::now();
+            question();
+            begun.elapsed()
+        })
+        .collect();
+    times.sort();
+    times[2]
+}
+
+#[test]
+fn ten_thousand_runs_are_listed_and_shown_quickly_also_after_a_restart() {
+    let stage = Stage::start();
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let stage = &stage;
+            scope.spawn(move || {
+                for n in (writer..RUNS).step_by(WRITERS) {
+                    stage.put_run(&format!("run-{n:05}"), n as f64, |run| {
+                        if n % 100 == 0 {
+                            completed(run);
+                            run.end_time = Some(n as f64);
+                        }
+                    });
+                }
+            });
+        }
+    });
+    // Times are given by hand, so that the order does not depend on who wrote first.
+    wait_count(stage.address(), RUNS);
+    let mut second = Gateway::start(&stage.nats, &[]);
+    second.wait_ready();
+    for address in [stage.address(), second.address] {
+        let first = ids(&http::get(address, "/runs?limit=200").json());
+        assert_eq!((first.len(), first[0].as_str()), (200, "run-09999"));
+        // Ready means complete: nothing is waited for here.
+        assert_eq!(all_pages(address, "limit=200").len(), RUNS);
+        assert_eq!(all_pages(address, "limit=200&status=COMPLETED").len(), RUNS / 100);
+        for path in [
+            "/runs",
+            "/runs?limit=200",
+            "/runs?status=COMPLETED&limit=200",
+            // Walks everything and finds nothing.
+            "/runs?flow=nobody",
+            "/runs?limit=200&cursor=&updated_after=5000",
+            "/runs/run-00000",
+            "/runs/run-09999",
+        ] {
+            let time = typical(|| assert_eq!(http::get(address, path).status, 200));
+            assert!(time < QUICK, "{path}: {time:?}");
+        }
+    }
+}
