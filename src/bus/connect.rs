@@ -44,8 +44,9 @@ pub(super) struct Signals {
 
 impl Signals {
     fn change(&self, up: bool) {
-        self.up.store(up, Ordering::SeqCst);
+        // In this order: whoever sees the new socket sees its epoch too.
         self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.up.store(up, Ordering::SeqCst);
         match self.changed.try_send(()) {
             Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
         }

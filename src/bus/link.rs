@@ -57,6 +57,7 @@ pub(super) struct Shared {
     suspect: AtomicBool,
     /// Counts every loss and every new connection; a request belongs to the epoch it was sent in.
     epoch: AtomicU64,
+    connections: AtomicU64,
     disconnects: AtomicU64,
     info: Mutex<Option<ServerInfo>>,
     /// Woken on every change of state.
@@ -66,6 +67,8 @@ pub(super) struct Shared {
 /// One connection of the crate. Its threads end when the kick and stop channels close; a flusher
 /// that is stuck in a dead connection is left to its end, which is why nobody joins it.
 struct Live {
+    /// Counts the connections of a link.
+    number: u64,
     connection: nats::Connection,
     signals: Arc<Signals>,
     kick: Sender<()>,
@@ -85,6 +88,7 @@ impl Link {
             live: RwLock::new(None),
             suspect: AtomicBool::new(false),
             epoch: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
             disconnects: AtomicU64::new(0),
             info: Mutex::new(None),
             changed: (Mutex::new(()), Condvar::new()),
@@ -125,11 +129,6 @@ impl Link {
         shared.send(&live, subject, reply, &[], payload)
     }
 
-    /// The present epoch: what is asked in it is void as soon as a later one is told.
-    pub(super) fn epoch(&self) -> u64 {
-        self.inner.shared.epoch.load(Ordering::SeqCst)
-    }
-
     /// Opens a route for what `consumers` (`<stream>.<consumer>`) deliver.
     pub(super) fn open_route(&self, capacity: usize, consumers: &[String]) -> Route {
         let (id, messages) = self.inner.shared.routes.open(capacity, consumers);
@@ -150,6 +149,12 @@ impl Link {
             guard = changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
+    }
+
+    /// Which socket requests go over at the moment; another one after each loss. `None` without one.
+    pub(super) fn generation(&self) -> Option<(u64, u64)> {
+        let live = self.inner.shared.current()?;
+        Some((live.number, live.signals.epoch.load(Ordering::SeqCst)))
     }
 
     /// What is known of the connection.
@@ -232,13 +237,11 @@ impl Shared {
         log::info!(link = self.role, server = info.server_name.as_str(), version = info.version.as_str();
             "connected to NATS");
         *self.info.lock().unwrap_or_else(PoisonError::into_inner) = Some(info);
-        let live = Arc::new(Live { connection, signals, kick, _stop: stop });
-        // The epoch begins before anybody can send in it: what is asked over the new connection is
-        // not void when the news of it arrives.
-        let epoch = self.begin_epoch();
+        let number = self.connections.fetch_add(1, Ordering::SeqCst);
+        let live = Arc::new(Live { number, connection, signals, kick, _stop: stop });
         let old = self.live.write().unwrap_or_else(PoisonError::into_inner).replace(live);
         self.suspect.store(false, Ordering::SeqCst);
-        self.tell_epoch(epoch);
+        self.new_epoch();
         // Closing an old connection would flush it first; dropping it only lets its threads end.
         drop(old);
         Ok(())
@@ -348,15 +351,7 @@ impl Shared {
     }
 
     fn new_epoch(&self) {
-        let epoch = self.begin_epoch();
-        self.tell_epoch(epoch);
-    }
-
-    fn begin_epoch(&self) -> u64 {
-        self.epoch.fetch_add(1, Ordering::SeqCst) + 1
-    }
-
-    fn tell_epoch(&self, epoch: u64) {
+        let epoch = self.epoch.fetch_add(1, Ordering::SeqCst) + 1;
         self.routes.reconnected(epoch);
         let (lock, changed) = &self.changed;
         drop(lock.lock().unwrap_or_else(PoisonError::into_inner));

@@ -50,7 +50,7 @@ pub enum PullEvent {
         /// Which consumer.
         source: usize,
     },
-    /// All pulls are void; ask again.
+    /// The pulls of a connection that is gone are void; ask again.
     Reconnected,
     /// A sign of life.
     Quiet,
@@ -74,10 +74,10 @@ pub struct Arrival(Routed);
 /// them in turn, so only their sum is known, and that is all that matters.
 struct Source {
     subject: String,
+    /// The socket that its pulls went over; they end with it.
+    generation: Option<(u64, u64)>,
     /// Messages that the server may still send.
     outstanding: u64,
-    /// In which it was asked last.
-    epoch: u64,
     /// Whether the server keeps the pulls open.
     waits: bool,
     /// When the pulls count as lost unless something is heard.
@@ -99,8 +99,8 @@ impl PullInbox {
             .iter()
             .map(|consumer| Source {
                 subject: format!("$JS.API.CONSUMER.MSG.NEXT.{consumer}"),
+                generation: None,
                 outstanding: 0,
-                epoch: 0,
                 waits: false,
                 void_after: Instant::now(),
             })
@@ -140,8 +140,12 @@ impl PullInbox {
             (true, _) => json!({"batch": batch, "expires": nanos(MANY_WAIT)}),
         };
         let reply = self.route.reply_subject(pull);
+        let generation = self.link.generation();
         let source = &mut self.sources[source];
-        source.epoch = self.link.epoch();
+        if source.generation != generation {
+            source.generation = generation;
+            source.outstanding = 0;
+        }
         self.link.publish(&source.subject, Some(&reply), body.to_string().as_bytes())?;
         source.outstanding += batch;
         source.waits = wait;
@@ -167,9 +171,12 @@ impl PullInbox {
     /// Reads one arrival.
     pub fn take(&mut self, arrival: impl Into<Arrival>) -> PullEvent {
         match arrival.into().0 {
-            Routed::Reconnected { epoch } => {
-                let void = self.sources.iter_mut().filter(|source| source.epoch < epoch);
-                void.for_each(|source| source.outstanding = 0);
+            Routed::Reconnected => {
+                // The news may come after somebody has asked over the new socket already; a pull that
+                // is forgotten there would bring its messages on top of the next one's.
+                let present = self.link.generation();
+                let gone = self.sources.iter_mut().filter(|s| s.generation != present);
+                gone.for_each(|source| source.outstanding = 0);
                 PullEvent::Reconnected
             }
             Routed::Delivered { source, meta, message } => {

@@ -16,8 +16,8 @@ const DUPLICATE_WINDOW_SEC: u64 = 600;
 const KV_DUPLICATE_WINDOW_SEC: u64 = 120;
 /// An advisory that no worker has read for a week is of no use any more.
 const ADVISORY_MAX_AGE_SEC: u64 = 604_800;
-/// How long a worker may take over one advisory.
-const ADVISORY_ACK_WAIT_SEC: u64 = 30;
+/// How long a worker may take over one advisory; handling it twice does no harm.
+const ADVISORY_ACK_WAIT_SEC: u64 = 10;
 
 const NANOS: u64 = 1_000_000_000;
 

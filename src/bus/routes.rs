@@ -25,8 +25,8 @@ pub(super) enum Routed {
     Delivered { source: usize, meta: Meta, message: Message },
     /// What the server says of the route's pull `pull`.
     Status { pull: u64, message: Message },
-    /// The connection was lost or replaced: what was asked before `epoch` is void.
-    Reconnected { epoch: u64 },
+    /// The connection was lost or replaced: what was asked over another socket is void.
+    Reconnected,
 }
 
 pub(super) type Answer = Result<Message, Error>;
@@ -166,7 +166,7 @@ impl Routes {
         }
         for sender in table.lasting.values() {
             // A full route is read soon, and its owner then notices the gap by itself.
-            let _ = sender.try_send(Routed::Reconnected { epoch });
+            let _ = sender.try_send(Routed::Reconnected);
         }
         drop(table);
         self.room.notify_all();

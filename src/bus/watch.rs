@@ -127,7 +127,7 @@ impl Follower {
             self.created.clone_from(&info.created);
             (self.on_event)(WatchEvent::Reset);
         }
-        let epoch = self.link.epoch();
+        let generation = self.link.generation();
         let name = format!("pyoco-watch-{}", uuid::Uuid::new_v4().simple());
         let subjects = format!("$KV.{}.>", self.kv.name());
         let config = consumer(&name, &subjects, self.last_seen);
@@ -139,7 +139,7 @@ impl Follower {
         )?;
         let waiting = created["num_pending"].as_u64().unwrap_or(0);
         let mut session = Session {
-            epoch,
+            generation,
             route: self.link.open_route(ROUTE_CAPACITY, &[format!("{stream}.{name}")]),
             link: self.link.clone(),
             pull_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"),
@@ -171,8 +171,9 @@ impl Follower {
             };
             match routed {
                 Err(_) => return Ok(End::Rebuild("no sign of life from the server".into())),
-                Ok(Routed::Reconnected { epoch }) if epoch <= session.epoch => {}
-                Ok(Routed::Reconnected { .. }) => {
+                // The news may come after this session has begun over the new socket already.
+                Ok(Routed::Reconnected) if session.generation == self.link.generation() => {}
+                Ok(Routed::Reconnected) => {
                     return Ok(End::Rebuild("the connection to NATS has changed".into()));
                 }
                 Ok(Routed::Delivered { meta, message, .. }) => {
@@ -253,8 +254,8 @@ impl Follower {
 
 /// One consumer and what was asked of it.
 struct Session {
-    /// In which it was made.
-    epoch: u64,
+    /// The socket that it lives on.
+    generation: Option<(u64, u64)>,
     route: Route,
     link: Link,
     pull_subject: String,

@@ -41,6 +41,7 @@ pub(super) fn run(
         turn: 0,
         empty_in_a_row: 0,
         taken: 0,
+        careful: false,
     };
     let taken_over = puller.serve(registry, stop);
     puller.drain();
@@ -97,6 +98,9 @@ struct Puller<'a> {
     empty_in_a_row: usize,
     /// Jobs taken so far, for `run_once`.
     taken: usize,
+    /// The connection was lost and has brought nothing since. Should it be a message that breaks it,
+    /// no other job may share its fate: one is asked for at a time.
+    careful: bool,
 }
 
 impl Puller<'_> {
@@ -153,7 +157,8 @@ impl Puller<'_> {
         }
         let tags = self.context.settings.tags.len();
         if tags == 1 {
-            let more = free.saturating_sub(self.inbox.outstanding(0));
+            let room = if self.careful { 1 } else { free };
+            let more = room.saturating_sub(self.inbox.outstanding(0));
             return more > 0 && self.inbox.ask(0, more, true).is_err();
         }
         let waiting = (0..tags).any(|tag| self.inbox.is_waiting(tag));
@@ -163,7 +168,8 @@ impl Puller<'_> {
             });
         }
         let asked = (0..tags).any(|tag| self.inbox.outstanding(tag) > 0);
-        !asked && self.inbox.ask(self.turn, free, false).is_err()
+        let room = if self.careful { 1 } else { free };
+        !asked && self.inbox.ask(self.turn, room, false).is_err()
     }
 
     fn ensure(&self) -> bus::Result<()> {
@@ -178,6 +184,7 @@ impl Puller<'_> {
     fn take(&mut self, event: PullEvent) {
         match event {
             PullEvent::Delivered { source, message } => {
+                self.careful = false;
                 self.empty_in_a_row = 0;
                 self.turn = (source + 1) % self.context.settings.tags.len();
                 self.hand_over(message);
@@ -189,6 +196,7 @@ impl Puller<'_> {
             PullEvent::Missing { .. } => self.ensured = false,
             PullEvent::Reconnected => {
                 self.ensured = false;
+                self.careful = true;
                 self.empty_in_a_row = 0;
             }
             PullEvent::Quiet => {}

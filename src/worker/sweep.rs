@@ -44,8 +44,9 @@ pub(super) fn run(context: &Arc<Context>, stop: &StopSignal) {
 /// Reads advisories; returns whether the worker stops.
 fn serve(context: &Context, mut inbox: PullInbox, stop: &StopSignal) -> bool {
     loop {
-        if inbox.outstanding(0) == 0 && inbox.ask(0, 1, true).is_err() {
-            return false;
+        if inbox.outstanding(0) == 0 {
+            // Fails while there is no connection; asked again after the pause, or when there is one.
+            let _ = inbox.ask(0, 1, true);
         }
         let silence = inbox.next_deadline().unwrap_or_else(|| Instant::now() + RETRY);
         select! {
@@ -54,8 +55,9 @@ fn serve(context: &Context, mut inbox: PullInbox, stop: &StopSignal) -> bool {
                 let Ok(arrival) = arrival else { return false };
                 match inbox.take(arrival) {
                     PullEvent::Delivered { message, .. } => handle(context, &message),
-                    PullEvent::Missing { .. } | PullEvent::Reconnected => return false,
-                    PullEvent::Ended { .. } | PullEvent::Quiet => {}
+                    PullEvent::Missing { .. } => return false,
+                    // The inbox stays: what a pull that is still open brings must find it.
+                    PullEvent::Reconnected | PullEvent::Ended { .. } | PullEvent::Quiet => {}
                 }
             }
             recv(at(silence)) -> _ => inbox.forget_silent(Instant::now()),

@@ -38,7 +38,6 @@ pub struct Lab {
 /// A message as it lies in a stream.
 pub struct Stored {
     pub seq: u64,
-    pub subject: String,
     pub data: Vec<u8>,
 }
 
@@ -258,7 +257,6 @@ impl Lab {
             let data = answer["message"]["data"].as_str().unwrap_or_default();
             found.push(Stored {
                 seq: at,
-                subject: answer["message"]["subject"].as_str().unwrap().to_owned(),
                 data: base64::engine::general_purpose::STANDARD.decode(data).unwrap(),
             });
             seq = at + 1;

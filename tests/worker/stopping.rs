@@ -4,7 +4,6 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pyoco_server::flow::Registry;
 use serde_json::json;
 
 use crate::flows::{self, Gate, gated};
@@ -192,5 +191,4 @@ fn a_worker_does_not_grow_threads_or_descriptors_with_its_runs() {
     eventually(PATIENCE, &format!("back at {idle:?} threads and descriptors"), || {
         (count("task") <= idle.0 && count("fd") <= idle.1).then_some(())
     });
-    drop(Registry::new());
 }

@@ -40,7 +40,7 @@ pub fn spawn(lab: &Lab, worker_id: &str, flags: &[&str], env: &[(&str, &str)]) -
 /// A gateway process; its port is free again when it is dropped.
 pub struct Gateway {
     pub address: SocketAddr,
-    pub running: Running,
+    _running: Running,
     _port: PortLease,
 }
 
@@ -55,7 +55,7 @@ pub fn gateway(lab: &Lab) -> Gateway {
     eventually(PATIENCE, "the gateway is ready", || {
         (http::get(address, "/readyz").status == 200).then_some(())
     });
-    Gateway { address, running, _port: port }
+    Gateway { address, _running: running, _port: port }
 }
 
 /// A worker inside of this process, with a bus of its own; stopped when dropped.
