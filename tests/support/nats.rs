@@ -95,6 +95,17 @@ impl NatsServer {
     /// SIGSTOP: the connections stay open and nobody answers.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        // The signal is on its way when the call returns; a thread may still answer until then.
+        let threads = format!("/proc/{}/task", self.pid());
+        eventually(STOP_DEADLINE, "nats-server stands still", || {
+            let is_stopped = |thread: &fs::DirEntry| {
+                fs::read_to_string(thread.path().join("stat")).is_ok_and(|stat| {
+                    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+                })
+            };
+            let threads = fs::read_dir(&threads).expect("the server runs");
+            threads.flatten().all(|thread| is_stopped(&thread)).then_some(())
+        });
     }
 
     /// SIGCONT, after [`NatsServer::pause`].
