@@ -100,7 +100,10 @@ fi
 
 export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-never}"
 exec 3>&1
-tests() { step tests cargo test --locked --all-targets --no-fail-fast; }
+tests() {
+    step tests cargo test --locked --all-targets --no-fail-fast
+    step "documentation tests" cargo test --locked --doc
+}
 tests > >(tee "$log" >&3) 2>&1
 # The function above ran in this shell, so its list of failures is ours. What a test left running may
 # hold the pipe open, so it is swept first; then the log is whole.

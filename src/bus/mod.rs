@@ -118,7 +118,8 @@ impl Bus {
         self.queue().ensure_all()
     }
 
-    /// Looks at each stream and bucket: its name, and its settings and size or what is wrong.
+    /// Looks at each stream and bucket: its name, and its settings and size or what is wrong. One
+    /// that is missing is no fault: it is created when it is first needed.
     pub fn inspect(&self) -> Vec<(String, Result<serde_json::Value>)> {
         let config = &self.inner.resources;
         let streams = [
@@ -130,13 +131,16 @@ impl Bus {
         ];
         let look = |stream: &str| {
             let call = format!("STREAM.INFO.{stream}");
-            let info: serde_json::Value = api::call(
-                &self.inner.control,
-                &call,
-                &serde_json::Value::Null,
-                self.inner.timeout,
-            )?;
+            let none = serde_json::Value::Null;
+            let info: serde_json::Value =
+                match api::call(&self.inner.control, &call, &none, self.inner.timeout) {
+                    Err(Error::Api { code: 404, .. }) => {
+                        return Ok(serde_json::json!({"state": "missing, created when needed"}));
+                    }
+                    other => other?,
+                };
             Ok(serde_json::json!({
+                "state": "ok",
                 "messages": info["state"]["messages"],
                 "bytes": info["state"]["bytes"],
                 "replicas": info["config"]["num_replicas"],

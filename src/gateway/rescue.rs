@@ -165,13 +165,16 @@ impl Rescue {
         let heartbeats = Duration::try_from_secs_f64(delivery.heartbeat_sec * MISSED_HEARTBEATS);
         let patience = heartbeats.unwrap_or(Duration::MAX).max(LEAST_SILENCE);
         let worker = run.summary.worker_id.as_deref().and_then(|id| self.workers.get(id));
-        if silence < patience
-            || !self.is_gone(worker.as_ref(), delivery, since, now)
-            || self.given_back.contains_key(&delivery.ack)
-        {
-            return Remedy::Nothing;
+        if silence < patience || !self.is_gone(worker.as_ref(), delivery, since, now) {
+            Remedy::Nothing
+        } else if cancelling {
+            // Nobody executes it any more, and nobody has to begin.
+            Remedy::CompleteCancel
+        } else if self.given_back.contains_key(&delivery.ack) {
+            Remedy::Nothing
+        } else {
+            Remedy::GiveBack(delivery.ack.clone())
         }
-        Remedy::GiveBack(delivery.ack.clone())
     }
 
     fn is_gone(

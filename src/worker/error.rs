@@ -13,6 +13,11 @@ pub enum Error {
         /// Host and pid of the other process.
         by: String,
     },
+    /// A worker that was to execute one job could not even ask for it.
+    #[error(
+        "the work queue could not be reached; check that NATS runs, or pass a longer --poll-timeout"
+    )]
+    NoQueue,
     /// The operating system gives no more threads.
     #[error("cannot start a thread of the worker: {0}")]
     Thread(#[from] std::io::Error),

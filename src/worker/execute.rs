@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, after, at, bounded, never, select};
 
 use super::claim::{self, Claim, Claimant};
+use super::held::Hold;
 use super::record::{Recorder, Refusal};
 use super::tick::Ticker;
 use super::{Context, settle};
@@ -55,6 +56,11 @@ pub(super) fn execute(
             return Ended { run_id: None, status: None };
         }
     };
+    let Some(hold) = context.held.hold(&delivered) else {
+        log::info!(run_id = job.run_id.as_str();
+            "the job of a run that is executed here came again; its attempt goes on with it");
+        return Ended { run_id: None, status: None };
+    };
     let run_id = job.run_id.clone();
     let status = match claimed(context, &job, &delivered) {
         Ok(Claimed::Ours(snapshot, revision)) => {
@@ -66,7 +72,8 @@ pub(super) fn execute(
                 context.settings.run.heartbeat_interval,
                 context.settings.run.max_snapshot_bytes,
             );
-            Attempt { context, job, delivered, recorder, cancel: CancelToken::new() }.run(hard_stop)
+            let cancel = CancelToken::new();
+            Attempt { context, job, delivered, hold, recorder, cancel }.run(hard_stop)
         }
         Ok(Claimed::Settled(status)) => {
             acknowledge(&delivered, &run_id);
@@ -98,11 +105,7 @@ fn claimed(context: &Context, job: &Job, delivered: &Delivered) -> bus::Result<C
             attempt: delivered.num_delivered,
             stream_seq: delivered.stream_seq,
             gone,
-            delivery: Delivery {
-                ack: delivered.ack_subject().to_owned(),
-                instance_id: context.instance_id.clone(),
-                heartbeat_sec: context.settings.run.heartbeat_interval.as_secs_f64(),
-            },
+            delivery: delivery(context, delivered),
             now: clock::now(),
         };
         let (snapshot, revision) = match claim::decide(job, newest.as_ref(), claimant) {
@@ -140,6 +143,15 @@ fn claimed(context: &Context, job: &Job, delivered: &Delivered) -> bus::Result<C
     Err(bus::Error::Conflict(job.run_id.clone()))
 }
 
+/// How the snapshot names a delivery.
+fn delivery(context: &Context, delivered: &Delivered) -> Delivery {
+    Delivery {
+        ack: delivered.ack_subject().to_owned(),
+        instance_id: context.instance_id.clone(),
+        heartbeat_sec: context.settings.run.heartbeat_interval.as_secs_f64(),
+    }
+}
+
 /// Whether the message at `stream_seq` still is a job of this run.
 fn is_queued(context: &Context, stream_seq: u64, run_id: &str) -> bus::Result<bool> {
     let stored = context.queue.stored_job(stream_seq)?;
@@ -151,7 +163,9 @@ fn is_queued(context: &Context, stream_seq: u64, run_id: &str) -> bus::Result<bo
 struct Attempt<'a> {
     context: &'a Arc<Context>,
     job: Job,
+    /// The newest one; it settles the job.
     delivered: Delivered,
+    hold: Hold<'a>,
     recorder: Recorder,
     cancel: CancelToken,
 }
@@ -168,13 +182,7 @@ enum End {
 impl Attempt<'_> {
     fn run(mut self, hard_stop: &StopSignal) -> Option<RunStatus> {
         let (sender, events) = bounded(MAX_PENDING_EVENTS);
-        let ticker = Ticker::start(
-            self.delivered.clone(),
-            self.context.runs.clone(),
-            self.job.run_id.clone(),
-            self.context.progress_interval(),
-        );
-        let ticker = match ticker {
+        let mut ticker = match self.ticker() {
             Ok(ticker) => ticker,
             Err(e) => {
                 log::error!(run_id = self.job.run_id.as_str(), error = e.to_string();
@@ -186,7 +194,7 @@ impl Attempt<'_> {
         let started = self.start(sender);
         let (end, mut execution) = match started {
             Ok(mut execution) => {
-                let end = self.follow(&events, &ticker, hard_stop);
+                let end = self.follow(&events, &mut ticker, hard_stop);
                 if !matches!(end, End::Outcome(_)) {
                     execution.kill();
                 }
@@ -225,7 +233,7 @@ impl Attempt<'_> {
     fn follow(
         &mut self,
         events: &Receiver<FlowEvent>,
-        ticker: &Ticker,
+        ticker: &mut Ticker,
         hard_stop: &StopSignal,
     ) -> End {
         let mut grace: Receiver<Instant> = never();
@@ -239,6 +247,15 @@ impl Attempt<'_> {
                     }
                 }
                 recv(grace) -> _ => return End::GraceExceeded,
+                recv(self.hold.redelivered) -> again => {
+                    if let Ok(again) = again {
+                        self.adopt(again);
+                        match self.ticker() {
+                            Ok(started) => *ticker = started,
+                            Err(e) => log::error!(error = e.to_string(); "cannot start a ticker"),
+                        }
+                    }
+                }
                 recv(events) -> event => match event {
                     Ok(FlowEvent::Finished(outcome)) => return End::Outcome(outcome),
                     Ok(event) => {
@@ -270,6 +287,22 @@ impl Attempt<'_> {
                 grace = self.begin_cancel();
             }
         }
+    }
+
+    fn ticker(&self) -> std::io::Result<Ticker> {
+        Ticker::start(
+            self.delivered.clone(),
+            self.context.runs.clone(),
+            self.job.run_id.clone(),
+            self.context.progress_interval(),
+        )
+    }
+
+    /// Goes on under a newer delivery of the same message.
+    fn adopt(&mut self, again: Delivered) {
+        let delivery = delivery(self.context, &again);
+        self.recorder.adopt(delivery, again.num_delivered);
+        self.delivered = again;
     }
 
     fn begin_cancel(&self) -> Receiver<Instant> {
@@ -345,6 +378,9 @@ impl Attempt<'_> {
         let run_id = self.job.run_id.clone();
         let deadline = Instant::now() + STORE_DEADLINE;
         loop {
+            while let Ok(again) = self.hold.redelivered.try_recv() {
+                self.adopt(again);
+            }
             // Storing may take long; without this the job would come again meanwhile. When it
             // does, the other worker's claim makes our write a lost one.
             let _ = self.delivered.in_progress();

@@ -14,6 +14,7 @@
 mod claim;
 mod error;
 mod execute;
+mod held;
 mod pull;
 mod record;
 mod registry;
@@ -65,6 +66,7 @@ struct Context {
     workers: Kv,
     queue: WorkQueue,
     executors: Vec<Arc<dyn Executor>>,
+    held: held::Held,
     /// Milliseconds between two in-progress ACKs; the puller lowers it when a consumer that was
     /// there before us has a shorter `ack_wait` than ours would have.
     progress_interval_ms: AtomicU64,
@@ -106,6 +108,7 @@ pub fn run(
         workers: bus.workers(),
         queue: bus.queue(),
         executors,
+        held: held::Held::default(),
     });
     let registry = registry::Registry::start(&context)?;
     let sweeper = {

@@ -44,7 +44,12 @@ pub(super) fn run(
         careful: false,
     };
     let taken_over = puller.serve(registry, stop);
+    let asked_in_vain = context.settings.run_once.is_some() && !puller.ensured && puller.taken == 0;
     puller.drain();
+    // A script must not take a queue that is away for one that is empty.
+    if asked_in_vain && taken_over.is_none() && !thread::is_stopped(stop) {
+        return Err(Error::NoQueue);
+    }
     Ok(taken_over)
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Recorder {
     snapshot: RunSnapshot,
     revision: u64,
     /// Ours; a snapshot with another one was claimed by somebody else, perhaps by this same worker.
-    delivery: Option<Delivery>,
+    deliveries: Vec<Delivery>,
     heartbeat_interval: Duration,
     max_bytes: usize,
     /// Task transitions that are not stored yet.
@@ -60,7 +60,7 @@ impl Recorder {
     ) -> Self {
         Recorder {
             kv: kv.with_timeout(WRITE_TIMEOUT),
-            delivery: snapshot.delivery.clone(),
+            deliveries: snapshot.delivery.iter().cloned().collect(),
             snapshot,
             revision,
             heartbeat_interval,
@@ -77,6 +77,16 @@ impl Recorder {
     /// Whether somebody has asked to cancel, as far as writes have shown.
     pub(super) fn is_cancelling(&self) -> bool {
         self.snapshot.status == RunStatus::Cancelling
+    }
+
+    /// Goes on under a newer delivery of the job, which the snapshot has to name.
+    pub(super) fn adopt(&mut self, delivery: Delivery, attempt: u64) {
+        if !self.snapshot.status.is_terminal() {
+            self.snapshot.attempt = Some(attempt);
+            self.snapshot.delivery = Some(delivery.clone());
+            self.dirty = true;
+        }
+        self.deliveries.push(delivery);
     }
 
     /// Notes what the executor reports.
@@ -186,7 +196,7 @@ impl Recorder {
         }
         if theirs.attempt.is_some_and(|attempt| Some(attempt) > self.snapshot.attempt)
             || (theirs.worker_id.is_some() && theirs.worker_id != self.snapshot.worker_id)
-            || (theirs.delivery.is_some() && theirs.delivery != self.delivery)
+            || theirs.delivery.is_some_and(|delivery| !self.deliveries.contains(&delivery))
         {
             let who = theirs.worker_id.unwrap_or_default();
             return lost(format!("worker {who} has it in attempt {}", theirs.attempt.unwrap_or(0)));

@@ -72,6 +72,13 @@ fn nats_frozen_for_eight_seconds() {
     survive(lab, |lab| lab.server.pause(), |lab| lab.server.resume(), Duration::from_secs(8));
 }
 
+/// The server delivers again what executes; the attempts go on under the new deliveries.
+#[test]
+fn nats_stopped_for_longer_than_ack_wait() {
+    let lab = Lab::start(&[("PYOCO_CONSUMER_ACK_WAIT_SEC", "3")]);
+    survive(lab, |lab| lab.server.stop(), |lab| lab.server.restart(), Duration::from_secs(8));
+}
+
 #[test]
 fn nats_killed_in_the_middle_of_a_burst() {
     let mut lab = Lab::start(&[("PYOCO_CONSUMER_ACK_WAIT_SEC", "5")]);

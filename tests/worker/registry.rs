@@ -152,6 +152,15 @@ fn run_once_ends_without_a_job_when_none_comes() {
 }
 
 #[test]
+fn run_once_tells_a_queue_that_is_away_from_one_that_is_empty() {
+    let mut lab = Lab::start(&[]);
+    lab.server.stop();
+    let mut once = spawn(&lab, "once", &["--run-once", "--poll-timeout", "0.5"], &[]);
+    assert_eq!(once.wait(PATIENCE).code(), Some(1));
+    assert!(once.stderr().contains("could not be reached"), "{}", once.stderr());
+}
+
+#[test]
 fn run_once_counts_a_message_that_is_no_job() {
     let lab = Lab::start(&[]);
     lab.publish_raw("pyoco.work.default", b"garbage");

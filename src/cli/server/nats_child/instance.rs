@@ -65,6 +65,9 @@ pub struct Launch {
     pub server_name: String,
 }
 
+/// How long the output of the server may outlast its shell, when both end in good order.
+const REAP_PATIENCE: Duration = Duration::from_millis(500);
+
 /// A started server; killed when dropped before [`Instance::stop`].
 #[derive(Debug)]
 pub struct Instance {
@@ -187,7 +190,14 @@ impl Instance {
         let end = Instant::now() + NATS_PROBE_DEADLINE;
         loop {
             match self.shell.try_wait() {
-                Ok(Some(status)) => break Some(status),
+                Ok(Some(status)) => {
+                    // Somebody has killed the shell alone: the server lives on in the group, which
+                    // keeps the group's number ours.
+                    if self.gone.recv_timeout(REAP_PATIENCE).is_err_and(|e| e.is_timeout()) {
+                        self.kill_group();
+                    }
+                    break Some(status);
+                }
                 Ok(None) if Instant::now() < end => {
                     // The end of a process is no event on a channel; this takes a millisecond.
                     std::thread::sleep(Duration::from_millis(1));
@@ -200,8 +210,8 @@ impl Instance {
         }
     }
 
-    /// The last resort: the shell itself does not do its work. It was not reaped yet, so the
-    /// group's number is still ours.
+    /// The last resort: the shell itself does not do its work. One of the group is there still, so
+    /// its number is ours.
     fn kill_group(&self) {
         if let Some(group) = i32::try_from(self.shell.id()).ok().and_then(Pid::from_raw) {
             let _ = kill_process_group(group, Signal::KILL);
