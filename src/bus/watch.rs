@@ -82,7 +82,7 @@ struct Follower {
     live: bool,
 }
 
-/// Why a session with one consumer ended.
+/// Why one consumer was followed no further.
 enum End {
     Stopped,
     Rebuild(String),
@@ -130,7 +130,7 @@ impl Follower {
         let generation = self.link.generation();
         let name = format!("pyoco-watch-{}", uuid::Uuid::new_v4().simple());
         let subjects = format!("$KV.{}.>", self.kv.name());
-        let config = consumer(&name, &subjects, self.last_seen);
+        let config = consumer_config(&name, &subjects, self.last_seen);
         let created: Value = api::call(
             &self.link,
             &format!("CONSUMER.CREATE.{stream}.{name}"),
@@ -138,7 +138,7 @@ impl Follower {
             timeout,
         )?;
         let waiting = created["num_pending"].as_u64().unwrap_or(0);
-        let mut session = Session {
+        let mut consumer = Consumer {
             generation,
             route: self.link.open_route(ROUTE_CAPACITY, &[format!("{stream}.{name}")]),
             link: self.link.clone(),
@@ -154,56 +154,61 @@ impl Follower {
             self.last_seen = Some(self.last_seen.unwrap_or(0).max(info.last_seq));
             self.set_live();
         }
-        session.pull()?;
-        let end = self.read(&mut session, stop);
+        consumer.pull()?;
+        let end = self.read(&mut consumer, stop);
         // Best effort: the server removes it by itself after its inactivity threshold.
         let _ = self.link.publish(&format!("$JS.API.CONSUMER.DELETE.{stream}.{name}"), None, b"");
         end
     }
 
-    fn read(&mut self, session: &mut Session, stop: &StopSignal) -> Result<End> {
+    fn read(&mut self, consumer: &mut Consumer, stop: &StopSignal) -> Result<End> {
         loop {
-            let patience = left(session.heard + MAX_SILENCE);
+            let patience = left(consumer.heard + MAX_SILENCE);
             let routed = select! {
                 recv(stop) -> _ => return Ok(End::Stopped),
-                recv(session.route.messages) -> routed => routed.map_err(|_| RecvTimeoutError::Disconnected),
+                recv(consumer.route.messages) -> routed => routed.map_err(|_| RecvTimeoutError::Disconnected),
                 recv(after(patience)) -> _ => Err(RecvTimeoutError::Timeout),
             };
             match routed {
                 Err(_) => return Ok(End::Rebuild("no sign of life from the server".into())),
-                // The news may come after this session has begun over the new socket already.
-                Ok(Routed::Reconnected) if session.generation == self.link.generation() => {}
+                // The news may come after this consumer has begun over the new socket already.
+                Ok(Routed::Reconnected) if consumer.generation == self.link.generation() => {}
                 Ok(Routed::Reconnected) => {
                     return Ok(End::Rebuild("the connection to NATS has changed".into()));
                 }
                 Ok(Routed::Delivered { meta, message, .. }) => {
-                    session.heard = Instant::now();
-                    if let Some(end) = self.take(session, meta, message)? {
+                    consumer.heard = Instant::now();
+                    if let Some(end) = self.take(consumer, meta, message)? {
                         return Ok(end);
                     }
                 }
                 Ok(Routed::Status { message, .. }) => {
-                    session.heard = Instant::now();
-                    if let Some(end) = session.take_status(&message)? {
+                    consumer.heard = Instant::now();
+                    if let Some(end) = consumer.take_status(&message)? {
                         return Ok(end);
                     }
                 }
             }
-            if Instant::now() >= session.compare_at {
-                session.compare_at = Instant::now() + COMPARE_INTERVAL;
-                if let Some(end) = self.compare(session)? {
+            if Instant::now() >= consumer.compare_at {
+                consumer.compare_at = Instant::now() + COMPARE_INTERVAL;
+                if let Some(end) = self.compare(consumer)? {
                     return Ok(end);
                 }
             }
         }
     }
 
-    fn take(&mut self, session: &mut Session, meta: Meta, message: Message) -> Result<Option<End>> {
-        if meta.consumer_seq != session.consumer_seq + 1 {
+    fn take(
+        &mut self,
+        consumer: &mut Consumer,
+        meta: Meta,
+        message: Message,
+    ) -> Result<Option<End>> {
+        if meta.consumer_seq != consumer.consumer_seq + 1 {
             return Ok(Some(End::Rebuild("a delivery is missing".into())));
         }
-        session.consumer_seq = meta.consumer_seq;
-        session.spend(1)?;
+        consumer.consumer_seq = meta.consumer_seq;
+        consumer.spend(1)?;
         self.last_seen = Some(self.last_seen.unwrap_or(0).max(meta.stream_seq));
         if let Some(key) = self.kv.key_of(&message.subject) {
             let operation = Operation::of(|name| message.header(name));
@@ -218,20 +223,20 @@ impl Follower {
     }
 
     /// Whether the stream has moved on without telling us.
-    fn compare(&mut self, session: &mut Session) -> Result<Option<End>> {
+    fn compare(&mut self, consumer: &mut Consumer) -> Result<Option<End>> {
         let seen = self.last_seen.unwrap_or(0);
         let info = api::stream_info(&self.link, &self.kv.stream(), MAX_SILENCE)?;
         if info.created != self.created || info.last_seq < seen {
             return Ok(Some(End::Rebuild("the bucket was replaced".into())));
         }
         // What was stored a moment ago may still be on its way; a second look tells.
-        let behind = info.last_seq > seen && self.live && session.route.messages.is_empty();
-        if behind && session.was_behind_at.replace(seen) == Some(seen) {
+        let behind = info.last_seq > seen && self.live && consumer.route.messages.is_empty();
+        if behind && consumer.was_behind_at.replace(seen) == Some(seen) {
             let why = format!("the stream is at {} and the watch at {seen}", info.last_seq);
             return Ok(Some(End::Rebuild(why)));
         }
         if behind {
-            session.compare_at = Instant::now() + SECOND_LOOK;
+            consumer.compare_at = Instant::now() + SECOND_LOOK;
         }
         Ok(None)
     }
@@ -252,8 +257,8 @@ impl Follower {
     }
 }
 
-/// One consumer and what was asked of it.
-struct Session {
+/// One consumer on the server, and what was asked of it.
+struct Consumer {
     /// The socket that it lives on.
     generation: Option<(u64, u64)>,
     route: Route,
@@ -268,7 +273,7 @@ struct Session {
     was_behind_at: Option<u64>,
 }
 
-impl Session {
+impl Consumer {
     /// Counts what was delivered or expired, and asks for more before the server runs dry.
     fn spend(&mut self, count: u64) -> Result<()> {
         self.outstanding = self.outstanding.saturating_sub(count);
@@ -304,7 +309,7 @@ impl Session {
 
 /// Ephemeral pull consumer of a bucket that starts at `start`: everything present, or what came
 /// after a sequence.
-fn consumer(name: &str, subjects: &str, after: Option<u64>) -> Value {
+fn consumer_config(name: &str, subjects: &str, after: Option<u64>) -> Value {
     let mut config = json!({
         "name": name,
         "filter_subject": subjects,
