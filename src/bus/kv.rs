@@ -106,10 +106,9 @@ impl Kv {
             Err(e) if e.is_missing_stream() => return self.get(key),
             Err(e) => return Err(e),
         };
-        match message.status() {
-            Some(404) => return Ok(None),
-            Some(_) => return self.get(key),
-            None => {}
+        if message.status().is_some() {
+            // A replica that lags behind does not know the key yet; the leader decides.
+            return self.get(key);
         }
         let operation = Operation::of(|name| message.header(name));
         let revision = message.header("Nats-Sequence").and_then(|seq| seq.parse().ok());
@@ -229,13 +228,23 @@ impl Kv {
         let mut headers = vec![(EXPECTED_SEQUENCE, expected.as_str())];
         headers.extend(operation.map(|op| (OPERATION, op)));
         let deadline = Instant::now() + self.timeout;
+        let mut in_doubt = false;
         loop {
             let publish = || self.publish(&subject, &headers, value, deadline);
             let error = match self.creating(publish) {
                 Ok(revision) => return Ok(revision),
+                // A try whose outcome is not known may be what the sequence is wrong by.
+                Err(e) if e.is_wrong_sequence() && in_doubt => {
+                    let newest = self.with_timeout(left(deadline)).newest(key)?;
+                    return newest
+                        .filter(|entry| is_ours(entry, value, operation))
+                        .map(|entry| entry.revision)
+                        .ok_or_else(|| Error::Conflict(key.to_owned()));
+                }
                 Err(e) if e.is_wrong_sequence() => return Err(Error::Conflict(key.to_owned())),
                 Err(e) => e,
             };
+            in_doubt |= error.is_outcome_unknown();
             if !(error.is_outcome_unknown() || error.is_transient())
                 || left(deadline) <= RETRY_PAUSE
             {
@@ -250,12 +259,9 @@ impl Kv {
                 && let Some(entry) = self.with_timeout(left(deadline)).newest(key)?
                 && entry.revision != revision
             {
-                let ours = entry.value == value
-                    && (operation.is_some()) == (entry.operation == Operation::Delete);
-                return if ours {
-                    Ok(entry.revision)
-                } else {
-                    Err(Error::Conflict(key.to_owned()))
+                return match is_ours(&entry, value, operation) {
+                    true => Ok(entry.revision),
+                    false => Err(Error::Conflict(key.to_owned())),
                 };
             }
         }
@@ -298,4 +304,9 @@ impl Kv {
             known => Ok(known == 2),
         }
     }
+}
+
+/// Whether the newest message of a key is the one that was to be written.
+fn is_ours(entry: &Entry, value: &[u8], operation: Option<&str>) -> bool {
+    entry.value == value && operation.is_some() == (entry.operation == Operation::Delete)
 }

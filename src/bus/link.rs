@@ -16,6 +16,8 @@ use crate::thread::{self, JoinOnDrop, StopSource};
 
 /// Unread messages of one connection at most; more means that our dispatcher is stuck.
 const MAX_UNREAD_MESSAGES: usize = 64 * 1024;
+/// For the handshake of a new connection, after the probe has been answered.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// For one flush; it is the flusher's own wait, never a caller's.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -157,6 +159,12 @@ impl Link {
         Some((live.number, live.signals.epoch.load(Ordering::SeqCst)))
     }
 
+    /// Largest message of the server seen last.
+    pub(super) fn max_payload(&self) -> Option<usize> {
+        let info = self.inner.shared.info.lock().unwrap_or_else(PoisonError::into_inner);
+        info.as_ref().map(|info| info.max_payload).filter(|limit| *limit > 0)
+    }
+
     /// What is known of the connection.
     pub fn state(&self) -> LinkState {
         let shared = &self.inner.shared;
@@ -217,8 +225,7 @@ impl Shared {
         let signals =
             Arc::new(Signals { up: AtomicBool::new(true), epoch: AtomicU64::new(0), changed });
         let name = format!("pyoco-server {}", self.role);
-        let connection = connect::connect(&self.nats, self.servers.clone(), &name, &signals)
-            .map_err(|e| e.to_string())?;
+        let connection = self.dial(name, &signals)?;
         let replies =
             connection.subscribe(&format!("{}.*", self.inbox)).map_err(|e| e.to_string())?;
         replies.set_message_limits(MAX_UNREAD_MESSAGES);
@@ -251,6 +258,27 @@ impl Shared {
     fn disconnect(&self) {
         let old = self.live.write().unwrap_or_else(PoisonError::into_inner).take();
         drop(old);
+    }
+
+    /// Connects on a thread that is given up when the server falls silent in the middle of it: the
+    /// crate's own handshake has no deadline.
+    fn dial(
+        &self,
+        name: String,
+        signals: &Arc<Signals>,
+    ) -> std::result::Result<nats::Connection, String> {
+        let (sender, made) = bounded(1);
+        let (nats, servers, signals) = (self.nats.clone(), self.servers.clone(), signals.clone());
+        thread::spawn(format!("dial-{}", self.role), move || {
+            // When nobody waits any more, the connection is dropped with the message.
+            let _ = sender.send(connect::connect(&nats, servers, &name, &signals));
+        })
+        .map_err(|e| e.to_string())?
+        .abandon();
+        match made.recv_timeout(DIAL_TIMEOUT) {
+            Ok(made) => made.map_err(|e| e.to_string()),
+            Err(_) => Err(format!("no handshake within {DIAL_TIMEOUT:?}")),
+        }
     }
 
     /// Whether there is a socket; it may be half-open.

@@ -150,6 +150,11 @@ impl Bus {
         streams.into_iter().map(|stream| (stream.clone(), look(&stream))).collect()
     }
 
+    /// Largest message that the server takes, in bytes; without bound while no server is known.
+    pub fn max_payload(&self) -> usize {
+        self.inner.control.max_payload().unwrap_or(usize::MAX)
+    }
+
     /// The deadline of a request that names none.
     pub fn request_timeout(&self) -> Duration {
         self.inner.timeout

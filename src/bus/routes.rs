@@ -101,7 +101,11 @@ impl Routes {
         let (sender, receiver) = bounded(capacity);
         table.lasting.insert(id, sender);
         for (source, consumer) in consumers.iter().enumerate() {
-            table.consumers.insert(consumer.clone(), (id, source));
+            if table.consumers.insert(consumer.clone(), (id, source)).is_some() {
+                log::error!(consumer = consumer.as_str();
+                    "two inboxes over one connection pull from the same consumer; the first is deaf \
+                     now: give each worker a bus of its own");
+            }
         }
         (id, receiver)
     }

@@ -5,8 +5,7 @@
 //! that the snapshot carries; should the worker live after all, its next write tells it that it has
 //! lost the run. A cancel that no worker carries out is completed here, so that no run stays
 //! CANCELLING. A run that waits although the queue of its tag is empty has lost its job (its gateway
-//! died between the two steps of the submit, or somebody purged the queue) and is FAILED, so that no
-//! run stays PENDING for ever. Silence is measured against our own clock, from what the watch has told.
+//! died between the two steps of the submit, or somebody purged the queue) and is FAILED. Silence is measured against our own clock, from what the watch has told.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -194,20 +193,45 @@ impl Rescue {
         log::warn!(run_id = run.summary.run_id.as_str(),
             worker_id = run.summary.worker_id.as_deref().unwrap_or_default();
             "the worker of a run is gone; giving its job back");
-        match self.queue.give_back(&ack) {
+        match self.sign(run).and_then(|ours| match ours {
+            true => self.queue.give_back(&ack),
+            false => Ok(()),
+        }) {
+            Ok(()) => {
+                self.given_back.insert(ack, now);
+            }
             // Not sent: the next look tries again.
-            Err(e @ bus::Error::Disconnected) => {
-                log::warn!(run_id = run.summary.run_id.as_str(), error = e.to_string();
-                    "cannot give the job back yet");
-                return;
-            }
-            Err(e) => {
-                log::warn!(run_id = run.summary.run_id.as_str(), error = e.to_string();
-                    "cannot give the job back");
-            }
-            Ok(()) => {}
+            Err(e) => log::warn!(run_id = run.summary.run_id.as_str(), error = e.to_string();
+                "cannot give the job back yet"),
         }
-        self.given_back.insert(ack, now);
+    }
+
+    /// Takes the rescue of a delivery upon this gateway; `false` when another one was quicker, or
+    /// its worker has written after all. A second NAK would hit the delivery that the first one
+    /// has brought about.
+    fn sign(&self, run: &Indexed) -> bus::Result<bool> {
+        let run_id = run.summary.run_id.as_str();
+        let Some(entry) = self.runs.get(run_id)? else { return Ok(false) };
+        // What was decided on is not the newest any more.
+        if entry.revision != run.revision {
+            return Ok(false);
+        }
+        let Ok(mut snapshot) = json::from_wire::<RunSnapshot>(&entry.value) else {
+            return Ok(false);
+        };
+        match &mut snapshot.delivery {
+            None => return Ok(false),
+            // Signed long ago and silent since: the NAK was lost, and is sent again.
+            Some(delivery) if delivery.rescued => return Ok(true),
+            Some(delivery) => delivery.rescued = true,
+        }
+        let document =
+            json::to_wire(&snapshot).map_err(|e| bus::Error::BadAnswer(e.to_string()))?;
+        match self.runs.update(run_id, &document, entry.revision) {
+            Ok(_) => Ok(true),
+            Err(bus::Error::Conflict(_)) => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     fn complete_cancel(&self, run: &Indexed) {

@@ -202,6 +202,9 @@ pub struct Delivery {
     pub instance_id: String,
     /// Longest silence of a live worker in this run, in seconds.
     pub heartbeat_sec: f64,
+    /// Set by the gateway that has given the job back in the place of a silent worker.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub rescued: bool,
 }
 
 impl RunSnapshot {
@@ -250,6 +253,19 @@ impl RunSnapshot {
         if status != RunStatus::Completed {
             self.close_tasks();
         }
+    }
+
+    /// The last resort for a document that the server does not take: leaves out records and
+    /// parameters. `false` when there is nothing left to leave out.
+    pub fn drop_bulk(&mut self) -> bool {
+        if self.task_records.is_empty() && self.params.is_empty() {
+            return false;
+        }
+        self.task_records.clear();
+        self.task_records_truncated = true;
+        self.params.clear();
+        self.extra.insert("params_truncated".to_owned(), true.into());
+        true
     }
 
     /// Nothing of a run that has ended is shown as going on, also when its executor died.

@@ -102,8 +102,12 @@ mod tests {
     }
 
     fn claimant(attempt: u64) -> Claimant<'static> {
-        let delivery =
-            Delivery { ack: "$JS.ACK.x".into(), instance_id: "i".into(), heartbeat_sec: 1.0 };
+        let delivery = Delivery {
+            ack: "$JS.ACK.x".into(),
+            instance_id: "i".into(),
+            heartbeat_sec: 1.0,
+            rescued: false,
+        };
         Claimant { worker_id: "w", attempt, stream_seq: 5, gone: None, delivery, now: 100.0 }
     }
 
@@ -154,7 +158,8 @@ mod tests {
             s.status = RunStatus::Running;
             s.attempt = Some(3);
             let ack = "$JS.ACK.PYOCO_WORK.pyoco_workers_default.3.4.9.1700000000000000000.0".into();
-            s.delivery = Some(Delivery { ack, instance_id: "i".into(), heartbeat_sec: 1.0 });
+            s.delivery =
+                Some(Delivery { ack, instance_id: "i".into(), heartbeat_sec: 1.0, rescued: false });
         });
         assert_eq!(decide(&job(), Some(&held), claimant(1)), Claim::Duplicate(4));
         let first_is_gone = Claimant { gone: Some(4), ..claimant(1) };

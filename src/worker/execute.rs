@@ -56,7 +56,7 @@ pub(super) fn execute(
             return Ended { run_id: None, status: None };
         }
     };
-    let Some(hold) = context.held.hold(&delivered) else {
+    let Some(hold) = context.held.hold(&job.run_id, &delivered) else {
         log::info!(run_id = job.run_id.as_str();
             "the job of a run that is executed here came again; its attempt goes on with it");
         return Ended { run_id: None, status: None };
@@ -149,6 +149,7 @@ fn delivery(context: &Context, delivered: &Delivered) -> Delivery {
         ack: delivered.ack_subject().to_owned(),
         instance_id: context.instance_id.clone(),
         heartbeat_sec: context.settings.run.heartbeat_interval.as_secs_f64(),
+        rescued: false,
     }
 }
 
@@ -237,21 +238,25 @@ impl Attempt<'_> {
         hard_stop: &StopSignal,
     ) -> End {
         let mut grace: Receiver<Instant> = never();
+        let mut notices = ticker.notices.clone();
         loop {
             select! {
                 recv(hard_stop) -> _ => return End::HardStop,
-                recv(ticker.notices) -> notice => {
+                recv(notices) -> notice => match notice {
+                    Ok(_) if !self.cancel.is_cancelled() => grace = self.begin_cancel(),
+                    Ok(_) => {}
                     // A ticker that has died tells nothing more; heartbeats still find a cancel.
-                    if notice.is_ok() && !self.cancel.is_cancelled() {
-                        grace = self.begin_cancel();
-                    }
-                }
+                    Err(_) => notices = never(),
+                },
                 recv(grace) -> _ => return End::GraceExceeded,
                 recv(self.hold.redelivered) -> again => {
                     if let Ok(again) = again {
                         self.adopt(again);
                         match self.ticker() {
-                            Ok(started) => *ticker = started,
+                            Ok(started) => {
+                                notices = started.notices.clone();
+                                *ticker = started;
+                            }
                             Err(e) => log::error!(error = e.to_string(); "cannot start a ticker"),
                         }
                     }

@@ -16,12 +16,15 @@ const MAX_WAITING: usize = 64;
 
 /// All of them.
 #[derive(Default)]
-pub(super) struct Held(Mutex<HashMap<u64, Sender<Delivered>>>);
+pub(super) struct Held(Mutex<HashMap<Key, Sender<Delivered>>>);
+
+/// The run, and the sequence of its message: a work stream that was made anew counts from 1 again.
+type Key = (String, u64);
 
 /// An attempt's entry; dropping it ends it.
 pub(super) struct Hold<'a> {
     held: &'a Held,
-    stream_seq: u64,
+    key: Key,
     /// Written by whichever slot was given the job again, read by the attempt.
     pub(super) redelivered: Receiver<Delivered>,
 }
@@ -29,26 +32,26 @@ pub(super) struct Hold<'a> {
 impl Held {
     /// Registers a job; `None` when this worker executes it already, and its attempt now has this
     /// delivery.
-    pub(super) fn hold(&self, delivered: &Delivered) -> Option<Hold<'_>> {
-        let stream_seq = delivered.stream_seq;
+    pub(super) fn hold(&self, run_id: &str, delivered: &Delivered) -> Option<Hold<'_>> {
+        let key = (run_id.to_owned(), delivered.stream_seq);
         let mut jobs = self.lock();
-        if let Some(attempt) = jobs.get(&stream_seq) {
+        if let Some(attempt) = jobs.get(&key) {
             // A full channel has newer ones than the attempt will ever need.
             let _ = attempt.try_send(delivered.clone());
             return None;
         }
         let (sender, redelivered) = bounded(MAX_WAITING);
-        jobs.insert(stream_seq, sender);
-        Some(Hold { held: self, stream_seq, redelivered })
+        jobs.insert(key.clone(), sender);
+        Some(Hold { held: self, key, redelivered })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Sender<Delivered>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Sender<Delivered>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        self.held.lock().remove(&self.stream_seq);
+        self.held.lock().remove(&self.key);
     }
 }

@@ -87,7 +87,8 @@ impl Context {
 }
 
 /// Runs a worker until `stop` closes; blocks. When it returns, every job that it had taken is
-/// settled or given back, and the worker's record says why it ended.
+/// settled or given back (one that the server sends in the very last moment comes again after its
+/// `ack_wait`), and the worker's record says why it ended.
 ///
 /// # Errors
 /// [`Error::TakenOver`] when another process has started under the same id, [`Error::Thread`].

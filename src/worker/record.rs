@@ -40,6 +40,14 @@ pub(super) struct Recorder {
     told_truncation: bool,
 }
 
+/// What a conflict was about, when the run is still ours.
+enum ReadBack {
+    /// Write again, over what is there now.
+    TryAgain,
+    /// The document is there already.
+    AlreadyStored,
+}
+
 /// Why a snapshot was not written.
 #[derive(Debug)]
 pub(super) enum Refusal {
@@ -165,13 +173,18 @@ impl Recorder {
                     self.revision = revision;
                     return Ok(());
                 }
-                Err(bus::Error::Conflict(_)) => self.read_back()?,
+                Err(bus::Error::Conflict(_)) => match self.read_back()? {
+                    ReadBack::AlreadyStored => return Ok(()),
+                    ReadBack::TryAgain => {}
+                },
                 // The server's own limit is below ours: from now on it counts.
                 Err(bus::Error::TooLarge { limit, .. })
                     if self.max_bytes > limit.saturating_sub(HEADER_ROOM) =>
                 {
                     self.max_bytes = limit.saturating_sub(HEADER_ROOM);
                 }
+                // Without its records it is too large still; a run must be able to end.
+                Err(bus::Error::TooLarge { .. }) if self.snapshot.drop_bulk() => {}
                 Err(e) => return Err(Refusal::Trouble(e)),
             }
         }
@@ -179,7 +192,7 @@ impl Recorder {
     }
 
     /// Somebody else has written: a cancel request is taken over, anything else has cost us the run.
-    fn read_back(&mut self) -> Result<(), Refusal> {
+    fn read_back(&mut self) -> Result<ReadBack, Refusal> {
         let lost = |why: String| Err(Refusal::Lost(why));
         let newest = match self.kv.newest(&self.snapshot.run_id) {
             Ok(newest) => newest,
@@ -191,12 +204,21 @@ impl Recorder {
         let Ok(theirs) = json::from_wire::<RunSnapshot>(&entry.value) else {
             return lost("the snapshot was overwritten with something unreadable".into());
         };
+        let same_end = (theirs.status, theirs.end_time, theirs.attempt)
+            == (self.snapshot.status, self.snapshot.end_time, self.snapshot.attempt);
+        if theirs.status.is_terminal() && same_end && theirs.worker_id == self.snapshot.worker_id {
+            // Our own last write, which was stored after we had stopped waiting for it.
+            self.revision = entry.revision;
+            return Ok(ReadBack::AlreadyStored);
+        }
         if theirs.status.is_terminal() {
             return lost(format!("it is {} already", theirs.status.as_str()));
         }
         if theirs.attempt.is_some_and(|attempt| Some(attempt) > self.snapshot.attempt)
             || (theirs.worker_id.is_some() && theirs.worker_id != self.snapshot.worker_id)
-            || theirs.delivery.is_some_and(|delivery| !self.deliveries.contains(&delivery))
+            || theirs
+                .delivery
+                .is_some_and(|theirs| self.deliveries.iter().all(|d| d.ack != theirs.ack))
         {
             let who = theirs.worker_id.unwrap_or_default();
             return lost(format!("worker {who} has it in attempt {}", theirs.attempt.unwrap_or(0)));
@@ -210,7 +232,7 @@ impl Recorder {
             self.snapshot.cancel_requested_by = theirs.cancel_requested_by;
             self.snapshot.cancel_reason = theirs.cancel_reason;
         }
-        Ok(())
+        Ok(ReadBack::TryAgain)
     }
 
     /// The snapshot as JSON, without its records when it would be too large (CONTRACT §2).

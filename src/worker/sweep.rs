@@ -140,6 +140,12 @@ fn fail(context: &Context, job: &Job, error: &str) -> bus::Result<bool> {
         match context.runs.update(&job.run_id, &document, revision) {
             Ok(_) => return Ok(true),
             Err(bus::Error::Conflict(_)) => {}
+            Err(bus::Error::TooLarge { .. }) if snapshot.drop_bulk() => {
+                let document =
+                    json::to_wire(&snapshot).map_err(|e| bus::Error::BadAnswer(e.to_string()))?;
+                context.runs.update(&job.run_id, &document, revision)?;
+                return Ok(true);
+            }
             Err(e) => return Err(e),
         }
     }

@@ -14,6 +14,9 @@ use crate::thread::{self, JoinOnDrop, StopSignal, StopSource};
 /// find it too, but its interval belongs to the operator.
 const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
+/// For one such look.
+const MAX_LOOK: Duration = Duration::from_secs(1);
+
 /// What a ticker tells its slot, once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Notice {
@@ -41,6 +44,8 @@ impl Ticker {
     ) -> std::io::Result<Ticker> {
         let (stop, stopped) = thread::stop_channel();
         let (notify, notices) = bounded(1);
+        // A slow look must not hold up the next in-progress ACK, nor the end of the job.
+        let runs = runs.with_timeout(MAX_LOOK.min(progress_interval / 2));
         let body = Body { delivered, runs, run_id, notify, told: false };
         let thread = thread::spawn_small("ticker", move || body.run(&stopped, progress_interval))?;
         Ok(Ticker { notices, _stop: stop, _thread: thread })

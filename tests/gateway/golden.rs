@@ -181,6 +181,7 @@ fn good_answers(stage: &Stage, album: &mut Album) {
             ack: "$JS.ACK.x".into(),
             instance_id: "i".into(),
             heartbeat_sec: 60.0,
+            rescued: false,
         });
     });
     stage.wait_status("running", "RUNNING");

@@ -56,6 +56,7 @@ impl Worker<'_> {
                 ack: job.ack_subject().to_owned(),
                 instance_id: "first".into(),
                 heartbeat_sec: 1.0,
+                rescued: false,
             });
         });
         run_id

@@ -145,7 +145,9 @@ fn count_threads() {
         lab.wait_queue_empty();
         worker.stop().unwrap();
         // The crate's threads of a dropped connection may take up to two minutes; they are its own.
-        let ours = |name: &&String| !name.starts_with("nats_") && !name.starts_with("nats-");
+        // They inherit the name of the thread that dialled.
+        let theirs = ["nats_", "nats-", "dial-"];
+        let ours = |name: &&String| !theirs.iter().any(|prefix| name.starts_with(prefix));
         let leftover = |now: &[String]| -> Vec<String> {
             let mut left: Vec<String> = now.iter().filter(ours).cloned().collect();
             for name in before.iter().filter(ours) {

@@ -18,6 +18,9 @@ use crate::model::limits::{MAX_FLOW_NAME_BYTES, MAX_NAME_BYTES, MAX_RUN_TAGS};
 use crate::model::run::{RunSnapshot, RunStatus};
 use crate::model::{clock, json as wire, name};
 
+/// What a worker may add to a snapshot: tasks, the error, its own name. A run whose end could not be
+/// stored would never end.
+const SNAPSHOT_ROOM: usize = 128 * 1024;
 /// How often a run that others change at the same time is looked at again.
 const MAX_CONFLICTS: usize = 32;
 const BEING_UNDONE: &str = "another request with this idempotency key is being undone";
@@ -68,6 +71,10 @@ pub(super) fn submit(
     let internal = |e: serde_json::Error| ApiError::Internal(e.to_string());
     let document = wire::to_wire(&snapshot).map_err(internal)?;
     let job = wire::to_wire(&job(submission, &snapshot)).map_err(internal)?;
+    let room = gateway.bus.max_payload().saturating_sub(SNAPSHOT_ROOM);
+    if document.len().max(job.len()) > room {
+        return Err(ApiError::TooLarge { detail: "request body too large", code: Code::BadInput });
+    }
     let deadline = Instant::now() + gateway.bus.request_timeout();
     let mut turns = 0..MAX_CONFLICTS;
     let revision = loop {
@@ -119,10 +126,11 @@ fn repeated(
     };
     let mut there: RunSnapshot =
         wire::from_wire(&entry.value).map_err(|e| ApiError::Internal(e.to_string()))?;
-    let same = (&there.flow_name, &there.tag, &there.params, &there.workflow_yaml_sha256)
-        == (&wanted.flow_name, &wanted.tag, &wanted.params, &wanted.workflow_yaml_sha256);
+    let same = (&there.tag, &there.params, &there.workflow_yaml_sha256)
+        == (&wanted.tag, &wanted.params, &wanted.workflow_yaml_sha256);
     // A worker may have written the flow's canonical name over the one that was asked for.
-    if !same && there.status == RunStatus::Pending || there.params != wanted.params {
+    let renamed = there.status == RunStatus::Pending && there.flow_name != wanted.flow_name;
+    if !same || renamed {
         return Err(ApiError::Unacceptable {
             detail: "idempotency key reused with another request",
             code: Code::BadInput,
