@@ -84,11 +84,14 @@ fn a_sequential_put_does_not_wait_for_the_crates_flush() {
     let server = NatsServer::start();
     let kv = connect(&server).runs();
     kv.put("warm", b"x").unwrap();
-    let before = Instant::now();
-    for n in 0..200 {
-        kv.put(&format!("k{n}"), b"x").unwrap();
+    let mut best = Duration::MAX;
+    for _ in 0..10 {
+        let before = Instant::now();
+        for n in 0..50 {
+            kv.put(&format!("k{n}"), b"x").unwrap();
+        }
+        best = best.min(before.elapsed());
     }
-    // The crate alone takes 5 ms each, a whole second; the bench has the exact figure.
-    let took = before.elapsed();
-    assert!(took < Duration::from_millis(800), "200 puts took {took:?}");
+    // The crate alone takes 5 ms each, 250 ms at its best moment too; the bench has the exact figure.
+    assert!(best < Duration::from_millis(50 * 4), "50 puts took {best:?} at best");
 }

@@ -19,10 +19,15 @@ use support::nats::NatsServer;
 
 /// A bus with short deadlines on `server`.
 fn connect(server: &NatsServer) -> Bus {
+    connect_with(server, Duration::from_secs(1))
+}
+
+/// The same, whose consumers wait this long for an ACK.
+fn connect_with(server: &NatsServer, ack_wait: Duration) -> Bus {
     let mut config = Config::default();
     config.nats.url = server.url();
     config.nats.request_timeout = Duration::from_secs(2);
-    config.resources.ack_wait = Duration::from_secs(1);
+    config.resources.ack_wait = ack_wait;
     config.resources.max_deliver = 3;
     let bus = Bus::start(&config.nats, &config.resources).unwrap();
     assert!(bus.wait_connected(Duration::from_secs(10)), "no connection");

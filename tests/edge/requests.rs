@@ -150,13 +150,19 @@ fn a_panic_costs_one_request() {
 fn answers_do_not_wait_for_the_clients_acknowledgement() {
     let site = site(quick());
     let mut wire = site.wire();
-    let started = std::time::Instant::now();
-    for size in [900, 10_000, 40_000].repeat(20) {
-        wire.send(&format!("GET /bytes?{size} HTTP/1.1\r\nHost: t\r\n\r\n"));
-        assert_eq!(wire.answer().body.len(), size);
-    }
-    // With Nagle's algorithm each took 44 ms.
-    assert!(started.elapsed().as_millis() < 60 * 30, "{:?}", started.elapsed());
+    let mut round = || {
+        let started = std::time::Instant::now();
+        for size in [900, 10_000, 40_000].repeat(10) {
+            wire.send(&format!("GET /bytes?{size} HTTP/1.1\r\nHost: t\r\n\r\n"));
+            assert_eq!(wire.answer().body.len(), size);
+        }
+        started.elapsed()
+    };
+    // Acknowledgements come at once at the beginning of a connection.
+    round();
+    // With Nagle's algorithm each took 44 ms, at the best moment of the machine too.
+    let best = (0..8).map(|_| round()).min().unwrap();
+    assert!(best.as_millis() < 30 * 30, "{best:?}");
 }
 
 #[test]

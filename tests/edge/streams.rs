@@ -24,7 +24,7 @@ fn events_flow_one_by_one() {
         events.send(format!("event {i}")).unwrap();
         let chunk = wire.try_chunk().unwrap().unwrap();
         assert_eq!(chunk, format!("data: event {i}\n\n").as_bytes());
-        assert!(sent.elapsed() < Duration::from_millis(500), "{:?}", sent.elapsed());
+        assert!(sent.elapsed() < Duration::from_secs(2), "{:?}", sent.elapsed());
     }
     drop(events);
     assert_eq!(wire.try_chunk().unwrap(), None);

@@ -91,13 +91,13 @@ fn two_sleeps_overlap() {
         "
 flow: {graph: (a & b)}
 tasks:
-  a: {use: builtin/sleep, inputs: {seconds: 1}}
-  b: {use: builtin/sleep, inputs: {seconds: 1}}
+  a: {use: builtin/sleep, inputs: {seconds: 3}}
+  b: {use: builtin/sleep, inputs: {seconds: 3}}
 ",
     );
     assert_eq!(run.outcome(), Outcome::Completed);
     let took = before.elapsed();
-    assert!(took >= Duration::from_secs(1) && took < Duration::from_millis(1900), "{took:?}");
+    assert!(took >= Duration::from_secs(3) && took < Duration::from_millis(5900), "{took:?}");
     let (a, b) = (run.record("a"), run.record("b"));
     assert!(a.started_at < b.ended_at && b.started_at < a.ended_at);
 }
@@ -309,7 +309,7 @@ fn an_echo_costs_little() {
         times.sort();
         println!("echo flow {yaml:?}: median {:?}, p90 {:?}", times[100], times[180]);
         // A debug build on a busy machine is slow; anything that waits or polls is slower.
-        assert!(times[100] < Duration::from_millis(5), "{:?}", times[100]);
+        assert!(times[100] < Duration::from_millis(20), "{:?}", times[100]);
     }
 }
 

@@ -10,6 +10,10 @@ use crate::lab::Lab;
 use crate::support::wait::{PATIENCE, eventually};
 use crate::workers::process;
 
+/// Short to wait for, and eight times as long as a busy machine may delay a sign of life.
+const SHORT: [(&str, &str); 2] =
+    [("PYOCO_CONSUMER_ACK_WAIT_SEC", "4"), ("PYOCO_ACK_PROGRESS_INTERVAL_SEC", "0.5")];
+
 /// Freezes the first worker over a run, lets the second one take it, wakes the first.
 fn take_away(
     lab: &Lab,
@@ -29,8 +33,8 @@ fn take_away(
 
 #[test]
 fn a_worker_that_wakes_up_during_the_other_ones_attempt_leaves_the_run() {
-    let lab = Lab::start(&[("PYOCO_CONSUMER_ACK_WAIT_SEC", "1")]);
-    let (run_id, mut first, _second) = take_away(&lab, &flows::sleep(4.0));
+    let lab = Lab::start(&SHORT);
+    let (run_id, mut first, _second) = take_away(&lab, &flows::sleep(12.0));
     let line = first.wait_for_line(PATIENCE, "that it has lost the run", |line| {
         line.contains("lost the run") && line.contains(&run_id)
     });
@@ -51,9 +55,9 @@ fn a_worker_that_wakes_up_during_the_other_ones_attempt_leaves_the_run() {
 
 #[test]
 fn a_worker_that_wakes_up_after_the_end_leaves_the_terminal_snapshot_alone() {
-    let lab = Lab::start(&[("PYOCO_CONSUMER_ACK_WAIT_SEC", "1")]);
+    let lab = Lab::start(&SHORT);
     let first = process(&lab, "first", &["--concurrency", "1"]);
-    let run_id = lab.submit_yaml("default", &flows::sleep(1.5));
+    let run_id = lab.submit_yaml("default", &flows::sleep(6.0));
     lab.wait_status(&run_id, "RUNNING");
     first.signal(Signal::STOP);
     let _second = process(&lab, "second", &["--concurrency", "1"]);

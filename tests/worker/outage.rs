@@ -60,15 +60,19 @@ fn survive(mut lab: Lab, cut: impl FnOnce(&mut Lab), heal: impl FnOnce(&mut Lab)
     worker.stop().unwrap();
 }
 
+/// Longer than the outages below, and soon enough for a lost ACK to be made good while we wait.
+const OUTLASTS: [(&str, &str); 2] =
+    [("PYOCO_CONSUMER_ACK_WAIT_SEC", "15"), ("PYOCO_ACK_PROGRESS_INTERVAL_SEC", "1")];
+
 #[test]
 fn nats_stopped_for_ten_seconds() {
-    let lab = Lab::start(&[]);
+    let lab = Lab::start(&OUTLASTS);
     survive(lab, |lab| lab.server.stop(), |lab| lab.server.restart(), Duration::from_secs(10));
 }
 
 #[test]
 fn nats_frozen_for_eight_seconds() {
-    let lab = Lab::start(&[]);
+    let lab = Lab::start(&OUTLASTS);
     survive(lab, |lab| lab.server.pause(), |lab| lab.server.resume(), Duration::from_secs(8));
 }
 

@@ -77,10 +77,10 @@ fn an_idle_worker_of_three_tags_takes_a_job_at_once_and_the_next_ones_too() {
         lab.wait_status(&run_id, "COMPLETED");
         let started = seconds(lab.history(&run_id).last(), "start_time");
         waits.push(started - seconds(&lab.history(&run_id).0[0].1, "submitted_at"));
-        assert!(before.elapsed() < Duration::from_secs(3), "round {round}: {waits:?}");
+        assert!(before.elapsed() < Duration::from_secs(12), "round {round}: {waits:?}");
     }
     waits.sort_by(f64::total_cmp);
-    assert!(waits[7] < 0.1, "half of the jobs waited longer than 100 ms: {waits:?}");
+    assert!(waits[7] < 0.4, "half of the jobs waited longer than 400 ms: {waits:?}");
 }
 
 #[test]
@@ -90,7 +90,9 @@ fn a_burst_on_one_of_three_tags_fills_all_slots() {
     let _worker = LocalWorker::start(&lab, "w1", &TAGS, 4, gated(&gate, PATIENCE));
     lab.ended(&lab.submit_yaml("c", flows::ECHO), "COMPLETED");
     let runs: Vec<String> = (0..8).map(|_| lab.submit("a", "gated", json!({}))).collect();
-    eventually(Duration::from_secs(3), "four runs execute", || (gate.entered() == 4).then_some(()));
+    eventually(Duration::from_secs(12), "four runs execute", || {
+        (gate.entered() == 4).then_some(())
+    });
     gate.open();
     assert_first_attempt(&lab, &runs);
     assert_eq!(gate.most(), 4);

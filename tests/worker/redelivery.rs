@@ -13,8 +13,14 @@ use crate::lab::Lab;
 use crate::support::wait::{PATIENCE, eventually};
 use crate::workers::{LocalWorker, gateway, process, process_with};
 
-const SHORT: [(&str, &str); 2] =
-    [("PYOCO_CONSUMER_ACK_WAIT_SEC", "1"), ("PYOCO_CANCEL_GRACE_PERIOD_SEC", "2")];
+/// Short to wait for, and eight times as long as a busy machine may delay a sign of life.
+const SHORT: [(&str, &str); 3] = [
+    ("PYOCO_CONSUMER_ACK_WAIT_SEC", "4"),
+    ("PYOCO_ACK_PROGRESS_INTERVAL_SEC", "0.5"),
+    ("PYOCO_CANCEL_GRACE_PERIOD_SEC", "2"),
+];
+/// More than two of these ack_waits.
+const LONGER: Duration = Duration::from_secs(9);
 
 fn redelivered(lab: &Lab) -> u64 {
     let info = lab.api("CONSUMER.INFO.PYOCO_WORK.pyoco_workers_default", &Value::Null);
@@ -27,9 +33,7 @@ fn a_run_longer_than_ack_wait_is_executed_once() {
     let lab = Lab::start(&SHORT);
     let gate = Arc::new(Gate::default());
     let _workers: Vec<LocalWorker> = ["w1", "w2"]
-        .map(|id| {
-            LocalWorker::start(&lab, id, &["default"], 2, gated(&gate, Duration::from_secs(4)))
-        })
+        .map(|id| LocalWorker::start(&lab, id, &["default"], 2, gated(&gate, LONGER)))
         .into();
     let run_id = lab.submit("default", "gated", json!({}));
     let history = lab.ended(&run_id, "COMPLETED");
@@ -44,14 +48,13 @@ fn the_ack_wait_of_a_consumer_that_was_there_before_is_respected() {
         "CONSUMER.DURABLE.CREATE.PYOCO_WORK.pyoco_workers_default",
         &json!({"stream_name": "PYOCO_WORK", "config": {
             "durable_name": "pyoco_workers_default", "filter_subject": "pyoco.work.default",
-            "ack_policy": "explicit", "ack_wait": 1_000_000_000u64, "max_deliver": 20,
+            "ack_policy": "explicit", "ack_wait": 4_000_000_000u64, "max_deliver": 20,
         }}),
     );
     assert!(answer["error"].is_null(), "{answer}");
     // Its own settings say 30 s and 10 s.
     let gate = Arc::new(Gate::default());
-    let three = Duration::from_secs(3);
-    let _worker = LocalWorker::start(&lab, "w1", &["default"], 2, gated(&gate, three));
+    let _worker = LocalWorker::start(&lab, "w1", &["default"], 2, gated(&gate, LONGER));
     let run_id = lab.submit("default", "gated", json!({}));
     lab.ended(&run_id, "COMPLETED");
     assert_eq!((gate.entered(), redelivered(&lab)), (1, 0));
@@ -111,7 +114,7 @@ fn a_withdrawn_run_is_acknowledged_and_not_executed() {
 fn the_run_of_a_killed_worker_is_finished_by_another_as_attempt_2() {
     let lab = Lab::start(&SHORT);
     let mut first = process(&lab, "first", &["--concurrency", "1"]);
-    let run_id = lab.submit_yaml("default", &flows::sleep(2.0));
+    let run_id = lab.submit_yaml("default", &flows::sleep(8.0));
     lab.wait_status(&run_id, "RUNNING");
     let _second = process(&lab, "second", &["--concurrency", "1"]);
     first.kill();
@@ -133,7 +136,7 @@ fn a_gateway_brings_the_run_of_a_killed_worker_back_long_before_ack_wait() {
     ]);
     let _gateway = gateway(&lab);
     let mut first = process(&lab, "first", &["--concurrency", "1"]);
-    let run_id = lab.submit_yaml("default", &flows::sleep(3.0));
+    let run_id = lab.submit_yaml("default", &flows::sleep(8.0));
     let quick = lab.submit_yaml("default", flows::ECHO);
     lab.wait_status(&run_id, "RUNNING");
     first.kill();
@@ -143,7 +146,7 @@ fn a_gateway_brings_the_run_of_a_killed_worker_back_long_before_ack_wait() {
         (lab.snapshot(&run_id)?["worker_id"] == "second").then_some(())
     });
     let took = killed.elapsed();
-    assert!(took < Duration::from_secs(10), "started again after {took:?}");
+    assert!(took < Duration::from_secs(20), "started again after {took:?}");
     eprintln!("killed to started again: {took:?}");
     lab.ended(&run_id, "COMPLETED");
     assert_eq!(lab.wait_status(&quick, "COMPLETED")["worker_id"], "second");
@@ -155,7 +158,7 @@ fn a_worker_that_comes_back_under_its_id_gets_its_run_again() {
     let lab = Lab::start(&[("PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC", "5")]);
     let _gateway = gateway(&lab);
     let mut first = process(&lab, "same", &["--concurrency", "1"]);
-    let run_id = lab.submit_yaml("default", &flows::sleep(1.0));
+    let run_id = lab.submit_yaml("default", &flows::sleep(6.0));
     lab.wait_status(&run_id, "RUNNING");
     first.kill();
     let _second = process(&lab, "same", &["--concurrency", "1"]);
@@ -165,8 +168,8 @@ fn a_worker_that_comes_back_under_its_id_gets_its_run_again() {
 
 #[test]
 fn a_run_that_kills_each_of_its_workers_fails_when_its_deliveries_are_exhausted() {
-    let lab =
-        Lab::start(&[("PYOCO_CONSUMER_ACK_WAIT_SEC", "1"), ("PYOCO_CONSUMER_MAX_DELIVER", "2")]);
+    let [ack_wait, progress, _] = SHORT;
+    let lab = Lab::start(&[ack_wait, progress, ("PYOCO_CONSUMER_MAX_DELIVER", "2")]);
     let run_id = lab.submit_yaml("default", &flows::sleep(30.0));
     for attempt in 1..=2 {
         let mut worker = process_with(&lab, &format!("w{attempt}"), &[], &[]);

@@ -15,11 +15,11 @@ use crate::workers::{LocalWorker, process};
 fn sigterm_finishes_what_runs_and_takes_nothing_new() {
     let lab = Lab::start(&[]);
     let mut worker = process(&lab, "w1", &["--concurrency", "1"]);
-    let run_id = lab.submit_yaml("default", &flows::sleep(1.5));
+    let run_id = lab.submit_yaml("default", &flows::sleep(4.0));
     lab.wait_status(&run_id, "RUNNING");
     worker.terminate();
     let waiting = lab.submit_yaml("default", flows::ECHO);
-    let status = worker.wait(Duration::from_secs(10));
+    let status = worker.wait(Duration::from_secs(20));
     assert_eq!(status.code(), Some(0), "{}", worker.stderr());
     assert_eq!(lab.wait_status(&run_id, "COMPLETED")["attempt"], 1);
     assert_eq!(lab.snapshot(&waiting).unwrap()["status"], "PENDING");
@@ -33,7 +33,7 @@ fn sigterm_finishes_what_runs_and_takes_nothing_new() {
     assert!(record["stopped_at"].as_f64().is_some(), "{record}");
     // It had no job in its hands that would have to wait for ack_wait now.
     let _next = process(&lab, "w2", &[]);
-    lab.wait_status_within(Duration::from_secs(5), &waiting, "COMPLETED");
+    lab.wait_status_within(Duration::from_secs(20), &waiting, "COMPLETED");
 }
 
 #[test]
@@ -41,8 +41,8 @@ fn an_idle_worker_ends_at_once() {
     let lab = Lab::start(&[]);
     let mut worker = process(&lab, "w1", &["--tags", "a,b,c"]);
     let asked = Instant::now();
-    assert_eq!(worker.stop(Duration::from_secs(5)).code(), Some(0));
-    assert!(asked.elapsed() < Duration::from_secs(1), "took {:?}", asked.elapsed());
+    assert_eq!(worker.stop(Duration::from_secs(10)).code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(4), "took {:?}", asked.elapsed());
     assert_eq!(lab.record("w1").unwrap()["state"], "STOPPED_GRACEFUL");
 }
 
@@ -51,8 +51,8 @@ fn what_outlives_the_drain_time_is_given_back_and_finished_by_another() {
     let lab = Lab::start(&[]);
     let flags = ["--concurrency", "2", "--drain-timeout-sec", "1"];
     let mut worker = process(&lab, "w1", &flags);
-    let listening = lab.submit_yaml("default", &flows::sleep(4.0));
-    let stubborn = lab.submit_yaml("default", &flows::stubborn(4.0));
+    let listening = lab.submit_yaml("default", &flows::sleep(12.0));
+    let stubborn = lab.submit_yaml("default", &flows::stubborn(12.0));
     for run_id in [&listening, &stubborn] {
         lab.wait_status(run_id, "RUNNING");
     }
@@ -61,9 +61,9 @@ fn what_outlives_the_drain_time_is_given_back_and_finished_by_another() {
     worker.terminate();
     assert_eq!(worker.wait(Duration::from_secs(10)).code(), Some(0), "{}", worker.stderr());
     let took = asked.elapsed();
-    assert!((1.0..3.0).contains(&took.as_secs_f64()), "took {took:?}");
+    assert!((1.0..8.0).contains(&took.as_secs_f64()), "took {took:?}");
     for run_id in [&listening, &stubborn] {
-        eventually(Duration::from_secs(2), "the other worker has it", || {
+        eventually(Duration::from_secs(8), "the other worker has it", || {
             (lab.snapshot(run_id)?["worker_id"] == "w2").then_some(())
         });
     }
@@ -84,8 +84,8 @@ fn a_second_sigterm_leaves_at_once() {
     worker.wait_for_line(PATIENCE, "that it waits", |line| line.contains("waiting for what runs"));
     let asked = Instant::now();
     worker.terminate();
-    assert_eq!(worker.wait(Duration::from_secs(5)).code(), Some(128 + 15));
-    assert!(asked.elapsed() < Duration::from_secs(1));
+    assert_eq!(worker.wait(Duration::from_secs(10)).code(), Some(128 + 15));
+    assert!(asked.elapsed() < Duration::from_secs(4));
 }
 
 #[test]
