@@ -26,7 +26,7 @@ mod watch;
 mod watchdog;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use api::PubAck;
 pub use error::Error;
@@ -78,9 +78,11 @@ impl Bus {
         })
     }
 
-    /// Waits until requests can be sent, at most for `timeout`.
+    /// Waits until all connections stand, at most for `timeout`.
     pub fn wait_connected(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
         self.inner.control.wait_up(timeout)
+            && self.inner.stream.wait_up(deadline.saturating_duration_since(Instant::now()))
     }
 
     /// What is known of the connection that requests use.
