@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::stage::Stage;
+use crate::stage::{Stage, ids};
 use crate::support::http;
 
 const JSON: Option<&str> = Some("application/json");
@@ -220,4 +220,21 @@ fn a_document_too_large_for_nats_is_413_and_leaves_nothing() {
     let answer = http::post_json(gateway.address, "/runs", &body);
     assert_eq!(answer.status, 413, "{}", answer.text());
     assert_eq!(http::get(gateway.address, "/runs").json(), json!([]));
+}
+
+#[test]
+fn what_leaves_a_worker_no_room_to_end_the_run_is_413() {
+    let stage = Stage::start();
+    let with_params = |bytes: usize| {
+        stage.post("/runs", &json!({"flow_name": "main", "params": {"x": "x".repeat(bytes)}}))
+    };
+    assert_eq!(with_params(800_000).status, 200);
+    let refused = with_params(930_000);
+    assert_eq!(refused.status, 413, "{}", refused.text());
+    assert_eq!(refused.json()["detail"], "request body too large");
+    assert_eq!(ids(&stage.get("/runs").json()).len(), 1);
+    // Escaped for the wire, a character of three bytes takes six.
+    let refused =
+        stage.post("/runs", &json!({"flow_name": "main", "params": {"x": "語".repeat(160_000)}}));
+    assert_eq!(refused.status, 413, "{}", refused.text());
 }
