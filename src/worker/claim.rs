@@ -5,7 +5,7 @@ use crate::model::job::Job;
 use crate::model::json;
 use crate::model::run::{Delivery, RunSnapshot, RunStatus};
 
-/// What to do with a delivery. `Write` goes on only if its compare-and-set succeeds.
+/// What to do with a delivery. What stores a snapshot goes on only if its compare-and-set succeeds.
 #[derive(Debug, PartialEq)]
 pub(super) enum Claim {
     /// Store this snapshot over `revision` (0 = there is none), then execute.

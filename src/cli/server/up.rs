@@ -4,7 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use crossbeam_channel::{bounded, never, select};
+use crossbeam_channel::bounded;
 
 use super::PROGRAM;
 use super::args::Up;
@@ -73,10 +73,8 @@ pub(super) fn up(args: Up) -> Result<Exit, Failure> {
         // It ends by the same signal, after it has drained.
         Some((ended, _)) => ended.recv().unwrap_or(Ok(())),
         None => {
-            select! {
-                recv(stop) -> _ => {}
-                recv(never::<()>()) -> _ => {}
-            }
+            // It never delivers anything; its end is the news.
+            let _ = stop.recv();
             Ok(())
         }
     };
