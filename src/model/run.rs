@@ -90,6 +90,20 @@ pub struct TaskRecord {
     pub output: Value,
     /// What the task declared to have produced beside its output.
     pub artifacts: Value,
+    /// What the task has printed; ours, and only of tasks that run in a process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs: Option<TaskLogs>,
+}
+
+/// The end of what a task has printed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TaskLogs {
+    /// From its standard output; bytes that are not UTF-8 are shown as U+FFFD.
+    pub stdout: String,
+    /// From its standard error.
+    pub stderr: String,
+    /// Bytes before what is kept, both streams together.
+    pub dropped_bytes: u64,
 }
 
 impl TaskRecord {
@@ -105,6 +119,7 @@ impl TaskRecord {
             inputs: Value::Null,
             output: Value::Null,
             artifacts: Value::Null,
+            logs: None,
         }
     }
 }

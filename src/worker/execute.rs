@@ -26,6 +26,8 @@ use crate::thread::StopSignal;
 
 /// Delay of a job that is given back because of NATS trouble (CONTRACT §2).
 const TROUBLE_DELAY: Duration = Duration::from_secs(2);
+/// From SIGTERM to SIGKILL, when a cancel's grace period has passed.
+const TERMINATE_MERCY: Duration = Duration::from_secs(2);
 /// Between two tries to store a terminal snapshot.
 const STORE_RETRY: Duration = Duration::from_millis(500);
 /// How long a finished run's result is held while NATS does not take it; long enough for a server
@@ -196,8 +198,11 @@ impl Attempt<'_> {
         let (end, mut execution) = match started {
             Ok(mut execution) => {
                 let end = self.follow(&events, &mut ticker, hard_stop);
-                if !matches!(end, End::Outcome(_)) {
-                    execution.kill();
+                match end {
+                    End::Outcome(_) => {}
+                    End::GraceExceeded => execution.kill(TERMINATE_MERCY),
+                    // Somebody else executes it, or the worker has no time left.
+                    End::Lost(_) | End::HardStop => execution.kill(Duration::ZERO),
                 }
                 (end, Some(execution))
             }
