@@ -13,7 +13,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::{program, signals};
 use crate::bus::Bus;
-use crate::config::Config;
+use crate::config::{Config, PythonConfig};
 use crate::flow::{Executor, NativeExecutor, Registry};
 use crate::model::error::Code;
 use crate::model::name;
@@ -35,6 +35,13 @@ fn start(args: Args) -> Result<Exit, Failure> {
     if let Some(url) = args.nats_url {
         config.nats.url = url;
     }
+    config.python.interpreter = args.python.unwrap_or(config.python.interpreter);
+    config.python.resolver = args.flow_resolver.or(config.python.resolver);
+    config.python.memory_limit = args.run_memory_limit.or(config.python.memory_limit);
+    if !args.run_env.is_empty() {
+        config.python.env = args.run_env;
+    }
+    config.run.timeout = args.run_timeout_sec.or(config.run.timeout);
     let tags = match args.tags.is_empty() {
         true => vec![config.run.default_tag.clone()],
         false => args.tags,
@@ -56,7 +63,7 @@ fn start(args: Args) -> Result<Exit, Failure> {
     let stop = signals::stop_signal()?;
     let bus = Bus::start(&config.nats, &config.resources)
         .map_err(|e| program::failed(Code::NatsUnavailable, "cannot use the NATS settings", e))?;
-    run(settings, &bus, &stop)
+    run(settings, &config.python, &bus, &stop)
         .map(|()| Exit::Done)
         .map_err(|e| program::failed(Code::BadCommandLine, "the worker has ended", e))
 }
@@ -88,14 +95,19 @@ pub(super) fn settings(config: &Config, tags: Vec<String>) -> Result<WorkerSetti
 /// Runs a worker with the executors of this program until `stop` closes.
 pub(super) fn run(
     settings: WorkerSettings,
+    python: &PythonConfig,
     bus: &Bus,
     stop: &StopSignal,
 ) -> Result<(), worker::Error> {
+    worker::run(settings, bus, executors(python), stop)
+}
+
+/// What this program can execute; the first one that accepts a job gets it.
+fn executors(_python: &PythonConfig) -> Vec<Arc<dyn Executor>> {
     // Only names that a flow exposes are ever looked up, and never PYOCO_ ones.
     let native = NativeExecutor::new(Registry::with_builtins())
         .with_environment(|name| std::env::var(name).ok());
-    let executors: Vec<Arc<dyn Executor>> = vec![Arc::new(native)];
-    worker::run(settings, bus, executors, stop)
+    vec![Arc::new(native)]
 }
 
 fn seconds(value: f64, flag: &str) -> Result<Duration, Failure> {
