@@ -25,3 +25,4 @@ mod redelivery;
 mod registry;
 mod snapshots;
 mod stopping;
+mod time_limit;
