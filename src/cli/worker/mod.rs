@@ -13,11 +13,11 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::{program, signals};
 use crate::bus::Bus;
-use crate::config::{Config, PythonConfig};
-use crate::flow::{Executor, NativeExecutor, Registry};
+use crate::config::Config;
+use crate::flow::python::{PythonError, visible_environment};
+use crate::flow::{Executor, NativeExecutor, PythonExecutor, PythonSettings, Registry};
 use crate::model::error::Code;
 use crate::model::name;
-use crate::thread::StopSignal;
 use crate::worker::{self, WorkerSettings};
 
 /// The program's name, in help and in hints.
@@ -61,9 +61,10 @@ fn start(args: Args) -> Result<Exit, Failure> {
         settings.run_once = Some(seconds(args.poll_timeout, "--poll-timeout")?);
     }
     let stop = signals::stop_signal()?;
+    let executors = executors(&config)?;
     let bus = Bus::start(&config.nats, &config.resources)
         .map_err(|e| program::failed(Code::NatsUnavailable, "cannot use the NATS settings", e))?;
-    run(settings, &config.python, &bus, &stop)
+    worker::run(settings, &bus, executors, &stop)
         .map(|()| Exit::Done)
         .map_err(|e| program::failed(Code::BadCommandLine, "the worker has ended", e))
 }
@@ -92,22 +93,30 @@ pub(super) fn settings(config: &Config, tags: Vec<String>) -> Result<WorkerSetti
     })
 }
 
-/// Runs a worker with the executors of this program until `stop` closes.
-pub(super) fn run(
-    settings: WorkerSettings,
-    python: &PythonConfig,
-    bus: &Bus,
-    stop: &StopSignal,
-) -> Result<(), worker::Error> {
-    worker::run(settings, bus, executors(python), stop)
-}
-
-/// What this program can execute; the first one that accepts a job gets it.
-fn executors(_python: &PythonConfig) -> Vec<Arc<dyn Executor>> {
+/// What this program can execute; the first one that accepts a job gets it. With a flow resolver
+/// Python is started now, which takes a moment.
+pub(super) fn executors(config: &Config) -> Result<Vec<Arc<dyn Executor>>, Failure> {
     // Only names that a flow exposes are ever looked up, and never PYOCO_ ones.
     let native = NativeExecutor::new(Registry::with_builtins())
         .with_environment(|name| std::env::var(name).ok());
-    vec![Arc::new(native)]
+    let python = PythonExecutor::new(PythonSettings {
+        interpreter: config.python.interpreter.clone(),
+        resolver: config.python.resolver.clone(),
+        memory_limit: config.python.memory_limit,
+        environment: visible_environment(std::env::vars_os(), |name| config.python.shows(name)),
+        max_value_bytes: config.run.max_snapshot_bytes,
+    });
+    if config.python.resolver.is_some() {
+        python.warm_up().map_err(|error| {
+            if let PythonError::Load { traceback, .. } = &error {
+                log::error!("cannot load the flow resolver\n{}", traceback.trim_end());
+            }
+            let hint = "correct --flow-resolver (module:function or file.py:function) or --python; \
+                modules are looked for where the worker was started, and in PYTHONPATH";
+            Failure::usage(error.to_string(), None, hint)
+        })?;
+    }
+    Ok(vec![Arc::new(native), Arc::new(python)])
 }
 
 fn seconds(value: f64, flag: &str) -> Result<Duration, Failure> {
