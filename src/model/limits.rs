@@ -79,6 +79,9 @@ pub const SNAPSHOT_CACHE_BYTES: usize = 32 * 1024 * 1024;
 pub const MAX_PENDING_EVENTS: usize = 256;
 /// Task records of one run that are kept at most; the rest shows in `tasks` alone.
 pub const MAX_TASK_RECORDS: usize = 10_000;
+/// What the tasks of one run have printed, as far as its worker keeps it: far beyond what a snapshot
+/// may hold, so this counts only where somebody has raised that.
+pub const MAX_RUN_LOG_BYTES: usize = 4 * 1024 * 1024;
 /// Tasks of one native flow that run at the same time.
 pub const MAX_PARALLEL_TASKS: usize = 16;
 /// Tasks (graph nodes) of one native flow.
