@@ -9,7 +9,6 @@ use serde_json::json;
 
 use crate::flow::{job, start};
 use crate::stage::{Stage, below, error, gone, is_running, pid_in, plain};
-use crate::support::python;
 use crate::support::wait::{PATIENCE, eventually};
 
 /// Flows that end in all ways.

@@ -11,7 +11,7 @@ use super::capture::{Capture, Stream};
 use super::execution::Orders;
 use super::host::Host;
 use super::message::{JobMessage, RunMessage, ShimMessage, cancel_line};
-use super::tasks::{Deaf, Tasks};
+use super::tasks::Tasks;
 use super::template::Template;
 use super::wires::{self, Waited, Wires};
 use crate::flow::executor::{FlowEvent, FlowJob, Outcome};
@@ -81,7 +81,8 @@ fn fork(host: &Host, orders: &Orders) -> Result<Option<(Arc<Template>, Wires)>, 
     let mut problem = String::new();
     for _ in 0..MAX_FORKS {
         let template = host.template().map_err(|error| error.to_string())?;
-        let (wires, far) = wires::open().map_err(|e| format!("cannot make pipes for the run: {e}"))?;
+        let (wires, far) =
+            wires::open().map_err(|e| format!("cannot make pipes for the run: {e}"))?;
         if !orders.may_start() {
             return Ok(None);
         }
@@ -340,11 +341,8 @@ impl Attempt<'_> {
 
     /// Whether there was room for all of it.
     fn pass_on(&mut self) -> bool {
-        match self.tasks.pass_on(self.events) {
-            Ok(all) => all,
-            // The run was killed or is lost; its orders say so too.
-            Err(Deaf) => true,
-        }
+        // Without a listener the run was killed or is lost; its orders say so too.
+        self.tasks.pass_on(self.events).unwrap_or(true)
     }
 
     fn finish(&mut self, outcome: Outcome) {

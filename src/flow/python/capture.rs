@@ -172,7 +172,10 @@ impl Marks {
 }
 
 enum Found {
-    Mark { task: i64, length: usize },
+    Mark {
+        task: i64,
+        length: usize,
+    },
     Text,
     /// So far it looks like a mark.
     Unfinished,

@@ -45,7 +45,11 @@ pub(super) enum RunMessage {
     /// A task has changed.
     Task(Box<TaskMessage>),
     /// The flow has ended; the process does so next.
-    End { end: EndWord, #[serde(default)] error: String },
+    End {
+        end: EndWord,
+        #[serde(default)]
+        error: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -131,9 +135,9 @@ impl ShimMessage {
                 };
                 format!("the process of the run was ended by signal {signal} ({name}){guess}")
             }
-            ShimMessage::Exit { exit, .. } => format!(
-                "the process of the run exited with code {exit} before its flow had ended"
-            ),
+            ShimMessage::Exit { exit, .. } => {
+                format!("the process of the run exited with code {exit} before its flow had ended")
+            }
             ShimMessage::Refused { refused } => {
                 format!("cannot start a process for the run: {refused}")
             }
@@ -152,7 +156,10 @@ pub(super) enum Hello {
         traceback: String,
         python: String,
     },
-    Ready { python: String, pyoco: Option<String> },
+    Ready {
+        python: String,
+        pyoco: Option<String>,
+    },
 }
 
 #[cfg(test)]

@@ -82,7 +82,8 @@ impl Template {
         let control = Arc::new(control);
         let is_dead = Arc::new(AtomicBool::new(false));
         let (tell, told) = bounded(1);
-        let output = [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
+        let output =
+            [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
         let keeper = Keeper {
             child,
             control: Arc::clone(&control),

@@ -14,7 +14,7 @@ for name, text in order["modules"]:
     sys.modules[module.__name__] = module
     exec(compile(text, f"<pyoco_host/{name}.py>", "exec"), module.__dict__)
 # Code that reads its standard input must not get at the control socket.
-control = control.__class__(fileno=os.dup(0))
+control = control.__class__(fileno=os.dup(control.detach()))
 null = os.open(os.devnull, os.O_RDONLY)
 os.dup2(null, 0)
 os.close(null)

@@ -23,6 +23,14 @@ import traceback
 from pyoco_host.processes import become_reaper, children_of, drain, set_process_name, wakeup_pipe
 from pyoco_host.shim import shim
 
+# What every run needs; the last one pyoco imports only when it executes a flow.
+SHARED_MODULES = (
+    "pyoco",
+    "pyoco.core.engine",
+    "pyoco.discovery.loader",
+    "pyoco.schemas.config",
+    "concurrent.futures.thread",
+)
 # For one message on the control socket.
 MAX_CONTROL_BYTES = 64 * 1024
 # The end of a traceback is what tells most; the reply has to fit into one message.
@@ -94,17 +102,19 @@ def start_shim(fds, control, settings, resolver, shims):
 
 
 def reap_shims(shims):
+    has_failed = False
     while True:
         try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
+            pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             break
         if pid == 0:
             break
+        has_failed |= status != 0
         shims.discard(pid)
-    # A shim that was killed leaves its run to us, and nobody wants it any more.
-    for pid in children_of(os.getpid()):
-        if pid not in shims:
+    if has_failed:
+        # A shim that was killed leaves its run to us, and nobody wants that any more.
+        for pid in children_of(os.getpid()) - shims:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -113,7 +123,7 @@ def load(settings):
     """Imports pyoco and the resolver; returns its function, or None when none is wanted."""
     if sys.path and sys.path[0] == "":
         sys.path[0] = os.getcwd()
-    for name in ("pyoco", "pyoco.core.engine", "pyoco.discovery.loader", "pyoco.schemas.config"):
+    for name in SHARED_MODULES:
         importlib.import_module(name)
     # 0.8 compiles graphs; 0.6 executes them.
     with contextlib.suppress(ModuleNotFoundError):
