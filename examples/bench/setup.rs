@@ -68,6 +68,15 @@ impl Setup {
     }
 
     pub fn worker(&self, concurrency: usize) -> Result<(StopSource, JoinOnDrop), Error> {
+        let native = Arc::new(NativeExecutor::new(Registry::with_builtins()));
+        self.worker_with(concurrency, native)
+    }
+
+    pub fn worker_with(
+        &self,
+        concurrency: usize,
+        executor: Arc<dyn Executor>,
+    ) -> Result<(StopSource, JoinOnDrop), Error> {
         let settings = WorkerSettings {
             worker_id: "bench".to_owned(),
             tags: vec!["default".to_owned()],
@@ -78,10 +87,9 @@ impl Setup {
             registry: self.config.registry.clone(),
         };
         let bus = Bus::start(&self.config.nats, &self.config.resources)?;
-        let native: Arc<dyn Executor> = Arc::new(NativeExecutor::new(Registry::with_builtins()));
         let (stop, stopped) = thread::stop_channel();
         let body = move || {
-            if let Err(e) = worker::run(settings, &bus, vec![native], &stopped) {
+            if let Err(e) = worker::run(settings, &bus, vec![executor], &stopped) {
                 eprintln!("the worker has ended: {e}");
             }
         };

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::flow::python::{PythonError, visible_environment};
 use crate::flow::{Executor, NativeExecutor, PythonExecutor, PythonSettings, Registry};
 use crate::model::error::Code;
+use crate::model::limits::TEMPLATE_START_DEADLINE;
 use crate::model::name;
 use crate::worker::{self, WorkerSettings};
 
@@ -104,6 +105,7 @@ pub(super) fn executors(config: &Config) -> Result<Vec<Arc<dyn Executor>>, Failu
         resolver: config.python.resolver.clone(),
         memory_limit: config.python.memory_limit,
         environment: visible_environment(std::env::vars_os(), |name| config.python.shows(name)),
+        start_deadline: TEMPLATE_START_DEADLINE,
         max_value_bytes: config.run.max_snapshot_bytes,
     });
     if config.python.resolver.is_some() {
