@@ -45,6 +45,7 @@ fn runs_by_name_end_as_their_flows_do() {
     assert_eq!((&run["status"], &run["tasks"]), (&json!("FAILED"), &json!({})));
     assert_eq!(run["error"], "flow_not_found: 'no_such_flow'");
 
+    gateway.at_rest(&[&good, &bad, &mute, &unknown]);
     let failed = gateway.get("/runs?status=FAILED");
     assert_eq!(ids(&failed).len(), 3, "{failed}");
     assert_eq!(ids(&gateway.get("/runs?status=COMPLETED")), [&good]);
