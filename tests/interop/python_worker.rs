@@ -127,3 +127,18 @@ fn a_cancel_reaches_the_flow_and_ends_the_run() {
     assert_eq!(run["cancel_requested_at"].as_f64(), Some(requested));
     assert_eq!(gateway.cancel(&run_id)["status"], "CANCELLED", "an ended run stays");
 }
+
+#[test]
+fn a_cancel_ends_the_run_also_when_nothing_was_left_to_cancel() {
+    let site = Site::start();
+    let gateway = site.our_gateway();
+    let _worker = site.python_worker("py");
+    // With nothing left to be cancelled the Python worker leaves the run CANCELLING for good,
+    // and sometimes goes on writing heartbeats.
+    let run_id = gateway.submit("py", "until_cancelled", json!({}));
+    gateway.task_runs_in_python(&run_id, "until_cancelled");
+    gateway.cancel(&run_id);
+    let run = gateway.ended(&run_id);
+    assert_eq!(run["status"], "CANCELLED", "{run}");
+    assert_eq!(run["task_records"]["until_cancelled"]["output"], "stopped");
+}

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,11 @@ impl Site {
         path.to_str().unwrap().to_owned()
     }
 
+    /// The folder in which all programs run.
+    pub fn folder(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// Runs a program in the site's folder, against the site's NATS.
     pub fn place(&self, mut command: Command) -> Command {
         command.current_dir(self.directory.path()).env("PYOCO_NATS_URL", self.nats.url());
@@ -80,7 +86,7 @@ impl Site {
         command.args(["--tags", tag, "--worker-id", "python"]);
         command.args(["--flow-resolver", "flows.py:resolve_flow"]);
         // It looks for modules neither in its working directory nor beside the resolver's file.
-        command.env("PYTHONPATH", self.directory.path());
+        command.env("PYTHONPATH", self.folder());
         Running::start(&mut command)
     }
 }
