@@ -10,10 +10,12 @@ mod support;
 
 mod jetstream;
 mod stage;
+mod stream;
 
 mod atomic;
 mod cancel;
 mod cancel_race;
+mod events;
 mod forms;
 mod golden;
 mod idempotency;
@@ -21,6 +23,7 @@ mod lifecycle;
 mod lists;
 mod load;
 mod many;
+mod metrics;
 mod outage;
 mod paging;
 mod protocol;
@@ -28,4 +31,7 @@ mod queries;
 mod rescue;
 mod submits;
 mod tolerance;
+mod watch;
+mod watchers;
 mod wire;
+mod workers;

@@ -111,8 +111,8 @@ impl Stream {
         };
         let updated_at = snapshot.get("updated_at").and_then(Value::as_f64);
         let is_old = matches!((updated_at, self.since), (Some(at), Some(since)) if at < since);
-        let is_terminal =
-            matches!(snapshot["status"].as_str(), Some("COMPLETED" | "FAILED" | "CANCELLED"));
+        let status = snapshot.get("status").and_then(Value::as_str);
+        let is_terminal = matches!(status, Some("COMPLETED" | "FAILED" | "CANCELLED"));
         if !is_known && !is_old {
             let snapshot = show::snapshot_json(snapshot, self.with_records);
             let data = json!({"run_id": self.run_id, "snapshot": snapshot, "ts": clock::now()});

@@ -115,7 +115,8 @@ impl HttpServer {
             body_rules: Arc::clone(&settings.edge.body_rules),
             behind_proxy: settings.behind_proxy,
             observer: settings.observer,
-            streams: Crew::new("http-stream", settings.max_streams.max(1), Stack::Small)?,
+            // Not small: a stream of events takes snapshots apart, and JSON is read by recursion.
+            streams: Crew::new("http-stream", settings.max_streams.max(1), Stack::Full)?,
         };
         if settings.behind_proxy {
             let backend = Backend::on_port(service, settings.threads, listener)?;

@@ -12,7 +12,7 @@ pub(super) fn write(text: &mut Text) {
         value.split_whitespace().next()?.parse().ok()
     };
     if let Some(kib) = field("VmRSS:") {
-        let help = "Resident memory.";
+        let help = "Resident memory of the gateway.";
         text.single("process_resident_memory_bytes", Kind::Gauge, help, kib * 1024.0);
     }
     if let Ok(descriptors) = fs::read_dir("/proc/self/fd") {
@@ -21,6 +21,6 @@ pub(super) fn write(text: &mut Text) {
         text.single("process_open_fds", Kind::Gauge, "Open file descriptors.", open as f64);
     }
     if let Some(threads) = field("Threads:") {
-        text.single("process_threads", Kind::Gauge, "Threads.", threads);
+        text.single("process_threads", Kind::Gauge, "Threads of the gateway.", threads);
     }
 }
