@@ -161,3 +161,10 @@ pub const CLIENT_WAIT_PAUSES: (Duration, Duration) =
     (Duration::from_millis(50), Duration::from_secs(1));
 /// How long the gateway may be away while the client waits for a run.
 pub const CLIENT_WAIT_PATIENCE: Duration = Duration::from_secs(30);
+/// How long one connection of `pyoco-client watch` lasts before the next takes over: by then a dead one
+/// is noticed.
+pub const CLIENT_STREAM_SEGMENT: Duration = Duration::from_secs(30);
+/// What a stream may take longer than it was asked to, for connecting and for the last event.
+pub const CLIENT_STREAM_SLACK: Duration = Duration::from_secs(2);
+/// Largest line of a stream of events that the client reads; a snapshot is far below it.
+pub const CLIENT_MAX_EVENT_BYTES: u64 = 16 * 1024 * 1024;

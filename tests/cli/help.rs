@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::support::process::{Binary, run};
 use crate::support::wait::PATIENCE;
 
-const COMMANDS: [&[&str]; 9] = [
+const COMMANDS: [&[&str]; 12] = [
     &[],
     &["submit"],
     &["submit-yaml"],
@@ -16,7 +16,10 @@ const COMMANDS: [&[&str]; 9] = [
     &["tasks"],
     &["list"],
     &["list-vnext"],
+    &["watch"],
     &["cancel"],
+    &["workers"],
+    &["metrics"],
     &["completions"],
 ];
 
@@ -54,7 +57,13 @@ fn every_flag_of_the_python_client_is_there() {
             "--status --flow --tag --full --limit --updated-after --cursor \
              --workflow-yaml-sha256 --output",
         ),
+        (
+            "watch",
+            "--records --since --timeout-sec --max-events --until-terminal --output --exit-status",
+        ),
         ("cancel", "--run-id --wait --timeout-sec"),
+        ("workers", "--scope --state --include-hidden --limit --output"),
+        ("metrics", ""),
     ] {
         let help = run(Binary::Client.command().args([command, "--help"]), b"", PATIENCE).stdout;
         let words: Vec<&str> = help.split([' ', '\n']).collect();
