@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --example bench            # everything, about a minute
-//! cargo run --release --example bench -- bus     # one part: bus, gateway, dispatch
+//! cargo run --release --example bench -- bus     # one part: bus, gateway, dispatch, watch
 //! ```
 //! It finds nats-server as the tests do (`PYOCO_NATS_SERVER_BIN`, then PATH) and listens on free
 //! ports of 127.0.0.1 only. `BENCH_SYNC=always` makes the server write through to the disk.
@@ -12,6 +12,7 @@ mod dispatch;
 mod gateway;
 mod measure;
 mod setup;
+mod watch;
 
 use setup::Setup;
 
@@ -29,6 +30,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     if wants("dispatch") {
         dispatch::run(&setup)?;
+    }
+    if wants("watch") {
+        watch::run(&setup)?;
     }
     Ok(())
 }
