@@ -88,7 +88,8 @@ fn gateway(config: &Config) -> GatewaySettings {
         worker_heartbeat: config.registry.heartbeat_interval,
         cancel_grace: config.run.cancel_grace_period,
         threads: 4,
-        max_streams: 16,
+        workers_retention: config.registry.retention,
+        max_watchers: 16,
         behind_proxy: false,
     }
 }

@@ -61,7 +61,8 @@ impl Setup {
             worker_heartbeat: self.config.registry.heartbeat_interval,
             cancel_grace: self.config.run.cancel_grace_period,
             threads: 16,
-            max_streams: 16,
+            workers_retention: self.config.registry.retention,
+            max_watchers: 64,
             behind_proxy: false,
         };
         Ok(RunningGateway::start("127.0.0.1:0".parse()?, &self.bus, settings)?)

@@ -29,6 +29,8 @@ pub(super) struct StoredMessage {
     pub data: Vec<u8>,
     /// The raw header block, empty without headers.
     pub headers: String,
+    /// When it was stored, unix seconds.
+    pub time: Option<f64>,
 }
 
 /// What `STREAM.INFO` says that we need.
@@ -116,6 +118,8 @@ pub(super) fn get_message(
         data: String,
         #[serde(default)]
         hdrs: String,
+        #[serde(default)]
+        time: String,
     }
     let answer: Answer = match call(link, &format!("STREAM.MSG.GET.{stream}"), which, timeout) {
         Ok(answer) => answer,
@@ -128,6 +132,7 @@ pub(super) fn get_message(
         seq: raw.seq,
         data: decoded(&raw.data)?,
         headers: String::from_utf8_lossy(&decoded(&raw.hdrs)?).into_owned(),
+        time: unix_seconds(&raw.time),
     }))
 }
 
@@ -162,6 +167,11 @@ fn read<T: DeserializeOwned>(message: &Message) -> Result<T> {
         return Err(Error::Api { code, err_code, description });
     }
     serde_json::from_slice(&message.data).map_err(unreadable)
+}
+
+/// A time as the server writes it (RFC 3339).
+fn unix_seconds(text: &str) -> Option<f64> {
+    Some(text.parse::<jiff::Timestamp>().ok()?.as_duration().as_secs_f64())
 }
 
 fn decoded(text: &str) -> Result<Vec<u8>> {

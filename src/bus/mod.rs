@@ -13,6 +13,7 @@
 #![allow(deprecated)]
 
 mod api;
+mod backlog;
 mod connect;
 mod error;
 mod kv;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use api::PubAck;
+pub use backlog::TagBacklog;
 pub use error::Error;
 pub use kv::{Entry, Kv, Operation};
 pub use link::{Link, LinkState};

@@ -22,10 +22,10 @@ const LEAST_PATIENCE: Duration = Duration::from_millis(250);
 /// Publishes, pulls and removes jobs. Clones share the connections.
 #[derive(Clone)]
 pub struct WorkQueue {
-    control: Link,
+    pub(super) control: Link,
     stream: Link,
-    config: ResourceConfig,
-    timeout: Duration,
+    pub(super) config: ResourceConfig,
+    pub(super) timeout: Duration,
 }
 
 /// The settings in force of a tag's consumer; an existing one keeps its own.
@@ -64,6 +64,11 @@ impl WorkQueue {
         timeout: Duration,
     ) -> Self {
         WorkQueue { control, stream, config, timeout }
+    }
+
+    /// The same queue with another deadline for each call.
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        WorkQueue { timeout, ..self.clone() }
     }
 
     /// Creates the work stream if it is missing. The DLQ and the advisories are diagnostics and
@@ -214,13 +219,16 @@ impl WorkQueue {
         self.control.publish(ack_subject, None, b"-NAK")
     }
 
-    /// How many messages the DLQ holds.
+    /// How many messages the DLQ holds; none when it was never needed.
     ///
     /// # Errors
     /// Those of a request.
     pub fn dlq_messages(&self) -> Result<u64> {
         let call = format!("STREAM.INFO.{}", self.config.dlq_stream);
-        let info: Value = api::call(&self.control, &call, &Value::Null, self.timeout)?;
+        let info: Value = match api::call(&self.control, &call, &Value::Null, self.timeout) {
+            Err(e) if e.is_missing_stream() => return Ok(0),
+            other => other?,
+        };
         Ok(info["state"]["messages"].as_u64().unwrap_or(0))
     }
 
@@ -240,7 +248,7 @@ impl WorkQueue {
         api::ensure_stream(&self.control, config, self.timeout)
     }
 
-    fn job_subject(&self, tag: &str) -> Result<String> {
+    pub(super) fn job_subject(&self, tag: &str) -> Result<String> {
         if !name::is_tag(tag) {
             return Err(Error::BadName(tag.to_owned()));
         }

@@ -3,12 +3,17 @@
 use serde_json::{Map, Value, json};
 
 use super::http::{BodyError, Reply};
+use super::hub;
 use super::schema::Problem;
 use crate::bus;
 use crate::model::error::Code;
 
 /// Seconds after which a client should try again when NATS does not answer.
 const RETRY_AFTER_SEC: &str = "1";
+/// The same when all places for watchers are taken, which are held for a minute or so.
+const WATCHERS_RETRY_AFTER_SEC: &str = "5";
+const WATCHERS_HINT: &str =
+    "repeat the request after the seconds in Retry-After, or raise PYOCO_HTTP_MAX_WATCHERS";
 
 /// An error of a handler. Expected errors carry their catalogue code.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +68,12 @@ pub enum ApiError {
     /// No such run, or not yours (404).
     #[error("run not found")]
     RunNotFound,
+    /// No such worker (404).
+    #[error("worker not found")]
+    WorkerNotFound,
+    /// As many streams are open as may be (503).
+    #[error("too many watchers")]
+    TooManyWatchers,
     /// NATS does not answer, or refuses for the moment (503).
     #[error("nats unavailable: {0}")]
     NatsUnavailable(String),
@@ -89,6 +100,12 @@ impl From<bus::Error> for ApiError {
     }
 }
 
+impl From<hub::Full> for ApiError {
+    fn from(_: hub::Full) -> Self {
+        ApiError::TooManyWatchers
+    }
+}
+
 impl From<Problem> for ApiError {
     fn from(problem: Problem) -> Self {
         ApiError::Schema(vec![problem])
@@ -112,14 +129,14 @@ impl ApiError {
         match self {
             ApiError::TrailingSlash { .. } => 307,
             ApiError::BadBody(_) => 400,
-            ApiError::UnknownPath | ApiError::RunNotFound => 404,
+            ApiError::UnknownPath | ApiError::RunNotFound | ApiError::WorkerNotFound => 404,
             ApiError::MethodNotAllowed { .. } => 405,
             ApiError::TooLarge { .. } => 413,
             ApiError::Schema(_)
             | ApiError::Unacceptable { .. }
             | ApiError::InvalidWorkflow { .. } => 422,
             ApiError::Internal(_) => 500,
-            ApiError::NatsUnavailable(_) => 503,
+            ApiError::NatsUnavailable(_) | ApiError::TooManyWatchers => 503,
         }
     }
 
@@ -131,10 +148,12 @@ impl ApiError {
             }
             ApiError::Unacceptable { code, .. } | ApiError::TooLarge { code, .. } => Some(*code),
             ApiError::RunNotFound => Some(Code::RunNotFound),
+            ApiError::WorkerNotFound => Some(Code::WorkerNotFound),
             ApiError::NatsUnavailable(_) => Some(Code::NatsUnavailable),
             ApiError::UnknownPath
             | ApiError::MethodNotAllowed { .. }
             | ApiError::TrailingSlash { .. }
+            | ApiError::TooManyWatchers
             | ApiError::Internal(_) => None,
         }
     }
@@ -167,6 +186,9 @@ impl ApiError {
                     body.insert("reason_detail".into(), place.clone().into());
                 }
             }
+            ApiError::TooManyWatchers => {
+                body.insert("hint".into(), WATCHERS_HINT.into());
+            }
             ApiError::Schema(problems) if problem_json => {
                 body.insert("errors".into(), problems.iter().map(Problem::to_json).collect());
             }
@@ -179,6 +201,7 @@ impl ApiError {
         match self {
             ApiError::MethodNotAllowed { allow } => reply.with_header("Allow", allow.clone()),
             ApiError::NatsUnavailable(_) => reply.with_header("Retry-After", RETRY_AFTER_SEC),
+            ApiError::TooManyWatchers => reply.with_header("Retry-After", WATCHERS_RETRY_AFTER_SEC),
             _ => reply,
         }
     }

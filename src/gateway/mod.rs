@@ -4,18 +4,22 @@
 //! to a fixed pool of handler threads. Handlers see only requests that are whole, bounded and
 //! well-formed, and whatever they do (panic, stall, answer late) costs one answer, never a thread
 //! of the pool. [`route`] is the table of handlers, [`api`] the handlers, [`index`] every run in
-//! memory. This floor knows nothing of workers but their records, and never executes a flow.
+//! memory, [`hub`] tells changes to whoever watches, [`metrics`] measures. This floor knows nothing of workers but their records, and never executes a flow.
 
 pub mod api;
 pub mod edge;
 mod error;
 pub mod http;
+pub mod hub;
 pub mod index;
 mod json_fault;
+pub mod metrics;
 mod multipart;
+mod registry_care;
 mod rescue;
 pub mod route;
 mod schema;
+mod sse;
 mod undo;
 mod workers;
 
@@ -30,7 +34,9 @@ use crate::model::limits;
 use crate::thread::{JoinOnDrop, StopSource};
 use edge::BodyRule;
 use http::{Handler, HttpError, HttpServer, HttpSettings, Reply, Request};
+use hub::Hub;
 use index::RunIndex;
+use metrics::{BacklogFigures, Metrics, RequestFigures, RunFigures};
 use rescue::Rescue;
 use route::BodyKind;
 use undo::Undo;
@@ -51,8 +57,10 @@ pub struct GatewaySettings {
     pub cancel_grace: Duration,
     /// Handler threads.
     pub threads: usize,
-    /// Streams open at once.
-    pub max_streams: usize,
+    /// Silence after which a worker's record is removed.
+    pub workers_retention: Duration,
+    /// Streams of events open at once.
+    pub max_watchers: usize,
     /// A reverse proxy stands in front and does the edge's work.
     pub behind_proxy: bool,
 }
@@ -83,20 +91,35 @@ pub enum Error {
 pub struct Gateway {
     bus: Bus,
     runs: Kv,
+    /// The bucket of worker records.
+    records: Kv,
     queue: WorkQueue,
     index: RunIndex,
     workers: WorkerMirror,
+    hub: Hub,
+    metrics: Metrics,
     undo: Undo,
     settings: GatewaySettings,
 }
 
 /// A running gateway. Dropping it is a hard stop.
 ///
-/// Field order is the shutdown order: no requests, then no watches.
+/// Field order is the shutdown order: no streams, no requests, then no watches.
 pub struct RunningGateway {
+    streams: OpenStreams,
     http: HttpServer,
+    _care: (StopSource, JoinOnDrop),
     _rescue: (StopSource, JoinOnDrop),
     _watches: (Watch, Watch),
+}
+
+/// Ends all streams of events when it is dropped; they would outlast any grace period.
+struct OpenStreams(Hub);
+
+impl Drop for OpenStreams {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl RunningGateway {
@@ -111,23 +134,42 @@ impl RunningGateway {
     ) -> Result<RunningGateway, Error> {
         let listener = TcpListener::bind(address)
             .map_err(|source| Error::Listen { address: address.to_string(), source })?;
-        let index = RunIndex::default();
-        let workers = WorkerMirror::default();
+        let hub = Hub::new(settings.max_watchers);
+        let metrics = Metrics {
+            runs: RunFigures::default(),
+            requests: RequestFigures::default(),
+            backlog: BacklogFigures::start(bus.queue())?,
+        };
+        let index = RunIndex::new(hub.clone(), metrics.runs.clone());
+        let workers = WorkerMirror::new(hub.clone());
         let watches = (index.follow(&bus.runs())?, workers.follow(&bus.workers())?);
         let rescue = Rescue::new(bus, index.clone(), workers.clone(), &settings).start()?;
-        let http_settings = http_settings(&settings);
+        let care = registry_care::start(bus.workers(), workers.clone(), &settings)?;
+        let http_settings = http_settings(&settings, &metrics.requests);
         let gateway = Gateway {
             bus: bus.clone(),
             runs: bus.runs(),
+            records: bus.workers(),
             queue: bus.queue(),
             undo: Undo::start(bus.runs(), index.clone())?,
             index,
             workers,
+            hub: hub.clone(),
+            metrics,
             settings,
         };
         let http = HttpServer::start(listener, http_settings, Arc::new(gateway))?;
+        // Watchers hold their places for long: some are always left to other long answers.
+        let long = limits::LONG_ANSWERS.min(http.max_streams() / 4);
+        hub.lower_limit(http.max_streams() - long);
         log::info!(address = http.local_addr().to_string(); "gateway listens");
-        Ok(RunningGateway { http, _rescue: rescue, _watches: watches })
+        Ok(RunningGateway {
+            streams: OpenStreams(hub),
+            http,
+            _care: care,
+            _rescue: rescue,
+            _watches: watches,
+        })
     }
 
     /// The public address, with the port that the system chose if it was asked to.
@@ -138,6 +180,7 @@ impl RunningGateway {
     /// Takes no new request, lets those in flight finish within `grace`, and ends. `false` when
     /// something was cut off.
     pub fn stop(self, grace: Duration) -> bool {
+        drop(self.streams);
         self.http.stop(grace)
     }
 }
@@ -167,7 +210,7 @@ fn absolute(request: &Request, path: &str) -> String {
     }
 }
 
-fn http_settings(settings: &GatewaySettings) -> HttpSettings {
+fn http_settings(settings: &GatewaySettings, figures: &RequestFigures) -> HttpSettings {
     let form = settings.max_workflow_bytes + limits::MULTIPART_OVERHEAD_BYTES;
     let edge = edge::EdgeSettings {
         body_rules: Arc::new(move |method, path| BodyRule::Whole {
@@ -177,13 +220,18 @@ fn http_settings(settings: &GatewaySettings) -> HttpSettings {
                 BodyKind::WorkflowForm => form,
             },
         }),
+        on_refusal: Some({
+            let figures = figures.clone();
+            Arc::new(move |status| figures.refused(status))
+        }),
         ..edge::EdgeSettings::default()
     };
+    let figures = figures.clone();
     HttpSettings {
         threads: settings.threads,
-        max_streams: settings.max_streams,
+        max_streams: settings.max_watchers + limits::LONG_ANSWERS,
         behind_proxy: settings.behind_proxy,
         edge,
-        observer: None,
+        observer: Some(Arc::new(move |access| figures.answered(access))),
     }
 }

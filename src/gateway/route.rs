@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use super::Gateway;
-use super::api::{cancel, health, list, show, submit, submit_yaml};
+use super::api::{
+    cancel, events, health, list, metrics, show, submit, submit_yaml, watch, workers,
+};
 use super::error::ApiError;
 use super::http::{Reply, Request};
 
@@ -28,6 +30,15 @@ pub enum BodyKind {
     WorkflowForm,
 }
 
+/// How long an answer goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lasts {
+    /// As long as the work takes.
+    Briefly,
+    /// As long as the client listens: a stream of events.
+    Long,
+}
+
 /// One line of the table.
 pub struct Route {
     /// In capitals.
@@ -38,6 +49,8 @@ pub struct Route {
     pub access: Access,
     /// What it takes.
     pub body: BodyKind,
+    /// How long its answer goes on.
+    pub lasts: Lasts,
     /// Who answers.
     pub handler: HandlerFn,
 }
@@ -53,15 +66,28 @@ pub const ROUTES: &[Route] = &[
     post("/runs/yaml", BodyKind::WorkflowForm, submit_yaml::run),
     get("/runs/{}", Access::Protected, show::run),
     get("/runs/{}/tasks", Access::Protected, show::tasks),
+    stream("/runs/{}/watch", watch::run),
     post("/runs/{}/cancel", BodyKind::Json, cancel::run),
+    stream("/events", events::all),
+    get("/workers", Access::Protected, workers::list),
+    patch("/workers/{}", workers::patch),
+    get("/metrics", Access::Protected, metrics::text),
 ];
 
 const fn get(path: &'static str, access: Access, handler: HandlerFn) -> Route {
-    Route { method: "GET", path, access, body: BodyKind::Json, handler }
+    Route { method: "GET", path, access, body: BodyKind::Json, lasts: Lasts::Briefly, handler }
+}
+
+const fn stream(path: &'static str, handler: HandlerFn) -> Route {
+    Route { lasts: Lasts::Long, ..get(path, Access::Protected, handler) }
 }
 
 const fn post(path: &'static str, body: BodyKind, handler: HandlerFn) -> Route {
-    Route { method: "POST", path, access: Access::Protected, body, handler }
+    Route { method: "POST", body, ..get(path, Access::Protected, handler) }
+}
+
+const fn patch(path: &'static str, handler: HandlerFn) -> Route {
+    Route { method: "PATCH", ..get(path, Access::Protected, handler) }
 }
 
 /// Finds the route of a request; the path is percent-encoded, as it came.
@@ -136,6 +162,9 @@ mod tests {
             ("GET", "/runs/a%20b", "/runs/{} [\"a b\"]"),
             ("GET", "/runs/a%2Fb", "Not Found"),
             ("GET", "/runs/a/tasks", "/runs/{}/tasks [\"a\"]"),
+            ("GET", "/runs/a/watch", "/runs/{}/watch [\"a\"]"),
+            ("PATCH", "/workers/host.example-1", "/workers/{} [\"host.example-1\"]"),
+            ("GET", "/workers/w", "allow PATCH"),
             ("DELETE", "/runs", "allow GET, POST"),
             ("POST", "/health", "allow GET"),
             ("GET", "/runs/", "to /runs"),

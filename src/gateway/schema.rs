@@ -113,6 +113,15 @@ impl Query {
         default
     }
 
+    /// A flag as FastAPI reads it.
+    pub fn flag(&self, name: &str, default: bool, problems: &mut Vec<Problem>) -> bool {
+        let Some(text) = self.last(name) else { return default };
+        parse_flag(text).unwrap_or_else(|| {
+            problems.push(no_flag(vec!["query".into(), name.into()], text.into()));
+            default
+        })
+    }
+
     /// A float, `nan` and `inf` included.
     pub fn float(&self, name: &str, problems: &mut Vec<Problem>) -> Option<f64> {
         let text = self.last(name)?;
@@ -176,6 +185,42 @@ pub fn object(body: Body) -> Result<Map<String, Value>, ApiError> {
         Body::Json(Value::Object(fields)) => Ok(fields),
         Body::Json(other) => Err(not_an_object(other).into()),
     }
+}
+
+/// A required flag of a body; words and the numbers 0 and 1 will do, as FastAPI has it.
+///
+/// # Errors
+/// 422 when it is missing or none.
+pub fn required_flag(fields: Map<String, Value>, name: &str) -> Result<bool, ApiError> {
+    let loc = || vec!["body".into(), name.into()];
+    let Some(value) = fields.get(name).cloned() else {
+        return Err(Problem::missing(loc(), Value::Object(fields)).into());
+    };
+    let read = match &value {
+        Value::Bool(flag) => Some(*flag),
+        Value::String(text) => parse_flag(text),
+        Value::Number(number) if number.as_f64() == Some(0.0) => Some(false),
+        Value::Number(number) if number.as_f64() == Some(1.0) => Some(true),
+        Value::Number(_) => None,
+        Value::Null | Value::Array(_) | Value::Object(_) => {
+            let msg = "Input should be a valid boolean";
+            return Err(Problem::new("bool_type", loc(), msg, value).into());
+        }
+    };
+    read.ok_or_else(|| no_flag(loc(), value).into())
+}
+
+fn parse_flag(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "t" | "yes" | "y" | "on" => Some(true),
+        "0" | "false" | "f" | "no" | "n" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+fn no_flag(loc: Vec<Value>, input: Value) -> Problem {
+    let msg = "Input should be a valid boolean, unable to interpret input";
+    Problem::new("bool_parsing", loc, msg, input)
 }
 
 fn not_an_object(input: Value) -> Problem {
@@ -251,6 +296,29 @@ mod tests {
         let query = Query::parse(Some("limit=0"));
         query.integer("limit", (1, 200, 50), &mut problems);
         assert_eq!(problems[0].to_json()["ctx"], json!({"ge": 1}));
+    }
+
+    #[test]
+    fn flags_are_words_or_zero_and_one() {
+        let read = |value: Value| {
+            let Value::Object(fields) = json!({"hidden": value}) else { panic!() };
+            required_flag(fields, "hidden").map_err(|e| match e {
+                ApiError::Schema(problems) => problems[0].kind,
+                other => panic!("{other}"),
+            })
+        };
+        for value in [json!(true), json!("ON"), json!("y"), json!(1), json!(1.0)] {
+            assert_eq!(read(value.clone()), Ok(true), "{value}");
+        }
+        for value in [json!(false), json!("f"), json!("No"), json!(0)] {
+            assert_eq!(read(value.clone()), Ok(false), "{value}");
+        }
+        for value in [json!("maybe"), json!(""), json!(2), json!(0.5)] {
+            assert_eq!(read(value.clone()), Err("bool_parsing"), "{value}");
+        }
+        assert_eq!(read(json!(null)), Err("bool_type"));
+        assert_eq!(read(json!([])), Err("bool_type"));
+        assert!(required_flag(Map::new(), "hidden").is_err());
     }
 
     #[test]

@@ -1,17 +1,32 @@
 //! A mirror of the worker registry: who is there, and when it was heard of last.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Instant;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use crate::bus::{self, Kv, Operation, Watch, WatchEvent};
+use super::hub::{Hub, Side};
+use crate::bus::{self, Entry, Kv, Operation, Watch, WatchEvent};
 use crate::model::json;
-use crate::model::worker::WorkerRecord;
+use crate::model::worker::{WorkerRecord, WorkerState};
 
 /// All worker records. Clones share it.
 #[derive(Clone, Default)]
 pub struct WorkerMirror {
-    records: Arc<RwLock<HashMap<String, Seen>>>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    state: Mutex<State>,
+    /// Woken when the mirror becomes live or stale.
+    liveness: Condvar,
+    hub: Hub,
+}
+
+#[derive(Default)]
+struct State {
+    records: HashMap<String, Seen>,
+    live: bool,
 }
 
 /// A record and when this version of it arrived, by our own clock.
@@ -19,41 +34,131 @@ pub struct WorkerMirror {
 pub struct Seen {
     /// The record.
     pub record: Arc<WorkerRecord>,
+    /// Its KV revision.
+    pub revision: u64,
     /// When it arrived here.
     pub at: Instant,
+    /// The derived state that was published last: it also changes as time passes.
+    shown: WorkerState,
 }
 
 impl WorkerMirror {
+    /// An empty mirror that publishes to `hub`.
+    pub fn new(hub: Hub) -> Self {
+        WorkerMirror { inner: Arc::new(Inner { hub, ..Inner::default() }) }
+    }
+
     /// Starts to follow `workers`; the mirror lives as long as the returned watch.
     ///
     /// # Errors
     /// When no thread can be started.
     pub fn follow(&self, workers: &Kv) -> bus::Result<Watch> {
-        let records = self.records.clone();
-        workers.watch(move |event| {
-            let mut records = records.write().unwrap_or_else(PoisonError::into_inner);
-            match event {
-                WatchEvent::Reset => records.clear(),
-                WatchEvent::Entry(entry) if entry.operation == Operation::Delete => {
-                    records.remove(&entry.key);
-                }
-                WatchEvent::Entry(entry) => match json::from_wire::<WorkerRecord>(&entry.value) {
-                    Ok(record) => {
-                        let seen = Seen { record: Arc::new(record), at: Instant::now() };
-                        records.insert(entry.key, seen);
-                    }
-                    Err(e) => {
-                        log::warn!(worker_id = entry.key.as_str(), error = e.to_string();
-                            "a worker's record cannot be read");
-                    }
-                },
-                WatchEvent::Live | WatchEvent::Stale(_) => {}
-            }
+        let mirror = self.clone();
+        workers.watch(move |event| match event {
+            WatchEvent::Reset => mirror.clear(),
+            WatchEvent::Entry(entry) => mirror.apply(entry),
+            WatchEvent::Live => mirror.set_live(true),
+            WatchEvent::Stale(_) => mirror.set_live(false),
         })
+    }
+
+    /// Takes in what this gateway has written itself.
+    pub fn wrote(&self, worker_id: &str, document: Vec<u8>, revision: u64) {
+        let (key, operation) = (worker_id.to_owned(), Operation::Put);
+        self.apply(Entry { key, value: document, revision, operation });
     }
 
     /// The newest record of a worker.
     pub fn get(&self, worker_id: &str) -> Option<Seen> {
-        self.records.read().unwrap_or_else(PoisonError::into_inner).get(worker_id).cloned()
+        self.lock().records.get(worker_id).cloned()
+    }
+
+    /// All records, in no order.
+    pub fn all(&self) -> Vec<Seen> {
+        self.lock().records.values().cloned().collect()
+    }
+
+    /// Whether it tells everything.
+    pub fn is_live(&self) -> bool {
+        self.lock().live
+    }
+
+    /// Waits until it tells everything; `false` when that takes longer than `timeout`.
+    pub fn wait_live(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.lock();
+        while !state.live {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.inner.liveness.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Publishes the workers whose derived state has changed because time has passed.
+    pub fn publish_silent(&self, now: f64, disconnect_timeout: Duration) {
+        let mut state = self.lock();
+        for seen in state.records.values_mut() {
+            let derived = seen.record.derived_state(now, disconnect_timeout);
+            if derived != seen.shown {
+                seen.shown = derived;
+                self.inner.hub.worker_changed(&seen.record);
+            }
+        }
+    }
+
+    /// Drops what is known of a worker unless there is something newer.
+    pub fn forget(&self, worker_id: &str, revision: u64) {
+        let mut state = self.lock();
+        if state.records.get(worker_id).is_some_and(|seen| seen.revision == revision) {
+            state.records.remove(worker_id);
+            self.inner.hub.worker_removed(worker_id);
+        }
+    }
+
+    fn apply(&self, entry: Entry) {
+        let Entry { key, value, revision, operation } = entry;
+        let mut state = self.lock();
+        if state.records.get(&key).is_some_and(|known| known.revision >= revision) {
+            return;
+        }
+        if operation == Operation::Delete {
+            if state.records.remove(&key).is_some() {
+                self.inner.hub.worker_removed(&key);
+            }
+            return;
+        }
+        match json::from_wire::<WorkerRecord>(&value) {
+            Ok(record) => {
+                // Whatever the record says: the key is what can be asked for.
+                let record = Arc::new(WorkerRecord { worker_id: key.clone(), ..record });
+                self.inner.hub.worker_changed(&record);
+                let (at, shown) = (Instant::now(), record.state);
+                state.records.insert(key, Seen { record, revision, at, shown });
+            }
+            Err(e) => {
+                log::warn!(worker_id = key.as_str(), error = e.to_string();
+                    "a worker's record cannot be read");
+            }
+        }
+    }
+
+    fn clear(&self) {
+        self.lock().records.clear();
+        self.inner.hub.reset(Side::Workers);
+    }
+
+    fn set_live(&self, live: bool) {
+        let mut state = self.lock();
+        state.live = live;
+        self.inner.hub.set_live(Side::Workers, live);
+        self.inner.liveness.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

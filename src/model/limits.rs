@@ -65,6 +65,34 @@ pub const ABSORB_BYTES: usize = 64 * 1024;
 pub const HTTP_THREADS: usize = 16;
 /// Streaming answers (watchers, downloads) at once; each costs a thread and three descriptors.
 pub const MAX_STREAMS: usize = 256;
+/// Places for long answers beside those of watchers, so that lists get through when all watch.
+pub const LONG_ANSWERS: usize = 64;
+/// Silence after which a stream of events gives a sign of life: a little less than the 5 s after
+/// which the Python client gives a connection up.
+pub const SSE_HEARTBEAT: Duration = Duration::from_millis(4_500);
+/// When a client whose stream has ended should connect again.
+pub const SSE_RETRY: Duration = Duration::from_secs(2);
+/// How long one watch of a run may be asked to last, in seconds: bounds and default (CONTRACT §3).
+pub const WATCH_TIMEOUT_SEC: (i64, i64, i64) = (1, 600, 60);
+/// Runs and workers that may wait for one reader of `/events`; beyond it the reader is told to load
+/// its lists again.
+pub const MAX_FEED_PENDING: usize = 1_000;
+/// Least time between two batches of one feed: a burst of changes becomes few events.
+pub const FEED_PAUSE: Duration = Duration::from_millis(50);
+/// Page size of `GET /workers`: bounds and default (CONTRACT §3).
+pub const WORKERS_LIMIT: (i64, i64, i64) = (1, 500, 100);
+/// Values that one label of a metric may have; the rest is added up under `(other)`.
+pub const MAX_METRIC_LABELS: usize = 100;
+/// Workers whose last sign of life is a metric of its own; the newest count.
+pub const MAX_METRIC_WORKERS: usize = 500;
+/// How old figures of the queue may be when a scrape asks for them.
+pub const BACKLOG_FRESH: Duration = Duration::from_secs(2);
+/// How long a scrape waits for newer ones.
+pub const BACKLOG_PATIENCE: Duration = Duration::from_millis(500);
+/// After which figures of the queue that could not be renewed are left out.
+pub const BACKLOG_KEPT: Duration = Duration::from_secs(60);
+/// For one look at the queue as a whole.
+pub const BACKLOG_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest `X-Request-ID` that is taken over from a client.
 pub const MAX_REQUEST_ID_BYTES: usize = 128;
 /// Descriptors that the gateway leaves to the rest of the process when it sizes itself.
@@ -157,3 +185,10 @@ pub const OUTPUT_AFTER_EXIT: Duration = Duration::from_secs(2);
 pub const RUN_EXIT_DEADLINE: Duration = Duration::from_secs(2);
 /// From SIGKILL to the end of all processes of a run; only one that is stuck in the kernel takes longer.
 pub const RUN_KILL_DEADLINE: Duration = Duration::from_secs(8);
+/// How long one connection of `pyoco-client watch` lasts before the next takes over: by then a dead one
+/// is noticed.
+pub const CLIENT_STREAM_SEGMENT: Duration = Duration::from_secs(30);
+/// What a stream may take longer than it was asked to, for connecting and for the last event.
+pub const CLIENT_STREAM_SLACK: Duration = Duration::from_secs(2);
+/// Largest line of a stream of events that the client reads; a snapshot is far below it.
+pub const CLIENT_MAX_EVENT_BYTES: u64 = 16 * 1024 * 1024;

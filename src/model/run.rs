@@ -327,6 +327,8 @@ impl RunSnapshot {
             start_time: self.start_time,
             end_time: self.end_time,
             cancel_requested_at: self.cancel_requested_at,
+            submitted_at: self.submitted_at,
+            attempt: self.attempt,
             workflow_yaml_sha256: self.workflow_yaml_sha256.clone(),
             delivery: self.delivery.clone(),
         }
@@ -376,6 +378,12 @@ pub struct RunSummary {
     /// Unix seconds.
     #[serde(default)]
     pub cancel_requested_at: Option<f64>,
+    /// Unix seconds.
+    #[serde(default)]
+    pub submitted_at: Option<f64>,
+    /// Which delivery of the job this is, from 1.
+    #[serde(default)]
+    pub attempt: Option<u64>,
     /// For the list's filter; not a column of it.
     #[serde(default, skip_serializing)]
     pub workflow_yaml_sha256: Option<String>,

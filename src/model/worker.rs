@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 /// What a worker says of itself, and what readers derive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum WorkerState {
     /// Executes at least one run.
     Running,
     /// Waits for jobs.
+    #[default]
     Idle,
     /// Has ended by itself.
     StoppedGraceful,
@@ -25,15 +26,16 @@ pub struct WorkerRecord {
     /// The key; unique among live workers.
     pub worker_id: String,
     /// Unique per start of a process.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub instance_id: String,
-    /// As written; see [`WorkerRecord::derived_state`].
+    /// As written; see [`WorkerRecord::derived_state`]. A word of another version reads as `IDLE`.
+    #[serde(default, deserialize_with = "known_or_idle")]
     pub state: WorkerState,
     /// Set by an operator to leave it out of lists; a worker keeps the value it finds.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub hidden: bool,
     /// The routing tags it serves.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub tags: Vec<String>,
     /// Unix seconds.
     #[serde(default)]
@@ -75,7 +77,7 @@ pub struct WorkerRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<usize>,
     /// All runs it executes.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub current_run_ids: Vec<String>,
     /// Version of the program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,13 +94,17 @@ pub struct WorkerRecord {
 }
 
 impl WorkerRecord {
+    /// When it was heard of last, unix seconds, under the newest name that the writer knew.
+    pub fn seen_at(&self) -> Option<f64> {
+        self.last_seen_at.or(self.last_heartbeat_at).or(self.heartbeat_at)
+    }
+
     /// The state that a reader shows: `DISCONNECTED` once a live one was silent for longer than
     /// `timeout`; a graceful stop is never overridden.
     pub fn derived_state(&self, now: f64, timeout: Duration) -> WorkerState {
-        let seen = self.last_seen_at.or(self.last_heartbeat_at).or(self.heartbeat_at);
         match self.state {
             WorkerState::Running | WorkerState::Idle
-                if seen.is_none_or(|at| now - at > timeout.as_secs_f64()) =>
+                if self.seen_at().is_none_or(|at| now - at > timeout.as_secs_f64()) =>
             {
                 WorkerState::Disconnected
             }
@@ -108,8 +114,61 @@ impl WorkerRecord {
 }
 
 impl WorkerState {
+    /// All states, in the order in which counters are shown.
+    pub const ALL: [WorkerState; 4] = [
+        WorkerState::Running,
+        WorkerState::Idle,
+        WorkerState::StoppedGraceful,
+        WorkerState::Disconnected,
+    ];
+
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            WorkerState::Running => "RUNNING",
+            WorkerState::Idle => "IDLE",
+            WorkerState::StoppedGraceful => "STOPPED_GRACEFUL",
+            WorkerState::Disconnected => "DISCONNECTED",
+        }
+    }
+
     /// Whether a worker in this (derived) state can take or hold jobs.
     pub fn is_alive(self) -> bool {
         matches!(self, WorkerState::Running | WorkerState::Idle)
+    }
+}
+
+fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+fn known_or_idle<'de, D: Deserializer<'de>>(deserializer: D) -> Result<WorkerState, D::Error> {
+    let word = Value::deserialize(deserializer)?;
+    Ok(serde_json::from_value(word).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_other_writers_are_read() {
+        let read = |text: &str| serde_json::from_str::<WorkerRecord>(text).unwrap();
+        let bare = read(r#"{"worker_id":"w"}"#);
+        assert_eq!(bare.state, WorkerState::Idle);
+        let timeout = Duration::from_secs(20);
+        assert_eq!(bare.derived_state(1e9, timeout), WorkerState::Disconnected);
+        let odd = read(
+            r#"{"worker_id":"w","state":"NAPPING","tags":null,"hidden":null,"instance_id":null,"heartbeat_at":1e9,"zzz":1}"#,
+        );
+        assert_eq!(odd.derived_state(1e9, timeout), WorkerState::Idle);
+        assert_eq!((odd.seen_at(), &odd.extra["zzz"]), (Some(1e9), &Value::from(1)));
+        for state in WorkerState::ALL {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+        }
     }
 }

@@ -126,7 +126,8 @@ fn gateway_settings(config: &Config, behind_proxy: bool) -> GatewaySettings {
         worker_heartbeat: config.registry.heartbeat_interval,
         cancel_grace: config.run.cancel_grace_period,
         threads: config.http.threads.unwrap_or(cpus * THREADS_PER_CPU),
-        max_streams: config.http.max_watchers,
+        workers_retention: config.registry.retention,
+        max_watchers: config.http.max_watchers,
         behind_proxy,
     }
 }

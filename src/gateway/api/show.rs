@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::gateway::Gateway;
 use crate::gateway::error::ApiError;
 use crate::gateway::http::{Reply, Request};
+use crate::gateway::hub::Version;
 use crate::gateway::index::Known;
 use crate::gateway::schema::Query;
 use crate::model::{clock, json as lenient, name};
@@ -47,18 +48,26 @@ pub fn tasks(gateway: &Gateway, _: &mut Request, params: &[String]) -> Result<Re
 /// # Errors
 /// [`ApiError::RunNotFound`] also for an id that cannot be a key; NATS trouble.
 pub(super) fn document(gateway: &Gateway, run_id: &str) -> Result<Map<String, Value>, ApiError> {
+    let version = version(gateway, run_id)?;
+    lenient::from_wire(&version.document)
+        .map_err(|e| ApiError::Internal(format!("the snapshot of run {run_id} is unreadable: {e}")))
+}
+
+/// The same as it lies in KV, with its revision.
+///
+/// # Errors
+/// As above.
+pub(super) fn version(gateway: &Gateway, run_id: &str) -> Result<Version, ApiError> {
     if !name::is_key(run_id) {
         return Err(ApiError::RunNotFound);
     }
-    let bytes = match gateway.index.document(run_id) {
-        Known::Document(document) => document,
+    match gateway.index.document(run_id) {
+        Known::Document(version) => Ok(version),
         Known::Ask => {
             let entry = gateway.runs.get_for_show(run_id)?.ok_or(ApiError::RunNotFound)?;
-            entry.value.into()
+            Ok(Version { revision: entry.revision, document: entry.value.into() })
         }
-    };
-    lenient::from_wire(&bytes)
-        .map_err(|e| ApiError::Internal(format!("the snapshot of run {run_id} is unreadable: {e}")))
+    }
 }
 
 /// What HTTP shows of a snapshot.

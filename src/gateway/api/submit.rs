@@ -106,6 +106,7 @@ pub(super) fn submit(
             return Err(e.into());
         }
     }
+    gateway.metrics.runs.submitted(&snapshot.tag);
     gateway.index.wrote(&run_id, document, revision);
     log::info!(run_id = run_id.as_str(), flow_name = snapshot.flow_name.as_str(),
         tag = snapshot.tag.as_str(), request_id = request.request_id(); "run submitted");

@@ -29,7 +29,7 @@ pub enum ReplyBody {
     },
 }
 
-/// Writes the body of a streaming answer, on a thread of its own with a small stack. What is
+/// Writes the body of a streaming answer, on a thread of its own. What is
 /// flushed reaches the client at once. An error of the writer means that the client is gone: return
 /// it. Returning an error (or a panic) breaks the answer off, which the client can tell from its end.
 pub type WriteBody = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;

@@ -23,10 +23,10 @@ impl Documents {
         (*known == revision).then(|| document.clone())
     }
 
-    pub(super) fn insert(&mut self, run_id: &str, revision: u64, document: Vec<u8>) {
+    pub(super) fn insert(&mut self, run_id: &str, revision: u64, document: Arc<Vec<u8>>) {
         self.remove(run_id);
         self.bytes += document.len();
-        self.by_run.insert(run_id.to_owned(), (revision, Arc::new(document)));
+        self.by_run.insert(run_id.to_owned(), (revision, document));
         self.written.push_back((run_id.to_owned(), revision));
         // Versions that were replaced leave their place in the queue behind; at most one in two
         // may be such a leftover.
@@ -59,7 +59,7 @@ mod tests {
     fn it_stays_within_its_bytes_and_forgets_the_oldest() {
         let mut documents = Documents::new(1000);
         for n in 0..100u64 {
-            documents.insert(&format!("r{n}"), n, vec![0; 100]);
+            documents.insert(&format!("r{n}"), n, Arc::new(vec![0; 100]));
         }
         assert!(documents.bytes <= 1000 && documents.by_run.len() == 10);
         assert!(documents.get("r0", 0).is_none());
@@ -71,8 +71,8 @@ mod tests {
     fn writing_one_run_again_and_again_does_not_grow_it() {
         let mut documents = Documents::new(1000);
         for n in 0..10_000u64 {
-            documents.insert("r", n, vec![0; 100]);
-            documents.insert("s", n, vec![0; 100]);
+            documents.insert("r", n, Arc::new(vec![0; 100]));
+            documents.insert("s", n, Arc::new(vec![0; 100]));
         }
         assert_eq!(documents.bytes, 200);
         assert!(documents.written.len() < 50, "{}", documents.written.len());

@@ -3,7 +3,8 @@
 //! One watch on the bucket of snapshots feeds it; what this gateway itself writes goes in at once,
 //! so that a client reads its own writes. Of two versions of a run the higher KV revision wins.
 //! While the watch is stale the index says so and lists wait for it or fail: old data is never
-//! shown as new.
+//! shown as new. Each change is published to the hub under the index's own lock, so that whoever
+//! watches sees the versions of a run in their order.
 
 mod documents;
 mod order;
@@ -16,6 +17,8 @@ use documents::Documents;
 use order::Order;
 pub use order::Position;
 
+use super::hub::{Hub, Side, Version};
+use super::metrics::RunFigures;
 use crate::bus::{self, Entry, Kv, Operation, Watch, WatchEvent};
 use crate::model::json;
 use crate::model::limits::SNAPSHOT_CACHE_BYTES;
@@ -30,6 +33,8 @@ pub struct RunIndex {
 #[derive(Default)]
 struct Inner {
     state: RwLock<State>,
+    hub: Hub,
+    figures: RunFigures,
     /// Woken when the index becomes live or stale.
     liveness: (Mutex<()>, Condvar),
 }
@@ -87,12 +92,17 @@ pub struct Filter<'a> {
 /// What is known of a run's snapshot without asking NATS.
 pub enum Known {
     /// This is its newest version.
-    Document(Arc<Vec<u8>>),
+    Document(Version),
     /// Ask NATS: the index is stale, has dropped the document, or does not know the run (yet).
     Ask,
 }
 
 impl RunIndex {
+    /// An empty index that publishes to `hub` and counts in `figures`.
+    pub fn new(hub: Hub, figures: RunFigures) -> Self {
+        RunIndex { inner: Arc::new(Inner { hub, figures, ..Inner::default() }) }
+    }
+
     /// Starts to follow `runs`; the index lives as long as the returned watch.
     ///
     /// # Errors
@@ -164,8 +174,12 @@ impl RunIndex {
     pub fn document(&self, run_id: &str) -> Known {
         let state = self.read();
         let current = state.live_since.and_then(|_| state.runs.get(run_id));
-        match current.and_then(|run| state.documents.get(run_id, run.revision)) {
-            Some(document) => Known::Document(document),
+        let newest = current.and_then(|run| {
+            let document = state.documents.get(run_id, run.revision)?;
+            Some(Version { revision: run.revision, document })
+        });
+        match newest {
+            Some(version) => Known::Document(version),
             None => Known::Ask,
         }
     }
@@ -174,6 +188,14 @@ impl RunIndex {
     pub fn counts(&self) -> Vec<(RunStatus, usize)> {
         let state = self.read();
         RunStatus::ALL.iter().map(|status| (*status, state.order.count(*status))).collect()
+    }
+
+    /// How many runs in each state were written last on the present day, by the clock of this
+    /// machine's time zone.
+    pub fn counts_today(&self) -> Vec<(RunStatus, usize)> {
+        let (state, today) = (self.read(), order::today());
+        let count = |status| (status, state.order.count_on(today, status));
+        RunStatus::ALL.iter().map(|status| count(*status)).collect()
     }
 
     /// Runs that have not ended, and since when the index is live; empty while it is stale.
@@ -217,25 +239,41 @@ impl RunIndex {
             return;
         }
         let old = state.runs.remove(&key);
-        if let Some(old) = old {
+        if let Some(old) = &old {
             state.order.remove(&old.summary);
         }
         match summary {
             Some(summary) => {
+                let (document, is_live) = (Arc::new(value), state.live_since.is_some());
                 state.order.insert(&summary);
-                state.documents.insert(&key, revision, value);
+                state.documents.insert(&key, revision, document.clone());
+                self.inner.figures.moved(old.as_ref().map(|old| &*old.summary), &summary, is_live);
+                self.inner.hub.run_changed(&summary, revision, &document);
                 state.runs.insert(key, Indexed { summary, revision, seen_at: Instant::now() });
             }
-            None => state.documents.remove(&key),
+            None => {
+                state.documents.remove(&key);
+                let last = old.as_ref().map(|old| &*old.summary);
+                match (operation, last) {
+                    (Operation::Delete, last) => self.inner.hub.run_removed(&key, last),
+                    (Operation::Put, Some(last)) => self.inner.hub.run_unreadable(last),
+                    (Operation::Put, None) => {}
+                }
+            }
         }
     }
 
     fn clear(&self) {
-        *self.write() = State::default();
+        let mut state = self.write();
+        *state = State::default();
+        self.inner.hub.reset(Side::Runs);
     }
 
     fn set_live(&self, live: bool) {
-        self.write().live_since = live.then(Instant::now);
+        let mut state = self.write();
+        state.live_since = live.then(Instant::now);
+        self.inner.hub.set_live(Side::Runs, live);
+        drop(state);
         let (lock, changed) = &self.inner.liveness;
         drop(lock.lock().unwrap_or_else(PoisonError::into_inner));
         changed.notify_all();

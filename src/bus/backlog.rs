@@ -1,0 +1,119 @@
+//! How much waits in the work queue, by tag.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::queue::WorkQueue;
+use super::resources::{WORK_STREAM, consumer_name};
+use super::routes::left;
+use super::{Error, Result, api};
+use crate::model::name;
+
+/// Pages of the server's list of consumers that are read, of 256 each: far more tags than are shown.
+const MAX_PAGES: usize = 8;
+
+/// The jobs of one tag.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TagBacklog {
+    /// The tag.
+    pub tag: String,
+    /// Jobs that no worker has taken yet.
+    pub waiting: u64,
+    /// Jobs that a worker has taken and not acknowledged.
+    pub in_flight: u64,
+    /// When the oldest waiting job was stored, unix seconds.
+    pub oldest_waiting: Option<f64>,
+}
+
+/// What a tag's consumer says.
+#[derive(Default)]
+struct Consumer {
+    pending: u64,
+    in_flight: u64,
+    /// Sequence of the last delivered job.
+    delivered: u64,
+}
+
+impl WorkQueue {
+    /// Looks at the queue; at most `limit` tags, those with most jobs first.
+    ///
+    /// # Errors
+    /// Those of a request. A stream that is missing is empty.
+    pub fn backlog(&self, limit: usize) -> Result<Vec<TagBacklog>> {
+        let deadline = Instant::now() + self.timeout;
+        let prefix = format!("{}.", self.config.work_subject_prefix);
+        let body = json!({"subjects_filter": format!("{prefix}>")});
+        let call = format!("STREAM.INFO.{WORK_STREAM}");
+        let info: Value = match api::call(&self.control, &call, &body, self.timeout) {
+            Err(e) if e.is_missing_stream() => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut stored: BTreeMap<String, u64> = BTreeMap::new();
+        for (subject, count) in info["state"]["subjects"].as_object().into_iter().flatten() {
+            let tag = subject.strip_prefix(&prefix).filter(|tag| name::is_tag(tag));
+            stored.extend(tag.map(|tag| (tag.to_owned(), count.as_u64().unwrap_or(0))));
+        }
+        let mut consumers = self.consumers(deadline)?;
+        for name in consumers.keys() {
+            let tag = name.strip_prefix(&consumer_name("")).filter(|tag| name::is_tag(tag));
+            if let Some(tag) = tag {
+                stored.entry(tag.to_owned()).or_insert(0);
+            }
+        }
+        let mut tags: Vec<(String, u64)> = stored.into_iter().collect();
+        tags.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        tags.truncate(limit);
+        tags.into_iter()
+            .map(|(tag, messages)| {
+                // Without a consumer nobody can have taken any.
+                let consumer = consumers
+                    .remove(&consumer_name(&tag))
+                    .unwrap_or(Consumer { pending: messages, ..Consumer::default() });
+                let oldest_waiting = match consumer.pending {
+                    0 => None,
+                    _ => self.stored_at(&tag, consumer.delivered + 1, deadline)?,
+                };
+                let (waiting, in_flight) = (consumer.pending, consumer.in_flight);
+                Ok(TagBacklog { tag, waiting, in_flight, oldest_waiting })
+            })
+            .collect()
+    }
+
+    /// Consumers of the work stream by name.
+    fn consumers(&self, deadline: Instant) -> Result<BTreeMap<String, Consumer>> {
+        let mut consumers = BTreeMap::new();
+        for _ in 0..MAX_PAGES {
+            let call = format!("CONSUMER.LIST.{WORK_STREAM}");
+            let body = json!({"offset": consumers.len()});
+            let page: Value = api::call(&self.control, &call, &body, left(deadline))?;
+            let items = page["consumers"].as_array().map(Vec::as_slice).unwrap_or_default();
+            for item in items {
+                let number = |value: &Value| value.as_u64().unwrap_or(0);
+                let consumer = Consumer {
+                    pending: number(&item["num_pending"]),
+                    in_flight: number(&item["num_ack_pending"]),
+                    delivered: number(&item["delivered"]["stream_seq"]),
+                };
+                consumers.insert(item["name"].as_str().unwrap_or_default().to_owned(), consumer);
+            }
+            if items.is_empty() || consumers.len() as u64 >= page["total"].as_u64().unwrap_or(0) {
+                break;
+            }
+        }
+        Ok(consumers)
+    }
+
+    /// When the first job of a tag from `seq` on was stored.
+    fn stored_at(&self, tag: &str, seq: u64, deadline: Instant) -> Result<Option<f64>> {
+        let subject = self.job_subject(tag)?;
+        let which = json!({"seq": seq, "next_by_subj": subject});
+        match api::get_message(&self.control, WORK_STREAM, &which, left(deadline)) {
+            Ok(message) => Ok(message.and_then(|message| message.time)),
+            // A server that cannot look for it: the age is unknown, the rest is not.
+            Err(Error::Api { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}

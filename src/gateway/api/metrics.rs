@@ -1,0 +1,15 @@
+//! `GET /metrics`: the text that Prometheus scrapes.
+
+use crate::gateway::Gateway;
+use crate::gateway::error::ApiError;
+use crate::gateway::http::{Reply, Request};
+use crate::gateway::metrics::exposition;
+
+/// Every figure, also while NATS is away.
+///
+/// # Errors
+/// None.
+pub fn text(gateway: &Gateway, _: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
+    let text = exposition(gateway).into_bytes();
+    Ok(Reply::bytes(200, "text/plain; version=0.0.4", text))
+}

@@ -1,0 +1,124 @@
+//! `GET /runs/{id}/watch`: a run's snapshots as they come, as server-sent events.
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+
+use super::show;
+use crate::gateway::Gateway;
+use crate::gateway::error::ApiError;
+use crate::gateway::http::{Reply, Request};
+use crate::gateway::hub::{News, RunWatch, Version};
+use crate::gateway::schema::Query;
+use crate::gateway::sse;
+use crate::model::limits::{SSE_HEARTBEAT, WATCH_TIMEOUT_SEC};
+use crate::model::{clock, json as lenient};
+
+/// A stream that begins with the present snapshot.
+///
+/// # Errors
+/// A query that cannot be read, [`ApiError::RunNotFound`], too many streams, NATS trouble.
+pub fn run(gateway: &Gateway, request: &mut Request, params: &[String]) -> Result<Reply, ApiError> {
+    let query = Query::parse(request.query());
+    let mut problems = Vec::new();
+    let since = query.float("since", &mut problems);
+    let timeout = query.integer("timeout_sec", WATCH_TIMEOUT_SEC, &mut problems);
+    let until_terminal = query.flag("until_terminal", false, &mut problems);
+    if !problems.is_empty() {
+        return Err(ApiError::Schema(problems));
+    }
+    let last_event_id = request.header("Last-Event-ID").and_then(|id| id.trim().parse().ok());
+    let run_id = params[0].clone();
+    // Before the present version is looked at, so that nothing falls between the two.
+    let news = gateway.hub.watch(&run_id)?;
+    let present = show::version(gateway, &run_id)?;
+    let stream = Stream {
+        run_id,
+        news,
+        with_records: query.has_any("include", &["records", "full", "all"]),
+        since,
+        until_terminal,
+        deadline: Instant::now() + Duration::from_secs(timeout.unsigned_abs()),
+    };
+    Ok(sse::reply(move |out| stream.write(out, present, last_event_id)))
+}
+
+struct Stream {
+    run_id: String,
+    news: RunWatch,
+    with_records: bool,
+    since: Option<f64>,
+    until_terminal: bool,
+    deadline: Instant,
+}
+
+impl Stream {
+    /// Writes events until the time is over, the run is gone or has ended, or the gateway stops.
+    fn write(
+        self,
+        out: &mut dyn Write,
+        present: Version,
+        last_event_id: Option<u64>,
+    ) -> io::Result<()> {
+        // A client that has this very version already is not told it again.
+        let is_known = last_event_id == Some(present.revision);
+        if self.tell(out, &present, is_known)? {
+            return Ok(());
+        }
+        let mut newest = present.revision;
+        let mut silent_since = Instant::now();
+        loop {
+            let now = Instant::now();
+            let left = self.deadline.saturating_duration_since(now);
+            if left.is_zero() {
+                return Ok(());
+            }
+            let until_heartbeat = SSE_HEARTBEAT.saturating_sub(now - silent_since);
+            match self.news.next(until_heartbeat.min(left)) {
+                // What came before the present version was looked at.
+                News::Version(version) if version.revision <= newest => {}
+                News::Version(version) => {
+                    newest = version.revision;
+                    silent_since = Instant::now();
+                    if self.tell(out, &version, false)? {
+                        return Ok(());
+                    }
+                }
+                News::Reset => newest = 0,
+                News::Removed | News::Closed => return Ok(()),
+                News::Nothing if silent_since.elapsed() >= SSE_HEARTBEAT => {
+                    silent_since = Instant::now();
+                    let data = json!({"run_id": self.run_id, "ts": clock::now()});
+                    sse::event(out, "heartbeat", None, &data)?;
+                    out.flush()?;
+                }
+                News::Nothing => {}
+            }
+        }
+    }
+
+    /// Writes a snapshot unless it `is_known` or too old for this client; `true` when it is the last
+    /// one that is wanted.
+    fn tell(&self, out: &mut dyn Write, version: &Version, is_known: bool) -> io::Result<bool> {
+        let snapshot: Map<String, Value> = match lenient::from_wire(&version.document) {
+            Ok(snapshot) => snapshot,
+            Err(e) => {
+                log::warn!(run_id = self.run_id.as_str(), error = e.to_string();
+                    "a snapshot cannot be read; leaving it out of a watch");
+                return Ok(false);
+            }
+        };
+        let updated_at = snapshot.get("updated_at").and_then(Value::as_f64);
+        let is_old = matches!((updated_at, self.since), (Some(at), Some(since)) if at < since);
+        let status = snapshot.get("status").and_then(Value::as_str);
+        let is_terminal = matches!(status, Some("COMPLETED" | "FAILED" | "CANCELLED"));
+        if !is_known && !is_old {
+            let snapshot = show::snapshot_json(snapshot, self.with_records);
+            let data = json!({"run_id": self.run_id, "snapshot": snapshot, "ts": clock::now()});
+            sse::event(out, "snapshot", Some(version.revision), &data)?;
+            out.flush()?;
+        }
+        Ok(is_terminal && self.until_terminal)
+    }
+}

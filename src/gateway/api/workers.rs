@@ -1,0 +1,122 @@
+//! `GET /workers` and `PATCH /workers/{id}`: who executes runs, and what an operator says of it.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+
+use super::list::INDEX_PATIENCE;
+use crate::bus;
+use crate::gateway::Gateway;
+use crate::gateway::error::ApiError;
+use crate::gateway::http::{Reply, Request};
+use crate::gateway::schema::{self, Query};
+use crate::model::error::Code;
+use crate::model::limits::WORKERS_LIMIT;
+use crate::model::worker::{WorkerRecord, WorkerState};
+use crate::model::{clock, json as wire, name};
+
+/// How often a record is read again because its worker wrote in between: it does so four times a
+/// second at most.
+const MAX_CONFLICTS: usize = 32;
+
+/// Records, the one that was heard of last first, with their derived state.
+///
+/// # Errors
+/// A query that cannot be read, or a mirror that is not current.
+pub fn list(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
+    let query = Query::parse(request.query());
+    let mut problems = Vec::new();
+    let include_hidden = query.flag("include_hidden", false, &mut problems);
+    let limit = query.integer("limit", WORKERS_LIMIT, &mut problems);
+    if !problems.is_empty() {
+        return Err(ApiError::Schema(problems));
+    }
+    let only_alive = match query.filled("scope").map(str::to_ascii_lowercase).as_deref() {
+        None | Some("active") => true,
+        Some("all") => false,
+        Some(_) => return Err(unacceptable("scope is `active` or `all`")),
+    };
+    let wanted = query.filled("state").map(state).transpose()?;
+    if !gateway.workers.wait_live(INDEX_PATIENCE.min(gateway.bus.request_timeout())) {
+        return Err(ApiError::NatsUnavailable("the list of workers is not current".into()));
+    }
+    let (now, timeout) = (clock::now(), gateway.settings.disconnect_timeout);
+    let mut records: Vec<WorkerRecord> = gateway
+        .workers
+        .all()
+        .into_iter()
+        .map(|seen| shown(&seen.record, now, timeout))
+        .filter(|record| include_hidden || !record.hidden)
+        .filter(|record| !only_alive || record.state.is_alive())
+        .filter(|record| wanted.is_none_or(|state| record.state == state))
+        .collect();
+    let seen = |record: &WorkerRecord| record.seen_at().unwrap_or(0.0);
+    records.sort_by(|a, b| seen(b).total_cmp(&seen(a)).then_with(|| a.worker_id.cmp(&b.worker_id)));
+    records.truncate(usize::try_from(limit).unwrap_or(1));
+    Ok(Reply::json(200, json!(records).to_string().into_bytes()))
+}
+
+/// Hides a worker from lists, or shows it again.
+///
+/// # Errors
+/// A bad body, [`ApiError::WorkerNotFound`], NATS trouble.
+pub fn patch(
+    gateway: &Gateway,
+    request: &mut Request,
+    params: &[String],
+) -> Result<Reply, ApiError> {
+    let content_type = request.header("Content-Type").map(str::to_owned);
+    let body = schema::json_body(content_type.as_deref(), request.body()?)?;
+    let hidden = schema::required_flag(schema::object(body)?, "hidden")?;
+    let worker_id = &params[0];
+    if !name::is_key(worker_id) {
+        return Err(ApiError::WorkerNotFound);
+    }
+    let deadline = Instant::now() + gateway.bus.request_timeout();
+    for _ in 0..MAX_CONFLICTS {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let workers = gateway.records.with_timeout(left);
+        let entry = workers.get(worker_id)?.ok_or(ApiError::WorkerNotFound)?;
+        let unreadable = |e: serde_json::Error| {
+            ApiError::Internal(format!("the record of worker {worker_id} is unreadable: {e}"))
+        };
+        // Only the one field is touched: the rest is the worker's, whatever version wrote it.
+        let mut record: Map<String, Value> = wire::from_wire(&entry.value).map_err(unreadable)?;
+        let now = clock::now();
+        record.insert("hidden".into(), hidden.into());
+        record.insert("updated_at".into(), now.into());
+        let document = wire::to_wire(&record).map_err(unreadable)?;
+        match workers.update(worker_id, &document, entry.revision) {
+            Ok(revision) => {
+                log::info!(worker_id = worker_id.as_str(), hidden = hidden,
+                    request_id = request.request_id(); "changed the record of a worker");
+                gateway.workers.wrote(worker_id, document, revision);
+                let body = json!({"worker_id": worker_id, "hidden": hidden, "updated_at": now});
+                return Ok(Reply::json(200, body.to_string().into_bytes()));
+            }
+            Err(bus::Error::Conflict(_)) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Err(ApiError::NatsUnavailable("the worker writes faster than it can be changed".into()))
+}
+
+/// A record as readers see it.
+pub(super) fn shown(record: &WorkerRecord, now: f64, timeout: Duration) -> WorkerRecord {
+    WorkerRecord { state: record.derived_state(now, timeout), ..record.clone() }
+}
+
+fn state(word: &str) -> Result<WorkerState, ApiError> {
+    let known = WorkerState::ALL.into_iter().find(|s| s.as_str().eq_ignore_ascii_case(word));
+    known.ok_or_else(|| {
+        unacceptable("state is `RUNNING`, `IDLE`, `STOPPED_GRACEFUL` or `DISCONNECTED`")
+    })
+}
+
+fn unacceptable(reason: &str) -> ApiError {
+    ApiError::Unacceptable {
+        detail: "invalid workers request",
+        code: Code::BadWorkersRequest,
+        reason: reason.to_owned(),
+    }
+}

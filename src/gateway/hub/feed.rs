@@ -1,0 +1,214 @@
+//! A mailbox for everything: the newest state of each run and worker that its reader has not seen.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{Hub, Place};
+use crate::model::limits::MAX_FEED_PENDING;
+use crate::model::run::RunSummary;
+use crate::model::worker::WorkerRecord;
+
+/// Which runs a reader may see; asked once per change, also for the removal of a run.
+pub type RunFilter = Box<dyn Fn(&RunSummary) -> bool + Send + Sync>;
+
+/// Something that has changed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// A run, as it is now.
+    Run(Arc<RunSummary>),
+    /// A run that is not there any more.
+    RunRemoved(String),
+    /// A worker, as it is now.
+    Worker(Arc<WorkerRecord>),
+    /// A worker whose record is not there any more.
+    WorkerRemoved(String),
+}
+
+/// What a reader takes at once.
+#[derive(Debug, Default, PartialEq)]
+pub struct Batch {
+    /// Changes that are lost for this reader because it was too slow, or because everything known
+    /// is void; when not zero, it has to load its lists anew.
+    pub lost: u64,
+    /// Whether the gateway's view is live, when that has changed or was never told.
+    pub live: Option<bool>,
+    /// The changes, the longest waiting first.
+    pub changes: Vec<Change>,
+}
+
+/// The gateway stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed;
+
+/// The reader's end; dropping it ends the feed.
+pub struct Feed {
+    hub: Hub,
+    id: u64,
+    queue: Arc<Queue>,
+    _place: Place,
+}
+
+/// What waits for the reader, shared with the hub.
+pub(super) struct Queue {
+    visible: RunFilter,
+    state: Mutex<State>,
+    woken: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Keys of `pending`, the longest waiting first.
+    order: VecDeque<Key>,
+    pending: HashMap<Key, Change>,
+    lost: u64,
+    told_live: Option<bool>,
+    live: bool,
+    closed: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Key {
+    Run(String),
+    Worker(String),
+}
+
+impl Feed {
+    pub(super) fn new(hub: Hub, id: u64, queue: Arc<Queue>, place: Place) -> Feed {
+        Feed { hub, id, queue, _place: place }
+    }
+
+    /// Waits for changes, at most for `timeout`; `None` when there were none.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub fn next(&self, timeout: Duration) -> Result<Option<Batch>, Closed> {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.queue.lock();
+        loop {
+            if state.closed {
+                return Err(Closed);
+            }
+            if let Some(batch) = state.take() {
+                return Ok(Some(batch));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            let waited = self.queue.woken.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Waits for `pause` whatever comes, but for the end.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub fn rest(&self, pause: Duration) -> Result<(), Closed> {
+        let mut state = self.queue.lock();
+        let deadline = Instant::now() + pause;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match (state.closed, left.is_zero()) {
+                (true, _) => return Err(Closed),
+                (false, true) => return Ok(()),
+                (false, false) => {
+                    let waited = self.queue.woken.wait_timeout(state, left);
+                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.hub.forget_feed(self.id);
+    }
+}
+
+impl Queue {
+    pub(super) fn new(visible: RunFilter) -> Queue {
+        Queue { visible, state: Mutex::default(), woken: Condvar::new() }
+    }
+
+    /// How many changes the reader loses by this one; so for all of them.
+    pub(super) fn run_changed(&self, run: &Arc<RunSummary>) -> u64 {
+        if !(self.visible)(run) {
+            return 0;
+        }
+        self.put(Key::Run(run.run_id.clone()), Change::Run(run.clone()))
+    }
+
+    pub(super) fn run_removed(&self, last: &RunSummary) -> u64 {
+        if !(self.visible)(last) {
+            return 0;
+        }
+        let run_id = last.run_id.clone();
+        self.put(Key::Run(run_id.clone()), Change::RunRemoved(run_id))
+    }
+
+    pub(super) fn worker_changed(&self, record: &Arc<WorkerRecord>) -> u64 {
+        self.put(Key::Worker(record.worker_id.clone()), Change::Worker(record.clone()))
+    }
+
+    pub(super) fn worker_removed(&self, worker_id: &str) -> u64 {
+        let id = worker_id.to_owned();
+        self.put(Key::Worker(id.clone()), Change::WorkerRemoved(id))
+    }
+
+    pub(super) fn reset(&self) {
+        let mut state = self.lock();
+        state.order.clear();
+        // What is void counts as lost, also when nothing was waiting.
+        state.lost += 1 + state.pending.drain().count() as u64;
+        self.woken.notify_all();
+    }
+
+    pub(super) fn set_live(&self, live: bool) {
+        self.lock().live = live;
+        self.woken.notify_all();
+    }
+
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.woken.notify_all();
+    }
+
+    fn put(&self, key: Key, change: Change) -> u64 {
+        let mut state = self.lock();
+        let mut skipped = 0;
+        if let Some(waiting) = state.pending.get_mut(&key) {
+            *waiting = change;
+            return 1;
+        }
+        if state.pending.len() >= MAX_FEED_PENDING {
+            // The reader has to load its lists anyway, so the rest need not be told any more.
+            state.order.clear();
+            skipped = state.pending.drain().count() as u64;
+            state.lost += skipped;
+        }
+        state.order.push_back(key.clone());
+        state.pending.insert(key, change);
+        self.woken.notify_all();
+        skipped
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn take(&mut self) -> Option<Batch> {
+        let live = (self.told_live != Some(self.live)).then_some(self.live);
+        if self.lost == 0 && live.is_none() && self.order.is_empty() {
+            return None;
+        }
+        self.told_live = Some(self.live);
+        let (order, pending) = (std::mem::take(&mut self.order), &mut self.pending);
+        let changes = order.into_iter().filter_map(|key| pending.remove(&key)).collect();
+        Some(Batch { lost: std::mem::take(&mut self.lost), live, changes })
+    }
+}

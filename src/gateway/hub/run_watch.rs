@@ -1,0 +1,133 @@
+//! A mailbox with one place: the newest version of one run.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{Hub, Place};
+
+/// A run's snapshot at one revision.
+#[derive(Debug, Clone)]
+pub struct Version {
+    /// KV revision.
+    pub revision: u64,
+    /// The document as it lies in KV.
+    pub document: Arc<Vec<u8>>,
+}
+
+/// What a mailbox has.
+#[derive(Debug)]
+pub enum News {
+    /// A newer version; those in between are skipped.
+    Version(Version),
+    /// Revisions begin anew: the bucket was replaced.
+    Reset,
+    /// The run was deleted; nothing more follows.
+    Removed,
+    /// The gateway stops.
+    Closed,
+    /// Nothing within the time.
+    Nothing,
+}
+
+/// The reader's end; dropping it ends the watch.
+pub struct RunWatch {
+    hub: Hub,
+    run_id: String,
+    id: u64,
+    slot: Arc<Slot>,
+    _place: Place,
+}
+
+/// The place, shared with the hub.
+#[derive(Default)]
+pub(super) struct Slot {
+    state: Mutex<State>,
+    woken: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    newest: Option<Version>,
+    reset: bool,
+    removed: bool,
+    closed: bool,
+}
+
+impl RunWatch {
+    pub(super) fn new(
+        hub: Hub,
+        run_id: String,
+        id: u64,
+        slot: Arc<Slot>,
+        place: Place,
+    ) -> RunWatch {
+        RunWatch { hub, run_id, id, slot, _place: place }
+    }
+
+    /// Waits for news, at most for `timeout`.
+    pub fn next(&self, timeout: Duration) -> News {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.slot.lock();
+        loop {
+            if state.closed {
+                return News::Closed;
+            }
+            if std::mem::take(&mut state.reset) {
+                return News::Reset;
+            }
+            if let Some(version) = state.newest.take() {
+                return News::Version(version);
+            }
+            if state.removed {
+                return News::Removed;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return News::Nothing;
+            }
+            let waited = self.slot.woken.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Drop for RunWatch {
+    fn drop(&mut self) {
+        self.hub.forget_watch(&self.run_id, self.id);
+    }
+}
+
+impl Slot {
+    /// Puts a version in; how many were pushed out by it.
+    pub(super) fn offer(&self, version: Version) -> u64 {
+        let mut state = self.lock();
+        state.removed = false;
+        let pushed_out = state.newest.replace(version).is_some();
+        self.woken.notify_all();
+        u64::from(pushed_out)
+    }
+
+    pub(super) fn removed(&self) {
+        let mut state = self.lock();
+        // Its last state matters to nobody any more.
+        state.newest = None;
+        state.removed = true;
+        self.woken.notify_all();
+    }
+
+    pub(super) fn reset(&self) {
+        let mut state = self.lock();
+        state.newest = None;
+        state.reset = true;
+        self.woken.notify_all();
+    }
+
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.woken.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

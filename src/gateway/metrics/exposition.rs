@@ -1,0 +1,80 @@
+//! All figures in one text, in a fixed order.
+
+use super::process;
+use super::text::{Kind, Text};
+use crate::gateway::Gateway;
+use crate::model::clock;
+use crate::model::limits::MAX_METRIC_WORKERS;
+use crate::model::run::RunStatus;
+use crate::model::worker::{WorkerRecord, WorkerState};
+
+/// What `GET /metrics` answers.
+pub fn exposition(gateway: &Gateway) -> String {
+    let mut text = Text::default();
+    text.family("pyoco_build_info", Kind::Gauge, "1, with the version of this gateway.")
+        .sample(&[("version", crate::VERSION)], 1.0);
+    let link = gateway.bus.state();
+    text.single("pyoco_nats_up", Kind::Gauge, "Whether NATS is connected.", flag(link.connected));
+    let help = "How often the connection to NATS came back or was replaced.";
+    text.single("pyoco_nats_reconnects_total", Kind::Counter, help, link.reconnects as f64);
+    let help = "Whether figures of runs and workers are current.";
+    let live = gateway.index.is_live() && gateway.workers.is_live();
+    text.single("pyoco_view_live", Kind::Gauge, help, flag(live));
+    runs(gateway, &mut text);
+    gateway.metrics.runs.write(&mut text);
+    gateway.metrics.backlog.write(link.connected, &gateway.settings.default_tag, &mut text);
+    workers(gateway, &mut text);
+    gateway.metrics.requests.write(&mut text);
+    let help = "Open streams of events.";
+    text.single("pyoco_sse_clients", Kind::Gauge, help, gateway.hub.open_streams() as f64);
+    let help = "States that were skipped because a client reads too slowly; it gets the newest.";
+    text.single("pyoco_sse_dropped_total", Kind::Counter, help, gateway.hub.skipped() as f64);
+    process::write(&mut text);
+    text.finish()
+}
+
+fn runs(gateway: &Gateway, text: &mut Text) {
+    let counts = gateway.index.counts();
+    let mut put = |name, help, counts: &[(RunStatus, usize)]| {
+        let mut family = text.family(name, Kind::Gauge, help);
+        for (status, count) in counts {
+            family.sample(&[("status", status.as_str())], *count as f64);
+        }
+    };
+    put("pyoco_runs", "Runs by status.", &counts);
+    put("pyoco_runs_total", "The same, under the name of the Python gateway.", &counts);
+    let help = "Runs by status that were written last today, by the gateway's time zone.";
+    put("pyoco_runs_today_total", help, &gateway.index.counts_today());
+}
+
+fn workers(gateway: &Gateway, text: &mut Text) {
+    let (now, timeout) = (clock::now(), gateway.settings.disconnect_timeout);
+    let records: Vec<_> = gateway.workers.all().into_iter().map(|seen| seen.record).collect();
+    let state = |record: &WorkerRecord| record.derived_state(now, timeout);
+    let help = "Workers that are RUNNING or IDLE.";
+    let alive = records.iter().filter(|record| state(record).is_alive()).count();
+    text.single("pyoco_workers_alive_total", Kind::Gauge, help, alive as f64);
+    let help = "Worker records by state; hidden ones count too.";
+    let mut family = text.family("pyoco_workers", Kind::Gauge, help);
+    for one in WorkerState::ALL {
+        let count = records.iter().filter(|record| state(record) == one).count();
+        family.sample(&[("state", one.as_str())], count as f64);
+    }
+    // One that has stopped, or that an operator has hidden, is nobody's alarm.
+    let mut watched: Vec<(f64, &str)> = records
+        .iter()
+        .filter(|record| !record.hidden && state(record) != WorkerState::StoppedGraceful)
+        .filter_map(|record| Some((record.seen_at()?, record.worker_id.as_str())))
+        .collect();
+    watched.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+    let name = "pyoco_worker_heartbeat_timestamp_seconds";
+    let help = "When a worker was heard of last; without stopped and hidden ones.";
+    let mut family = text.family(name, Kind::Gauge, help);
+    for (seen_at, worker_id) in watched.into_iter().take(MAX_METRIC_WORKERS) {
+        family.sample(&[("worker", worker_id)], seen_at);
+    }
+}
+
+fn flag(value: bool) -> f64 {
+    if value { 1.0 } else { 0.0 }
+}

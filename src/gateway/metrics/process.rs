@@ -1,0 +1,26 @@
+//! What the kernel says of this process.
+
+use std::fs;
+
+use super::text::{Kind, Text};
+
+/// Memory, descriptors and threads; where there is no `/proc`, nothing.
+pub(super) fn write(text: &mut Text) {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = |name: &str| -> Option<f64> {
+        let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+        value.split_whitespace().next()?.parse().ok()
+    };
+    if let Some(kib) = field("VmRSS:") {
+        let help = "Resident memory of the gateway.";
+        text.single("process_resident_memory_bytes", Kind::Gauge, help, kib * 1024.0);
+    }
+    if let Ok(descriptors) = fs::read_dir("/proc/self/fd") {
+        // One of them is the directory that is being read.
+        let open = descriptors.count().saturating_sub(1);
+        text.single("process_open_fds", Kind::Gauge, "Open file descriptors.", open as f64);
+    }
+    if let Some(threads) = field("Threads:") {
+        text.single("process_threads", Kind::Gauge, "Threads of the gateway.", threads);
+    }
+}

@@ -1,0 +1,70 @@
+//! Requests by method, route and code, and how long they took.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::histogram::Histogram;
+use super::text::{Kind, Text};
+use crate::gateway::http::Access;
+use crate::gateway::route::{self, Lasts};
+
+/// Upper bounds of a request's time, in seconds; no request takes much longer than its wait for NATS.
+const TIMES: [f64; 13] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// What answers without a route count under: unknown paths, wrong methods.
+const NO_ROUTE: &str = "(none)";
+/// What the edge refused before it was looked at count under.
+const EDGE: &str = "(edge)";
+/// Methods that have a name; clients may make up others.
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+/// The counters. Clones share them.
+#[derive(Clone, Default)]
+pub struct RequestFigures(Arc<Mutex<Counts>>);
+
+#[derive(Default)]
+struct Counts {
+    answered: BTreeMap<(&'static str, &'static str, u16), u64>,
+    times: BTreeMap<&'static str, Histogram<13>>,
+}
+
+impl RequestFigures {
+    /// A handler has answered.
+    pub fn answered(&self, access: &Access) {
+        let method = METHODS.into_iter().find(|known| *known == access.method).unwrap_or("other");
+        let route = route::find(&access.method, &access.path).ok().map(|(route, _)| route);
+        let path = route.map_or(NO_ROUTE, |route| route.path);
+        let mut counts = self.lock();
+        *counts.answered.entry((method, path, access.status)).or_default() += 1;
+        // How long somebody watched says nothing about us.
+        if route.is_none_or(|route| route.lasts == Lasts::Briefly) {
+            let times = counts.times.entry(path).or_insert_with(|| Histogram::new(&TIMES));
+            times.observe(access.duration);
+        }
+    }
+
+    /// The edge has refused a request by itself.
+    pub fn refused(&self, status: u16) {
+        *self.lock().answered.entry(("other", EDGE, status)).or_default() += 1;
+    }
+
+    pub(super) fn write(&self, text: &mut Text) {
+        let counts = self.lock();
+        let help = "Requests by method, route and status code.";
+        let mut family = text.family("pyoco_http_requests_total", Kind::Counter, help);
+        for ((method, path, code), count) in &counts.answered {
+            let (route, code) = (path.replace("{}", "{id}"), code.to_string());
+            let labels = [("method", *method), ("route", route.as_str()), ("code", code.as_str())];
+            family.sample(&labels, *count as f64);
+        }
+        let help = "Time from a request's arrival at a handler to the end of its answer; streams of events do not count.";
+        let mut family = text.family("pyoco_http_request_duration_seconds", Kind::Histogram, help);
+        for (path, times) in &counts.times {
+            family.histogram(&[("route", &path.replace("{}", "{id}"))], times);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
