@@ -11,4 +11,5 @@ mod support;
 mod stage;
 
 mod ends;
+mod examples;
 mod values;

@@ -108,11 +108,12 @@ pub(super) fn executors(config: &Config) -> Result<Vec<Arc<dyn Executor>>, Failu
     });
     if config.python.resolver.is_some() {
         python.warm_up().map_err(|error| {
+            let mut hint = "--python or PYOCO_PYTHON names the Python that executes flows";
             if let PythonError::Load { traceback, .. } = &error {
                 log::error!("cannot load the flow resolver\n{}", traceback.trim_end());
+                hint = "name it as module:function or file.py:function; modules are looked for beside \
+                    that file, where the worker was started, and in PYTHONPATH";
             }
-            let hint = "correct --flow-resolver (module:function or file.py:function) or --python; \
-                modules are looked for where the worker was started, and in PYTHONPATH";
             Failure::usage(error.to_string(), None, hint)
         })?;
     }
