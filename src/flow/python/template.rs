@@ -90,6 +90,7 @@ impl Template {
             output: output.into_iter().flatten().map(Lines::new).collect(),
             tell: Some(tell),
             is_dead: Arc::clone(&is_dead),
+            was_ready: false,
             recent: String::new(),
         };
         let keeper = thread::spawn("py-template", move || keeper.run()).map_err(system)?;
@@ -214,6 +215,8 @@ struct Keeper {
     /// Used once.
     tell: Option<Sender<Said>>,
     is_dead: Arc<AtomicBool>,
+    /// One that could not load its modules says so and ends.
+    was_ready: bool,
     /// The end of what it has printed so far, for an error; given up when it is ready.
     recent: String,
 }
@@ -255,6 +258,7 @@ impl Keeper {
             Ok((length, _)) => {
                 let hello = serde_json::from_slice::<Hello>(&message[..length]);
                 if let (Ok(hello), Some(tell)) = (hello, self.tell.take()) {
+                    self.was_ready = matches!(hello, Hello::Ready { .. });
                     self.recent = String::new();
                     // The starter may have given up waiting; then it drops us next.
                     let _ = tell.try_send(Said::Hello(hello));
@@ -303,7 +307,7 @@ impl Keeper {
                 text => format!(" ({how}); it had printed:\n{text}"),
             };
             let _ = tell.try_send(Said::Died { output });
-        } else if !was_stopped {
+        } else if !was_stopped && self.was_ready {
             log::warn!(pid = self.child.id(), status = how;
                 "the Python template process has died; the next Python run starts another one");
         }
