@@ -7,6 +7,7 @@
 //! memory, [`hub`] tells changes to whoever watches, [`metrics`] measures. This floor knows nothing of workers but their records, and never executes a flow.
 
 pub mod api;
+pub mod auth;
 pub mod edge;
 mod error;
 pub mod http;

@@ -100,6 +100,13 @@ pub const RESERVED_DESCRIPTORS: usize = 128;
 /// How long the end of a gateway waits for handlers that outlive the grace period.
 pub const STOP_SLACK: Duration = Duration::from_secs(1);
 
+/// Longest API key that is looked at (CONTRACT §3 allows 327).
+pub const MAX_API_KEY_BYTES: usize = 400;
+/// Longest name of a tenant.
+pub const MAX_TENANT_BYTES: usize = 64;
+/// Longest note of an API key.
+pub const MAX_KEY_NOTE_BYTES: usize = 256;
+
 /// Snapshots that the gateway keeps in memory for `GET /runs/{id}`, in bytes of JSON.
 pub const SNAPSHOT_CACHE_BYTES: usize = 32 * 1024 * 1024;
 
