@@ -91,6 +91,7 @@ fn gateway(config: &Config) -> GatewaySettings {
         workers_retention: config.registry.retention,
         max_watchers: 16,
         behind_proxy: false,
+        auth: None,
     }
 }
 

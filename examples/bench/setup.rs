@@ -64,6 +64,7 @@ impl Setup {
             workers_retention: self.config.registry.retention,
             max_watchers: 64,
             behind_proxy: false,
+            auth: None,
         };
         Ok(RunningGateway::start("127.0.0.1:0".parse()?, &self.bus, settings)?)
     }

@@ -37,7 +37,7 @@ pub use link::{Link, LinkState};
 pub use message::{Message, Meta};
 pub use pull::{Delivered, MANY_WAIT, PullEvent, PullInbox};
 pub use queue::{ConsumerSettings, ExhaustedJob, StoredJob, WorkQueue};
-pub use watch::{Watch, WatchEvent};
+pub use watch::{WATCH_SILENCE, Watch, WatchEvent};
 
 use crate::config::{NatsConfig, ResourceConfig};
 

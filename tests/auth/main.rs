@@ -5,6 +5,21 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod desk;
+#[allow(dead_code, reason = "this area uses the part it needs")]
+#[path = "../gateway/stage.rs"]
+mod stage;
 
+#[allow(dead_code, reason = "this area uses the part it needs")]
+#[path = "../gateway/jetstream.rs"]
+mod jetstream;
+
+mod desk;
+mod house;
+
+mod burst;
 mod commands;
+mod matrix;
+mod outage;
+mod revocation;
+mod secrets;
+mod tenants;

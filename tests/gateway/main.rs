@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[allow(dead_code, reason = "other areas use it, too")]
 mod jetstream;
 mod stage;
 mod stream;
