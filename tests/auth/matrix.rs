@@ -71,6 +71,11 @@ fn id<'a>(route: &Route, run_id: &'a str) -> &'a str {
     if route.path.starts_with("/workers/") { "w1" } else { run_id }
 }
 
+/// Whether `call` sends what the route takes.
+fn is_known(route: &Route) -> bool {
+    ["/runs", "/workers", "/events", "/metrics"].iter().any(|path| route.path.starts_with(path))
+}
+
 #[test]
 fn every_route_asks_for_a_key_and_says_what_is_wrong_with_it() {
     let house = House::start();
@@ -132,7 +137,15 @@ fn each_role_may_what_the_table_says_and_no_more() {
             let answer = call(house.address(), route, id(route, &run_id), Some(key));
             let name = format!("{} {} as {}", route.method, route.path, role.as_str());
             match needs(route).filter(|needs| !role.may(*needs)) {
-                None => assert_eq!(answer.status, 200, "{name}: {}", answer.text()),
+                // A route that this test does not know the shape of may find fault with it.
+                None if is_known(route) => {
+                    assert_eq!(answer.status, 200, "{name}: {}", answer.text());
+                }
+                None => assert!(
+                    answer.status < 500 && !matches!(answer.status, 401 | 403 | 429),
+                    "{name}: {}",
+                    answer.text()
+                ),
                 Some(needs) => {
                     let told = format!("role {} may not {}", role.as_str(), needs.deed());
                     assert_eq!(verdict(&answer), (403, json!(told)), "{name}");
@@ -173,6 +186,9 @@ fn the_header_has_another_name_if_it_is_told_so() {
     eventually(PATIENCE, "the key to be known", || {
         (with(&[("x-team-key", &text)]) == 200).then_some(())
     });
-    assert_eq!(with(&[("X-API-Key", &text)]), 401);
+    let other = [("X-API-Key", text.as_str())];
+    let answer = crate::support::http::request(house.address(), "GET", "/runs", &other, b"");
+    assert_eq!((answer.status, answer.header("www-authenticate")), (401, Some("ApiKey")));
+    assert_eq!(answer.json()["err_id"], "ERR-PYOCO-0014");
     assert_eq!(with(&[("X-Team-Key", &text), ("X-Team-Key", &text)]), 403, "which one counts?");
 }

@@ -70,3 +70,20 @@ fn a_known_key_is_believed_for_a_while_and_an_unknown_one_is_not() {
     desk::json(&house.nats, &["revoke", "--key-id", &desk::id(&made)]);
     house.wait_status(&desk::text(&made), "/runs", 403);
 }
+
+/// A minute without a word of NATS, less what the test and the watch take to notice and to ask.
+const BELIEVED: std::ops::Range<Duration> = Duration::from_secs(50)..Duration::from_secs(62);
+
+#[test]
+fn without_nats_for_a_minute_nobody_is_let_in() {
+    let mut house = House::start();
+    let key = house.key_text("t", "operator");
+    let status = || house::get(house.gateway.address, &key, "/metrics").status;
+    assert_eq!(status(), 200);
+    house.nats.stop();
+    let stopped = Instant::now();
+    eventually(BELIEVED.end, "503", || (status() == 503).then_some(()));
+    assert!(BELIEVED.contains(&stopped.elapsed()), "{:?}", stopped.elapsed());
+    house.nats.restart();
+    eventually(PATIENCE, "the key to be believed again", || (status() == 200).then_some(()));
+}

@@ -62,17 +62,18 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    const ALL: [&'static str; 5] = ["missing", "invalid", "limited", "busy", "unavailable"];
+    /// Their words in metrics.
+    const WORDS: [&'static str; 5] = ["missing", "invalid", "limited", "busy", "unavailable"];
 
-    /// Its word in metrics.
-    fn word(self) -> &'static str {
-        Refusal::ALL[match self {
+    /// Its place among the words.
+    fn place(self) -> usize {
+        match self {
             Refusal::Missing => 0,
             Refusal::Invalid => 1,
             Refusal::TooManyTries { .. } => 2,
             Refusal::Busy => 3,
             Refusal::Unknown => 4,
-        }]
+        }
     }
 }
 
@@ -98,7 +99,7 @@ struct Keys {
     gate: Gate,
     hashes: AtomicU64,
     accepted: AtomicU64,
-    refused: [AtomicU64; Refusal::ALL.len()],
+    refused: [AtomicU64; Refusal::WORDS.len()],
 }
 
 /// Why keys cannot be checked at all.
@@ -174,7 +175,7 @@ impl Auth {
         let keys = &self.checks.as_ref()?.keys;
         let refused = keys.refused.iter().map(|count| count.load(Ordering::Relaxed));
         let mut outcomes = vec![("accepted", keys.accepted.load(Ordering::Relaxed))];
-        outcomes.extend(Refusal::ALL.into_iter().zip(refused));
+        outcomes.extend(Refusal::WORDS.into_iter().zip(refused));
         Some((outcomes, keys.hashes.load(Ordering::Relaxed)))
     }
 }
@@ -254,10 +255,7 @@ impl Keys {
     fn count<T>(&self, found: &Result<T, Refusal>) {
         let counter = match found {
             Ok(_) => &self.accepted,
-            Err(refusal) => {
-                let at = Refusal::ALL.iter().position(|word| *word == refusal.word());
-                &self.refused[at.unwrap_or(0)]
-            }
+            Err(refusal) => &self.refused[refusal.place()],
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -301,12 +299,13 @@ mod tests {
         let (keys, (known, text)) = (keys(), made());
         let key = PresentedKey::parse(&text).unwrap();
         keys.is_right(&key, &known, "p").unwrap();
-        let began = Instant::now();
-        for _ in 0..1_000 {
-            keys.is_right(&key, &known, "p").unwrap();
-        }
-        let each = began.elapsed() / 1_000;
-        // Also without optimisation, on a machine that is busy.
+        let hundred = || {
+            let began = Instant::now();
+            assert!((0..100).all(|_| keys.is_right(&key, &known, "p") == Ok(true)));
+            began.elapsed() / 100
+        };
+        // Also without optimisation; the best of some, since the machine may be busy.
+        let each = (0..20).map(|_| hundred()).min().unwrap();
         assert!(each < Duration::from_micros(50), "{each:?}");
     }
 
