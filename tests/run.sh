@@ -5,6 +5,7 @@
 #   PYOCO_NATS_SERVER_BIN    the nats-server to use; see tests/setup/nats.sh
 #   PYOCO_TEST_PYTHON_08     the Python environments to use; see tests/setup/python.sh
 #   PYOCO_TEST_PYTHON_06
+#   PYOCO_TEST_SCHEMATHESIS  the Python environment that tries the OpenAPI document
 #   CARGO_TARGET_DIR         as cargo has it
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

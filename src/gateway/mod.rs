@@ -4,9 +4,11 @@
 //! to a fixed pool of handler threads. Handlers see only requests that are whole, bounded and
 //! well-formed, and whatever they do (panic, stall, answer late) costs one answer, never a thread
 //! of the pool. [`route`] is the table of handlers, [`api`] the handlers, [`index`] every run in
-//! memory, [`hub`] tells changes to whoever watches, [`metrics`] measures. This floor knows nothing of workers but their records, and never executes a flow.
+//! memory, [`hub`] tells changes to whoever watches, `openapi` describes the
+//! routes, [`metrics`] measures. This floor knows nothing of workers but their records, and never executes a flow.
 
 pub mod api;
+mod cached;
 pub mod edge;
 mod error;
 pub mod http;
@@ -15,6 +17,7 @@ pub mod index;
 mod json_fault;
 pub mod metrics;
 mod multipart;
+mod openapi;
 mod registry_care;
 mod rescue;
 pub mod route;
@@ -32,6 +35,7 @@ pub use error::ApiError;
 use crate::bus::{self, Bus, Kv, Watch, WorkQueue};
 use crate::model::limits;
 use crate::thread::{JoinOnDrop, StopSource};
+use cached::Cached;
 use edge::BodyRule;
 use http::{Handler, HttpError, HttpServer, HttpSettings, Reply, Request};
 use hub::Hub;
@@ -63,6 +67,17 @@ pub struct GatewaySettings {
     pub max_watchers: usize,
     /// A reverse proxy stands in front and does the edge's work.
     pub behind_proxy: bool,
+    /// How clients show who they are.
+    pub api_keys: ApiKeys,
+}
+
+/// How clients show who they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKeys {
+    /// The header that carries a key.
+    pub header: String,
+    /// Protected routes ask for one; else none is looked at.
+    pub required: bool,
 }
 
 /// Why a gateway did not start.
@@ -99,6 +114,7 @@ pub struct Gateway {
     hub: Hub,
     metrics: Metrics,
     undo: Undo,
+    openapi: Cached,
     settings: GatewaySettings,
 }
 
@@ -156,6 +172,7 @@ impl RunningGateway {
             workers,
             hub: hub.clone(),
             metrics,
+            openapi: Cached::new("application/json", openapi::document(&settings.api_keys)),
             settings,
         };
         let http = HttpServer::start(listener, http_settings, Arc::new(gateway))?;

@@ -14,7 +14,7 @@ use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::{program, signals, worker};
 use crate::config::{AuthMode, Config};
-use crate::gateway::{GatewaySettings, RunningGateway};
+use crate::gateway::{ApiKeys, GatewaySettings, RunningGateway};
 use crate::model::error::Code;
 use crate::thread;
 
@@ -129,5 +129,9 @@ fn gateway_settings(config: &Config, behind_proxy: bool) -> GatewaySettings {
         workers_retention: config.registry.retention,
         max_watchers: config.http.max_watchers,
         behind_proxy,
+        api_keys: ApiKeys {
+            header: config.http.api_key_header.clone(),
+            required: config.http.auth_mode == AuthMode::ApiKey,
+        },
     }
 }
