@@ -60,7 +60,7 @@ status_of() {
 }
 
 say "looking for nats-server"
-PYOCO_NATS_SERVER_BIN="$(bash tests/setup.sh)" || fail "no nats-server; see above"
+PYOCO_NATS_SERVER_BIN="$(bash tests/setup.sh nats)" || fail "no nats-server; see above"
 export PYOCO_NATS_SERVER_BIN
 
 # A debug build: the first one takes a minute or two on 2 cores, a release build several.

@@ -2,7 +2,9 @@
 # The test command: format, lints, all tests. Ends non-zero when any of them failed.
 #
 #   PYOCO_TEST_TIMEOUT_SEC   bound for building and running the tests (default 2400)
-#   PYOCO_NATS_SERVER_BIN    the nats-server to use; see tests/setup.sh
+#   PYOCO_NATS_SERVER_BIN    the nats-server to use; see tests/setup/nats.sh
+#   PYOCO_TEST_PYTHON_08     the Python environments to use; see tests/setup/python.sh
+#   PYOCO_TEST_PYTHON_06
 #   CARGO_TARGET_DIR         as cargo has it
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -80,12 +82,14 @@ step() {
 }
 
 say "tools"
-if ! nats="$(bash tests/setup.sh)"; then
-    say "no nats-server, so no tests"
+if ! tools="$(bash tests/setup.sh)"; then
+    say "a tool is missing (see above), so no tests"
     rm -f "$log"
     exit 1
 fi
-export PYOCO_NATS_SERVER_BIN="$nats"
+while IFS= read -r variable; do
+    export "${variable?}"
+done <<<"$tools"
 
 if cargo fmt --version >/dev/null 2>&1; then
     step format cargo fmt --check

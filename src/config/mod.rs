@@ -5,13 +5,17 @@
 //! [`Warning`] by name, and the default is used. An empty value counts as unset.
 
 mod dotenv;
+mod python;
 mod reader;
 mod source;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use reader::{Origin, Setting, Warning};
+pub use python::{
+    PythonConfig, parse_env_entry, parse_interpreter, parse_memory_limit, parse_resolver,
+};
+pub use reader::{Origin, Setting, Warning, parse_positive_seconds};
 pub use source::Source;
 
 use reader::Reader;
@@ -35,6 +39,8 @@ pub struct Config {
     pub wheels: WheelConfig,
     /// Log lines.
     pub log: LogConfig,
+    /// Flows in Python.
+    pub python: PythonConfig,
     /// Slots of a worker; unset means the number of CPUs.
     pub worker_concurrency: Option<usize>,
 }
@@ -113,6 +119,8 @@ pub struct RunConfig {
     pub ack_progress_interval: Duration,
     /// Between a cancel and the use of force.
     pub cancel_grace_period: Duration,
+    /// How long one attempt of a run may execute; unset means for ever.
+    pub timeout: Option<Duration>,
     /// Largest snapshot document in bytes.
     pub max_snapshot_bytes: usize,
     /// Largest `flow.yaml` in bytes.
@@ -281,6 +289,7 @@ impl Config {
                 utc: r.flag("PYOCO_LOG_UTC", true),
                 include_traceback: r.flag("PYOCO_LOG_INCLUDE_TRACEBACK", true),
             },
+            python: python::python(&mut r),
             worker_concurrency: r.optional_count("PYOCO_WORKER_CONCURRENCY", 1..=1024),
         };
         let (warnings, settings) = r.finish();
@@ -336,6 +345,7 @@ fn run(r: &mut Reader<'_>, ack_wait: Duration) -> RunConfig {
         heartbeat_interval: r.seconds("PYOCO_RUN_HEARTBEAT_INTERVAL_SEC", 1.0),
         ack_progress_interval,
         cancel_grace_period: r.seconds_or_zero("PYOCO_CANCEL_GRACE_PERIOD_SEC", 30.0),
+        timeout: r.optional_seconds("PYOCO_RUN_TIMEOUT_SEC"),
         max_snapshot_bytes: r.count("PYOCO_MAX_RUN_SNAPSHOT_BYTES", 262_144, 1024..=usize::MAX),
         max_workflow_bytes: r.integer("PYOCO_WORKFLOW_YAML_MAX_BYTES", 262_144, 1..=i64::MAX)
             as u64,

@@ -96,12 +96,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn optional_seconds(&mut self, name: &'static str) -> Option<Duration> {
-        self.parsed(name, "", None, |text| {
-            parse_seconds(text)
-                .filter(|s| *s > 0.0)
-                .map(|s| Some(Duration::from_secs_f64(s)))
-                .ok_or_else(|| "must be a number of seconds above 0".to_owned())
-        })
+        self.parsed(name, "", None, |text| parse_positive_seconds(text).map(Some))
     }
 
     pub(super) fn integer(
@@ -197,7 +192,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn parsed<T>(
+    /// Any value: `parse` says what is wrong with one that it cannot take.
+    pub(super) fn parsed<T>(
         &mut self,
         name: &'static str,
         default_shown: &str,
@@ -236,6 +232,17 @@ pub fn masked_url(url: &str) -> String {
         }
     };
     url.split(',').map(|one| mask_one(one.trim())).collect::<Vec<_>>().join(",")
+}
+
+/// A duration in seconds, above 0 and at most ten years.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_positive_seconds(text: &str) -> Result<Duration, String> {
+    parse_seconds(text)
+        .filter(|seconds| *seconds > 0.0)
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "must be a number of seconds above 0".to_owned())
 }
 
 fn parse_seconds(text: &str) -> Option<f64> {

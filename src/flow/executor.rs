@@ -1,7 +1,7 @@
 //! The seam between a worker and whatever executes a flow.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -80,13 +80,20 @@ pub trait Executor: Send + Sync {
         cancel: CancelToken,
         events: Sender<FlowEvent>,
     ) -> Result<Box<dyn Execution>, String>;
+
+    /// What this executor adds to its worker's record: the field's name and its present value.
+    fn record_field(&self) -> Option<(&'static str, Value)> {
+        None
+    }
 }
 
 /// A flow in flight.
 pub trait Execution: Send {
-    /// Ends it by force; called when the grace period after a cancel has passed, or when the run
-    /// was lost to another worker. No event that comes afterwards is read.
-    fn kill(&mut self);
+    /// Ends it by force; called when the grace period after a cancel or the time of the run has
+    /// passed, or when the run was lost to another worker. A process is asked first and has `mercy`
+    /// to end by itself; when this returns, no process of the run is left, or it could not be
+    /// killed and the log says so. No event that comes afterwards is read.
+    fn kill(&mut self, mercy: Duration);
 }
 
 /// Tells a flow to end by itself. Clones share one state; it cannot be taken back.
@@ -98,7 +105,20 @@ struct TokenState {
     cancelled: AtomicBool,
     /// Never carries a value: it is disconnected by the cancel, which wakes every `select!`.
     woken: Receiver<()>,
-    waker: std::sync::Mutex<Option<Sender<()>>>,
+    /// Taken by the cancel.
+    wakers: Mutex<Option<Wakers>>,
+}
+
+struct Wakers {
+    /// Held for its drop, which disconnects `woken`.
+    _channel: Sender<()>,
+    callbacks: Vec<Box<dyn FnOnce() + Send>>,
+}
+
+impl std::fmt::Debug for Wakers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Wakers({})", self.callbacks.len())
+    }
 }
 
 impl CancelToken {
@@ -108,15 +128,31 @@ impl CancelToken {
         CancelToken(Arc::new(TokenState {
             cancelled: AtomicBool::new(false),
             woken,
-            waker: std::sync::Mutex::new(Some(waker)),
+            wakers: Mutex::new(Some(Wakers { _channel: waker, callbacks: Vec::new() })),
         }))
     }
 
     /// Asks the flow to end.
     pub fn cancel(&self) {
         self.0.cancelled.store(true, Ordering::SeqCst);
-        // A poisoned lock still holds the sender, and dropping it is all there is to do.
-        self.0.waker.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        // A poisoned lock still holds what has to be called and dropped.
+        let wakers = self.0.wakers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for callback in wakers.into_iter().flat_map(|wakers| wakers.callbacks) {
+            callback();
+        }
+    }
+
+    /// Calls `callback` on the canceller's thread, or at once when the cancel has come already;
+    /// for a waiter that has no channel to select on. It must not block.
+    pub fn on_cancel(&self, callback: impl FnOnce() + Send + 'static) {
+        let mut wakers = self.0.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *wakers {
+            Some(wakers) => wakers.callbacks.push(Box::new(callback)),
+            None => {
+                drop(wakers);
+                callback();
+            }
+        }
     }
 
     /// Whether the flow was asked to end.
@@ -165,5 +201,24 @@ mod tests {
         assert!(before.elapsed() < Duration::from_secs(10));
         drop(thread);
         assert!(token.signal().recv().is_err());
+    }
+
+    #[test]
+    fn a_cancel_calls_back_once_also_those_who_come_late() {
+        let calls = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let token = CancelToken::new();
+        let count = || {
+            let calls = Arc::clone(&calls);
+            move || {
+                calls.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        token.on_cancel(count());
+        assert_eq!(calls.load(Ordering::SeqCst), 0);
+        token.cancel();
+        token.cancel();
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+        token.on_cancel(count());
+        assert_eq!(calls.load(Ordering::SeqCst), 2);
     }
 }

@@ -9,6 +9,8 @@
 //! as tasks run at the same time. Per task the events are RUNNING, then one of SUCCEEDED, FAILED and
 //! CANCELLED; one that never starts has CANCELLED alone. Once `Finished` has come, dropping
 //! the execution joins every thread of it. It reads no environment: it is told where to look.
+//!
+//! The [`python::PythonExecutor`] gives the flow to pyoco's own engine, in a process of its own.
 
 pub mod executor;
 
@@ -18,6 +20,8 @@ mod task;
 
 mod builtin;
 mod native;
+
+pub mod python;
 
 mod engine;
 mod expression;
@@ -29,6 +33,7 @@ mod pool;
 pub use executor::{CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome};
 pub use expression::Environment;
 pub use native::NativeExecutor;
+pub use python::{PythonExecutor, PythonSettings};
 pub use registry::Registry;
 pub use rust_flow::{Flow, FlowBuilder, FlowError};
 pub use task::{TaskContext, TaskError, TaskFn};

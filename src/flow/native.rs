@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use serde_json::{Map, Value};
@@ -198,7 +199,8 @@ struct NativeExecution {
 }
 
 impl Execution for NativeExecution {
-    fn kill(&mut self) {
+    /// A thread cannot be ended from outside, so there is nothing to wait for.
+    fn kill(&mut self, _mercy: Duration) {
         self.kill.take();
         let Some(thread) = self.thread.take() else { return };
         if self.finished.load(Ordering::SeqCst) {
@@ -213,6 +215,6 @@ impl Execution for NativeExecution {
 
 impl Drop for NativeExecution {
     fn drop(&mut self) {
-        self.kill();
+        self.kill(Duration::ZERO);
     }
 }

@@ -107,6 +107,9 @@ pub const SNAPSHOT_CACHE_BYTES: usize = 32 * 1024 * 1024;
 pub const MAX_PENDING_EVENTS: usize = 256;
 /// Task records of one run that are kept at most; the rest shows in `tasks` alone.
 pub const MAX_TASK_RECORDS: usize = 10_000;
+/// What the tasks of one run have printed, as far as its worker keeps it: far beyond what a snapshot
+/// may hold, so this counts only where somebody has raised that.
+pub const MAX_RUN_LOG_BYTES: usize = 4 * 1024 * 1024;
 /// Tasks of one native flow that run at the same time.
 pub const MAX_PARALLEL_TASKS: usize = 16;
 /// Tasks (graph nodes) of one native flow.
@@ -161,3 +164,24 @@ pub const CLIENT_WAIT_PAUSES: (Duration, Duration) =
     (Duration::from_millis(50), Duration::from_secs(1));
 /// How long the gateway may be away while the client waits for a run.
 pub const CLIENT_WAIT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// From the start of a Python template to its word that it is ready; importing the modules of a
+/// resolver may take long.
+pub const TEMPLATE_START_DEADLINE: Duration = Duration::from_secs(60);
+/// From the end of a Python template's last run until it is killed.
+pub const TEMPLATE_STOP_DEADLINE: Duration = Duration::from_secs(8);
+/// Longest message of a Python run; the host cuts values long before.
+pub const MAX_RUN_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
+/// What is kept of each of the two output streams of one task.
+pub const TASK_LOG_BYTES: usize = 4 * 1024;
+/// Tasks of one run whose output is kept before it is shown with their records.
+pub const MAX_CAPTURED_TASKS: usize = 256;
+/// Between two looks at what a running task has printed.
+pub const OUTPUT_REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a run's output is read after its process has ended: a process that has got away may hold
+/// the pipe for ever.
+pub const OUTPUT_AFTER_EXIT: Duration = Duration::from_secs(2);
+/// From the word that a flow has ended to the end of its process.
+pub const RUN_EXIT_DEADLINE: Duration = Duration::from_secs(2);
+/// From SIGKILL to the end of all processes of a run; only one that is stuck in the kernel takes longer.
+pub const RUN_KILL_DEADLINE: Duration = Duration::from_secs(8);

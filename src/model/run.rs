@@ -90,6 +90,20 @@ pub struct TaskRecord {
     pub output: Value,
     /// What the task declared to have produced beside its output.
     pub artifacts: Value,
+    /// What the task has printed; ours, and only of tasks that run in a process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs: Option<TaskLogs>,
+}
+
+/// The end of what a task has printed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TaskLogs {
+    /// From its standard output; bytes that are not UTF-8 are shown as U+FFFD.
+    pub stdout: String,
+    /// From its standard error.
+    pub stderr: String,
+    /// Bytes before what is kept, both streams together.
+    pub dropped_bytes: u64,
 }
 
 impl TaskRecord {
@@ -105,6 +119,7 @@ impl TaskRecord {
             inputs: Value::Null,
             output: Value::Null,
             artifacts: Value::Null,
+            logs: None,
         }
     }
 }
@@ -152,6 +167,9 @@ pub struct RunSnapshot {
     /// Set when records were dropped.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "is_false")]
     pub task_records_truncated: bool,
+    /// Set when what tasks have printed was left out; ours.
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "is_false")]
+    pub task_logs_truncated: bool,
     /// When a worker began, unix seconds.
     #[serde(default)]
     pub start_time: Option<f64>,
@@ -224,6 +242,7 @@ impl RunSnapshot {
             tasks: Map::new(),
             task_records: Map::new(),
             task_records_truncated: false,
+            task_logs_truncated: false,
             start_time: None,
             end_time: None,
             heartbeat_at: Some(now),
@@ -240,8 +259,9 @@ impl RunSnapshot {
         }
     }
 
-    /// Turns the run to a terminal state; the caller writes it with compare-and-set. Tasks that have
-    /// not ended become CANCELLED unless the run is COMPLETED.
+    /// Turns the run to a terminal state; the caller writes it with compare-and-set. Unless the run
+    /// is COMPLETED its tasks end with it: those that were RUNNING when it FAILED have failed with
+    /// its error, all others that have not ended are CANCELLED.
     pub fn finish(&mut self, status: RunStatus, error: Option<String>, now: f64) {
         debug_assert!(status.is_terminal());
         self.status = status;
@@ -251,7 +271,7 @@ impl RunSnapshot {
         self.updated_at = Some(now);
         self.delivery = None;
         if status != RunStatus::Completed {
-            self.close_tasks();
+            self.close_tasks(now);
         }
     }
 
@@ -269,14 +289,23 @@ impl RunSnapshot {
     }
 
     /// Nothing of a run that has ended is shown as going on, also when its executor died.
-    fn close_tasks(&mut self) {
-        let cancelled = || Value::from("CANCELLED");
+    fn close_tasks(&mut self, now: f64) {
         for (name, state) in &mut self.tasks {
-            if *state == "RUNNING" || *state == "PENDING" {
-                *state = cancelled();
-                if let Some(Value::Object(record)) = self.task_records.get_mut(name) {
-                    record.insert("state".to_owned(), cancelled());
-                }
+            let was_running = *state == "RUNNING";
+            if !was_running && *state != "PENDING" {
+                continue;
+            }
+            let has_failed = was_running && self.status == RunStatus::Failed;
+            *state = Value::from(if has_failed { "FAILED" } else { "CANCELLED" });
+            let Some(Value::Object(record)) = self.task_records.get_mut(name) else { continue };
+            record.insert("state".to_owned(), state.clone());
+            if was_running {
+                let lasted = record.get("started_at").and_then(Value::as_f64).map(|at| now - at);
+                set_missing(record, "ended_at", Some(now));
+                set_missing(record, "duration_ms", lasted.map(|seconds| seconds.max(0.0) * 1000.0));
+            }
+            if has_failed {
+                set_missing(record, "error", self.error.as_deref());
             }
         }
     }
@@ -377,6 +406,12 @@ pub fn truncated(mut text: String, limit: usize) -> String {
     text
 }
 
+fn set_missing(record: &mut Map<String, Value>, field: &str, value: impl Into<Value>) {
+    if record.get(field).is_none_or(Value::is_null) {
+        record.insert(field.to_owned(), value.into());
+    }
+}
+
 /// Other writers put `null` where they know nothing.
 fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
@@ -402,6 +437,58 @@ mod tests {
         assert_eq!(snapshot.extra["zzz"], serde_json::json!([1]));
         let again: RunSnapshot = json::from_wire(&json::to_wire(&snapshot).unwrap()).unwrap();
         assert_eq!(again, snapshot);
+    }
+
+    /// `a` runs, `b` waits, `c` has succeeded; `d` runs and has reported an error of its own.
+    fn unfinished() -> RunSnapshot {
+        let mut snapshot = RunSnapshot::pending("r".into(), "main".into(), "default".into(), 1.0);
+        snapshot.status = RunStatus::Running;
+        for (name, state) in [
+            ("a", TaskStatus::Running),
+            ("b", TaskStatus::Pending),
+            ("c", TaskStatus::Succeeded),
+            ("d", TaskStatus::Running),
+            ("unrecorded", TaskStatus::Running),
+        ] {
+            snapshot.tasks.insert(name.into(), serde_json::to_value(state).unwrap());
+            let mut record = TaskRecord::new(state);
+            record.started_at = (state != TaskStatus::Pending).then_some(2.0);
+            record.ended_at = (state == TaskStatus::Succeeded).then_some(3.0);
+            record.error = (name == "d").then(|| "own".to_owned());
+            if name != "unrecorded" {
+                let record = serde_json::to_value(record).unwrap();
+                snapshot.task_records.insert(name.into(), record);
+            }
+        }
+        snapshot
+    }
+
+    #[test]
+    fn tasks_end_with_their_run() {
+        use serde_json::json;
+        for (status, running) in
+            [(RunStatus::Failed, "FAILED"), (RunStatus::Cancelled, "CANCELLED")]
+        {
+            let mut snapshot = unfinished();
+            let error = (status == RunStatus::Failed).then(|| "died".to_owned());
+            snapshot.finish(status, error.clone(), 4.5);
+            let states = json!({"a": running, "b": "CANCELLED", "c": "SUCCEEDED", "d": running,
+                "unrecorded": running});
+            assert_eq!(Value::Object(snapshot.tasks.clone()), states);
+            let of = |name: &str| {
+                let r = &snapshot.task_records[name];
+                json!([r["state"], r["ended_at"], r["duration_ms"], r["error"]])
+            };
+            assert_eq!(of("a"), json!([running, 4.5, 2500.0, error]));
+            assert_eq!(of("b"), json!(["CANCELLED", null, null, null]));
+            assert_eq!(of("c"), json!(["SUCCEEDED", 3.0, null, null]));
+            assert_eq!(of("d"), json!([running, 4.5, 2500.0, "own"]));
+            assert!(!snapshot.task_records.contains_key("unrecorded"));
+        }
+        let mut snapshot = unfinished();
+        let before = snapshot.tasks.clone();
+        snapshot.finish(RunStatus::Completed, None, 4.5);
+        assert_eq!(snapshot.tasks, before);
     }
 
     #[test]

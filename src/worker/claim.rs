@@ -74,6 +74,7 @@ pub(super) fn decide(job: &Job, newest: Option<&Entry>, claimant: Claimant<'_>) 
     snapshot.tasks.clear();
     snapshot.task_records.clear();
     snapshot.task_records_truncated = false;
+    snapshot.task_logs_truncated = false;
     snapshot.error = None;
     snapshot.end_time = None;
     Claim::Execute { snapshot: Box::new(snapshot), revision }

@@ -26,6 +26,8 @@ use crate::thread::StopSignal;
 
 /// Delay of a job that is given back because of NATS trouble (CONTRACT §2).
 const TROUBLE_DELAY: Duration = Duration::from_secs(2);
+/// From SIGTERM to SIGKILL, when a cancel's grace period or the time of a run has passed.
+const TERMINATE_MERCY: Duration = Duration::from_secs(2);
 /// Between two tries to store a terminal snapshot.
 const STORE_RETRY: Duration = Duration::from_millis(500);
 /// How long a finished run's result is held while NATS does not take it; long enough for a server
@@ -176,6 +178,8 @@ enum End {
     Outcome(Outcome),
     /// The grace period of a cancel has passed.
     GraceExceeded,
+    /// The run has executed for longer than it may.
+    TimeExceeded(Duration),
     Lost(String),
     HardStop,
 }
@@ -196,8 +200,11 @@ impl Attempt<'_> {
         let (end, mut execution) = match started {
             Ok(mut execution) => {
                 let end = self.follow(&events, &mut ticker, hard_stop);
-                if !matches!(end, End::Outcome(_)) {
-                    execution.kill();
+                match end {
+                    End::Outcome(_) => {}
+                    End::GraceExceeded | End::TimeExceeded(_) => execution.kill(TERMINATE_MERCY),
+                    // Somebody else executes it, or the worker has no time left.
+                    End::Lost(_) | End::HardStop => execution.kill(Duration::ZERO),
                 }
                 (end, Some(execution))
             }
@@ -230,7 +237,8 @@ impl Attempt<'_> {
         executor.start(job, self.cancel.clone(), events).map_err(|error| Outcome::Failed { error })
     }
 
-    /// Follows the execution: events, ticks, the cancel and its deadline, the worker's stop.
+    /// Follows the execution, which has just started: events, ticks, the cancel and its deadline,
+    /// the run's time limit, the worker's stop.
     fn follow(
         &mut self,
         events: &Receiver<FlowEvent>,
@@ -238,6 +246,9 @@ impl Attempt<'_> {
         hard_stop: &StopSignal,
     ) -> End {
         let mut grace: Receiver<Instant> = never();
+        // Counted once: another delivery of the job goes on with this execution.
+        let allowed = self.context.settings.run.timeout;
+        let mut limit = allowed.map_or_else(never, after);
         let mut notices = ticker.notices.clone();
         loop {
             select! {
@@ -249,6 +260,16 @@ impl Attempt<'_> {
                     Err(_) => notices = never(),
                 },
                 recv(grace) -> _ => return End::GraceExceeded,
+                recv(limit) -> _ => {
+                    limit = never();
+                    // This write shows a cancel that was requested before; then its grace counts.
+                    if let Err(why) = self.write() {
+                        return End::Lost(why);
+                    }
+                    if !self.cancel.is_cancelled() && !self.recorder.is_cancelling() {
+                        return End::TimeExceeded(allowed.unwrap_or_default());
+                    }
+                }
                 recv(self.hold.redelivered) -> again => {
                     if let Ok(again) = again {
                         self.adopt(again);
@@ -332,7 +353,9 @@ impl Attempt<'_> {
     /// Settles the job; see the order at the top of this file. The ticker is gone by now.
     fn end(mut self, end: End, hard_stop: &StopSignal) -> Option<RunStatus> {
         let run_id = self.job.run_id.clone();
-        let cancelled = self.cancel.is_cancelled() || self.recorder.is_cancelling();
+        // At its time limit a run was looked at for a cancel; the token was cancelled by the kill.
+        let cancelled = !matches!(end, End::TimeExceeded(_))
+            && (self.cancel.is_cancelled() || self.recorder.is_cancelling());
         let outcome = match end {
             End::Outcome(outcome) => outcome,
             End::GraceExceeded => {
@@ -340,6 +363,13 @@ impl Attempt<'_> {
                 log::warn!(err_id = code.err_id(), msg_id = code.msg_id(), run_id = run_id.as_str();
                     "the run did not end within its cancel grace period; it was ended by force");
                 Outcome::Cancelled
+            }
+            End::TimeExceeded(allowed) => {
+                log::info!(run_id = run_id.as_str(), seconds = allowed.as_secs_f64();
+                    "the run has reached its time limit; it was ended by force");
+                let seconds = allowed.as_secs_f64();
+                let error = format!("run timeout of {seconds} s exceeded (--run-timeout-sec)");
+                Outcome::Failed { error }
             }
             End::Lost(why) => {
                 log::warn!(run_id = run_id.as_str(), reason = why.as_str();

@@ -11,6 +11,7 @@
 //! given back or acknowledged, never dropped. This floor does not know what a flow is made of,
 //! and nothing of HTTP.
 
+mod bulk;
 mod claim;
 mod error;
 mod execute;

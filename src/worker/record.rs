@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::bulk::Bulk;
 use crate::bus::{self, Kv, Operation};
 use crate::flow::FlowEvent;
-use crate::model::error::Code;
-use crate::model::limits::{MAX_TASK_RECORDS, SNAPSHOT_COALESCE};
+use crate::model::limits::SNAPSHOT_COALESCE;
 use crate::model::run::{Delivery, RunSnapshot, RunStatus};
 use crate::model::{clock, json};
 
@@ -27,7 +27,8 @@ pub(super) struct Recorder {
     /// Ours; a snapshot with another one was claimed by somebody else, perhaps by this same worker.
     deliveries: Vec<Delivery>,
     heartbeat_interval: Duration,
-    max_bytes: usize,
+    /// Sizes of the records, and what is left out of the document.
+    bulk: Bulk,
     /// Task transitions that are not stored yet.
     dirty: bool,
     last_write: Instant,
@@ -37,7 +38,6 @@ pub(super) struct Recorder {
     /// out at once.
     has_transition: bool,
     wrote_transition: bool,
-    told_truncation: bool,
 }
 
 /// What a conflict was about, when the run is still ours.
@@ -72,13 +72,12 @@ impl Recorder {
             snapshot,
             revision,
             heartbeat_interval,
-            max_bytes,
+            bulk: Bulk::new(max_bytes),
             dirty: false,
             last_write: Instant::now(),
             not_before: Instant::now(),
             has_transition: false,
             wrote_transition: false,
-            told_truncation: false,
         }
     }
 
@@ -110,12 +109,7 @@ impl Recorder {
                 self.has_transition = true;
                 let state = serde_json::to_value(record.state).unwrap_or_default();
                 self.snapshot.tasks.insert(name.clone(), state);
-                let records = &mut self.snapshot.task_records;
-                if records.len() < MAX_TASK_RECORDS || records.contains_key(&name) {
-                    records.insert(name, serde_json::to_value(record).unwrap_or_default());
-                } else {
-                    self.snapshot.task_records_truncated = true;
-                }
+                self.bulk.keep(&mut self.snapshot, name, record);
             }
             FlowEvent::Finished(_) => return,
         }
@@ -167,7 +161,9 @@ impl Recorder {
 
     fn store(&mut self) -> Result<(), Refusal> {
         for _ in 0..MAX_CONFLICTS {
-            let document = self.document()?;
+            let document = self.bulk.document(&mut self.snapshot).map_err(|e| {
+                Refusal::Lost(format!("its snapshot cannot be written as JSON: {e}"))
+            })?;
             match self.kv.update(&self.snapshot.run_id, &document, self.revision) {
                 Ok(revision) => {
                     self.revision = revision;
@@ -179,12 +175,12 @@ impl Recorder {
                 },
                 // The server's own limit is below ours: from now on it counts.
                 Err(bus::Error::TooLarge { limit, .. })
-                    if self.max_bytes > limit.saturating_sub(HEADER_ROOM) =>
+                    if self.bulk.max_bytes() > limit.saturating_sub(HEADER_ROOM) =>
                 {
-                    self.max_bytes = limit.saturating_sub(HEADER_ROOM);
+                    self.bulk.lower_max_bytes(limit.saturating_sub(HEADER_ROOM));
                 }
                 // Without its records it is too large still; a run must be able to end.
-                Err(bus::Error::TooLarge { .. }) if self.snapshot.drop_bulk() => {}
+                Err(bus::Error::TooLarge { .. }) if self.snapshot.drop_bulk() => self.bulk.clear(),
                 Err(e) => return Err(Refusal::Trouble(e)),
             }
         }
@@ -233,29 +229,5 @@ impl Recorder {
             self.snapshot.cancel_reason = theirs.cancel_reason;
         }
         Ok(ReadBack::TryAgain)
-    }
-
-    /// The snapshot as JSON, without its records when it would be too large (CONTRACT §2).
-    fn document(&mut self) -> Result<Vec<u8>, Refusal> {
-        let unwritable = |e: serde_json::Error| {
-            Refusal::Lost(format!("its snapshot cannot be written as JSON: {e}"))
-        };
-        let document = json::to_wire(&self.snapshot).map_err(unwritable)?;
-        if document.len() <= self.max_bytes || self.snapshot.task_records.is_empty() {
-            return Ok(document);
-        }
-        if !std::mem::replace(&mut self.told_truncation, true) {
-            let code = Code::SnapshotTooLarge;
-            log::warn!(err_id = code.err_id(), msg_id = code.msg_id(),
-                run_id = self.snapshot.run_id.as_str(), bytes = document.len();
-                "the snapshot is too large; its task records are left out");
-        }
-        // The records stay in memory: a later state may fit again.
-        let records = std::mem::take(&mut self.snapshot.task_records);
-        let flag = std::mem::replace(&mut self.snapshot.task_records_truncated, true);
-        let document = json::to_wire(&self.snapshot).map_err(unwritable);
-        self.snapshot.task_records = records;
-        self.snapshot.task_records_truncated = flag;
-        document
     }
 }

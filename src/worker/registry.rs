@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, after, bounded, select};
+use crossbeam_channel::{Receiver, Sender, at, bounded, select};
 
 use super::{Context, Error};
 use crate::bus::{self, Operation};
@@ -16,6 +16,8 @@ use crate::thread::{self, JoinOnDrop};
 
 /// Least time between two writes on change: a worker may end hundreds of runs a second.
 const COALESCE: Duration = Duration::from_millis(250);
+/// Between two looks at what executors say of themselves; a change is written at once.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Notes that may wait while the thread writes; further ones hold their slots up.
 const MAX_NOTES: usize = 4096;
 /// For the last write, on the way out.
@@ -151,6 +153,7 @@ impl Body {
         loop {
             let pause = if changed { COALESCE.min(interval) } else { interval };
             let due = last_write.map_or_else(Instant::now, |at| at + pause);
+            let look = due.min(Instant::now() + LOOK_INTERVAL);
             select! {
                 recv(notes) -> note => match note {
                     Ok(Note::Started { run_id }) => {
@@ -164,7 +167,11 @@ impl Body {
                     Ok(Note::Stop) => return self.stop(),
                     Ok(Note::Abandon) | Err(_) => return,
                 },
-                recv(after(due.saturating_duration_since(Instant::now()))) -> _ => {
+                recv(at(look)) -> _ => {
+                    if Instant::now() < due {
+                        changed |= self.look_at_executors();
+                        continue;
+                    }
                     last_write = Some(Instant::now());
                     changed = false;
                     // While NATS is away it is the connection's business to say so.
@@ -179,6 +186,16 @@ impl Body {
                 }
             }
         }
+    }
+
+    /// Takes over what the executors say of themselves; `true` when it is not what it was.
+    fn look_at_executors(&mut self) -> bool {
+        let executors = self.context.executors.iter();
+        let fields = executors.filter_map(|executor| executor.record_field());
+        let said = fields.map(|(name, value)| (name.to_owned(), value)).collect();
+        let is_news = self.record.extra != said;
+        self.record.extra = said;
+        is_news
     }
 
     fn note_finished(&mut self, run_id: &str, status: Option<RunStatus>, started_at: f64) {
@@ -205,6 +222,7 @@ impl Body {
 
     fn write(&mut self) -> bus::Result<()> {
         let now = clock::now();
+        self.look_at_executors();
         if self.record.state != WorkerState::StoppedGraceful {
             let idle = self.record.current_run_ids.is_empty();
             self.record.state = if idle { WorkerState::Idle } else { WorkerState::Running };

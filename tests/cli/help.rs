@@ -8,27 +8,31 @@ use std::path::Path;
 use crate::support::process::{Binary, run};
 use crate::support::wait::PATIENCE;
 
-const COMMANDS: [&[&str]; 9] = [
-    &[],
-    &["submit"],
-    &["submit-yaml"],
-    &["get"],
-    &["tasks"],
-    &["list"],
-    &["list-vnext"],
-    &["cancel"],
-    &["completions"],
+const COMMANDS: [(Binary, &str); 14] = [
+    (Binary::Client, "pyoco-client"),
+    (Binary::Client, "pyoco-client submit"),
+    (Binary::Client, "pyoco-client submit-yaml"),
+    (Binary::Client, "pyoco-client get"),
+    (Binary::Client, "pyoco-client tasks"),
+    (Binary::Client, "pyoco-client list"),
+    (Binary::Client, "pyoco-client list-vnext"),
+    (Binary::Client, "pyoco-client cancel"),
+    (Binary::Client, "pyoco-client completions"),
+    (Binary::Server, "pyoco-server"),
+    (Binary::Server, "pyoco-server up"),
+    (Binary::Server, "pyoco-server healthcheck"),
+    (Binary::Server, "pyoco-server config"),
+    (Binary::Worker, "pyoco-worker"),
 ];
 
 #[test]
 fn help_is_as_in_the_golden_files() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/help");
     let update = std::env::var_os("PYOCO_UPDATE_GOLDEN").is_some();
-    for words in COMMANDS {
-        let mut command = Binary::Client.command();
-        let ended = run(command.args(words).arg("--help"), b"", PATIENCE);
-        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{words:?}");
-        let name = ["pyoco-client"].iter().chain(words).copied().collect::<Vec<_>>().join(" ");
+    for (program, name) in COMMANDS {
+        let words = name.split(' ').skip(1);
+        let ended = run(program.command().args(words).arg("--help"), b"", PATIENCE);
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{name}");
         let path = folder.join(format!("{}.txt", name.replace(' ', "_")));
         if update {
             fs::write(&path, &ended.stdout).unwrap();

@@ -9,3 +9,4 @@ mod client_errors;
 mod help;
 mod nats_child;
 mod real_nats;
+mod worker_args;

@@ -209,7 +209,7 @@ fn force_does_not_wait_for_a_task_that_ignores_its_cancel() {
         run.wait_for_state("after", TaskStatus::Cancelled);
 
         let moment = Instant::now();
-        run.execution.kill();
+        run.execution.kill(Duration::ZERO);
         drop(run);
         assert!(moment.elapsed() < Duration::from_secs(2), "{:?}", moment.elapsed());
         assert!(!ended.load(Ordering::SeqCst), "the task was waited for");

@@ -1,5 +1,8 @@
 //! Native flows end to end through the executor seam.
 
+#[path = "../support/flow.rs"]
+mod flow;
+
 mod cancel;
 mod order;
 mod support;

@@ -167,3 +167,23 @@ fn full_lists_hold_records_and_plain_ones_do_not() {
     let list = stage.get("/runs?limit=1").json();
     assert!(list[0].get("task_records").is_none() && list[0].get("params").is_none());
 }
+
+#[test]
+fn what_tasks_print_is_shown_with_their_records_only() {
+    let stage = Stage::start();
+    stage.put_run("r", 1_000.5, |run| {
+        run.task_logs_truncated = true;
+        run.task_records.insert("t".into(), json!({"state": "RUNNING", "logs": {"stdout": "hi"}}));
+    });
+    stage.put_run("s", 2_000.5, completed);
+    stage.wait_count(2);
+    let plain = stage.get("/runs/r").json();
+    assert!(plain.get("task_records").is_none() && plain.get("task_logs_truncated").is_none());
+    for path in ["/runs/r?include=records", "/runs/r/tasks"] {
+        let shown = stage.get(path).json();
+        assert_eq!(shown["task_records"]["t"]["logs"]["stdout"], "hi", "{path}");
+        assert_eq!(shown["task_logs_truncated"], true, "{path}");
+        let other = stage.get(&path.replace("runs/r", "runs/s")).json();
+        assert!(other.is_object() && other.get("task_logs_truncated").is_none(), "{other}");
+    }
+}

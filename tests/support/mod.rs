@@ -10,4 +10,5 @@ pub mod http;
 pub mod nats;
 pub mod port;
 pub mod process;
+pub mod python;
 pub mod wait;

@@ -1,6 +1,7 @@
-//! Our own binaries, started as a user starts them and gone when the test ends.
+//! Programs, ours above all, started as a user starts them and gone when the test ends.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -40,18 +41,23 @@ impl Binary {
         }
     }
 
-    /// A command that inherits no setting of ours: no `PYOCO_*`, no `.env`, no proxy.
+    /// A command that inherits no setting of ours; see [`without_settings`].
     pub fn command(self) -> Command {
-        let mut command = Command::new(self.path());
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy().to_ascii_uppercase();
-            if text.starts_with("PYOCO_") || text.ends_with("_PROXY") || text == "NO_COLOR" {
-                command.env_remove(&name);
-            }
-        }
-        command.env("PYOCO_LOAD_DOTENV", "0");
-        command
+        without_settings(self.path())
     }
+}
+
+/// A command for any program that inherits no setting of ours: no `PYOCO_*`, no `.env`, no proxy.
+pub fn without_settings(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy().to_ascii_uppercase();
+        if text.starts_with("PYOCO_") || text.ends_with("_PROXY") || text == "NO_COLOR" {
+            command.env_remove(&name);
+        }
+    }
+    command.env("PYOCO_LOAD_DOTENV", "0");
+    command
 }
 
 /// How a program ended that was run to its end.

@@ -23,5 +23,7 @@ mod outage;
 mod pulling;
 mod redelivery;
 mod registry;
+mod scripted;
 mod snapshots;
 mod stopping;
+mod time_limit;

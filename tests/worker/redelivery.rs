@@ -193,7 +193,8 @@ fn a_run_that_kills_each_of_its_workers_fails_when_its_deliveries_are_exhausted(
         (&json!(2), &json!("healthy"))
     );
     // Nothing that has ended is shown as going on.
-    assert_ne!(last["tasks"], json!({"nap": "RUNNING"}), "{last}");
+    assert_eq!(last["tasks"], json!({"nap": "FAILED"}), "{last}");
+    assert_eq!(last["task_records"]["nap"]["error"], last["error"], "{last}");
 }
 
 #[test]

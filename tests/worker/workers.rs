@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use pyoco_server::bus::Bus;
-use pyoco_server::flow::{NativeExecutor, Registry};
+use pyoco_server::flow::{Executor, NativeExecutor, Registry};
 use pyoco_server::thread::{StopSource, stop_channel};
 use pyoco_server::worker::{self, WorkerSettings};
 
@@ -65,8 +65,20 @@ pub struct LocalWorker {
 }
 
 impl LocalWorker {
-    /// Starts it.
+    /// Starts it with the native executor.
     pub fn start(lab: &Lab, worker_id: &str, tags: &[&str], slots: usize, tasks: Registry) -> Self {
+        let executor = Arc::new(NativeExecutor::new(tasks));
+        Self::start_with(lab, worker_id, tags, slots, executor)
+    }
+
+    /// Starts it with another one.
+    pub fn start_with(
+        lab: &Lab,
+        worker_id: &str,
+        tags: &[&str],
+        slots: usize,
+        executor: Arc<dyn Executor>,
+    ) -> Self {
         let settings = WorkerSettings {
             worker_id: worker_id.to_owned(),
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
@@ -80,7 +92,6 @@ impl LocalWorker {
         let config = lab.config.clone();
         let thread = std::thread::spawn(move || {
             let bus = Bus::start(&config.nats, &config.resources).unwrap();
-            let executor = Arc::new(NativeExecutor::new(tasks));
             worker::run(settings, &bus, vec![executor], &stopped)
         });
         LocalWorker { stop: Some(stop), thread: Some(thread) }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
+use crate::config;
+
 const EXAMPLES: &str = "\
 Examples:
   pyoco-server up --with-nats --with-worker        everything on this machine
@@ -84,6 +86,14 @@ pub struct Up {
     /// Tags of that worker [default: PYOCO_DEFAULT_TAG]
     #[arg(long, value_delimiter = ',', requires = "with_worker")]
     pub worker_tags: Vec<String>,
+    /// How that worker finds flows in Python by name [env: PYOCO_FLOW_RESOLVER]
+    #[arg(
+        long,
+        value_name = "MODULE:FUNCTION|FILE.py:FUNCTION",
+        value_parser = config::parse_resolver,
+        requires = "with_worker"
+    )]
+    pub worker_flow_resolver: Option<String>,
     /// Address of the local nats-server
     #[arg(long, default_value = "127.0.0.1")]
     pub nats_listen_host: IpAddr,

@@ -55,6 +55,8 @@ pub(super) fn up(args: Up) -> Result<Exit, Failure> {
             false => args.worker_tags,
         };
         let settings = worker::settings(&config, tags)?;
+        config.python.resolver = args.worker_flow_resolver.or(config.python.resolver);
+        let executors = worker::executors(&config)?;
         // A bus of its own, as a worker elsewhere would have.
         let worker_bus = Bus::start(&config.nats, &config.resources)
             .map_err(|e| program::failed(Code::NatsUnavailable, "cannot start the worker", e))?;
@@ -62,7 +64,7 @@ pub(super) fn up(args: Up) -> Result<Exit, Failure> {
         let stop = stop.clone();
         let thread = thread::spawn("worker", move || {
             // The receiver waits until this comes, or is gone with the process.
-            let _ = sender.send(worker::run(settings, &worker_bus, &stop));
+            let _ = sender.send(crate::worker::run(settings, &worker_bus, executors, &stop));
         })
         .map_err(|e| program::failed(Code::BadCommandLine, "cannot start the worker", e))?;
         Some((ended, thread))

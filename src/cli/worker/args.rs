@@ -1,12 +1,16 @@
 //! The command line of `pyoco-worker` (CONTRACT §5).
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use clap::Parser;
+
+use crate::config;
 
 const EXAMPLES: &str = "\
 Examples:
   pyoco-worker --tags default,gpu --concurrency 4
+  pyoco-worker --flow-resolver flows.py:resolve --python .venv/bin/python
   pyoco-worker --run-once --poll-timeout 5    one job, then the end
 
 SIGTERM or Ctrl-C: takes no new job, finishes what runs, gives back the rest.
@@ -29,6 +33,27 @@ pub struct Args {
     /// Runs executed at once [env: PYOCO_WORKER_CONCURRENCY] [default: number of CPUs]
     #[arg(long)]
     pub concurrency: Option<NonZeroUsize>,
+    /// Finds flows in Python by name [env: PYOCO_FLOW_RESOLVER]
+    #[arg(long, value_name = "MODULE:FUNCTION|FILE.py:FUNCTION", value_parser = config::parse_resolver)]
+    pub flow_resolver: Option<String>,
+    /// The Python that executes them [env: PYOCO_PYTHON] [default: python3]
+    #[arg(long, value_name = "PROGRAM", value_parser = config::parse_interpreter)]
+    pub python: Option<String>,
+    /// Variables that flows in Python may see, beside a few harmless ones; a trailing * stands for
+    /// the rest of a name [env: PYOCO_RUN_ENV]
+    #[arg(
+        long,
+        value_name = "NAME,PREFIX*",
+        value_delimiter = ',',
+        value_parser = config::parse_env_entry
+    )]
+    pub run_env: Vec<String>,
+    /// Most memory of a run in Python, such as 512M or 1.5G [env: PYOCO_RUN_MEMORY_LIMIT]
+    #[arg(long, value_name = "SIZE", value_parser = config::parse_memory_limit)]
+    pub run_memory_limit: Option<u64>,
+    /// Longest time that a run may execute; then it is FAILED [env: PYOCO_RUN_TIMEOUT_SEC]
+    #[arg(long, value_name = "SECONDS", value_parser = config::parse_positive_seconds)]
+    pub run_timeout_sec: Option<Duration>,
     /// Execute one job, then end
     #[arg(long)]
     pub run_once: bool,

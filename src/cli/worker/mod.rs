@@ -14,10 +14,10 @@ use super::failure::Failure;
 use super::{program, signals};
 use crate::bus::Bus;
 use crate::config::Config;
-use crate::flow::{Executor, NativeExecutor, Registry};
+use crate::flow::python::{PythonError, visible_environment};
+use crate::flow::{Executor, NativeExecutor, PythonExecutor, PythonSettings, Registry};
 use crate::model::error::Code;
 use crate::model::name;
-use crate::thread::StopSignal;
 use crate::worker::{self, WorkerSettings};
 
 /// The program's name, in help and in hints.
@@ -35,6 +35,13 @@ fn start(args: Args) -> Result<Exit, Failure> {
     if let Some(url) = args.nats_url {
         config.nats.url = url;
     }
+    config.python.interpreter = args.python.unwrap_or(config.python.interpreter);
+    config.python.resolver = args.flow_resolver.or(config.python.resolver);
+    config.python.memory_limit = args.run_memory_limit.or(config.python.memory_limit);
+    if !args.run_env.is_empty() {
+        config.python.env = args.run_env;
+    }
+    config.run.timeout = args.run_timeout_sec.or(config.run.timeout);
     let tags = match args.tags.is_empty() {
         true => vec![config.run.default_tag.clone()],
         false => args.tags,
@@ -54,9 +61,10 @@ fn start(args: Args) -> Result<Exit, Failure> {
         settings.run_once = Some(seconds(args.poll_timeout, "--poll-timeout")?);
     }
     let stop = signals::stop_signal()?;
+    let executors = executors(&config)?;
     let bus = Bus::start(&config.nats, &config.resources)
         .map_err(|e| program::failed(Code::NatsUnavailable, "cannot use the NATS settings", e))?;
-    run(settings, &bus, &stop)
+    worker::run(settings, &bus, executors, &stop)
         .map(|()| Exit::Done)
         .map_err(|e| program::failed(Code::BadCommandLine, "the worker has ended", e))
 }
@@ -85,17 +93,30 @@ pub(super) fn settings(config: &Config, tags: Vec<String>) -> Result<WorkerSetti
     })
 }
 
-/// Runs a worker with the executors of this program until `stop` closes.
-pub(super) fn run(
-    settings: WorkerSettings,
-    bus: &Bus,
-    stop: &StopSignal,
-) -> Result<(), worker::Error> {
+/// What this program can execute; the first one that accepts a job gets it. With a flow resolver
+/// Python is started now, which takes a moment.
+pub(super) fn executors(config: &Config) -> Result<Vec<Arc<dyn Executor>>, Failure> {
     // Only names that a flow exposes are ever looked up, and never PYOCO_ ones.
     let native = NativeExecutor::new(Registry::with_builtins())
         .with_environment(|name| std::env::var(name).ok());
-    let executors: Vec<Arc<dyn Executor>> = vec![Arc::new(native)];
-    worker::run(settings, bus, executors, stop)
+    let python = PythonExecutor::new(PythonSettings {
+        interpreter: config.python.interpreter.clone(),
+        resolver: config.python.resolver.clone(),
+        memory_limit: config.python.memory_limit,
+        environment: visible_environment(std::env::vars_os(), |name| config.python.shows(name)),
+        max_value_bytes: config.run.max_snapshot_bytes,
+    });
+    if config.python.resolver.is_some() {
+        python.warm_up().map_err(|error| {
+            if let PythonError::Load { traceback, .. } = &error {
+                log::error!("cannot load the flow resolver\n{}", traceback.trim_end());
+            }
+            let hint = "correct --flow-resolver (module:function or file.py:function) or --python; \
+                modules are looked for where the worker was started, and in PYTHONPATH";
+            Failure::usage(error.to_string(), None, hint)
+        })?;
+    }
+    Ok(vec![Arc::new(native), Arc::new(python)])
 }
 
 fn seconds(value: f64, flag: &str) -> Result<Duration, Failure> {

@@ -29,7 +29,7 @@ pub fn run(gateway: &Gateway, request: &mut Request, params: &[String]) -> Resul
 pub fn tasks(gateway: &Gateway, _: &mut Request, params: &[String]) -> Result<Reply, ApiError> {
     let snapshot = document(gateway, &params[0])?;
     let field = |name: &str, default: Value| snapshot.get(name).cloned().unwrap_or(default);
-    let body = json!({
+    let mut body = json!({
         "run_id": field("run_id", Value::Null),
         "flow_name": field("flow_name", Value::Null),
         "status": field("status", Value::Null),
@@ -37,6 +37,9 @@ pub fn tasks(gateway: &Gateway, _: &mut Request, params: &[String]) -> Result<Re
         "task_records": field("task_records", json!({})),
         "task_records_truncated": field("task_records_truncated", json!(false)),
     });
+    if let Some(truncated) = snapshot.get("task_logs_truncated") {
+        body["task_logs_truncated"] = truncated.clone();
+    }
     Ok(Reply::json(200, body.to_string().into_bytes()))
 }
 
@@ -74,6 +77,7 @@ pub(super) fn snapshot_json(mut snapshot: Map<String, Value>, with_records: bool
     if !with_records {
         snapshot.shift_remove("task_records");
         snapshot.shift_remove("task_records_truncated");
+        snapshot.shift_remove("task_logs_truncated");
     }
     Value::Object(snapshot)
 }

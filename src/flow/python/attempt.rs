@@ -1,0 +1,357 @@
+//! One Python run from its fork to the end of its last process, on a thread that polls its wires.
+
+use std::io::{self, ErrorKind, PipeReader, Read, Write};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+
+use super::capture::{Capture, Stream};
+use super::execution::Orders;
+use super::host::Host;
+use super::message::{JobMessage, RunMessage, ShimMessage, cancel_line};
+use super::tasks::Tasks;
+use super::template::Template;
+use super::wires::{self, Waited, Wires};
+use crate::flow::executor::{FlowEvent, FlowJob, Outcome};
+use crate::model::json;
+use crate::model::limits::{
+    MAX_RUN_MESSAGE_BYTES, OUTPUT_AFTER_EXIT, OUTPUT_REPORT_INTERVAL, RUN_EXIT_DEADLINE,
+};
+
+/// Between two tries to give a slot what it had no room for; it is writing a snapshot.
+const FULL_PAUSE: Duration = Duration::from_millis(20);
+/// What is read from one pipe before the others have their turn: as much as a pipe holds, so that all
+/// that was printed before an event has been read when the event is.
+const TURN_BYTES: usize = 128 * 1024;
+/// How often a run is given to another template because the first one has just died.
+const MAX_FORKS: usize = 2;
+
+/// Executes `job`; returns when no process of it is left. The outcome has gone to `events` before.
+pub(super) fn run(
+    host: &Host,
+    job: &FlowJob,
+    orders: &Orders,
+    woken: PipeReader,
+    events: &Sender<FlowEvent>,
+) {
+    let (template, wires) = match fork(host, orders) {
+        Ok(Some(forked)) => forked,
+        Ok(None) => return,
+        Err(error) => {
+            let _ = events.send(FlowEvent::Finished(Outcome::Failed { error }));
+            return;
+        }
+    };
+    let token = uuid::Uuid::new_v4().simple().to_string();
+    let outgoing = match serde_json::to_vec(&JobMessage::new(job, &token)) {
+        Ok(mut line) => {
+            line.push(b'\n');
+            line
+        }
+        // Unreachable for JSON values; the run then ends by itself for want of a job.
+        Err(_) => b"\n".to_vec(),
+    };
+    let attempt = Attempt {
+        wires,
+        woken,
+        orders,
+        events,
+        run_id: &job.run_id,
+        outgoing,
+        incoming: Vec::new(),
+        capture: Capture::new(&token),
+        tasks: Tasks::default(),
+        open: Open { run: true, shim: true, out: true, err: true },
+        told_cancel: false,
+        finished: false,
+        exit: None,
+        next_output: Instant::now() + OUTPUT_REPORT_INTERVAL,
+        kill_at: None,
+        leave_at: None,
+    };
+    attempt.follow();
+    // The template reaps the shim, so it is kept until then.
+    drop(template);
+}
+
+/// Has the processes of a run made; `None` when it was killed before.
+fn fork(host: &Host, orders: &Orders) -> Result<Option<(Arc<Template>, Wires)>, String> {
+    let mut problem = String::new();
+    for _ in 0..MAX_FORKS {
+        let template = host.template().map_err(|error| error.to_string())?;
+        let (wires, far) =
+            wires::open().map_err(|e| format!("cannot make pipes for the run: {e}"))?;
+        if !orders.may_start() {
+            return Ok(None);
+        }
+        match template.fork(&far.fds()) {
+            Ok(()) => return Ok(Some((template, wires))),
+            Err(e) => problem = format!("cannot start a process for the run: {e}"),
+        }
+    }
+    Err(problem)
+}
+
+/// Which wires may still bring something.
+struct Open {
+    run: bool,
+    shim: bool,
+    out: bool,
+    err: bool,
+}
+
+struct Attempt<'a> {
+    wires: Wires,
+    woken: PipeReader,
+    orders: &'a Orders,
+    events: &'a Sender<FlowEvent>,
+    run_id: &'a str,
+    /// Not yet written to the run.
+    outgoing: Vec<u8>,
+    /// Read from the run; the beginning of a line.
+    incoming: Vec<u8>,
+    capture: Capture,
+    tasks: Tasks,
+    open: Open,
+    told_cancel: bool,
+    /// The outcome has gone out.
+    finished: bool,
+    /// What the shim has said.
+    exit: Option<ShimMessage>,
+    next_output: Instant,
+    /// When processes that were asked to end are killed.
+    kill_at: Option<Instant>,
+    /// When what may still come is not waited for any more.
+    leave_at: Option<Instant>,
+}
+
+impl Attempt<'_> {
+    fn follow(mut self) {
+        loop {
+            let all_passed_on = self.pass_on();
+            if self.is_over() {
+                break;
+            }
+            if let Err(e) = self.wait(all_passed_on) {
+                log::error!(run_id = self.run_id, error = e.to_string(); "cannot wait for a run");
+                break;
+            }
+            self.take_orders();
+            // Before the events: what was printed before an event belongs to the task as it was then.
+            self.read_output();
+            self.write_out();
+            self.read_run();
+            self.read_shim();
+            self.keep_deadlines();
+        }
+        if let Some(text) = self.capture.outside() {
+            log::info!(target: "python", run_id = self.run_id; "printed outside of tasks: {}", text.trim_end());
+        }
+        if let Some(ShimMessage::Exit { left, .. }) = self.exit.as_ref().filter(|_| !self.finished)
+            && *left > 0
+        {
+            log::error!(run_id = self.run_id, left = *left; "processes of a run could not be killed");
+        }
+        if !self.finished {
+            let error = self.exit.as_ref().map_or_else(
+                || "the supervisor of the run's process has died, and the run with it".to_owned(),
+                ShimMessage::error,
+            );
+            self.tasks.add_untold(&mut self.capture);
+            self.finish(Outcome::Failed { error });
+        }
+    }
+
+    /// The shim has spoken or is gone, and no output is to come.
+    fn is_over(&self) -> bool {
+        let shim_is_done = self.exit.is_some() || !self.open.shim;
+        let output_is_done = !self.open.out && !self.open.err;
+        (shim_is_done && output_is_done) || self.leave_at.is_some_and(|at| at <= Instant::now())
+    }
+
+    fn wait(&mut self, all_passed_on: bool) -> io::Result<()> {
+        let pause = (!all_passed_on).then(|| Instant::now() + FULL_PAUSE);
+        let dues = [Some(self.next_output), self.kill_at, self.leave_at, pause];
+        let due = dues.into_iter().flatten().min();
+        let to_write = !self.outgoing.is_empty();
+        let waited = [
+            Some(Waited { fd: self.woken.as_fd(), to_write: false }),
+            self.open.run.then(|| Waited { fd: self.wires.run.as_fd(), to_write }),
+            self.open.shim.then(|| Waited { fd: self.wires.shim.as_fd(), to_write: false }),
+            self.open.out.then(|| Waited { fd: self.wires.out.as_fd(), to_write: false }),
+            self.open.err.then(|| Waited { fd: self.wires.err.as_fd(), to_write: false }),
+        ];
+        wires::wait(&waited, due).map(drop)
+    }
+
+    fn take_orders(&mut self) {
+        let mut bytes = [0; 64];
+        // Whatever it says, the orders themselves are looked at.
+        let _ = self.woken.read(&mut bytes);
+        let wanted = self.orders.now();
+        if wanted.cancel && !self.told_cancel {
+            self.told_cancel = true;
+            self.outgoing.extend(cancel_line());
+        }
+        if let Some(mercy) = wanted.kill
+            && self.kill_at.is_none()
+        {
+            if !mercy.is_zero() {
+                self.tell_shim(b"term\n");
+            }
+            self.kill_at = Some(Instant::now() + mercy);
+        }
+    }
+
+    fn keep_deadlines(&mut self) {
+        let now = Instant::now();
+        if self.exit.is_none() && self.kill_at.is_some_and(|at| at <= now) {
+            self.tell_shim(b"kill\n");
+            // The shim answers when all are gone; were it gone itself, its socket would say so.
+            self.kill_at = Some(now + RUN_EXIT_DEADLINE);
+        }
+        if self.next_output <= now {
+            self.next_output = now + OUTPUT_REPORT_INTERVAL;
+            self.tasks.add_output(&mut self.capture);
+        }
+    }
+
+    fn tell_shim(&self, order: &[u8]) {
+        // When it is gone, so is the run, and its socket says so.
+        let _ = (&self.wires.shim).write(order);
+    }
+
+    fn read_output(&mut self) {
+        let mut buffer = [0; 16 * 1024];
+        for stream in [Stream::Out, Stream::Err] {
+            let (pipe, is_open) = match stream {
+                Stream::Out => (&mut self.wires.out, &mut self.open.out),
+                Stream::Err => (&mut self.wires.err, &mut self.open.err),
+            };
+            let mut left = TURN_BYTES;
+            while *is_open && left > 0 {
+                match pipe.read(&mut buffer) {
+                    Ok(0) => *is_open = false,
+                    Ok(length) => {
+                        left = left.saturating_sub(length);
+                        self.capture.take(stream, &buffer[..length]);
+                    }
+                    Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                    Err(_) => *is_open = false,
+                }
+            }
+        }
+    }
+
+    fn write_out(&mut self) {
+        while !self.outgoing.is_empty() {
+            match self.wires.run.write(&self.outgoing) {
+                Ok(length) => drop(self.outgoing.drain(..length)),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                // It has ended, or has closed its end; the shim tells how that goes on.
+                Err(_) => self.outgoing.clear(),
+            }
+        }
+    }
+
+    /// Whether there may be more.
+    fn read_run(&mut self) -> bool {
+        let mut buffer = [0; 16 * 1024];
+        let mut left = TURN_BYTES;
+        while self.open.run && left > 0 {
+            match self.wires.run.read(&mut buffer) {
+                Ok(0) => self.open.run = false,
+                Ok(length) => {
+                    left = left.saturating_sub(length);
+                    self.incoming.extend_from_slice(&buffer[..length]);
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => self.open.run = false,
+            }
+        }
+        let mut from = 0;
+        while let Some(length) = self.incoming[from..].iter().position(|&byte| byte == b'\n') {
+            let line = self.incoming[from..from + length].to_vec();
+            from += length + 1;
+            self.take_message(&line);
+        }
+        self.incoming.drain(..from);
+        if self.incoming.len() > MAX_RUN_MESSAGE_BYTES {
+            self.incoming.clear();
+            self.refuse("sent a message that has no end");
+        }
+        left == 0
+    }
+
+    fn take_message(&mut self, line: &[u8]) {
+        if self.finished {
+            return;
+        }
+        match json::from_wire::<RunMessage>(line) {
+            Ok(RunMessage::Flow { flow, tasks }) => self.tasks.begin(flow, tasks),
+            Ok(RunMessage::Task(task)) => {
+                if !self.tasks.change(*task, &mut self.capture) {
+                    self.refuse("told of a task that its flow does not have");
+                }
+            }
+            Ok(RunMessage::End { end, error }) => {
+                self.finish(end.outcome(error));
+                // A thread that the flow has left behind must not keep the process.
+                self.kill_at.get_or_insert(Instant::now() + RUN_EXIT_DEADLINE);
+            }
+            Err(e) => self.refuse(&format!("sent a message that cannot be read: {e}")),
+        }
+    }
+
+    /// Ends a run that does not keep to the protocol: its flow has got hold of the socket.
+    fn refuse(&mut self, what: &str) {
+        if !self.finished {
+            self.finish(Outcome::Failed { error: format!("the process of the run {what}") });
+            self.kill_at = Some(Instant::now());
+        }
+    }
+
+    fn read_shim(&mut self) {
+        let mut text = Vec::new();
+        let mut buffer = [0; 1024];
+        while self.open.shim {
+            match self.wires.shim.read(&mut buffer) {
+                Ok(0) => self.open.shim = false,
+                Ok(length) => text.extend_from_slice(&buffer[..length]),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => self.open.shim = false,
+            }
+        }
+        // It says one thing, in one write.
+        if let Ok(said) = serde_json::from_slice(&text) {
+            self.exit = Some(said);
+        }
+        if (self.exit.is_some() || !self.open.shim) && self.leave_at.is_none() {
+            self.leave_at = Some(Instant::now() + OUTPUT_AFTER_EXIT);
+            // What it said last is in the socket; nobody is there to say more.
+            while self.read_run() {}
+        }
+    }
+
+    /// Whether there was room for all of it.
+    fn pass_on(&mut self) -> bool {
+        // Without a listener the run was killed or is lost; its orders say so too.
+        self.tasks.pass_on(self.events).unwrap_or(true)
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        self.finished = true;
+        self.read_output();
+        self.tasks.add_output(&mut self.capture);
+        // When nobody listens, nobody needs it.
+        if let Ok(()) = self.tasks.pass_on_all(self.events) {
+            let _ = self.events.send(FlowEvent::Finished(outcome));
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Why the template process could not be started, with the way out.
+
+/// Why no Python run can be started.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PythonError {
+    /// The interpreter could not be started at all.
+    #[error(
+        "cannot start the Python interpreter `{interpreter}`: {reason}; install it, or name another with --python"
+    )]
+    NoInterpreter {
+        /// As it was configured.
+        interpreter: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// It runs, and has no pyoco.
+    #[error(
+        "pyoco is not installed for `{interpreter}` (Python {version}): {reason}; install it with: {interpreter} -m pip install pyoco"
+    )]
+    NoPyoco {
+        /// As it was configured.
+        interpreter: String,
+        /// Its version.
+        version: String,
+        /// What the import said.
+        reason: String,
+    },
+    /// pyoco or the flow resolver raised something while it was imported.
+    #[error("cannot load {what}: {reason}")]
+    Load {
+        /// The resolver, or pyoco when there is none.
+        what: String,
+        /// Type and text of the exception.
+        reason: String,
+        /// Where it was raised; not part of the text.
+        traceback: String,
+    },
+    /// The process ended, or said nothing in time.
+    #[error("the Python template process `{interpreter}` {what}{output}")]
+    Died {
+        /// As it was configured.
+        interpreter: String,
+        /// What happened.
+        what: String,
+        /// The end of what it has printed, with its introduction; empty when there is nothing.
+        output: String,
+    },
+    /// Sockets, pipes or threads are not to be had.
+    #[error("cannot prepare a Python run: {0}")]
+    System(String),
+}

@@ -1,0 +1,144 @@
+"""The run: executes one flow with pyoco's own engine, and tells the worker."""
+
+import contextlib
+import faulthandler
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+
+from pyoco_host.flows import FlowNotFound, flow_of_document, flow_of_resolver
+from pyoco_host.output import NoCapture, TaskStream
+from pyoco_host.processes import close_wakeup_pipe, set_process_name
+from pyoco_host.progress import Progress
+
+MAX_ERROR_CHARS = 8 * 1024
+
+
+def run(fds, settings, resolver):
+    """Executes one flow; everything before it only makes this process a place of its own."""
+    set_process_name("pyoco-run")
+    os.setpgid(0, 0)
+    close_wakeup_pipe()
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    socket_fd, out, err = fds
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    os.close(out)
+    os.close(err)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    memory_limit = settings["memory_limit"]
+    if memory_limit is not None:
+        # What a process may write to, rather than its address space: threads reserve far more
+        # of the latter than they use.
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_limit, memory_limit))
+    faulthandler.enable(file=2)
+    reseed()
+    worker = socket.socket(fileno=socket_fd)
+    orders = worker.makefile("rb")
+    job = json.loads(orders.readline())
+    Attempt(job, worker, orders, settings, resolver).execute()
+    return 0
+
+
+def reseed():
+    """Python reseeds `random` in a forked child; numpy's global generator would repeat itself."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+
+
+class Attempt:
+    """One execution of one flow, and what is told of it."""
+
+    def __init__(self, job, worker, orders, settings, resolver):
+        self.job = job
+        self.worker = worker
+        self.orders = orders
+        self.settings = settings
+        self.resolver = resolver
+        self.cancelled = False
+        self.engine = None
+        self.send_lock = threading.Lock()
+        self.progress = Progress(self.send, settings["max_value_bytes"])
+        sys.stdout = TaskStream(1, job["token"], self.progress)
+        sys.stderr = TaskStream(2, job["token"], self.progress)
+        self.progress.streams = (sys.stdout, sys.stderr)
+
+    def send(self, line):
+        # Nobody to tell it means that the worker is gone, and the shim is about to end this process.
+        with self.send_lock, contextlib.suppress(OSError):
+            self.worker.sendall(line + b"\n")
+
+    def execute(self):
+        threading.Thread(target=self.listen, name="pyoco-cancel", daemon=True).start()
+        end = self.outcome()
+        self.progress.close()
+        self.send(json.dumps(end).encode())
+
+    def listen(self):
+        """Waits for the one thing that may still be said: cancel."""
+        with contextlib.suppress(OSError, ValueError):
+            if self.orders.readline():
+                self.cancelled = True
+                # The engine knows the run only while it executes it.
+                while not (self.engine and self.has_noticed()):
+                    time.sleep(0.01)
+
+    def has_noticed(self):
+        self.engine.cancel(self.job["run_id"])
+        return self.context.status.value != "RUNNING"
+
+    def outcome(self):
+        try:
+            flow, params = self.build()
+            if self.cancelled:
+                return {"end": "cancelled"}
+            self.run_flow(flow, params)
+            status = self.context.status.value
+            return {"end": "cancelled" if status.startswith("CANCEL") else "completed"}
+        except FlowNotFound as error:
+            return {"end": "flow_not_found", "error": str(error)[:MAX_ERROR_CHARS]}
+        except MemoryError as error:
+            limit = self.settings["memory_limit"]
+            if limit is None:
+                return self.failure(error)
+            text = f"memory limit of {limit} bytes exceeded (--run-memory-limit)"
+            return {"end": "failed", "error": text}
+        except BaseException as error:
+            return self.failure(error)
+
+    def failure(self, error):
+        if not self.progress.begun:
+            # No record will show where it happened, so the log has to.
+            traceback.print_exc()
+        text = str(error)
+        if not text or isinstance(error, (SystemExit, KeyboardInterrupt)):
+            text = f"{type(error).__name__}: {text}".removesuffix(": ")
+        return {"end": "failed", "error": text[:MAX_ERROR_CHARS]}
+
+    def build(self):
+        """The flow and its parameters."""
+        name, params = self.job["flow_name"], self.job["params"]
+        if self.job["workflow_yaml"] is None:
+            return flow_of_resolver(self.resolver, name), params
+        flow, defaults = flow_of_document(self.job["workflow_yaml"], name)
+        return flow, {**defaults, **params}
+
+    def run_flow(self, flow, params):
+        from pyoco.core import engine
+        from pyoco.core.models import RunContext
+
+        if hasattr(engine, "RunLogCapture"):
+            # The engine's own keeps all that a task prints in memory until the end of the run.
+            engine.RunLogCapture = NoCapture
+        self.context = RunContext(run_id=self.job["run_id"])
+        self.progress.begin(flow, self.context)
+        self.engine = engine.Engine(trace_backend=self.progress.tracer())
+        self.engine.run(flow, params, run_context=self.context)

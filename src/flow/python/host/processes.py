@@ -1,0 +1,80 @@
+"""Processes: names, orphans, and what is below a process."""
+
+import contextlib
+import ctypes
+import os
+import signal
+
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
+
+own_pipe = []
+prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+
+def set_process_name(name):
+    prctl(PR_SET_NAME, name.encode(), 0, 0, 0)
+
+
+def become_reaper():
+    """Makes orphans below this process its children, also those that have called setsid."""
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def wakeup_pipe():
+    """A pipe that becomes readable when a child ends, for a poll to wait on."""
+    close_wakeup_pipe()
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    own_pipe.extend((reader, writer))
+    return reader
+
+
+def close_wakeup_pipe():
+    """Forgets that of the process which has forked this one."""
+    signal.set_wakeup_fd(-1)
+    while own_pipe:
+        os.close(own_pipe.pop())
+
+
+def drain(fd):
+    try:
+        while os.read(fd, 4096):
+            pass
+    except OSError:
+        pass
+
+
+def kill_all_below():
+    pids = descendants_of(os.getpid())
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    return len(pids)
+
+
+def descendants_of(root):
+    parents = parents_of_all()
+    found, new = set(), {root}
+    while new:
+        new = {pid for pid, parent in parents.items() if parent in new} - found
+        found |= new
+    return found
+
+
+def children_of(pid):
+    return {child for child, parent in parents_of_all().items() if parent == pid}
+
+
+def parents_of_all():
+    parents = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                with open(f"/proc/{entry}/stat", "rb") as stat:
+                    # The name stands in parentheses and may hold anything, parentheses too.
+                    parents[int(entry)] = int(stat.read().rpartition(b")")[2].split()[1])
+    return parents

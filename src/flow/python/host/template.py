@@ -1,0 +1,180 @@
+"""The template: imports what all runs share, once, and then only forks.
+
+    worker --control socket--> template --fork--> shim --fork--> run
+       |                                            |             |
+       +---------------- supervision ---------------+             |
+       +------- job and events; standard output and error --------+
+
+The control socket carries one message per run, with the run's file descriptors beside it.
+"""
+
+import contextlib
+import gc
+import importlib
+import importlib.util
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+
+from pyoco_host.processes import become_reaper, children_of, drain, set_process_name, wakeup_pipe
+from pyoco_host.shim import shim
+
+# What every run needs; the last one pyoco imports only when it executes a flow.
+SHARED_MODULES = (
+    "pyoco",
+    "pyoco.core.engine",
+    "pyoco.discovery.loader",
+    "pyoco.schemas.config",
+    "concurrent.futures.thread",
+)
+# For one message on the control socket.
+MAX_CONTROL_BYTES = 64 * 1024
+# The end of a traceback is what tells most; the reply has to fit into one message.
+MAX_TRACEBACK_CHARS = 8 * 1024
+MAX_ERROR_CHARS = 4 * 1024
+
+
+def template(control, settings):
+    """Imports what all runs share, says `ready`, and forks a shim per message until the worker goes."""
+    set_process_name("pyoco-template")
+    become_reaper()
+    try:
+        resolver = load(settings)
+    except BaseException as error:
+        reply = {"failed": kind_of(error), "error": text_of(error), "python": python_version()}
+        reply["traceback"] = traceback.format_exc()[-MAX_TRACEBACK_CHARS:]
+        control.send(json.dumps(reply).encode()[:MAX_CONTROL_BYTES])
+        return
+    # Children share these pages for as long as nobody writes to them; the collector would.
+    gc.collect()
+    gc.freeze()
+    ready = {"ready": True, "python": python_version(), "pyoco": pyoco_version()}
+    control.send(json.dumps(ready).encode())
+    serve(control, settings, resolver)
+
+
+def serve(control, settings, resolver):
+    woken = wakeup_pipe()
+    poller = select.poll()
+    poller.register(control, select.POLLIN)
+    poller.register(woken, select.POLLIN)
+    shims = set()
+    is_open = True
+    while is_open or shims:
+        for fd, _ in poller.poll():
+            if fd == woken:
+                drain(woken)
+                reap_shims(shims)
+                continue
+            message, fds, _, _ = socket.recv_fds(control, MAX_CONTROL_BYTES, 8)
+            if not message:
+                # No more runs; the shims see by themselves whether the worker still wants theirs.
+                is_open = False
+                poller.unregister(control)
+                continue
+            start_shim(fds, control, settings, resolver, shims)
+
+
+def start_shim(fds, control, settings, resolver, shims):
+    try:
+        pid = os.fork()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.write(fds[0], json.dumps({"refused": f"fork: {error}"}).encode() + b"\n")
+        pid = -1
+    if pid == 0:
+        status = 70
+        try:
+            control.close()
+            status = shim(fds, settings, resolver)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    if pid > 0:
+        shims.add(pid)
+    for fd in fds:
+        os.close(fd)
+
+
+def reap_shims(shims):
+    has_failed = False
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            break
+        if pid == 0:
+            break
+        has_failed |= status != 0
+        shims.discard(pid)
+    if has_failed:
+        # A shim that was killed leaves its run to us, and nobody wants that any more.
+        for pid in children_of(os.getpid()) - shims:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def load(settings):
+    """Imports pyoco and the resolver; returns its function, or None when none is wanted."""
+    if sys.path and sys.path[0] == "":
+        sys.path[0] = os.getcwd()
+    for name in SHARED_MODULES:
+        importlib.import_module(name)
+    # 0.8 compiles graphs; 0.6 executes them.
+    with contextlib.suppress(ModuleNotFoundError):
+        importlib.import_module("pyoco.dsl.graph")
+    if settings["resolver"] is None:
+        return None
+    place, _, function = settings["resolver"].rpartition(":")
+    if place.endswith(".py"):
+        found = import_file(place)
+    else:
+        found = importlib.import_module(place)
+    for name in function.split("."):
+        found = getattr(found, name)
+    if not callable(found):
+        raise TypeError(f"{settings['resolver']} is not callable")
+    return found
+
+
+def import_file(path):
+    """Imports a file as a module of its own name, with its neighbours importable."""
+    path = os.path.abspath(path)
+    name = os.path.splitext(os.path.basename(path))[0]
+    sys.path.insert(0, os.path.dirname(path))
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"there is no file {path}")
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def kind_of(error):
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "pyoco":
+        return "no_pyoco"
+    return "load"
+
+
+def text_of(error):
+    text = str(error) or repr(error)
+    return f"{type(error).__name__}: {text}"[:MAX_ERROR_CHARS]
+
+
+def python_version():
+    return ".".join(str(number) for number in sys.version_info[:3])
+
+
+def pyoco_version():
+    try:
+        from importlib.metadata import version
+
+        return version("pyoco")
+    except Exception:
+        return None

@@ -1,0 +1,188 @@
+//! What the processes of the host and this side say to each other: one JSON document per line.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::flow::executor::{FlowJob, Outcome};
+use crate::model::run::{TaskRecord, TaskStatus};
+
+/// To the run, first thing.
+#[derive(Serialize)]
+pub(super) struct JobMessage<'a> {
+    pub run_id: &'a str,
+    pub flow_name: &'a str,
+    pub params: &'a Map<String, Value>,
+    pub workflow_yaml: Option<&'a str>,
+    /// What marks the parts of the output; see [`super::capture`].
+    pub token: &'a str,
+}
+
+impl<'a> JobMessage<'a> {
+    pub(super) fn new(job: &'a FlowJob, token: &'a str) -> Self {
+        JobMessage {
+            run_id: &job.run_id,
+            flow_name: &job.flow_name,
+            params: &job.params,
+            workflow_yaml: job.workflow_yaml.as_deref(),
+            token,
+        }
+    }
+}
+
+/// To the run, at most once.
+pub(super) fn cancel_line() -> Vec<u8> {
+    let mut line = json!({"cancel": true}).to_string().into_bytes();
+    line.push(b'\n');
+    line
+}
+
+/// From the run.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum RunMessage {
+    /// The flow was found.
+    Flow { flow: String, tasks: Vec<String> },
+    /// A task has changed.
+    Task(Box<TaskMessage>),
+    /// The flow has ended; the process does so next.
+    End {
+        end: EndWord,
+        #[serde(default)]
+        error: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum EndWord {
+    Completed,
+    Failed,
+    FlowNotFound,
+    Cancelled,
+}
+
+impl EndWord {
+    pub(super) fn outcome(self, error: String) -> Outcome {
+        match self {
+            EndWord::Completed => Outcome::Completed,
+            EndWord::Failed => Outcome::Failed { error },
+            EndWord::FlowNotFound => Outcome::FlowNotFound { error },
+            EndWord::Cancelled => Outcome::Cancelled,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct TaskMessage {
+    /// Place in the list of tasks that came with the flow.
+    pub task: usize,
+    pub state: TaskStatus,
+    pub started_at: Option<f64>,
+    pub ended_at: Option<f64>,
+    pub duration_ms: Option<f64>,
+    pub error: Option<String>,
+    pub traceback: Option<String>,
+    pub inputs: Value,
+    pub output: Value,
+    pub artifacts: Value,
+}
+
+impl TaskMessage {
+    pub(super) fn into_record(self) -> TaskRecord {
+        TaskRecord {
+            state: self.state,
+            started_at: self.started_at,
+            ended_at: self.ended_at,
+            duration_ms: self.duration_ms,
+            error: self.error,
+            traceback: self.traceback,
+            inputs: self.inputs,
+            output: self.output,
+            artifacts: self.artifacts,
+            logs: None,
+        }
+    }
+}
+
+/// From the shim, once.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub(super) enum ShimMessage {
+    /// The run has ended and so has everything below it, but for `left` processes.
+    Exit {
+        exit: i32,
+        #[serde(default)]
+        signal: Option<i32>,
+        #[serde(default)]
+        left: u32,
+    },
+    /// It was never started.
+    Refused { refused: String },
+}
+
+impl ShimMessage {
+    /// The error of a run whose flow has not said how it ended.
+    pub(super) fn error(&self) -> String {
+        match self {
+            ShimMessage::Exit { signal: Some(signal), .. } => {
+                let name = signal_hook::low_level::signal_name(*signal).unwrap_or("unknown");
+                let guess = match name {
+                    "SIGKILL" => "; the kernel does this when memory runs out",
+                    "SIGSEGV" | "SIGBUS" | "SIGILL" | "SIGFPE" | "SIGABRT" => {
+                        "; its native code has crashed, see the task's logs"
+                    }
+                    _ => "",
+                };
+                format!("the process of the run was ended by signal {signal} ({name}){guess}")
+            }
+            ShimMessage::Exit { exit, .. } => {
+                format!("the process of the run exited with code {exit} before its flow had ended")
+            }
+            ShimMessage::Refused { refused } => {
+                format!("cannot start a process for the run: {refused}")
+            }
+        }
+    }
+}
+
+/// From the template, once.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Hello {
+    Failed {
+        failed: String,
+        error: String,
+        #[serde(default)]
+        traceback: String,
+        python: String,
+    },
+    Ready {
+        python: String,
+        pyoco: Option<String>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_told_apart() {
+        let flow = serde_json::from_str(r#"{"flow":"main","tasks":["a"]}"#).unwrap();
+        assert!(matches!(flow, RunMessage::Flow { .. }));
+        let task = r#"{"task":0,"state":"RUNNING","started_at":1.5,"ended_at":null,
+            "duration_ms":null,"error":null,"traceback":null,"inputs":{},"output":null,"artifacts":{}}"#;
+        assert!(matches!(serde_json::from_str(task).unwrap(), RunMessage::Task(_)));
+        let end = serde_json::from_str(r#"{"end":"flow_not_found","error":"x"}"#).unwrap();
+        let RunMessage::End { end, error } = end else { panic!("{end:?}") };
+        assert_eq!(end.outcome(error), Outcome::FlowNotFound { error: "x".into() });
+    }
+
+    #[test]
+    fn a_signal_is_named() {
+        let exit = ShimMessage::Exit { exit: -9, signal: Some(9), left: 0 };
+        assert!(exit.error().contains("signal 9 (SIGKILL)"), "{}", exit.error());
+        let exit = ShimMessage::Exit { exit: 3, signal: None, left: 0 };
+        assert!(exit.error().contains("code 3"), "{}", exit.error());
+    }
+}

@@ -1,0 +1,102 @@
+//! The executor of Python flows: pyoco's own engine, in processes that can be killed.
+//!
+//! A template process (the worker's `--python`) imports pyoco and the flow resolver once. For each run
+//! it forks a shim, and the shim forks the run:
+//!
+//! ```text
+//! py-run thread ══ job, events, cancel ══════════════▶ run      (own process group)
+//!       ╠══════════ standard output and error ◀════════ run
+//!       ╚══════════ term, kill / exit ═══════▶ shim ───┘ reaps all that the run has started
+//! py-template ══ one message per run, with four descriptors ══▶ template ──forks──▶ shim
+//! ```
+//! Invariants: a run ends only when the shim has ended every process below it; when the worker is
+//! gone, each shim sees the end of its socket and ends its run. What a run prints is always
+//! drained, and its end kept. Events are coalesced per task, so memory is bounded however
+//! fast a flow goes. The death of the template costs no run that has started; the next one gets a
+//! new template. The Python side is in `host/`; this side knows nothing of NATS and nothing of
+//! how Pyoco executes a flow.
+
+mod attempt;
+mod capture;
+mod environment;
+mod error;
+mod execution;
+mod host;
+mod message;
+mod tasks;
+mod template;
+mod wires;
+
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use serde_json::Value;
+
+pub use environment::visible_environment;
+pub use error::PythonError;
+
+use super::executor::{CancelToken, Execution, Executor, FlowEvent, FlowJob};
+use crate::model::workflow::Workflow;
+use host::Host;
+
+/// How Python is started and what its runs may use.
+#[derive(Debug, Clone)]
+pub struct PythonSettings {
+    /// The interpreter: a path, or a name that is looked up on `PATH`.
+    pub interpreter: String,
+    /// `module:function` or `file.py:function`, which turns a flow's name into a `pyoco.Flow`.
+    pub resolver: Option<String>,
+    /// Bytes that one process of a run may have for data; `None` is no limit.
+    pub memory_limit: Option<u64>,
+    /// All of the environment that flows see; see [`visible_environment`].
+    pub environment: Vec<(OsString, OsString)>,
+    /// Largest JSON of one input or output that is kept.
+    pub max_value_bytes: usize,
+}
+
+/// Runs flows of a resolver, and documents whose tasks are Python functions.
+#[derive(Debug, Clone)]
+pub struct PythonExecutor {
+    host: Arc<Host>,
+}
+
+impl PythonExecutor {
+    /// Nothing is started yet: the first job does, or [`PythonExecutor::warm_up`].
+    pub fn new(settings: PythonSettings) -> Self {
+        PythonExecutor { host: Arc::new(Host::new(settings)) }
+    }
+
+    /// Starts the template now; blocks until it is ready, at most a minute.
+    ///
+    /// # Errors
+    /// Why it cannot be started: no interpreter, no pyoco, a resolver that cannot be loaded.
+    pub fn warm_up(&self) -> Result<(), PythonError> {
+        self.host.template().map(drop)
+    }
+}
+
+impl Executor for PythonExecutor {
+    /// Every document that can be read at all, and every name when there is a resolver to ask.
+    fn accepts(&self, job: &FlowJob) -> bool {
+        match &job.workflow_yaml {
+            Some(text) => Workflow::parse(text.as_bytes()).is_ok(),
+            None => self.host.settings().resolver.is_some(),
+        }
+    }
+
+    fn start(
+        &self,
+        job: FlowJob,
+        cancel: CancelToken,
+        events: Sender<FlowEvent>,
+    ) -> Result<Box<dyn Execution>, String> {
+        let execution = execution::start(Arc::clone(&self.host), job, &cancel, events)
+            .map_err(|error| format!("cannot start a thread for the run: {error}"))?;
+        Ok(Box::new(execution))
+    }
+
+    fn record_field(&self) -> Option<(&'static str, Value)> {
+        Some(("python", self.host.status()))
+    }
+}

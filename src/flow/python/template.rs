@@ -1,0 +1,340 @@
+//! The template process: started once, asked for a run at a time, watched by a thread of its own.
+
+use std::io::{self, IoSlice, PipeReader, PipeWriter, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, bounded};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown};
+use serde_json::json;
+
+use super::message::Hello;
+use super::wires::{self, Waited};
+use super::{PythonError, PythonSettings};
+use crate::model::limits::{
+    CHILD_POLL, MAX_CHILD_LINE_BYTES, TEMPLATE_START_DEADLINE, TEMPLATE_STOP_DEADLINE,
+};
+use crate::thread::{self, JoinOnDrop};
+
+/// What the interpreter is told on its command line: take the rest from standard input, which is
+/// the control socket. The name is for people who look at a list of processes.
+const COMMAND: &str = "import socket; control = socket.socket(fileno=0); exec(control.recv(65536))";
+const PROCESS_LABEL: &str = "pyoco-python-host";
+/// The first message.
+const BOOT: &str = include_str!("host/boot.py");
+/// The second one, in the order in which they import each other.
+const MODULES: [(&str, &str); 7] = [
+    ("processes", include_str!("host/processes.py")),
+    ("flows", include_str!("host/flows.py")),
+    ("output", include_str!("host/output.py")),
+    ("progress", include_str!("host/progress.py")),
+    ("attempt", include_str!("host/attempt.py")),
+    ("shim", include_str!("host/shim.py")),
+    ("template", include_str!("host/template.py")),
+];
+/// How long a message may wait for the template, which is busy forking at most.
+const SEND_DEADLINE: Duration = Duration::from_secs(10);
+/// How much of its output an error shows.
+const SHOWN_OUTPUT_BYTES: usize = 2000;
+
+/// A running template. Dropping the last clone of its `Arc` ends it.
+#[derive(Debug)]
+pub(super) struct Template {
+    control: Arc<OwnedFd>,
+    /// Of the process.
+    pub pid: u32,
+    /// Versions as it told them.
+    pub python: String,
+    pub pyoco: Option<String>,
+    is_dead: Arc<AtomicBool>,
+    /// Its drop tells the keeper to end the process; declared before the thread, which is then joined.
+    _stop: PipeWriter,
+    _keeper: JoinOnDrop,
+}
+
+impl Template {
+    /// Starts the interpreter and waits until it has imported everything.
+    pub(super) fn start(settings: &PythonSettings) -> Result<Template, PythonError> {
+        let system = |e: io::Error| PythonError::System(e.to_string());
+        let interpreter = settings.interpreter.as_str();
+        let (control, far_control) = wires::message_pair().map_err(system)?;
+        let (stopped, stop) = wires::waker().map_err(system)?;
+        let mut child = Command::new(interpreter)
+            .args(["-c", COMMAND, PROCESS_LABEL])
+            .env_clear()
+            .envs(settings.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::from(far_control))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // Ctrl-C at the worker's terminal is the worker's business.
+            .process_group(0)
+            .spawn()
+            .map_err(|e| PythonError::NoInterpreter {
+                interpreter: interpreter.to_owned(),
+                reason: e.to_string(),
+            })?;
+        let pid = child.id();
+        let control = Arc::new(control);
+        let is_dead = Arc::new(AtomicBool::new(false));
+        let (tell, told) = bounded(1);
+        let output =
+            [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
+        let keeper = Keeper {
+            child,
+            control: Arc::clone(&control),
+            stopped,
+            output: output.into_iter().flatten().map(Lines::new).collect(),
+            tell: Some(tell),
+            is_dead: Arc::clone(&is_dead),
+            recent: String::new(),
+        };
+        let keeper = thread::spawn("py-template", move || keeper.run()).map_err(system)?;
+        let orders = json!({
+            "modules": MODULES,
+            "settings": {
+                "resolver": settings.resolver,
+                "memory_limit": settings.memory_limit,
+                "max_value_bytes": settings.max_value_bytes,
+            },
+        });
+        // When this fails, it has died, and the keeper tells that with what it has printed.
+        let _ = send(&control, BOOT.as_bytes(), &[])
+            .and_then(|()| send(&control, orders.to_string().as_bytes(), &[]));
+        let died = |what: &str, output: String| PythonError::Died {
+            interpreter: interpreter.to_owned(),
+            what: what.to_owned(),
+            output,
+        };
+        match told.recv_timeout(TEMPLATE_START_DEADLINE) {
+            Ok(Said::Hello(Hello::Ready { python, pyoco })) => {
+                Ok(Template { control, pid, python, pyoco, is_dead, _stop: stop, _keeper: keeper })
+            }
+            Ok(Said::Hello(Hello::Failed { failed, error, traceback, python })) => {
+                Err(refused(settings, &failed, error, traceback, python))
+            }
+            Ok(Said::Died { output }) => Err(died("ended before it was ready", output)),
+            Err(_) => Err(died(
+                &format!("was not ready within {} s", TEMPLATE_START_DEADLINE.as_secs()),
+                String::new(),
+            )),
+        }
+    }
+
+    /// Whether it can still fork.
+    pub(super) fn is_alive(&self) -> bool {
+        !self.is_dead.load(Ordering::SeqCst)
+    }
+
+    /// Has a run forked with these descriptors; see [`wires::FarEnds::fds`].
+    pub(super) fn fork(&self, fds: &[BorrowedFd<'_>; 4]) -> io::Result<()> {
+        send(&self.control, b"run", fds)
+    }
+}
+
+fn refused(
+    settings: &PythonSettings,
+    failed: &str,
+    reason: String,
+    traceback: String,
+    version: String,
+) -> PythonError {
+    match failed {
+        "no_pyoco" => {
+            PythonError::NoPyoco { interpreter: settings.interpreter.clone(), version, reason }
+        }
+        _ => {
+            let what = settings.resolver.as_ref().map_or_else(
+                || "pyoco".to_owned(),
+                |resolver| format!("the flow resolver `{resolver}`"),
+            );
+            PythonError::Load { what, reason, traceback }
+        }
+    }
+}
+
+/// Sends one message, with descriptors beside it; waits for room within a deadline.
+fn send(control: &OwnedFd, message: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let deadline = Instant::now() + SEND_DEADLINE;
+    loop {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut beside = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !beside.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(io::Error::other("too many descriptors for one message"));
+        }
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        match rustix::net::sendmsg(control, &[IoSlice::new(message)], &mut beside, flags) {
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) if Instant::now() < deadline => {
+                // Its end is news on this socket too, so this cannot outwait it.
+                let pause = Instant::now() + CHILD_POLL;
+                wires::wait(
+                    &[Some(Waited { fd: control.as_fd(), to_write: true })],
+                    Some(pause.min(deadline)),
+                )?;
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// What the keeper tells whoever has started the template.
+enum Said {
+    Hello(Hello),
+    Died { output: String },
+}
+
+/// The thread beside a template: reads what it says and prints, and reaps it.
+struct Keeper {
+    child: Child,
+    control: Arc<OwnedFd>,
+    /// Ends when the template is not wanted any more.
+    stopped: PipeReader,
+    output: Vec<Lines>,
+    /// Used once.
+    tell: Option<Sender<Said>>,
+    is_dead: Arc<AtomicBool>,
+    /// The end of what it has printed so far, for an error; given up when it is ready.
+    recent: String,
+}
+
+impl Keeper {
+    fn run(mut self) {
+        let mut kill_at = None;
+        loop {
+            let mut waited = vec![
+                Some(Waited { fd: self.control.as_fd(), to_write: false }),
+                kill_at.is_none().then(|| Waited { fd: self.stopped.as_fd(), to_write: false }),
+            ];
+            waited.extend(self.output.iter().map(Lines::waited));
+            let Ok(ready) = wires::wait(&waited, kill_at) else { break };
+            self.forward_output(&ready[2..]);
+            if ready[0] && !self.take_message() {
+                break;
+            }
+            if ready[1] && kill_at.is_none() {
+                // It ends when its last run has, and the runs of a worker that stops have ended.
+                let _ = rustix::net::shutdown(&*self.control, Shutdown::Write);
+                kill_at = Some(Instant::now() + TEMPLATE_STOP_DEADLINE);
+            }
+            if kill_at.is_some_and(|at| at <= Instant::now()) {
+                break;
+            }
+        }
+        self.is_dead.store(true, Ordering::SeqCst);
+        self.end(kill_at.is_some());
+    }
+
+    /// `false` when the other end has closed.
+    fn take_message(&mut self) -> bool {
+        let mut message = vec![0; 64 * 1024];
+        let received =
+            rustix::net::recv(&*self.control, &mut message[..], rustix::net::RecvFlags::DONTWAIT);
+        match received {
+            Ok((0, _)) => false,
+            Ok((length, _)) => {
+                let hello = serde_json::from_slice::<Hello>(&message[..length]);
+                if let (Ok(hello), Some(tell)) = (hello, self.tell.take()) {
+                    self.recent = String::new();
+                    // The starter may have given up waiting; then it drops us next.
+                    let _ = tell.try_send(Said::Hello(hello));
+                }
+                true
+            }
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => true,
+            Err(_) => false,
+        }
+    }
+
+    fn forward_output(&mut self, ready: &[bool]) {
+        for (lines, _) in self.output.iter_mut().zip(ready).filter(|(_, ready)| **ready) {
+            lines.read(|line| {
+                log::info!(target: "python", "{line}");
+                if self.tell.is_some() {
+                    self.recent.push_str(line);
+                    self.recent.push('\n');
+                    let excess = self.recent.len().saturating_sub(SHOWN_OUTPUT_BYTES);
+                    let cut = (excess..).find(|&at| self.recent.is_char_boundary(at)).unwrap_or(0);
+                    self.recent.drain(..cut);
+                }
+            });
+        }
+    }
+
+    fn end(mut self, was_stopped: bool) {
+        let deadline = Instant::now() + CHILD_POLL * 10;
+        let status = loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => break Some(status),
+                Ok(None) if Instant::now() < deadline => std::thread::sleep(CHILD_POLL),
+                Ok(None) => {
+                    let _ = self.child.kill();
+                    break self.child.wait().ok();
+                }
+                Err(_) => break None,
+            }
+        };
+        let all = vec![true; self.output.len()];
+        self.forward_output(&all);
+        let how = status.map_or_else(|| "unknown".to_owned(), |status| status.to_string());
+        if let Some(tell) = self.tell.take() {
+            let output = match self.recent.trim() {
+                "" => format!(" ({how})"),
+                text => format!(" ({how}); it had printed:\n{text}"),
+            };
+            let _ = tell.try_send(Said::Died { output });
+        } else if !was_stopped {
+            log::warn!(pid = self.child.id(), status = how;
+                "the Python template process has died; the next Python run starts another one");
+        }
+    }
+}
+
+/// Lines of a pipe, cut at a bound.
+struct Lines {
+    pipe: Option<std::fs::File>,
+    partial: Vec<u8>,
+}
+
+impl Lines {
+    fn new(pipe: OwnedFd) -> Self {
+        // Blocking, it would hold the keeper up; that this cannot fail on a pipe is all the same.
+        let is_safe = wires::set_nonblocking(pipe.as_fd()).is_ok();
+        Lines { pipe: is_safe.then(|| pipe.into()), partial: Vec::new() }
+    }
+
+    fn waited(&self) -> Option<Waited<'_>> {
+        self.pipe.as_ref().map(|pipe| Waited { fd: pipe.as_fd(), to_write: false })
+    }
+
+    /// Reads what is there.
+    fn read(&mut self, mut line: impl FnMut(&str)) {
+        let mut buffer = [0; 8192];
+        while let Some(pipe) = &mut self.pipe {
+            match pipe.read(&mut buffer) {
+                Ok(0) => self.pipe = None,
+                Ok(length) => self.partial.extend_from_slice(&buffer[..length]),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => self.pipe = None,
+            }
+            while let Some(end) = self.partial.iter().position(|&byte| byte == b'\n') {
+                let whole: Vec<u8> = self.partial.drain(..=end).collect();
+                line(String::from_utf8_lossy(&whole).trim_end());
+            }
+            if self.partial.len() > MAX_CHILD_LINE_BYTES {
+                let part = std::mem::take(&mut self.partial);
+                line(&String::from_utf8_lossy(&part));
+            }
+        }
+        if self.pipe.is_none() && !self.partial.is_empty() {
+            let part = std::mem::take(&mut self.partial);
+            line(&String::from_utf8_lossy(&part));
+        }
+    }
+}

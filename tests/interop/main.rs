@@ -1,0 +1,16 @@
+//! Beside the Python package: its gateway, worker and client together with ours, on one nats-server.
+//!
+//! The Python programs are the ones of the environment that `tests/setup.sh` makes, started as their
+//! users start them.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod flows;
+mod site;
+
+mod python_client;
+mod python_gateway;
+mod python_worker;

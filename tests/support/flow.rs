@@ -1,0 +1,106 @@
+//! Starts flows through the executor seam and collects their events, always with a deadline.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, unbounded};
+use pyoco_server::flow::{CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome};
+use pyoco_server::model::run::{TaskRecord, TaskStatus};
+use serde_json::Value;
+
+/// No test waits longer than this for anything.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A flow in flight.
+pub struct Run {
+    pub cancel: CancelToken,
+    pub execution: Box<dyn Execution>,
+    events: Receiver<FlowEvent>,
+    pub seen: Vec<FlowEvent>,
+}
+
+pub fn job(flow_name: &str, yaml: Option<&str>, params: Value) -> FlowJob {
+    let Value::Object(params) = params else { panic!("params are an object") };
+    FlowJob {
+        run_id: "run-1".to_owned(),
+        flow_name: flow_name.to_owned(),
+        params,
+        workflow_yaml: yaml.map(str::to_owned),
+    }
+}
+
+pub fn start(executor: &dyn Executor, job: FlowJob) -> Run {
+    let cancel = CancelToken::new();
+    let (sender, events) = unbounded();
+    let execution = executor.start(job, cancel.clone(), sender).expect("the flow starts");
+    Run { cancel, execution, events, seen: Vec::new() }
+}
+
+impl Run {
+    /// Waits for the event that `wanted` accepts.
+    pub fn wait_for(&mut self, wanted: impl Fn(&FlowEvent) -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let event = match self.events.recv_deadline(deadline) {
+                Ok(event) => event,
+                Err(error) => panic!("{error}; seen: {:#?}", self.seen),
+            };
+            let found = wanted(&event);
+            self.seen.push(event);
+            if found {
+                return;
+            }
+        }
+    }
+
+    pub fn wait_for_state(&mut self, task: &str, state: TaskStatus) {
+        self.wait_for(
+            |event| matches!(event, FlowEvent::Task { name, record } if name == task && record.state == state),
+        );
+    }
+
+    /// Waits for the end; nothing may come after it.
+    pub fn finish(&mut self) -> Outcome {
+        self.wait_for(|event| matches!(event, FlowEvent::Finished(_)));
+        assert!(self.events.recv_timeout(DEADLINE).is_err(), "an event after the end");
+        self.outcome()
+    }
+
+    pub fn outcome(&self) -> Outcome {
+        match self.seen.last() {
+            Some(FlowEvent::Finished(outcome)) => outcome.clone(),
+            other => panic!("not finished: {other:?}"),
+        }
+    }
+
+    /// `task STATE` per task event.
+    pub fn story(&self) -> Vec<String> {
+        self.seen
+            .iter()
+            .filter_map(|event| match event {
+                FlowEvent::Task { name, record } => Some(format!("{name} {:?}", record.state)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Position of an event in the story.
+    pub fn at(&self, entry: &str) -> usize {
+        let story = self.story();
+        story
+            .iter()
+            .position(|found| found == entry)
+            .unwrap_or_else(|| panic!("no `{entry}` in {story:?}"))
+    }
+
+    /// The last record of a task.
+    pub fn record(&self, task: &str) -> &TaskRecord {
+        self.seen
+            .iter()
+            .rev()
+            .find_map(|event| match event {
+                FlowEvent::Task { name, record } if name == task => Some(record),
+                _ => None,
+            })
+            .unwrap_or_else(|| panic!("no record of {task}"))
+    }
+}

@@ -1,0 +1,143 @@
+//! An executor whose flows do what a test tells them: what a worker makes of an executor's reports.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use pyoco_server::flow::{CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome};
+use pyoco_server::model::clock;
+use pyoco_server::model::run::{TaskLogs, TaskRecord, TaskStatus};
+use serde_json::{Value, json};
+
+use crate::lab::Lab;
+use crate::workers::LocalWorker;
+
+type Script = dyn Fn(&FlowJob, &Sender<FlowEvent>) + Send + Sync;
+
+/// Executes every job by the same script.
+struct Scripted {
+    script: Arc<Script>,
+    field: Mutex<Option<Value>>,
+}
+
+struct Nothing;
+
+impl Execution for Nothing {
+    fn kill(&mut self, _mercy: Duration) {}
+}
+
+impl Scripted {
+    fn new(script: impl Fn(&FlowJob, &Sender<FlowEvent>) + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Scripted { script: Arc::new(script), field: Mutex::new(None) })
+    }
+}
+
+impl Executor for Scripted {
+    fn accepts(&self, _job: &FlowJob) -> bool {
+        true
+    }
+
+    fn start(
+        &self,
+        job: FlowJob,
+        _cancel: CancelToken,
+        events: Sender<FlowEvent>,
+    ) -> Result<Box<dyn Execution>, String> {
+        let script = Arc::clone(&self.script);
+        std::thread::spawn(move || script(&job, &events));
+        Ok(Box::new(Nothing))
+    }
+
+    fn record_field(&self) -> Option<(&'static str, Value)> {
+        self.field.lock().unwrap().clone().map(|value| ("python", value))
+    }
+}
+
+fn tell(events: &Sender<FlowEvent>, name: &str, record: TaskRecord) {
+    events.send(FlowEvent::Task { name: name.to_owned(), record }).unwrap();
+}
+
+fn begin(events: &Sender<FlowEvent>, tasks: &[&str]) {
+    let tasks = tasks.iter().map(|task| (*task).to_owned()).collect();
+    events.send(FlowEvent::Started { flow_name: "scripted".into(), tasks }).unwrap();
+}
+
+fn printed(text: String) -> TaskRecord {
+    let mut record = TaskRecord::new(TaskStatus::Succeeded);
+    record.logs = Some(TaskLogs { stdout: text, stderr: String::new(), dropped_bytes: 0 });
+    record
+}
+
+#[test]
+fn what_an_executor_says_of_itself_is_in_the_workers_record_soon() {
+    // So long that nothing but the change can be the reason of a write.
+    let lab = Lab::start(&[("PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC", "600")]);
+    let executor = Scripted::new(|_, _| {});
+    let worker = LocalWorker::start_with(&lab, "w1", &["default"], 1, executor.clone());
+    let first = lab.wait_record("w1", "nothing is said", |_| true);
+    assert!(first.get("python").is_none(), "{first}");
+    for value in [json!({"state": "not_started"}), json!({"state": "ready", "pid": 123})] {
+        *executor.field.lock().unwrap() = Some(value.clone());
+        let record = lab.wait_record("w1", "it is said", |record| record["python"] == value);
+        assert_eq!(record["state"], "IDLE");
+    }
+    *executor.field.lock().unwrap() = None;
+    lab.wait_record("w1", "it is taken back", |record| record.get("python").is_none());
+    *executor.field.lock().unwrap() = Some(json!({"state": "failed"}));
+    worker.stop().unwrap();
+    let last = lab.record("w1").unwrap();
+    assert_eq!(last["python"], json!({"state": "failed"}));
+    assert_eq!(last["state"], "STOPPED_GRACEFUL");
+}
+
+#[test]
+fn what_tasks_print_is_shown_and_left_out_before_their_records() {
+    let lab = Lab::start(&[("PYOCO_MAX_RUN_SNAPSHOT_BYTES", "32768")]);
+    let executor = Scripted::new(|job, events| {
+        begin(events, &["a", "b", "c"]);
+        let printed_bytes = job.params["bytes"].as_u64().unwrap() as usize;
+        for (task, letter) in [("a", "é"), ("b", "b"), ("c", "c")] {
+            tell(events, task, printed(letter.repeat(printed_bytes)));
+        }
+        events.send(FlowEvent::Finished(Outcome::Completed)).unwrap();
+    });
+    let _worker = LocalWorker::start_with(&lab, "w1", &["default"], 1, executor);
+    let small = lab.submit("default", "any", json!({"bytes": 1000}));
+    let history = lab.ended(&small, "COMPLETED");
+    let last = history.last();
+    assert_eq!(last["task_records"]["a"]["logs"]["stdout"], "é".repeat(1000));
+    assert!(last.get("task_logs_truncated").is_none(), "{last}");
+    let large = lab.submit("default", "any", json!({"bytes": 12_000}));
+    let history = lab.ended(&large, "COMPLETED");
+    let last = history.last();
+    assert_eq!(last["task_logs_truncated"], true);
+    assert!(last.get("task_records_truncated").is_none(), "{last}");
+    assert!(last["task_records"]["a"].get("logs").is_none(), "the oldest goes first: {last}");
+    assert_eq!(last["task_records"]["a"]["state"], "SUCCEEDED");
+    assert_eq!(last["task_records"]["c"]["logs"]["stdout"], "c".repeat(12_000));
+    let stored = lab.bus.runs().get(&large).unwrap().unwrap().value;
+    assert!(stored.len() <= 32_768, "{} bytes", stored.len());
+}
+
+#[test]
+fn an_executor_that_dies_leaves_failed_tasks_behind() {
+    let lab = Lab::start(&[]);
+    let executor = Scripted::new(|_, events| {
+        begin(events, &["done", "broken", "never"]);
+        tell(events, "done", TaskRecord::new(TaskStatus::Succeeded));
+        let mut running = TaskRecord::new(TaskStatus::Running);
+        running.started_at = Some(clock::now() - 2.0);
+        tell(events, "broken", running);
+    });
+    let _worker = LocalWorker::start_with(&lab, "w1", &["default"], 1, executor);
+    let run_id = lab.submit("default", "any", json!({}));
+    let history = lab.ended(&run_id, "FAILED");
+    let last = history.last();
+    assert_eq!(last["error"], "the executor ended without a result");
+    let states = json!({"done": "SUCCEEDED", "broken": "FAILED", "never": "CANCELLED"});
+    assert_eq!(last["tasks"], states);
+    let record = &last["task_records"]["broken"];
+    assert_eq!((&record["state"], &record["error"]), (&json!("FAILED"), &last["error"]));
+    assert_eq!(record["ended_at"], last["end_time"]);
+    assert!(record["duration_ms"].as_f64().unwrap() >= 2000.0, "{record}");
+}
