@@ -84,7 +84,7 @@ fn submit(http: &mut Http, seen: &Seen) -> (String, Receiver<()>) {
 
 /// When each run was first seen RUNNING and COMPLETED, by a watch on the bucket.
 #[derive(Clone)]
-struct Seen {
+pub struct Seen {
     runs: Arc<Mutex<HashMap<String, Times>>>,
     _watch: Arc<Watch>,
 }
@@ -97,7 +97,7 @@ struct Times {
 }
 
 impl Seen {
-    fn follow(setup: &Setup) -> Result<Seen, Box<dyn std::error::Error>> {
+    pub fn follow(setup: &Setup) -> Result<Seen, Box<dyn std::error::Error>> {
         let runs: Arc<Mutex<HashMap<String, Times>>> = Arc::default();
         let noted = runs.clone();
         let watch = setup.bus.runs().watch(move |event| {
@@ -121,7 +121,7 @@ impl Seen {
         Ok(Seen { runs, _watch: Arc::new(watch) })
     }
 
-    fn expect(&self, run: &str) -> Receiver<()> {
+    pub fn expect(&self, run: &str) -> Receiver<()> {
         let (waiter, ended) = bounded(0);
         let mut runs = self.runs.lock().expect("nobody panics with it");
         let times = runs.entry(run.to_owned()).or_default();
@@ -131,7 +131,7 @@ impl Seen {
         ended
     }
 
-    fn wait(&self, run: &str, ended: &Receiver<()>) -> (Instant, Instant) {
+    pub fn wait(&self, run: &str, ended: &Receiver<()>) -> (Instant, Instant) {
         // The watch drops the sender when the run has ended.
         let outcome = ended.recv_timeout(PATIENCE);
         assert_eq!(

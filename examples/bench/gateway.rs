@@ -123,7 +123,7 @@ pub fn wait_ready(address: SocketAddr) {
 }
 
 /// Puts runs that have ended straight into the bucket.
-fn fill(setup: &Setup, count: usize) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+pub fn fill(setup: &Setup, count: usize) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let ids: Vec<String> = (0..count).map(|_| Uuid::new_v4().to_string()).collect();
     std::thread::scope(|scope| {
         let writers: Vec<_> = ids
@@ -148,7 +148,7 @@ fn fill(setup: &Setup, count: usize) -> Result<Vec<String>, Box<dyn std::error::
     Ok(ids)
 }
 
-fn wait_listed(address: SocketAddr, runs: usize) {
+pub fn wait_listed(address: SocketAddr, runs: usize) {
     let mut http = Http::connect(address);
     let mut seen = 0;
     while seen < runs {

@@ -2,16 +2,19 @@
 //!
 //! ```text
 //! cargo run --release --example bench            # everything, about a minute
-//! cargo run --release --example bench -- bus     # one part: bus, gateway, dispatch
+//! cargo run --release --example bench -- bus     # one part: bus, gateway, dispatch, watch, python
 //! ```
 //! It finds nats-server as the tests do (`PYOCO_NATS_SERVER_BIN`, then PATH) and listens on free
-//! ports of 127.0.0.1 only. `BENCH_SYNC=always` makes the server write through to the disk.
+//! ports of 127.0.0.1 only. `BENCH_SYNC=always` makes the server write through to the disk. The part
+//! `python` needs an interpreter with pyoco, named by `PYOCO_PYTHON`.
 
 mod bus;
 mod dispatch;
 mod gateway;
 mod measure;
+mod python;
 mod setup;
+mod watch;
 
 use setup::Setup;
 
@@ -29,6 +32,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     if wants("dispatch") {
         dispatch::run(&setup)?;
+    }
+    if wants("python") {
+        python::run(&setup)?;
+    }
+    if wants("watch") {
+        watch::run(&setup)?;
     }
     Ok(())
 }

@@ -62,13 +62,22 @@ impl Setup {
             cancel_grace: self.config.run.cancel_grace_period,
             threads: 16,
             workers_retention: self.config.registry.retention,
-            max_watchers: 16,
+            max_watchers: 64,
             behind_proxy: false,
         };
         Ok(RunningGateway::start("127.0.0.1:0".parse()?, &self.bus, settings)?)
     }
 
     pub fn worker(&self, concurrency: usize) -> Result<(StopSource, JoinOnDrop), Error> {
+        let native = Arc::new(NativeExecutor::new(Registry::with_builtins()));
+        self.worker_with(concurrency, native)
+    }
+
+    pub fn worker_with(
+        &self,
+        concurrency: usize,
+        executor: Arc<dyn Executor>,
+    ) -> Result<(StopSource, JoinOnDrop), Error> {
         let settings = WorkerSettings {
             worker_id: "bench".to_owned(),
             tags: vec!["default".to_owned()],
@@ -79,10 +88,9 @@ impl Setup {
             registry: self.config.registry.clone(),
         };
         let bus = Bus::start(&self.config.nats, &self.config.resources)?;
-        let native: Arc<dyn Executor> = Arc::new(NativeExecutor::new(Registry::with_builtins()));
         let (stop, stopped) = thread::stop_channel();
         let body = move || {
-            if let Err(e) = worker::run(settings, &bus, vec![native], &stopped) {
+            if let Err(e) = worker::run(settings, &bus, vec![executor], &stopped) {
                 eprintln!("the worker has ended: {e}");
             }
         };

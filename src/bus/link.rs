@@ -36,6 +36,8 @@ pub struct LinkState {
     pub server: String,
     /// How often the connection was lost.
     pub disconnects: u64,
+    /// How often it came back, or was replaced.
+    pub reconnects: u64,
 }
 
 /// Field order is the shutdown order: closing `stop` ends the watchdog, which lets go of the
@@ -61,6 +63,7 @@ pub(super) struct Shared {
     epoch: AtomicU64,
     connections: AtomicU64,
     disconnects: AtomicU64,
+    reconnects: AtomicU64,
     info: Mutex<Option<ServerInfo>>,
     /// Woken on every change of state.
     changed: (Mutex<()>, Condvar),
@@ -92,6 +95,7 @@ impl Link {
             epoch: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             disconnects: AtomicU64::new(0),
+            reconnects: AtomicU64::new(0),
             info: Mutex::new(None),
             changed: (Mutex::new(()), Condvar::new()),
         });
@@ -176,6 +180,7 @@ impl Link {
                 .map(|i| format!("{} {}", i.server_name, i.version))
                 .unwrap_or_default(),
             disconnects: shared.disconnects.load(Ordering::Relaxed),
+            reconnects: shared.reconnects.load(Ordering::Relaxed),
         }
     }
 }
@@ -245,6 +250,7 @@ impl Shared {
             "connected to NATS");
         *self.info.lock().unwrap_or_else(PoisonError::into_inner) = Some(info);
         let number = self.connections.fetch_add(1, Ordering::SeqCst);
+        self.reconnects.fetch_add(u64::from(number > 0), Ordering::Relaxed);
         let live = Arc::new(Live { number, connection, signals, kick, _stop: stop });
         let old = self.live.write().unwrap_or_else(PoisonError::into_inner).replace(live);
         self.suspect.store(false, Ordering::SeqCst);
@@ -408,6 +414,7 @@ fn dispatch_loop(
             recv(changed) -> _ => {
                 let up = shared.has_socket();
                 if up {
+                    shared.reconnects.fetch_add(1, Ordering::Relaxed);
                     log::info!(link = shared.role; "connected to NATS again");
                 } else {
                     shared.disconnects.fetch_add(1, Ordering::Relaxed);

@@ -6,19 +6,23 @@
 //! API key never goes elsewhere. It knows `model` and nothing of command lines, the environment
 //! (but for the proxy, see [`Client::new`]) or what a gateway is made of.
 //!
-//! [`runs`] holds the requests about runs; workers, wheels, metrics and the event stream get a file
-//! of their own beside it.
+//! [`runs`] holds the requests about runs, [`events`] the streams, [`workers`] the workers and figures; wheels
+//! get a file of their own beside them.
 
 mod address;
 mod error;
+pub mod events;
 mod multipart;
 pub mod runs;
 mod transport;
+pub mod workers;
 
 use std::time::Duration;
 
 pub use error::Error;
+pub use events::{Event, EventStream, WatchQuery};
 pub use runs::{Include, ListQuery, PageQuery, Submission};
+pub use workers::WorkersQuery;
 
 use address::Address;
 

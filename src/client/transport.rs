@@ -42,7 +42,7 @@ impl Call<'_> {
     }
 
     /// As messages show it; the query may hold user data and is left out.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         format!("{} {}", self.method, self.path)
     }
 }
@@ -83,18 +83,23 @@ impl Client {
 
     /// Sends `call` and reads whatever a success brings.
     pub(super) fn bytes(&self, call: &Call<'_>) -> Result<Vec<u8>, Error> {
+        let response = self.response(call)?;
+        self.read(call, response)
+    }
+
+    /// Sends `call`, follows redirects, and gives the answer of a success, whose body is not read yet.
+    pub(super) fn response(&self, call: &Call<'_>) -> Result<Response<Body>, Error> {
         let end = Instant::now() + self.timeout;
         let mut url = self.url(call);
         for _ in 0..=CLIENT_MAX_REDIRECTS {
             let response = self.send(call, &url, end)?;
             let status = response.status();
             if !status.is_redirection() {
+                if status.is_success() {
+                    return Ok(response);
+                }
                 let body = self.read(call, response)?;
-                return if status.is_success() {
-                    Ok(body)
-                } else {
-                    Err(refusal(call.name(), status.as_u16(), &body))
-                };
+                return Err(refusal(call.name(), status.as_u16(), &body));
             }
             let location = response.headers().get(header::LOCATION);
             let location = location.and_then(|l| l.to_str().ok()).unwrap_or_default().to_owned();
@@ -145,7 +150,7 @@ impl Client {
                 .map_err(ureq::Error::from)
                 .and_then(|request| self.run(request, left)),
         };
-        sent.map_err(|error| self.failure(call, error))
+        sent.map_err(|error| self.failure(call.name(), error))
     }
 
     fn run(
@@ -161,7 +166,7 @@ impl Client {
         let mut body = Vec::new();
         // Our own bound, because it counts what is left after decompression.
         let mut reader = response.into_body().into_reader().take(CLIENT_MAX_REPLY_BYTES + 1);
-        reader.read_to_end(&mut body).map_err(|error| self.failure(call, error.into()))?;
+        reader.read_to_end(&mut body).map_err(|error| self.failure(call.name(), error.into()))?;
         if body.len() as u64 > CLIENT_MAX_REPLY_BYTES {
             return Err(Error::ReplyTooLarge {
                 request: call.name(),
@@ -171,16 +176,14 @@ impl Client {
         Ok(body)
     }
 
-    fn failure(&self, call: &Call<'_>, error: ureq::Error) -> Error {
+    pub(super) fn failure(&self, request: String, error: ureq::Error) -> Error {
         let unreachable =
             |reason: String| Error::Unreachable { server: self.address.base().to_owned(), reason };
         match error {
             ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
                 unreachable(format!("no connection within {CLIENT_CONNECT_TIMEOUT:?}"))
             }
-            ureq::Error::Timeout(_) => {
-                Error::TimedOut { request: call.name(), timeout: self.timeout }
-            }
+            ureq::Error::Timeout(_) => Error::TimedOut { request, timeout: self.timeout },
             ureq::Error::HostNotFound => unreachable("the name of the host is unknown".to_owned()),
             ureq::Error::ConnectionFailed => unreachable("no connection".to_owned()),
             ureq::Error::Io(io) => match io.kind() {
@@ -188,12 +191,10 @@ impl Client {
                 | ErrorKind::HostUnreachable
                 | ErrorKind::NetworkUnreachable
                 | ErrorKind::AddrNotAvailable => unreachable(io.to_string()),
-                ErrorKind::TimedOut => {
-                    Error::TimedOut { request: call.name(), timeout: self.timeout }
-                }
-                _ => Error::Broken { request: call.name(), reason: io.to_string() },
+                ErrorKind::TimedOut => Error::TimedOut { request, timeout: self.timeout },
+                _ => Error::Broken { request, reason: io.to_string() },
             },
-            other => Error::Broken { request: call.name(), reason: other.to_string() },
+            other => Error::Broken { request, reason: other.to_string() },
         }
     }
 }

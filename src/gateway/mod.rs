@@ -163,6 +163,9 @@ impl RunningGateway {
             settings,
         };
         let http = HttpServer::start(listener, http_settings, Arc::new(gateway))?;
+        // Watchers hold their places for long: some are always left to other long answers.
+        let long = limits::LONG_ANSWERS.min(http.max_streams() / 4);
+        hub.lower_limit(http.max_streams() - long);
         log::info!(address = http.local_addr().to_string(); "gateway listens");
         Ok(RunningGateway {
             streams: OpenStreams(hub),

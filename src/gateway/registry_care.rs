@@ -74,8 +74,13 @@ impl Care {
             let worker_id = seen.record.worker_id.as_str();
             match self.workers.delete(worker_id, seen.revision) {
                 Ok(_) => log::info!(worker_id = worker_id; "removed the record of an old worker"),
-                // It has come back, or another gateway was quicker.
-                Err(bus::Error::Conflict(_)) => {}
+                // It has come back, or another gateway was quicker; the watch tells. But a bucket with
+                // a TTL, as the Python side makes it, forgets a record without a word.
+                Err(bus::Error::Conflict(_)) => {
+                    if matches!(self.workers.newest(worker_id), Ok(None)) {
+                        self.mirror.forget(worker_id, seen.revision);
+                    }
+                }
                 Err(e) => {
                     log::warn!(worker_id = worker_id, error = e.to_string();
                         "cannot remove the record of an old worker yet");

@@ -153,9 +153,15 @@ impl Rescue {
 
     fn remedy(&self, run: &Indexed, silence: Duration, since: Instant, now: Instant) -> Remedy {
         let cancelling = run.summary.status == RunStatus::Cancelling;
-        if cancelling && run.summary.worker_id.is_none() {
+        // A Python worker drops its id after its first write, so that alone tells nothing.
+        if cancelling && run.summary.worker_id.is_none() && run.summary.start_time.is_none() {
             let overdue = silence >= UNSTARTED_CANCEL;
             return if overdue { Remedy::CompleteCancel } else { Remedy::Nothing };
+        }
+        // A Python worker leaves it so when no task was left to be cancelled, and its heartbeats may
+        // go on.
+        if cancelling && run.summary.end_time.is_some() {
+            return Remedy::CompleteCancel;
         }
         if cancelling && silence >= self.cancel_grace + CANCEL_SLACK {
             return Remedy::CompleteCancel;

@@ -110,6 +110,15 @@ impl WorkerMirror {
         }
     }
 
+    /// Drops what is known of a worker unless there is something newer.
+    pub fn forget(&self, worker_id: &str, revision: u64) {
+        let mut state = self.lock();
+        if state.records.get(worker_id).is_some_and(|seen| seen.revision == revision) {
+            state.records.remove(worker_id);
+            self.inner.hub.worker_removed(worker_id);
+        }
+    }
+
     fn apply(&self, entry: Entry) {
         let Entry { key, value, revision, operation } = entry;
         let mut state = self.lock();

@@ -185,3 +185,10 @@ pub const OUTPUT_AFTER_EXIT: Duration = Duration::from_secs(2);
 pub const RUN_EXIT_DEADLINE: Duration = Duration::from_secs(2);
 /// From SIGKILL to the end of all processes of a run; only one that is stuck in the kernel takes longer.
 pub const RUN_KILL_DEADLINE: Duration = Duration::from_secs(8);
+/// How long one connection of `pyoco-client watch` lasts before the next takes over: by then a dead one
+/// is noticed.
+pub const CLIENT_STREAM_SEGMENT: Duration = Duration::from_secs(30);
+/// What a stream may take longer than it was asked to, for connecting and for the last event.
+pub const CLIENT_STREAM_SLACK: Duration = Duration::from_secs(2);
+/// Largest line of a stream of events that the client reads; a snapshot is far below it.
+pub const CLIENT_MAX_EVENT_BYTES: u64 = 16 * 1024 * 1024;

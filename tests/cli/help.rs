@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::support::process::{Binary, run};
 use crate::support::wait::PATIENCE;
 
-const COMMANDS: [(Binary, &str); 14] = [
+const COMMANDS: [(Binary, &str); 17] = [
     (Binary::Client, "pyoco-client"),
     (Binary::Client, "pyoco-client submit"),
     (Binary::Client, "pyoco-client submit-yaml"),
@@ -16,7 +16,10 @@ const COMMANDS: [(Binary, &str); 14] = [
     (Binary::Client, "pyoco-client tasks"),
     (Binary::Client, "pyoco-client list"),
     (Binary::Client, "pyoco-client list-vnext"),
+    (Binary::Client, "pyoco-client watch"),
     (Binary::Client, "pyoco-client cancel"),
+    (Binary::Client, "pyoco-client workers"),
+    (Binary::Client, "pyoco-client metrics"),
     (Binary::Client, "pyoco-client completions"),
     (Binary::Server, "pyoco-server"),
     (Binary::Server, "pyoco-server up"),
@@ -58,7 +61,13 @@ fn every_flag_of_the_python_client_is_there() {
             "--status --flow --tag --full --limit --updated-after --cursor \
              --workflow-yaml-sha256 --output",
         ),
+        (
+            "watch",
+            "--records --since --timeout-sec --max-events --until-terminal --output --exit-status",
+        ),
         ("cancel", "--run-id --wait --timeout-sec"),
+        ("workers", "--scope --state --include-hidden --limit --output"),
+        ("metrics", ""),
     ] {
         let help = run(Binary::Client.command().args([command, "--help"]), b"", PATIENCE).stdout;
         let words: Vec<&str> = help.split([' ', '\n']).collect();

@@ -9,4 +9,5 @@ mod client_errors;
 mod help;
 mod nats_child;
 mod real_nats;
+mod watch;
 mod worker_args;

@@ -15,6 +15,7 @@ mod stream;
 mod atomic;
 mod cancel;
 mod cancel_race;
+mod commands;
 mod events;
 mod forms;
 mod golden;

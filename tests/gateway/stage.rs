@@ -127,8 +127,13 @@ pub struct Gateway {
 impl Gateway {
     /// Starts it; returns when it listens, whether NATS is there or not.
     pub fn start(nats: &NatsServer, environment: &[(&str, &str)]) -> Gateway {
+        Gateway::start_on(nats, 0, environment)
+    }
+
+    /// The same on a port that clients know already.
+    pub fn start_on(nats: &NatsServer, port: u16, environment: &[(&str, &str)]) -> Gateway {
         let mut command = Binary::Server.command();
-        command.args(["up", "--port", "0", "--nats-url", &nats.url()]);
+        command.args(["up", "--port", &port.to_string(), "--nats-url", &nats.url()]);
         command.envs(environment.iter().copied());
         let mut process = Running::start(&mut command);
         let line =

@@ -244,7 +244,12 @@ fn strange_snapshots_end_nothing() {
     stage
         .put("r", format!(r#"{{"run_id":"r","status":"RUNNING","x":{}}}"#, deep(5_000)).as_bytes());
     stage.put("r", b"not json");
+    let mut list = Stream::open(stage.address(), "/events");
+    eventually(PATIENCE, "the run to be left out", || {
+        (stage.get("/runs").text() == "[]").then_some(())
+    });
     let revision = stage.put_run("r", 9.0, completed);
+    assert_eq!(list.named("run").data["run_id"], "r");
     assert_eq!(stream.until(|event| event.id == Some(revision)).name, "snapshot");
     assert_eq!(http::get(stage.address(), "/health").status, 200);
 }

@@ -222,6 +222,24 @@ fn old_records_are_removed_and_live_ones_stay() {
     assert_eq!(patch(&stage, "old", r#"{"hidden":true}"#).status, 404);
 }
 
+/// A bucket with a TTL, as the Python side makes it, tells nobody what it forgets.
+#[test]
+fn a_record_that_has_expired_is_forgotten_too() {
+    let stage = Stage::start_with(&[
+        ("PYOCO_WORKERS_RETENTION_SEC", "4"),
+        ("PYOCO_WORKERS_KV_TTL_SEC", "2"),
+        ("PYOCO_WORKER_DISCONNECT_TIMEOUT_SEC", "1"),
+    ]);
+    put(&stage, "w", &python_record("w", "IDLE", clock::now()));
+    wait_all(&stage, 1);
+    eventually(PATIENCE, "the record to expire", || {
+        stage.bus.workers().newest("w").unwrap().is_none().then_some(())
+    });
+    // Until then it can still be seen that there was one.
+    assert_eq!(list(&stage, "scope=all"), [("w".to_owned(), "DISCONNECTED".to_owned())]);
+    wait_all(&stage, 0);
+}
+
 #[test]
 fn without_nats_workers_are_refused_in_time() {
     let mut stage = Stage::start_with(&[("PYOCO_NATS_REQUEST_TIMEOUT_SEC", "1")]);

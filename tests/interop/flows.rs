@@ -2,6 +2,7 @@
 
 /// `flows.py`. A flow is named like its only task, or stands in the resolver.
 pub const FLOWS_PY: &str = r#"
+import sys
 import time
 from pyoco import Flow, task
 
@@ -33,6 +34,11 @@ def boom(ctx):
 def mute(ctx):
     pause()
     raise ValueError()
+
+
+def leaves(ctx):
+    pause()
+    sys.exit(3)
 
 
 def until_cancelled(ctx):
@@ -74,7 +80,7 @@ def large(ctx):
 
 TASKS = {
     function.__name__: function
-    for function in (add, boom, mute, until_cancelled, not_json, numbers, text, half_a_character, large)
+    for function in (add, boom, mute, leaves, until_cancelled, not_json, numbers, text, half_a_character, large)
 }
 CHAINS = {
     "sums": [add, twice],

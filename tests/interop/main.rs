@@ -12,5 +12,6 @@ mod flows;
 mod site;
 
 mod python_client;
+mod python_flows;
 mod python_gateway;
 mod python_worker;

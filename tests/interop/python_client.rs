@@ -51,6 +51,7 @@ fn its_commands_work() {
     let yaml_id = yaml["run_id"].as_str().unwrap();
     assert_eq!(gateway.ended(yaml_id)["status"], "COMPLETED");
 
+    gateway.at_rest(&[run_id, yaml_id]);
     let list = client.json(&["list", "--status", "COMPLETED", "--limit", "10"]);
     assert_eq!(ids(&list), [yaml_id, run_id]);
     assert_eq!(ids(&client.json(&["list", "--flow", "sums", "--full"])), [run_id]);

@@ -13,7 +13,9 @@ use serde_json::json;
 
 use crate::flows::GREETING_YAML;
 use crate::site::{Client, Site, ids};
+use crate::support::http;
 use crate::support::process::{Binary, Running};
+use crate::support::wait::{PATIENCE, eventually};
 
 #[test]
 fn our_client_submits_shows_lists_and_cancels() {
@@ -32,7 +34,7 @@ fn our_client_submits_shows_lists_and_cancels() {
         "py",
         "--wait",
         "--timeout-sec",
-        "30",
+        "75",
         "--exit-status",
     ]);
     assert_eq!(run["status"], "COMPLETED", "{run}");
@@ -58,6 +60,7 @@ fn our_client_submits_shows_lists_and_cancels() {
     ]);
     assert_eq!(run["status"], "COMPLETED", "{run}");
     let yaml_id = run["run_id"].as_str().unwrap();
+    gateway.at_rest(&[run_id, yaml_id]);
     let list: Vec<String> = client
         .text(&["list", "--status", "COMPLETED"])
         .lines()
@@ -124,12 +127,16 @@ fn our_worker_executes_what_was_submitted_there() {
     );
 
     assert_eq!(ids(&gateway.get("/runs")), [&waiting, &bad, &yaml]);
-    let workers = gateway.get("/workers?scope=all");
-    let record = &workers[0];
-    assert_eq!((&record["worker_id"], &record["tags"]), (&json!("native"), &json!(["rust"])));
-    assert_eq!(record["last_run_id"], json!(waiting));
-    let metrics = crate::support::http::get(gateway.address, "/metrics").text();
-    assert!(metrics.contains("pyoco_runs_total{status=\"CANCELLED\"} 1"), "{metrics}");
+    eventually(PATIENCE, "the worker's record to name its last run", || {
+        let workers = gateway.get("/workers?scope=all");
+        let record = &workers[0];
+        assert_eq!((&record["worker_id"], &record["tags"]), (&json!("native"), &json!(["rust"])));
+        (record["last_run_id"] == json!(waiting)).then_some(())
+    });
+    eventually(PATIENCE, "the cancelled run in its metrics", || {
+        let metrics = http::get(gateway.address, "/metrics").text();
+        metrics.contains("pyoco_runs_total{status=\"CANCELLED\"} 1").then_some(())
+    });
 }
 
 #[test]

@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use pyoco_server::model::clock;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -15,6 +17,9 @@ use crate::support::port::PortLease;
 use crate::support::process::{Binary, Finished, Running, run};
 use crate::support::python::package_program;
 use crate::support::wait::{PATIENCE, eventually};
+
+/// Longest wait for a run: a delivery that the Python worker loses comes again after 30 s.
+const RUN_PATIENCE: Duration = Duration::from_secs(75);
 
 /// Where everything of one test lives. Declared first, dropped last.
 pub struct Site {
@@ -38,6 +43,11 @@ impl Site {
         let path = self.directory.path().join(name);
         fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
+    }
+
+    /// The folder in which all programs run.
+    pub fn folder(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Runs a program in the site's folder, against the site's NATS.
@@ -76,7 +86,7 @@ impl Site {
         command.args(["--tags", tag, "--worker-id", "python"]);
         command.args(["--flow-resolver", "flows.py:resolve_flow"]);
         // It looks for modules neither in its working directory nor beside the resolver's file.
-        command.env("PYTHONPATH", self.directory.path());
+        command.env("PYTHONPATH", self.folder());
         Running::start(&mut command)
     }
 }
@@ -142,6 +152,16 @@ impl Gateway {
         })
     }
 
+    /// Waits until nothing is written to ended runs any more, which moves them in lists: the Python
+    /// worker repeats the last snapshot of a run for half a second.
+    pub fn at_rest(&self, run_ids: &[&str]) {
+        for run_id in run_ids {
+            self.wait(run_id, "to rest", |run| {
+                run["updated_at"].as_f64().is_some_and(|at| clock::now() - at > 1.5)
+            });
+        }
+    }
+
     /// Waits until a task of a run is RUNNING.
     pub fn task_runs(&self, run_id: &str, task: &str) {
         self.wait(run_id, "to execute its task", |run| run["tasks"][task] == "RUNNING");
@@ -160,9 +180,12 @@ impl Gateway {
 
     fn wait(&self, run_id: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let began = Instant::now();
-        eventually(PATIENCE * 2, &format!("run {run_id} {what}"), || {
+        eventually(RUN_PATIENCE * 2, &format!("run {run_id} {what}"), || {
             let run = self.run(run_id);
-            assert!(began.elapsed() < PATIENCE, "waiting for a run {what}, which is still {run}");
+            assert!(
+                began.elapsed() < RUN_PATIENCE,
+                "waiting for a run {what}, which is still {run}"
+            );
             wanted(&run).then_some(run)
         })
     }
@@ -198,7 +221,7 @@ impl<'a> Client<'a> {
     /// Runs it to its end.
     pub fn finish(&self, arguments: &[&str]) -> Finished {
         let mut command = self.site.place((self.program)());
-        run(command.args(["--server", &self.server]).args(arguments), b"", PATIENCE)
+        run(command.args(["--server", &self.server]).args(arguments), b"", RUN_PATIENCE * 2)
     }
 
     /// Its stdout; it must succeed.

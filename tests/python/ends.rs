@@ -8,7 +8,7 @@ use pyoco_server::model::run::TaskStatus;
 use serde_json::json;
 
 use crate::flow::{job, start};
-use crate::stage::{Stage, below, error, gone, is_running, pid_in, plain};
+use crate::stage::{Stage, below, error, gone, is_running, kill, parent_of, pid_in, plain};
 use crate::support::wait::{PATIENCE, eventually};
 
 /// Flows that end in all ways.
@@ -123,7 +123,9 @@ fn an_exception_fails_the_run_with_its_text_and_the_place() {
     assert_eq!(record.error.as_deref(), Some("it went 爆"));
     let traceback = record.traceback.clone().unwrap();
     assert!(traceback.contains("flows.py") && traceback.contains("ValueError"), "{traceback}");
-    assert_eq!(error(&stage.run("silent")), "RuntimeError");
+    let run = stage.run("silent");
+    assert_eq!(error(&run), "RuntimeError");
+    assert_eq!(run.record("silent").error.as_deref(), Some("RuntimeError"));
 }
 
 #[test]
@@ -287,11 +289,7 @@ fn a_template_that_dies_costs_no_run_and_the_next_run_gets_another() {
     let mut run = stage.start("polite", json!({"pid": file}));
     pid_in(&file);
     let template = stage.template_pid();
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(template.try_into().unwrap()).unwrap(),
-        rustix::process::Signal::KILL,
-    )
-    .unwrap();
+    kill(template);
     gone(template);
     assert_eq!(stage.run("fine").outcome(), Outcome::Completed);
     assert_ne!(stage.template_pid(), template);
@@ -301,11 +299,26 @@ fn a_template_that_dies_costs_no_run_and_the_next_run_gets_another() {
 }
 
 #[test]
+fn a_run_ends_also_when_those_who_watch_over_it_are_killed() {
+    let stage = Stage::with(FLOWS);
+    let file = stage.path("pid");
+    let mut run = stage.start("sleep", json!({"pid": file}));
+    let pid = pid_in(&file);
+    let shim = parent_of(pid);
+    for watcher in [stage.template_pid(), shim] {
+        kill(watcher);
+    }
+    assert!(matches!(run.finish(), Outcome::Failed { .. }));
+    gone(pid);
+}
+
+#[test]
 fn the_end_of_the_executor_is_the_end_of_its_processes() {
     let stage = Stage::with(FLOWS);
     assert_eq!(stage.run("fine").outcome(), Outcome::Completed);
     let template = stage.template_pid();
-    assert!(below(template).is_empty(), "{:?}", below(template));
+    // The shim reports before it ends.
+    eventually(PATIENCE, "nothing is left of the run", || below(template).is_empty().then_some(()));
     drop(stage);
     assert!(!is_running(template));
 }
@@ -342,4 +355,15 @@ fn what_keeps_python_from_starting_is_told_with_the_way_out() {
     assert_eq!(stage.status()["state"], "failed");
     let dies = Stage::with("print('on the way'); os._exit(4)\n").warm_up_error().to_string();
     assert!(dies.contains("on the way") && dies.contains("exit status: 4"), "{dies}");
+}
+
+#[test]
+fn a_resolver_that_hangs_while_it_is_loaded_is_given_up() {
+    let stage = Stage::with_settings("time.sleep(3600)\n", |settings| {
+        settings.start_deadline = Duration::from_millis(1500);
+    });
+    let before = Instant::now();
+    let error = stage.warm_up_error().to_string();
+    assert!(error.contains("was not ready within 1 s"), "{error}");
+    assert!(before.elapsed() < Duration::from_secs(4), "{:?}", before.elapsed());
 }

@@ -1,6 +1,7 @@
 //! A folder with flows, an executor for them, and a look at the processes that it leaves.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use pyoco_server::flow::python::{PythonError, visible_environment};
 use pyoco_server::flow::{FlowEvent, Outcome, PythonExecutor, PythonSettings};
@@ -43,10 +44,8 @@ impl Stage {
 
     pub fn with_settings(flows: &str, change: impl FnOnce(&mut PythonSettings)) -> Stage {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("flows.py");
-        std::fs::write(&file, format!("{PRELUDE}{flows}")).unwrap();
         let mut settings = PythonSettings {
-            resolver: Some(format!("{}:resolve_flow", file.display())),
+            resolver: Some(write_flows(folder.path(), flows)),
             ..plain(python::python_08())
         };
         change(&mut settings);
@@ -93,13 +92,23 @@ impl Stage {
     }
 }
 
+/// Writes a text of flows into a folder; returns the resolver's name.
+pub fn write_flows(folder: &Path, flows: &str) -> String {
+    let file = folder.join("flows.py");
+    std::fs::write(&file, format!("{PRELUDE}{flows}")).unwrap();
+    format!("{}:resolve_flow", file.display())
+}
+
 /// An executor's settings without a resolver.
 pub fn plain(interpreter: PathBuf) -> PythonSettings {
+    // Pyoco makes a folder for artifacts where it runs.
+    std::env::set_current_dir(env!("CARGO_TARGET_TMPDIR")).unwrap();
     PythonSettings {
         interpreter: interpreter.display().to_string(),
         resolver: None,
         memory_limit: None,
         environment: visible_environment(std::env::vars_os(), |_| false),
+        start_deadline: Duration::from_secs(60),
         max_value_bytes: 256 * 1024,
     }
 }
@@ -158,4 +167,15 @@ pub fn pid_in(path: &Path) -> u32 {
 /// Waits until the process is gone.
 pub fn gone(pid: u32) {
     eventually(PATIENCE, "the process ends", || (!is_running(pid)).then_some(()));
+}
+
+/// Ends a process that does not expect it.
+pub fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+pub fn parent_of(pid: u32) -> u32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
 }

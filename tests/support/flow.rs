@@ -8,7 +8,7 @@ use pyoco_server::model::run::{TaskRecord, TaskStatus};
 use serde_json::Value;
 
 /// No test waits longer than this for anything.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(90);
 
 /// A flow in flight.
 pub struct Run {

@@ -11,13 +11,15 @@ Examples:
   pyoco-client submit --flow-name main --param x=1 --tag gpu
   pyoco-client submit-yaml --workflow-file flow.yaml --flow-name main --tag default --wait
   pyoco-client list --status RUNNING --output table
+  pyoco-client watch 7f3a… --until-terminal --exit-status
+  pyoco-client workers --output table
   pyoco-client cancel --run-id 7f3a… --wait
 
 Exit codes:
   0 done, 1 bad arguments, an HTTP error or a wait that timed out, 130 Ctrl-C;
   with --exit-status: 3 run FAILED, 4 run CANCELLED, 5 the wait timed out";
 
-/// Submits, shows and cancels runs through a gateway
+/// Submits, shows, watches and cancels runs through a gateway
 #[derive(Debug, Parser)]
 // Of a repeated option the last counts, as in the Python client.
 #[command(
@@ -80,8 +82,14 @@ pub enum Command {
     List(List),
     /// List runs by pages, or those changed since a time
     ListVnext(ListVnext),
+    /// Watch a run as it changes
+    Watch(Watch),
     /// Cancel a run
     Cancel(Cancel),
+    /// List workers
+    Workers(Workers),
+    /// Show the gateway's figures, as Prometheus reads them
+    Metrics,
     /// Write the completions for a shell to stdout
     Completions {
         /// bash, zsh, fish, …
@@ -202,6 +210,88 @@ pub struct Filter {
     /// At most this many, 1 to 200 [default: 50]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub limit: Option<i64>,
+}
+
+/// `watch`
+#[derive(Debug, ClapArgs)]
+#[command(after_help = WATCH_OUTPUT)]
+pub struct Watch {
+    /// The run
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub run_id: String,
+    /// With the records of its tasks
+    #[arg(long)]
+    pub records: bool,
+    /// Only snapshots written at this time or later, in unix seconds
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    pub since: Option<f64>,
+    /// How long to watch; 60 when left out, with --until-terminal for ever
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub timeout_sec: Option<f64>,
+    /// At most this many events, heartbeats included; 0 means no bound
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub max_events: u64,
+    /// End when the run has ended
+    #[arg(long)]
+    pub until_terminal: bool,
+    /// How to show them; when left out, a line of progress on a terminal, else JSON
+    #[arg(long, value_enum)]
+    pub output: Option<WatchFormat>,
+    /// Exit with 3 when the run FAILED, 4 when it was CANCELLED, 5 when the wait timed out
+    #[arg(long, requires = "until_terminal")]
+    pub exit_status: bool,
+}
+
+const WATCH_OUTPUT: &str = "\
+A connection that breaks is made again for up to 30 seconds, and goes on where it was.";
+
+/// How events are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WatchFormat {
+    /// One event per line, for programs
+    Json,
+    /// Time, event, status and run, separated by tabs
+    Status,
+}
+
+/// `workers`
+#[derive(Debug, ClapArgs)]
+pub struct Workers {
+    /// Only those that are there, or all that are remembered
+    #[arg(long, value_enum)]
+    pub scope: Option<Scope>,
+    /// RUNNING, IDLE, STOPPED_GRACEFUL or DISCONNECTED
+    #[arg(long)]
+    pub state: Option<String>,
+    /// Also those that an operator has hidden
+    #[arg(long)]
+    pub include_hidden: bool,
+    /// At most this many, 1 to 500 [default: 100]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub limit: Option<i64>,
+    /// How to show them
+    #[arg(long, value_enum, default_value_t = WorkersFormat::Json)]
+    pub output: WorkersFormat,
+}
+
+/// Which workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scope {
+    /// RUNNING and IDLE (the default)
+    Active,
+    /// Also stopped and lost ones
+    All,
+}
+
+/// How workers are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WorkersFormat {
+    /// One document per line, for programs
+    Json,
+    /// Columns, for people
+    Table,
+    /// A row per wheel that a worker has installed
+    Plugins,
 }
 
 /// `cancel`

@@ -1,4 +1,4 @@
-//! `pyoco-client`: submits, shows and cancels runs through a gateway.
+//! `pyoco-client`: submits, shows, watches and cancels runs through a gateway.
 //!
 //! [`args`] is the command line, [`run`] does what it says, [`output`] writes it. A new command is
 //! a variant in `args`, an arm in [`run`] and, when it does more than one call, a file of its own.
@@ -6,10 +6,12 @@
 pub mod args;
 mod output;
 mod params;
+mod progress;
 mod run;
 mod settings;
 mod table;
 mod wait;
+mod watch;
 
 use std::ffi::OsString;
 use std::io;

@@ -5,15 +5,16 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::args::{
-    Cancel, Command, Filter, Format, List, ListVnext, Submit, SubmitWait, SubmitYaml,
+    Cancel, Command, Filter, Format, List, ListVnext, Scope, Submit, SubmitWait, SubmitYaml,
+    Workers, WorkersFormat,
 };
 use super::output::{Output, message};
 use super::table::Table;
 use super::wait::Wait;
-use super::{Ending, params, usage_of};
+use super::{Ending, params, usage_of, watch};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
-use crate::client::{Client, Error, Include, ListQuery, PageQuery, Submission};
+use crate::client::{Client, Error, Include, ListQuery, PageQuery, Submission, WorkersQuery};
 use crate::model::clock;
 use crate::model::error::Code;
 
@@ -33,7 +34,13 @@ pub fn run(client: &Client, command: Command, output: &mut Output) -> Result<Exi
         }
         Command::List(args) => list(client, &args, output),
         Command::ListVnext(args) => list_vnext(client, &args, output),
+        Command::Watch(args) => watch::watch(client, &args, output),
         Command::Cancel(args) => cancel(client, &args, output),
+        Command::Workers(args) => workers(client, &args, output),
+        Command::Metrics => {
+            output.text(&client.metrics().map_err(failure_of)?)?;
+            Ok(Exit::Done)
+        }
         Command::Completions { .. } => Ok(Exit::Done),
     }
 }
@@ -136,6 +143,24 @@ fn cancel(client: &Client, args: &Cancel, output: &mut Output) -> Result<Exit, E
     let snapshot = wait.snapshot(client, &args.run_id)?;
     output.json(&snapshot)?;
     Ok(wait.exit(&snapshot))
+}
+
+fn workers(client: &Client, args: &Workers, output: &mut Output) -> Result<Exit, Ending> {
+    let scope = args.scope.map(|scope| match scope {
+        Scope::Active => "active".to_owned(),
+        Scope::All => "all".to_owned(),
+    });
+    let (state, include_hidden, limit) = (args.state.clone(), args.include_hidden, args.limit);
+    let answer = client.workers(&WorkersQuery { scope, state, include_hidden, limit });
+    if args.output == WorkersFormat::Json {
+        return show(answer, output);
+    }
+    let answer = answer.map_err(failure_of)?;
+    let items = answer.as_array().map(Vec::as_slice).unwrap_or_default();
+    match args.output {
+        WorkersFormat::Plugins => table(&Table::of_plugins(items), output),
+        _ => table(&Table::of_workers(items, clock::now()), output),
+    }
 }
 
 fn show(answer: Result<Value, Error>, output: &mut Output) -> Result<Exit, Ending> {

@@ -52,6 +52,60 @@ impl Table {
         table.without_empty_columns()
     }
 
+    /// Workers as `GET /workers` has them; `now` in unix seconds.
+    pub fn of_workers(items: &[Value], now: f64) -> Table {
+        let mut table = Table::new(&[
+            "worker_id",
+            "state",
+            "tags",
+            "runs",
+            "last_seen",
+            "hostname",
+            "version",
+            "plugins",
+        ]);
+        for item in items {
+            let runs = item["current_run_ids"].as_array().map_or(0, Vec::len);
+            let one = usize::from(!item["current_run_id"].is_null());
+            let plugins = item["wheel_sync"]["installed_wheels"].as_array().map_or(0, Vec::len);
+            let seen = item["last_seen_at"].as_f64();
+            table.rows.push(vec![
+                text(item, "worker_id"),
+                text(item, "state"),
+                tags(item),
+                // A Python worker tells of one run at most.
+                runs.max(one).to_string(),
+                seen.map_or_else(dash, |at| ago(now - at)),
+                text(item, "hostname"),
+                text(item, "version"),
+                if plugins == 0 { dash() } else { plugins.to_string() },
+            ]);
+        }
+        table.without_empty_columns()
+    }
+
+    /// The wheels that workers have installed, a row each; a worker without any has one row.
+    pub fn of_plugins(items: &[Value]) -> Table {
+        let mut table =
+            Table::new(&["worker_id", "state", "tags", "package", "version", "wheel_name"]);
+        for item in items {
+            let wheels = item["wheel_sync"]["installed_wheels"].as_array();
+            let none = [Value::Null];
+            let wheels = wheels.map(Vec::as_slice).filter(|w| !w.is_empty()).unwrap_or(&none);
+            for wheel in wheels {
+                table.rows.push(vec![
+                    text(item, "worker_id"),
+                    text(item, "state"),
+                    tags(item),
+                    text(wheel, "package_name"),
+                    text(wheel, "package_version"),
+                    text(wheel, "wheel_name"),
+                ]);
+            }
+        }
+        table
+    }
+
     fn new(header: &[&'static str]) -> Table {
         Table { header: header.to_vec(), rows: Vec::new() }
     }
@@ -125,7 +179,7 @@ fn line(cells: &[&str], widths: &[usize], colours: bool) -> String {
 fn colour(cell: &str) -> Option<&'static str> {
     match cell {
         "COMPLETED" | "SUCCEEDED" => Some("32"),
-        "FAILED" => Some("31"),
+        "FAILED" | "DISCONNECTED" => Some("31"),
         "RUNNING" => Some("36"),
         "CANCELLING" | "CANCELLED" => Some("33"),
         _ => None,
@@ -133,7 +187,7 @@ fn colour(cell: &str) -> Option<&'static str> {
 }
 
 /// `text` in at most `width` columns.
-fn cut(text: &str, width: usize) -> String {
+pub(super) fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }
@@ -152,6 +206,12 @@ fn cut(text: &str, width: usize) -> String {
 
 fn text(item: &Value, key: &str) -> String {
     cell(item.get(key).unwrap_or(&Value::Null))
+}
+
+fn tags(item: &Value) -> String {
+    let tags = item["tags"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let tags = tags.collect::<Vec<_>>().join(",");
+    if tags.is_empty() { dash() } else { one_line(&tags) }
 }
 
 fn cell(value: &Value) -> String {
@@ -230,6 +290,31 @@ mod tests {
              b     PENDING    -         -\n"
         );
         assert_eq!(Table::of_tasks(&json!({})).render(None, false), "(no items)\n");
+    }
+
+    #[test]
+    fn workers_show_what_they_do_and_what_they_have() {
+        let wheel =
+            json!({"package_name": "pkg", "package_version": "1.0", "wheel_name": "pkg.whl"});
+        let items = [
+            json!({"worker_id": "w1", "state": "RUNNING", "tags": ["a", "b"], "last_seen_at": 95.0,
+                "current_run_ids": ["r", "s"], "hostname": "h", "version": "0.1.0",
+                "wheel_sync": {"installed_wheels": [wheel.clone(), wheel]}}),
+            json!({"worker_id": "w2", "state": "IDLE", "tags": null}),
+        ];
+        assert_eq!(
+            Table::of_workers(&items, 100.0).render(None, false),
+            "worker_id  state    tags  runs  last_seen  hostname  version  plugins\n\
+             w1         RUNNING  a,b   2     5 s ago    h         0.1.0    2\n\
+             w2         IDLE     -     0     -          -         -        -\n"
+        );
+        assert_eq!(
+            Table::of_plugins(&items).render(None, false),
+            "worker_id  state    tags  package  version  wheel_name\n\
+             w1         RUNNING  a,b   pkg      1.0      pkg.whl\n\
+             w1         RUNNING  a,b   pkg      1.0      pkg.whl\n\
+             w2         IDLE     -     -        -        -\n"
+        );
     }
 
     #[test]

@@ -42,7 +42,9 @@ impl Wait {
                 Err(error) => return Err(failure_of(error).into()),
             }
             if left() == Some(Duration::ZERO) {
-                return Err(self.timed_out(run_id).into());
+                return Err(
+                    timed_out(run_id, self.timeout.unwrap_or_default(), self.exit_status).into()
+                );
             }
             // Ctrl-C ends the program from within its signal.
             std::thread::sleep(pause.min(left().unwrap_or(pause)));
@@ -58,29 +60,30 @@ impl Wait {
             _ => Exit::Done,
         }
     }
+}
 
-    fn timed_out(&self, run_id: &str) -> Failure {
-        let timeout = self.timeout.unwrap_or_default().as_secs_f64();
-        Failure {
-            exit: if self.exit_status { Exit::TimedOut } else { Exit::Failed },
-            id: "ERR-PYOCO-CANCEL".to_owned(),
-            title: "the wait timed out",
-            reason: format!("run {run_id} has not ended within {timeout} s"),
-            usage: None,
-            hint: format!(
-                "see it with `pyoco-client get {run_id}`, and whether a worker serves its tag; \
-                 raise --timeout-sec to wait longer"
-            ),
-        }
+/// What a user is told whose wait for the end of a run was too short.
+pub(super) fn timed_out(run_id: &str, timeout: Duration, exit_status: bool) -> Failure {
+    let timeout = timeout.as_secs_f64();
+    Failure {
+        exit: if exit_status { Exit::TimedOut } else { Exit::Failed },
+        id: "ERR-PYOCO-CANCEL".to_owned(),
+        title: "the wait timed out",
+        reason: format!("run {run_id} has not ended within {timeout} s"),
+        usage: None,
+        hint: format!(
+            "see it with `pyoco-client get {run_id}`, and whether a worker serves its tag; \
+             raise --timeout-sec to wait longer"
+        ),
     }
 }
 
-fn is_terminal(snapshot: &Value) -> bool {
+pub(super) fn is_terminal(snapshot: &Value) -> bool {
     matches!(snapshot["status"].as_str(), Some("COMPLETED" | "FAILED" | "CANCELLED"))
 }
 
 /// Whether the next try may succeed.
-fn is_passing(error: &Error) -> bool {
+pub(super) fn is_passing(error: &Error) -> bool {
     match error {
         Error::Unreachable { .. } | Error::TimedOut { .. } | Error::Broken { .. } => true,
         Error::Status { status, .. } => matches!(status, 429 | 502 | 503 | 504),

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{SendTimeoutError, Sender};
 
 use super::capture::{Capture, Stream};
 use super::execution::Orders;
@@ -349,9 +349,24 @@ impl Attempt<'_> {
         self.finished = true;
         self.read_output();
         self.tasks.add_output(&mut self.capture);
-        // When nobody listens, nobody needs it.
-        if let Ok(()) = self.tasks.pass_on_all(self.events) {
-            let _ = self.events.send(FlowEvent::Finished(outcome));
+        for event in self.tasks.take_all().into_iter().chain([FlowEvent::Finished(outcome)]) {
+            if !self.deliver(event) {
+                return;
+            }
+        }
+    }
+
+    /// Waits for room; a slot that kills the run, or is gone, wants nothing more.
+    fn deliver(&self, mut event: FlowEvent) -> bool {
+        loop {
+            event = match self.events.send_timeout(event, FULL_PAUSE) {
+                Ok(()) => return true,
+                Err(SendTimeoutError::Disconnected(_)) => return false,
+                Err(SendTimeoutError::Timeout(event)) => event,
+            };
+            if self.orders.now().kill.is_some() {
+                return false;
+            }
         }
     }
 }

@@ -29,6 +29,7 @@ mod wires;
 
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use serde_json::Value;
@@ -51,6 +52,8 @@ pub struct PythonSettings {
     pub memory_limit: Option<u64>,
     /// All of the environment that flows see; see [`visible_environment`].
     pub environment: Vec<(OsString, OsString)>,
+    /// From the start of the template to its word that it is ready.
+    pub start_deadline: Duration,
     /// Largest JSON of one input or output that is kept.
     pub max_value_bytes: usize,
 }
@@ -67,7 +70,7 @@ impl PythonExecutor {
         PythonExecutor { host: Arc::new(Host::new(settings)) }
     }
 
-    /// Starts the template now; blocks until it is ready, at most a minute.
+    /// Starts the template now; blocks until it is ready.
     ///
     /// # Errors
     /// Why it cannot be started: no interpreter, no pyoco, a resolver that cannot be loaded.

@@ -91,15 +91,12 @@ impl Tasks {
         Ok(true)
     }
 
-    /// Gives the slot all of it, however long it takes to read.
-    pub(super) fn pass_on_all(&mut self, events: &Sender<FlowEvent>) -> Result<(), Deaf> {
-        if let Some(event) = self.started.take() {
-            events.send(event).map_err(|_| Deaf)?;
-        }
-        for (number, record) in std::mem::take(&mut self.waiting) {
-            let event = FlowEvent::Task { name: self.names[number].clone(), record };
-            events.send(event).map_err(|_| Deaf)?;
-        }
-        Ok(())
+    /// All that waits, in the order in which it has to go.
+    pub(super) fn take_all(&mut self) -> Vec<FlowEvent> {
+        let records = std::mem::take(&mut self.waiting).into_iter();
+        let names = &self.names;
+        let changes =
+            records.map(|(number, record)| FlowEvent::Task { name: names[number].clone(), record });
+        self.started.take().into_iter().chain(changes).collect()
     }
 }

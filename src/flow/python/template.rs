@@ -11,14 +11,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown};
+use rustix::process::{Pid, Signal};
 use serde_json::json;
 
 use super::message::Hello;
 use super::wires::{self, Waited};
 use super::{PythonError, PythonSettings};
-use crate::model::limits::{
-    CHILD_POLL, MAX_CHILD_LINE_BYTES, TEMPLATE_START_DEADLINE, TEMPLATE_STOP_DEADLINE,
-};
+use crate::model::limits::{CHILD_POLL, MAX_CHILD_LINE_BYTES, TEMPLATE_STOP_DEADLINE};
 use crate::thread::{self, JoinOnDrop};
 
 /// What the interpreter is told on its command line: take the rest from standard input, which is
@@ -91,6 +90,7 @@ impl Template {
             output: output.into_iter().flatten().map(Lines::new).collect(),
             tell: Some(tell),
             is_dead: Arc::clone(&is_dead),
+            was_ready: false,
             recent: String::new(),
         };
         let keeper = thread::spawn("py-template", move || keeper.run()).map_err(system)?;
@@ -110,19 +110,26 @@ impl Template {
             what: what.to_owned(),
             output,
         };
-        match told.recv_timeout(TEMPLATE_START_DEADLINE) {
+        let why = match told.recv_timeout(settings.start_deadline) {
             Ok(Said::Hello(Hello::Ready { python, pyoco })) => {
-                Ok(Template { control, pid, python, pyoco, is_dead, _stop: stop, _keeper: keeper })
+                let (_stop, _keeper) = (stop, keeper);
+                return Ok(Template { control, pid, python, pyoco, is_dead, _stop, _keeper });
             }
             Ok(Said::Hello(Hello::Failed { failed, error, traceback, python })) => {
-                Err(refused(settings, &failed, error, traceback, python))
+                refused(settings, &failed, error, traceback, python)
             }
-            Ok(Said::Died { output }) => Err(died("ended before it was ready", output)),
-            Err(_) => Err(died(
-                &format!("was not ready within {} s", TEMPLATE_START_DEADLINE.as_secs()),
-                String::new(),
-            )),
-        }
+            Ok(Said::Died { output }) => died("ended before it was ready", output),
+            Err(_) => {
+                // It has ignored us so far, so it is not asked to end.
+                kill(pid);
+                let deadline = settings.start_deadline.as_secs();
+                died(&format!("was not ready within {deadline} s"), String::new())
+            }
+        };
+        // The keeper ends by this, and is joined after it.
+        drop(stop);
+        drop(keeper);
+        Err(why)
     }
 
     /// Whether it can still fork.
@@ -133,6 +140,15 @@ impl Template {
     /// Has a run forked with these descriptors; see [`wires::FarEnds::fds`].
     pub(super) fn fork(&self, fds: &[BorrowedFd<'_>; 4]) -> io::Result<()> {
         send(&self.control, b"run", fds)
+    }
+}
+
+/// Kills a child that its keeper has not reaped.
+fn kill(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        // It may have ended in this moment.
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
     }
 }
 
@@ -199,6 +215,8 @@ struct Keeper {
     /// Used once.
     tell: Option<Sender<Said>>,
     is_dead: Arc<AtomicBool>,
+    /// One that could not load its modules says so and ends.
+    was_ready: bool,
     /// The end of what it has printed so far, for an error; given up when it is ready.
     recent: String,
 }
@@ -240,6 +258,7 @@ impl Keeper {
             Ok((length, _)) => {
                 let hello = serde_json::from_slice::<Hello>(&message[..length]);
                 if let (Ok(hello), Some(tell)) = (hello, self.tell.take()) {
+                    self.was_ready = matches!(hello, Hello::Ready { .. });
                     self.recent = String::new();
                     // The starter may have given up waiting; then it drops us next.
                     let _ = tell.try_send(Said::Hello(hello));
@@ -288,7 +307,7 @@ impl Keeper {
                 text => format!(" ({how}); it had printed:\n{text}"),
             };
             let _ = tell.try_send(Said::Died { output });
-        } else if !was_stopped {
+        } else if !was_stopped && self.was_ready {
             log::warn!(pid = self.child.id(), status = how;
                 "the Python template process has died; the next Python run starts another one");
         }

@@ -96,6 +96,7 @@ pub struct HttpServer {
     edge: Option<Edge>,
     backend: Option<Arc<Backend>>,
     local_addr: SocketAddr,
+    max_streams: usize,
 }
 
 impl HttpServer {
@@ -110,17 +111,18 @@ impl HttpServer {
     ) -> Result<HttpServer, HttpError> {
         let settings = fit_to_descriptors(settings);
         let local_addr = listener.local_addr()?;
+        let max_streams = settings.max_streams.max(1);
         let service = Service {
             handler,
             body_rules: Arc::clone(&settings.edge.body_rules),
             behind_proxy: settings.behind_proxy,
             observer: settings.observer,
             // Not small: a stream of events takes snapshots apart, and JSON is read by recursion.
-            streams: Crew::new("http-stream", settings.max_streams.max(1), Stack::Full)?,
+            streams: Crew::new("http-stream", max_streams, Stack::Full)?,
         };
         if settings.behind_proxy {
             let backend = Backend::on_port(service, settings.threads, listener)?;
-            return Ok(HttpServer { edge: None, backend: Some(backend), local_addr });
+            return Ok(HttpServer { edge: None, backend: Some(backend), local_addr, max_streams });
         }
         let backend = Backend::behind_edge(service, settings.threads)?;
         let connect = {
@@ -136,12 +138,17 @@ impl HttpServer {
             Arc::new(connect),
             EdgeSettings { upstream_connections, ..settings.edge },
         );
-        Ok(HttpServer { edge: Some(edge?), backend: Some(backend), local_addr })
+        Ok(HttpServer { edge: Some(edge?), backend: Some(backend), local_addr, max_streams })
     }
 
     /// The public address, with the port that the system chose if it was asked to.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Streaming answers at once: as many as were asked for, or fewer when descriptors are short.
+    pub fn max_streams(&self) -> usize {
+        self.max_streams
     }
 
     /// Clients that are connected now; zero behind a proxy, where nobody counts them.

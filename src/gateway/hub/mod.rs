@@ -30,7 +30,7 @@ pub struct Hub {
 struct Inner {
     subscribers: Mutex<Subscribers>,
     /// Streams that may be open at once.
-    limit: usize,
+    limit: AtomicUsize,
     open: AtomicUsize,
     /// States that slow readers did not get.
     skipped: AtomicU64,
@@ -85,11 +85,16 @@ impl Hub {
     pub fn new(limit: usize) -> Hub {
         let inner = Inner {
             subscribers: Mutex::default(),
-            limit,
+            limit: AtomicUsize::new(limit),
             open: AtomicUsize::new(0),
             skipped: AtomicU64::new(0),
         };
         Hub { inner: Arc::new(inner) }
+    }
+
+    /// Lowers the number of streams that may be open at once, for want of descriptors.
+    pub fn lower_limit(&self, limit: usize) {
+        self.inner.limit.fetch_min(limit, Ordering::SeqCst);
     }
 
     /// Opens a mailbox for one run. It holds what comes from now on, so look at the present version
@@ -140,14 +145,19 @@ impl Hub {
         self.count_skipped(skipped);
     }
 
-    /// A run is not there any more; `last` is what was known of it.
-    pub fn run_removed(&self, last: &RunSummary) {
+    /// A run is not there any more; `last` is what lists showed of it.
+    pub fn run_removed(&self, run_id: &str, last: Option<&RunSummary>) {
         let subscribers = self.lock();
-        for (_, slot) in subscribers.runs.get(&last.run_id).into_iter().flatten() {
+        for (_, slot) in subscribers.runs.get(run_id).into_iter().flatten() {
             slot.removed();
         }
-        let skipped = subscribers.feeds.values().map(|queue| queue.run_removed(last)).sum();
-        self.count_skipped(skipped);
+        self.count_skipped(last.map_or(0, |last| subscribers.unlist(last)));
+    }
+
+    /// A run's newest version cannot be read: lists leave it out, whoever watches it waits for the next.
+    pub fn run_unreadable(&self, last: &RunSummary) {
+        let subscribers = self.lock();
+        self.count_skipped(subscribers.unlist(last));
     }
 
     /// A worker has a new record, or is seen in another state.
@@ -209,7 +219,8 @@ impl Hub {
     fn place(&self) -> Result<Place, Full> {
         // Counted first, so that two at the last place cannot both have it.
         let place = Place(self.inner.clone());
-        match self.inner.open.fetch_add(1, Ordering::SeqCst) < self.inner.limit {
+        let limit = self.inner.limit.load(Ordering::SeqCst);
+        match self.inner.open.fetch_add(1, Ordering::SeqCst) < limit {
             true => Ok(place),
             false => Err(Full),
         }
@@ -235,6 +246,10 @@ impl Hub {
 }
 
 impl Subscribers {
+    fn unlist(&self, last: &RunSummary) -> u64 {
+        self.feeds.values().map(|queue| queue.run_removed(last)).sum()
+    }
+
     fn new_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
@@ -282,7 +297,7 @@ mod tests {
         }
         assert_eq!(hub.skipped(), 4);
         assert!(matches!(watch.next(SOON), News::Nothing));
-        hub.run_removed(&summary("a", RunStatus::Running));
+        hub.run_removed("a", None);
         assert!(matches!(watch.next(SOON), News::Removed));
         hub.close();
         assert!(matches!(watch.next(SOON), News::Closed));
@@ -315,8 +330,8 @@ mod tests {
                 hub.run_changed(&summary(run_id, status), 1, &Arc::default());
             }
         }
-        hub.run_removed(&summary("secret", RunStatus::Completed));
-        hub.run_removed(&summary("b", RunStatus::Completed));
+        hub.run_removed("secret", Some(&summary("secret", RunStatus::Completed)));
+        hub.run_removed("b", Some(&summary("b", RunStatus::Completed)));
         let batch = feed.next(SOON).unwrap().unwrap();
         assert_eq!((batch.live, batch.lost), (Some(true), 0));
         match batch.changes.as_slice() {

@@ -257,8 +257,11 @@ impl RunIndex {
             }
             None => {
                 state.documents.remove(&key);
-                if let Some(old) = old {
-                    self.inner.hub.run_removed(&old.summary);
+                let last = old.as_ref().map(|old| &*old.summary);
+                match (operation, last) {
+                    (Operation::Delete, last) => self.inner.hub.run_removed(&key, last),
+                    (Operation::Put, Some(last)) => self.inner.hub.run_unreadable(last),
+                    (Operation::Put, None) => {}
                 }
             }
         }

@@ -15,10 +15,8 @@ pub fn exposition(gateway: &Gateway) -> String {
         .sample(&[("version", crate::VERSION)], 1.0);
     let link = gateway.bus.state();
     text.single("pyoco_nats_up", Kind::Gauge, "Whether NATS is connected.", flag(link.connected));
-    // A loss that has not been made good yet is no reconnect.
-    let reconnects = link.disconnects.saturating_sub(u64::from(!link.connected));
-    let help = "How often the connection to NATS was lost and came back.";
-    text.single("pyoco_nats_reconnects_total", Kind::Counter, help, reconnects as f64);
+    let help = "How often the connection to NATS came back or was replaced.";
+    text.single("pyoco_nats_reconnects_total", Kind::Counter, help, link.reconnects as f64);
     let help = "Whether figures of runs and workers are current.";
     let live = gateway.index.is_live() && gateway.workers.is_live();
     text.single("pyoco_view_live", Kind::Gauge, help, flag(live));

@@ -14,7 +14,7 @@ import traceback
 
 from pyoco_host.flows import FlowNotFound, flow_of_document, flow_of_resolver
 from pyoco_host.output import NoCapture, TaskStream
-from pyoco_host.processes import close_wakeup_pipe, set_process_name
+from pyoco_host.processes import close_wakeup_pipe, die_with_parent, set_process_name
 from pyoco_host.progress import Progress
 
 MAX_ERROR_CHARS = 8 * 1024
@@ -23,6 +23,7 @@ MAX_ERROR_CHARS = 8 * 1024
 def run(fds, settings, resolver):
     """Executes one flow; everything before it only makes this process a place of its own."""
     set_process_name("pyoco-run")
+    die_with_parent()
     os.setpgid(0, 0)
     close_wakeup_pipe()
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):

@@ -5,6 +5,7 @@ import ctypes
 import os
 import signal
 
+PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -19,6 +20,11 @@ def set_process_name(name):
 def become_reaper():
     """Makes orphans below this process its children, also those that have called setsid."""
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_parent():
+    """For a child of the shim, which has one thread: the signal comes when the forking thread ends."""
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def wakeup_pipe():

@@ -76,7 +76,8 @@ class Progress:
         record = self.context.task_records[name]
         state = getattr(self.context.tasks.get(name), "value", "PENDING")
         has_ended = state not in ("PENDING", "RUNNING")
-        error, trace = record.error, record.traceback
+        error = None if record.error is None else str(record.error)
+        trace = record.traceback
         head = {
             "task": number,
             "state": state,
@@ -84,7 +85,8 @@ class Progress:
             # In a loop these are still those of the round before.
             "ended_at": record.ended_at if has_ended else None,
             "duration_ms": record.duration_ms if has_ended else None,
-            "error": None if error is None else str(error)[:MAX_ERROR_CHARS],
+            # An exception without a text has a type at least, which ends its traceback.
+            "error": None if error is None else (error or last_line(trace))[:MAX_ERROR_CHARS],
             "traceback": None if trace is None else str(trace)[-MAX_TRACEBACK_CHARS:],
         }
         self.all_kept_bytes -= self.kept_bytes.pop(number, 0)
@@ -185,6 +187,10 @@ def noticing_record(record_class, notice):
                 notice(number)
 
     return NoticingRecord
+
+
+def last_line(text):
+    return (text or "").strip().rpartition("\n")[2]
 
 
 def in_order(flow):

@@ -1,0 +1,104 @@
+//! Hundreds of runs: nothing accumulates, neither processes nor descriptors nor memory.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use crate::lab::Lab;
+use crate::stage::{below, write_flows};
+use crate::support::python;
+use crate::support::wait::{PATIENCE, eventually};
+use crate::workers::process_with;
+
+const FLOWS: &str = r#"
+@pyoco.task
+def work(ctx):
+    print("working on", ctx.params["n"])
+    child = subprocess.Popen(["sleep", "3600"])
+    return {"n": ctx.params["n"]}
+flow_of(work)
+"#;
+/// One after the other.
+const IN_A_ROW: usize = 500;
+/// At the same time, in as many slots.
+const AT_ONCE: usize = 8;
+const ROUNDS: usize = 10;
+/// Pages that an interpreter may take more of without leaking anything per run.
+const ALLOWED_GROWTH_KIB: u64 = 2048;
+
+#[test]
+fn five_hundred_runs_in_a_row_and_eight_at_once_leave_nothing_behind() {
+    // Pyoco makes a folder for artifacts where it runs.
+    std::env::set_current_dir(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let lab = Lab::start(&[("PYOCO_LOG_LEVEL", "WARNING")]);
+    let folder = tempfile::tempdir().unwrap();
+    let resolver = write_flows(folder.path(), FLOWS);
+    let python = python::python_08().display().to_string();
+    let slots = AT_ONCE.to_string();
+    let flags = ["--flow-resolver", &resolver, "--python", &python, "--concurrency", &slots];
+    let worker = process_with(&lab, "w1", &flags, &[]);
+    let submit = |n: usize| lab.submit("default", "work", json!({"n": n}));
+    let ended = |run: &str, n: usize| {
+        let snapshot = lab.wait_status(run, "COMPLETED");
+        assert_eq!(snapshot["task_records"]["work"]["output"], json!({"n": n}));
+    };
+    let round = |first: usize| {
+        let runs: Vec<String> = (first..first + AT_ONCE).map(submit).collect();
+        runs.iter().zip(first..).for_each(|(run, n)| ended(run, n));
+    };
+    // Caches fill, threads come up.
+    (0..20).for_each(|n| ended(&submit(n), n));
+    round(20);
+    let template = settled(worker.pid());
+    let before = [Size::of(worker.pid()), Size::of(template)];
+    for n in 0..IN_A_ROW {
+        ended(&submit(n), n);
+    }
+    for first in 0..ROUNDS {
+        round(first * AT_ONCE);
+    }
+    assert_eq!(settled(worker.pid()), template, "the template was replaced");
+    let after = [Size::of(worker.pid()), Size::of(template)];
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!(before.descriptors, after.descriptors);
+        assert_eq!(before.threads, after.threads);
+    }
+    let grown = after[1].resident_kib.saturating_sub(before[1].resident_kib);
+    assert!(grown < ALLOWED_GROWTH_KIB, "the template has grown by {grown} KiB");
+    assert_eq!(lab.dlq().len(), 0);
+}
+
+/// Waits until the template is the only process below the worker, without a zombie; returns its pid.
+fn settled(worker: u32) -> u32 {
+    eventually(PATIENCE, "only the template is left", || match below(worker)[..] {
+        [(template, state)] if state != 'Z' => Some(template),
+        _ => None,
+    })
+}
+
+/// What a process holds.
+#[derive(Debug)]
+struct Size {
+    resident_kib: u64,
+    threads: u64,
+    /// How many of each kind: sockets, pipes, files.
+    descriptors: BTreeMap<String, usize>,
+}
+
+impl Size {
+    fn of(pid: u32) -> Size {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let field = |name: &str| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.split_whitespace().next().unwrap().parse().unwrap()
+        };
+        let mut descriptors = BTreeMap::new();
+        for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
+            if let Ok(target) = std::fs::read_link(entry.path()) {
+                let kind = target.to_string_lossy().split(':').next().unwrap().to_owned();
+                *descriptors.entry(kind).or_default() += 1;
+            }
+        }
+        Size { resident_kib: field("VmRSS:"), threads: field("Threads:"), descriptors }
+    }
+}
