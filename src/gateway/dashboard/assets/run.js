@@ -93,9 +93,10 @@ export function runPage(place, { id }) {
       return;
     }
     replace(parts.errors, el("section", { class: "errors", "aria-label": t("run.errors") }, el("h2", {}, t("run.errors")),
-      run.error ? block(run.error, "bad") : null,
+      // The run's error mostly is that of a task, and then stands with it.
+      run.error && !failed.some(([, record]) => record.error === run.error) ? block(run.error, "bad") : null,
       failed.map(([name, record]) => el("div", {}, el("h3", {}, t("run.error_of", { task: name })),
-        record.error && record.error !== run.error ? block(record.error, "bad") : null,
+        record.error ? block(record.error, "bad") : null,
         record.traceback ? fold(t("task.traceback"), block(record.traceback), true) : null,
         record.logs?.stderr ? fold(t("task.stderr"), block(record.logs.stderr), true) : null))));
   }

@@ -83,7 +83,7 @@ export const texts = {
   "runs.column.tag": "Tags",
   "runs.column.worker": "Worker",
   "runs.column.updated": "Changed",
-  "runs.column.duration": "Time",
+  "runs.column.duration": "Duration",
   "runs.column.error": "Error",
   "run.back": "All runs",
   "run.again": "Submit again",

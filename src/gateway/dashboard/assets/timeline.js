@@ -91,7 +91,7 @@ function axis({ ran, perSecond, zero, width }, height) {
   for (let at = 0; at <= ran * 1.0001; at += step) {
     const x = zero + at * perSecond;
     lines.push(svg("line", { x1: x, x2: x, y1: AXIS - 6, y2: height, class: "grid" }));
-    if (x < width - 20) lines.push(svg("text", { x: x + 3, y: AXIS - 10, class: "tick" }, span(at)));
+    if (x < width - 20) lines.push(svg("text", { x: x + 3, y: AXIS - 10, class: "tick" }, at === 0 ? "0" : span(at)));
   }
   return lines;
 }
@@ -115,7 +115,7 @@ function waitRow(run, scale) {
   const isRoomy = width > text.length * LETTER + 8;
   return svg("g", { class: "row" },
     svg("text", { x: 0, y: y + 11, class: "name" }, t("timeline.wait")),
-    svg("rect", { x: names, y, width, height: BAR, rx: 3, class: "bar is-wait" }, svg("title", {}, `${t("timeline.wait")}: ${text}`)),
+    svg("rect", { x: names, y, width, height: BAR, rx: 3, class: width < 12 ? "bar is-wait short" : "bar is-wait" }, svg("title", {}, `${t("timeline.wait")}: ${text}`)),
     isBroken ? svg("path", { d: `M${middle - 6} ${y - 2} l4 ${BAR + 4} m4 ${-BAR - 4} l4 ${BAR + 4}`, class: "break" }) : null,
     svg("text", { x: isRoomy && !isBroken ? names + 5 : zero + 6, y: y + 11, class: "span" }, text));
 }
