@@ -19,6 +19,11 @@ fn a_run_is_watched_to_its_end() {
 }
 
 #[test]
+fn a_run_in_python_shows_what_it_printed_and_where_it_failed() {
+    Stage::start().with_python_worker().play("python");
+}
+
+#[test]
 fn a_run_is_cancelled() {
     Stage::start().with_worker().play("cancel");
 }
@@ -63,6 +68,6 @@ fn workers_come_and_go_and_are_hidden() {
     let mut stage = Stage::start().with_worker();
     let mut scenario = stage.open("workers");
     scenario.wait_for_line(PATIENCE * 2, "the worker seen", |line| line.contains("stop worker"));
-    stage.worker.take().unwrap().stop(PATIENCE);
+    stage.workers.remove(0).stop(PATIENCE);
     finish(scenario, "workers");
 }

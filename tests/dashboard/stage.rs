@@ -17,7 +17,7 @@ const SCENARIO: Duration = Duration::from_secs(180);
 
 /// Field order is the order of the end.
 pub struct Stage {
-    pub worker: Option<Running>,
+    pub workers: Vec<Running>,
     gateway: Option<Running>,
     command: Command,
     pub nats: NatsServer,
@@ -39,7 +39,7 @@ impl Stage {
             .args(["up", "--port", &port.port().to_string(), "--nats-url", &nats.url()])
             .args(flags)
             .envs(environment.iter().copied());
-        let mut stage = Stage { worker: None, gateway: None, command, nats, port };
+        let mut stage = Stage { workers: Vec::new(), gateway: None, command, nats, port };
         stage.start_gateway();
         stage
     }
@@ -60,17 +60,36 @@ impl Stage {
     }
 
     /// A worker of the tags `default` and `gpu` beside it.
-    pub fn with_worker(mut self) -> Stage {
+    pub fn with_worker(self) -> Stage {
+        self.with("worker-1", "default,gpu", &["--python", "off"])
+    }
+
+    /// One that executes the Python flows of the examples.
+    pub fn with_python_worker(self) -> Stage {
+        let python = python::python_08().display().to_string();
+        let flows = folder().join("../../examples/python/flows.py");
+        self.with_python(&python, &flows.canonicalize().unwrap())
+    }
+
+    /// The same with an interpreter and a file of one's choice.
+    pub fn with_python(self, interpreter: &str, flows: &Path) -> Stage {
+        let resolver = format!("{}:resolve_flow", flows.display());
+        let flags = ["--python", interpreter, "--flow-resolver", &resolver];
+        self.with("worker-1", "default,gpu", &flags)
+    }
+
+    /// One more worker.
+    pub fn with(mut self, worker_id: &str, tags: &str, flags: &[&str]) -> Stage {
         let mut command = Binary::Worker.command();
-        command.args(["--nats-url", &self.nats.url(), "--tags", "default,gpu"]);
-        command.args(["--worker-id", "worker-1", "--concurrency", "2"]);
-        // Silence is told after two seconds.
-        command.env("PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC", "1");
-        self.worker = Some(Running::start(&mut command));
+        command.args(["--nats-url", &self.nats.url(), "--tags", tags]);
+        command.args(["--worker-id", worker_id, "--concurrency", "2"]).args(flags);
+        // Pyoco makes a folder for artifacts where it runs.
+        command.current_dir(env!("CARGO_TARGET_TMPDIR"));
+        self.workers.push(Running::start(&mut command));
         let address = self.address();
         eventually(PATIENCE, "the worker is there", || {
             let answer = http::get(address, "/workers");
-            (answer.status == 200 && answer.text().contains("worker-1")).then_some(())
+            (answer.status == 200 && answer.text().contains(worker_id)).then_some(())
         });
         self
     }

@@ -52,6 +52,13 @@ with visitor() as one:
         width = phone.evaluate("document.documentElement.scrollWidth")
         assert width <= PHONE["width"], f"{address} is {width} wide"
 
+    # The filters are folded up there, but for the search.
+    phone.goto(f"{URL}/#/runs")
+    expect(phone.locator("#filter-tag")).to_be_hidden()
+    phone.tap(".filters .more")
+    phone.fill("#filter-tag", "nobody")
+    expect(phone.locator("tbody tr")).to_have_count(1)
+
     # Fields and buttons have names.
     for address in ("#/runs", f"#/run/{failed}", "#/workers", "#/metrics", "#/submit"):
         page.goto(f"{URL}/{address}")

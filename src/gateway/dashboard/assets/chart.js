@@ -80,14 +80,20 @@ function size(bar) {
   return ENDS.reduce((sum, status) => sum + bar[status], 0);
 }
 
+/** The next of 1, 2, 5, 10, 20, 50 and so on. */
+function roundUp(count) {
+  const power = 10 ** Math.floor(Math.log10(count));
+  return [1, 2, 5, 10].map((one) => one * power).find((one) => one >= count);
+}
+
 function picture(bars, last, width, total) {
-  const most = Math.max(4, ...bars.map(size));
+  const most = 2 * roundUp(Math.max(2, ...bars.map((bar) => size(bar) / 2)));
   const room = HEIGHT - AXIS;
   const step = (width - LEFT) / MINUTES;
   const y = (count) => room - (count / most) * (room - 8);
   const label = t("chart.label", { n: number(total) });
   return svg("svg", { width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": label, class: "chart" },
-    [0, Math.round(most / 2), most].map((count) => [
+    [0, most / 2, most].map((count) => [
       svg("line", { x1: LEFT, x2: width, y1: y(count), y2: y(count), class: "grid" }),
       svg("text", { x: LEFT - 6, y: y(count) + 4, class: "tick end" }, number(count))]),
     bars.map((bar, at) => column(bar, LEFT + at * step, Math.max(1, step - 1.5), y, last - (MINUTES - 1 - at))),

@@ -38,12 +38,14 @@ export function replace(node, ...children) {
  */
 export function keyed(parent, items, key, draw, sign = JSON.stringify) {
   const old = new Map([...parent.children].map((child) => [child.pyocoKey, child]));
+  const wanted = new Set(items.map(key));
+  for (const [id, child] of old) if (!wanted.has(id)) child.remove();
+  const focused = parent.contains(document.activeElement) ? document.activeElement : null;
   let place = parent.firstElementChild;
   for (const item of items) {
     const id = key(item);
     const signature = sign(item);
     let child = old.get(id);
-    old.delete(id);
     if (!child || child.pyocoSign !== signature) {
       const fresh = draw(item);
       fresh.pyocoKey = id;
@@ -57,7 +59,8 @@ export function keyed(parent, items, key, draw, sign = JSON.stringify) {
     if (child === place) place = place.nextElementSibling;
     else parent.insertBefore(child, place);
   }
-  for (const gone of old.values()) gone.remove();
+  // What is moved loses the focus.
+  if (focused?.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true });
 }
 
 /** Puts `fresh` in the place of `old`, with its open parts and its focus. */

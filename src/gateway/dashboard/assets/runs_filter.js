@@ -60,15 +60,21 @@ export function filterForm(query) {
       type, id: `filter-${name}`, name, value: query.get(name) ?? "", autocomplete: "off", spellcheck: "false",
       list: name === "worker" || name === "tag" ? `known-${name}` : null, oninput: typed,
     });
-    return el("label", {}, el("span", {}, t(`runs.filter.${name}`)), inputs[name]);
+    return el("label", { class: name === "q" ? null : "of-more" }, el("span", {}, t(`runs.filter.${name}`)), inputs[name]);
   };
   const option = (value) => el("option", { value, selected: value === (query.get("since") ?? "") }, t(`runs.since.${value || "any"}`));
   const span = el("select", { id: "filter-since", onchange: apply }, ["", ...Object.keys(SPANS)].map(option));
   const known = (name, values) => el("datalist", { id: `known-${name}` }, values.map((value) => el("option", { value })));
-  const node = el("form", { class: "filters", role: "search", onsubmit: (event) => (event.preventDefault(), apply()) },
-    field("q", "search"), field("flow"), field("tag"), field("worker"),
-    el("label", {}, el("span", {}, t("runs.filter.since")), span),
-    el("a", { class: "button", href: to("runs") }, t("runs.clear")),
+  // On a small screen only the search is there at first.
+  const isOpen = ["since", ...FIELDS].some((name) => name !== "q" && query.get(name));
+  const more = el("button", { type: "button", class: "more", "aria-expanded": String(isOpen), onclick: unfold }, t("runs.more"));
+  function unfold() {
+    more.setAttribute("aria-expanded", String(node.classList.toggle("is-open")));
+  }
+  const node = el("form", { class: isOpen ? "filters is-open" : "filters", role: "search", onsubmit: (event) => (event.preventDefault(), apply()) },
+    field("q", "search"), more, field("flow"), field("tag"), field("worker"),
+    el("label", { class: "of-more" }, el("span", {}, t("runs.filter.since")), span),
+    el("a", { class: "button of-more", href: to("runs") }, t("runs.clear")),
     known("worker", [...workers().keys()]),
     known("tag", [...new Set([...workers().values()].flatMap((one) => one.tags))]));
   return {

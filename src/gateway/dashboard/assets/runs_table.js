@@ -13,7 +13,7 @@ const COLUMNS = {
   id: null,
   tag: ["up", (run) => run.tag],
   worker: ["up", (run) => run.worker_id ?? ""],
-  updated: ["down", (run) => run.updated_at],
+  changed: ["down", changedAt],
   duration: ["down", duration],
   error: null,
 };
@@ -25,14 +25,14 @@ export function drawTable(place, runs, query, notice) {
     replace(place, el("div", { class: "table-notice" }), el("table", { class: "runs" }, el("thead"), body));
   }
   replace(place.querySelector(".table-notice"), notice);
-  const sort = sorting(query.get("sort") ?? "-updated");
+  const sort = sorting(query.get("sort") ?? "-changed");
   replace(place.querySelector("thead"), el("tr", {}, Object.keys(COLUMNS).map((name) => heading(name, sort))));
   keyed(body, sorted(runs, sort), (run) => run.run_id, row, sign);
 }
 
 function sorting(text) {
   const name = text.replace(/^-/, "");
-  return { name: COLUMNS[name] ? name : "updated", direction: text.startsWith("-") ? "down" : "up" };
+  return { name: COLUMNS[name] ? name : "changed", direction: text.startsWith("-") ? "down" : "up" };
 }
 
 function sorted(runs, { name, direction }) {
@@ -53,10 +53,19 @@ function heading(name, sort) {
       label, isCurrent ? (sort.direction === "up" ? " ▲" : " ▼") : ""));
 }
 
-/** What a row shows: a heartbeat alone does not draw it anew. */
+/** What a row shows: a heartbeat does not draw it anew. */
 function sign(run) {
-  const { heartbeat_at: _, updated_at: at, ...shown } = run;
-  return JSON.stringify([shown, isTerminal(run.status) || !run.start_time ? at : Math.round(at / 5)]);
+  const { heartbeat_at: _, updated_at: __, ...shown } = run;
+  return JSON.stringify([shown, changedAt(run)]);
+}
+
+/**
+ * When the status became what it is. The time of the last write would do for runs that have ended, but
+ * those that execute are written all the time, and their rows would never stand still.
+ */
+function changedAt(run) {
+  const at = { PENDING: run.submitted_at, RUNNING: run.start_time, CANCELLING: run.cancel_requested_at };
+  return (isTerminal(run.status) ? run.end_time : at[run.status]) ?? run.updated_at;
 }
 
 function row(run) {
@@ -67,7 +76,7 @@ function row(run) {
     cell("id", runLink(run.run_id, shortId(run.run_id))),
     cell("tag", tags([run.tag, ...(run.tags ?? []).filter((tag) => tag !== run.tag)])),
     cell("worker", run.worker_id ? workerLink(run.worker_id) : ""),
-    cell("updated", when(run.updated_at)),
+    cell("changed", when(changedAt(run))),
     cell("duration", took(run)),
     cell("error", run.error ? el("span", { class: "error-line", title: run.error }, run.error.split("\n")[0]) : ""));
 }
