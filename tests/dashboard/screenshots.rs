@@ -11,7 +11,7 @@ const MAX_BYTES: u64 = 200_000;
 
 fn take() {
     // A traceback shows where programs lie: in the pictures that is a place like any other.
-    let home = tempfile::Builder::new().prefix("pyoco-flows-").rand_bytes(0).tempdir().unwrap();
+    let home = tempfile::Builder::new().prefix("pyoco-example").rand_bytes(0).tempdir().unwrap();
     let flows = home.path().join("flows.py");
     fs::copy(folder().join("../../examples/python/flows.py"), &flows).unwrap();
     let interpreter = python::python_08();
@@ -21,7 +21,7 @@ fn take() {
     let native = ["--python", "off"];
     let mut stage = Stage::start()
         .with_python(&interpreter, &flows)
-        .with("worker-2", "default", &native)
+        .with("worker-2", "batch", &native)
         .with("gpu-1", "gpu", &native)
         .with("gpu-2", "gpu", &native);
     stage.workers.pop().unwrap().stop(PATIENCE);

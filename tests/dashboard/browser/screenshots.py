@@ -21,10 +21,10 @@ def past():
     """Runs that have ended."""
     runs = []
     for n in range(14):
-        runs.append(submit_yaml(IMPORT, "import-customers", "gpu" if n % 3 else "default"))
+        runs.append(submit_yaml(IMPORT, "import-customers", "gpu" if n % 3 else "batch"))
         runs.append(submit("text", params={"text": "the quick brown fox"}, tags=["team-a"]))
         if n % 5 == 1:
-            runs.append(submit_yaml(REFUSED, "import-orders"))
+            runs.append(submit_yaml(REFUSED, "import-orders", "batch"))
     failed = submit("text", params={"text": " "}, tags=["team-b"])
     for run_id in [*runs, failed]:
         wait_status(run_id, "COMPLETED", "FAILED")
@@ -38,7 +38,7 @@ def present():
     dropped = submit("render-video", "large")
     call("POST", f"/runs/{dropped}/cancel", {"reason": "submitted twice"})
     wait_status(dropped, "CANCELLED")
-    running = submit_yaml(IMAGES_FLOW, "documents")
+    running = submit_yaml(IMAGES_FLOW, "documents", "batch")
     stubborn = submit_yaml(STUBBORN, "backup", "gpu")
     wait_status(stubborn, "RUNNING")
     call("POST", f"/runs/{stubborn}/cancel", {"reason": "disk full"})
