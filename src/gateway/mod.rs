@@ -4,9 +4,10 @@
 //! to a fixed pool of handler threads. Handlers see only requests that are whole, bounded and
 //! well-formed, and whatever they do (panic, stall, answer late) costs one answer, never a thread
 //! of the pool. [`route`] is the table of handlers, [`api`] the handlers, [`index`] every run in
-//! memory, [`hub`] tells changes to whoever watches, [`metrics`] measures. This floor knows nothing of workers but their records, and never executes a flow.
+//! memory, [`hub`] tells changes to whoever watches, [`metrics`] measures, [`dashboard`] is the page for people. This floor knows nothing of workers but their records, and never executes a flow.
 
 pub mod api;
+mod dashboard;
 pub mod edge;
 mod error;
 pub mod http;
@@ -27,6 +28,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use dashboard::{DashboardSettings, Lang};
 pub use error::ApiError;
 
 use crate::bus::{self, Bus, Kv, Watch, WorkQueue};
@@ -63,6 +65,8 @@ pub struct GatewaySettings {
     pub max_watchers: usize,
     /// A reverse proxy stands in front and does the edge's work.
     pub behind_proxy: bool,
+    /// What the dashboard is told.
+    pub dashboard: DashboardSettings,
 }
 
 /// Why a gateway did not start.
