@@ -22,6 +22,7 @@ mod workers;
 mod stage;
 
 mod ends;
+mod odd;
 mod served;
 mod steady;
 mod values;
