@@ -40,6 +40,13 @@ pub struct DashboardSettings {
     pub api_key_header: String,
 }
 
+impl Default for DashboardSettings {
+    /// English, and the header that is the default of `PYOCO_HTTP_API_KEY_HEADER`.
+    fn default() -> Self {
+        DashboardSettings { lang: Lang::En, api_key_header: "X-API-Key".to_owned() }
+    }
+}
+
 /// A file of the dashboard.
 struct Asset {
     name: &'static str,
