@@ -21,7 +21,9 @@ mod workers;
 
 mod stage;
 
+mod deaths;
 mod ends;
+mod hostile;
 mod odd;
 mod served;
 mod steady;
