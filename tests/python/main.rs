@@ -21,8 +21,10 @@ mod workers;
 
 mod stage;
 
+mod deaths;
 mod ends;
 mod examples;
+mod hostile;
 mod odd;
 mod served;
 mod steady;
