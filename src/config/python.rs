@@ -6,13 +6,15 @@ use super::reader::Reader;
 const MIN_MEMORY: u64 = 16 << 20;
 /// Largest memory limit, beyond any machine.
 const MAX_MEMORY: u64 = 1024 << 40;
+/// In the place of a program: this worker executes no Python.
+const OFF: &str = "off";
 /// Variables that no flow sees, whatever the settings say: our own, and what tools of NATS read.
 const WITHHELD: [&str; 2] = ["PYOCO_", "NATS_"];
 
 /// How flows in Python are executed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PythonConfig {
-    /// The Python program, by name or path.
+    /// The Python program, by name or path; see also [`PythonConfig::is_off`].
     pub interpreter: String,
     /// Finds a flow by its name: `module:function` or `file.py:function`.
     pub resolver: Option<String>,
@@ -23,6 +25,11 @@ pub struct PythonConfig {
 }
 
 impl PythonConfig {
+    /// Whether this worker is to execute no Python, neither of a resolver nor of a document.
+    pub fn is_off(&self) -> bool {
+        self.interpreter == OFF
+    }
+
     /// Whether the settings let flows see `variable`: it is named, or begins with a prefix that is
     /// named with a trailing `*`. Never one of ours, nor one that may hold NATS credentials.
     pub fn shows(&self, variable: &str) -> bool {
@@ -53,7 +60,9 @@ pub(super) fn python(r: &mut Reader<'_>) -> PythonConfig {
 /// What is wrong with it.
 pub fn parse_interpreter(text: &str) -> Result<String, String> {
     match text.trim() {
-        "" => Err("must name a program, such as python3 or .venv/bin/python".to_owned()),
+        "" => {
+            Err("must name a program, such as python3 or .venv/bin/python, or be `off`".to_owned())
+        }
         text => Ok(text.to_owned()),
     }
 }

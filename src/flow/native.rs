@@ -81,7 +81,8 @@ impl NativeExecutor {
         let Some(flow) = self.registry.find_flow(&job.flow_name) else {
             return Err(Outcome::FlowNotFound {
                 error: format!(
-                    "no flow `{}` on this worker; start one with --flow-resolver, or submit a flow.yaml",
+                    "no flow `{}` is registered on this worker; register it, start the worker with a flow \
+                     resolver, or submit a flow.yaml",
                     job.flow_name
                 ),
             });

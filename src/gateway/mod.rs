@@ -4,11 +4,12 @@
 //! to a fixed pool of handler threads. Handlers see only requests that are whole, bounded and
 //! well-formed, and whatever they do (panic, stall, answer late) costs one answer, never a thread
 //! of the pool. [`route`] is the table of handlers, [`api`] the handlers, [`index`] every run in
-//! memory, [`hub`] tells changes to whoever watches, `openapi` describes the
-//! routes, [`metrics`] measures. This floor knows nothing of workers but their records, and never executes a flow.
+//! memory, [`hub`] tells changes to whoever watches, [`metrics`] measures, [`dashboard`] is the page for people, [`openapi`] describes the
+//! routes. This floor knows nothing of workers but their records, and never executes a flow.
 
 pub mod api;
 mod cached;
+mod dashboard;
 pub mod edge;
 mod error;
 pub mod http;
@@ -30,6 +31,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use dashboard::{DashboardSettings, Lang};
 pub use error::ApiError;
 
 use crate::bus::{self, Bus, Kv, Watch, WorkQueue};
@@ -69,6 +71,8 @@ pub struct GatewaySettings {
     pub behind_proxy: bool,
     /// How clients show who they are.
     pub api_keys: ApiKeys,
+    /// What the dashboard is told.
+    pub dashboard: DashboardSettings,
 }
 
 /// How clients show who they are.
@@ -78,6 +82,13 @@ pub struct ApiKeys {
     pub header: String,
     /// Protected routes ask for one; else none is looked at.
     pub required: bool,
+}
+
+impl Default for ApiKeys {
+    /// No key is asked for; the header is the default of `PYOCO_HTTP_API_KEY_HEADER`.
+    fn default() -> Self {
+        ApiKeys { header: "X-API-Key".to_owned(), required: false }
+    }
 }
 
 /// Why a gateway did not start.

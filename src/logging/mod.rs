@@ -25,6 +25,8 @@ pub fn init(service: &'static str, config: &LogConfig) {
     let own = wanted.unwrap_or(LevelFilter::Info);
     // The crates below us narrate freely; only their warnings matter to a reader of ours.
     builder.filter_level(own.min(LevelFilter::Warn)).filter_module("pyoco_server", own);
+    // What flows print outside of their tasks is our users' own.
+    builder.filter_module("python", own);
     if builder.try_init().is_ok() && wanted.is_none() {
         let code = crate::model::error::Code::LoggingFailed;
         log::warn!(err_id = code.err_id(), msg_id = code.msg_id();

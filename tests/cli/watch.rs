@@ -92,7 +92,9 @@ fn a_broken_stream_is_taken_up_where_it_was() {
          {\"event\":\"heartbeat\",\"data\":{\"run_id\":\"r\",\"ts\":2.5}}\n\
          {\"event\":\"snapshot\",\"data\":{\"run_id\":\"r\",\"snapshot\":{\"run_id\":\"r\",\"status\":\"COMPLETED\"},\"ts\":1.5},\"id\":\"7\"}\n"
     );
-    let requests = peer.requests();
+    let mut requests = peer.requests();
+    // A stream that ended without a word makes the client look at the run itself.
+    requests.retain(|request| request.contains("/watch"));
     assert_eq!(requests.len(), 4);
     assert!(!requests[0].contains("last-event-id"), "{}", requests[0]);
     for request in &requests[1..] {

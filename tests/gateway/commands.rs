@@ -37,6 +37,10 @@ fn a_watch_tells_each_change_and_how_the_run_ended() {
     assert_eq!(statuses, ["PENDING", "CANCELLING", "CANCELLED"]);
     let again = client(&stage, &["watch", run_id, "--until-terminal", "--output", "status"]);
     assert!(again.stdout.ends_with(&format!("\tsnapshot\tCANCELLED\t{run_id}\n")), "{again:?}");
+    // Of what was before --since nothing is told, but the end of the run is known all the same.
+    let late = ["watch", run_id, "--since", "9999999999", "--until-terminal", "--exit-status"];
+    let late = client(&stage, &late);
+    assert_eq!((late.code, late.stdout.as_str()), (Some(4), ""));
     assert_eq!(client(&stage, &["watch", "nope"]).code, Some(1));
 }
 

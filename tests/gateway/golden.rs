@@ -194,6 +194,8 @@ fn good_answers(stage: &Stage, album: &mut Album) {
     album.answer("list", stage, &stage.get("/runs"));
     album.answer("list_full", stage, &stage.get("/runs?include=full&status=RUNNING"));
     album.answer("page", stage, &stage.get("/runs?limit=2&cursor="));
+    album.answer("workers", stage, &stage.get("/workers?scope=all"));
+    album.answer("worker_hidden", stage, &patch(stage, "w"));
 }
 
 fn errors(stage: &Stage, album: &mut Album) {
@@ -209,6 +211,7 @@ fn errors(stage: &Stage, album: &mut Album) {
     let problem = [("Accept", "application/problem+json")];
     let answer = http::request(stage.address(), "GET", "/runs/nope", &problem, b"");
     album.answer("404_run_problem", stage, &answer);
+    album.answer("404_worker", stage, &patch(stage, "nope"));
     album.answer("405", stage, &http::request(stage.address(), "DELETE", "/runs", &[], b""));
     album.answer("413_body", stage, &post(&vec![b' '; 1_100_000]));
     let large = vec![b'#'; 262_145];
@@ -221,6 +224,7 @@ fn errors(stage: &Stage, album: &mut Album) {
     let answer = http::request(stage.address(), "POST", "/runs", &problem, b"{}");
     album.answer("422_schema_problem", stage, &answer);
     album.answer("422_query", stage, &stage.get("/runs?limit=0"));
+    album.answer("422_workers", stage, &stage.get("/workers?state=BUSY"));
     album.answer("422_cursor", stage, &stage.get("/runs?cursor=zzz"));
     for (name, yaml, tag) in [
         ("422_workflow", &b"flow: {graph: a, x: 1}"[..], &b"t"[..]),
@@ -252,4 +256,10 @@ fn unavailable(stage: &mut Stage, album: &mut Album) {
     album.answer("503_ready", stage, &stage.get("/readyz"));
     album.answer("503_submit", stage, &stage.post("/runs", &main_flow()));
     album.answer("503_list", stage, &stage.get("/runs"));
+}
+
+fn patch(stage: &Stage, worker_id: &str) -> Response {
+    let headers = [("Content-Type", "application/json")];
+    let path = format!("/workers/{worker_id}");
+    http::request(stage.address(), "PATCH", &path, &headers, br#"{"hidden":true}"#)
 }

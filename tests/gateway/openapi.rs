@@ -150,6 +150,11 @@ fn service(described: &Described) {
     for path in ["/health", "/healthz", "/livez", "/readyz", "/metrics", "/openapi.json"] {
         described.get(200, path, path);
     }
+    described.get(200, "/", "/?lang=ja");
+    for name in ["main.js", "style.css", "icon.svg"] {
+        described.get(200, "/static/{name}", &format!("/static/{name}"));
+    }
+    described.get(404, "/static/{name}", "/static/none");
     let etag = described.get(200, "/openapi.json", "/openapi.json");
     let headers = [("If-None-Match", etag.header("etag").unwrap())];
     described.call(304, "GET", "/openapi.json", "/openapi.json", &headers, b"");

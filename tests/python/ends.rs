@@ -8,7 +8,7 @@ use pyoco_server::model::run::TaskStatus;
 use serde_json::json;
 
 use crate::flow::{job, start};
-use crate::stage::{Stage, below, error, gone, is_running, pid_in, plain};
+use crate::stage::{Stage, below, error, gone, is_running, kill, parent_of, pid_in, plain};
 use crate::support::wait::{PATIENCE, eventually};
 
 /// Flows that end in all ways.
@@ -123,7 +123,9 @@ fn an_exception_fails_the_run_with_its_text_and_the_place() {
     assert_eq!(record.error.as_deref(), Some("it went 爆"));
     let traceback = record.traceback.clone().unwrap();
     assert!(traceback.contains("flows.py") && traceback.contains("ValueError"), "{traceback}");
-    assert_eq!(error(&stage.run("silent")), "RuntimeError");
+    let run = stage.run("silent");
+    assert_eq!(error(&run), "RuntimeError");
+    assert_eq!(run.record("silent").error.as_deref(), Some("RuntimeError"));
 }
 
 #[test]
@@ -287,17 +289,27 @@ fn a_template_that_dies_costs_no_run_and_the_next_run_gets_another() {
     let mut run = stage.start("polite", json!({"pid": file}));
     pid_in(&file);
     let template = stage.template_pid();
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(template.try_into().unwrap()).unwrap(),
-        rustix::process::Signal::KILL,
-    )
-    .unwrap();
+    kill(template);
     gone(template);
     assert_eq!(stage.run("fine").outcome(), Outcome::Completed);
     assert_ne!(stage.template_pid(), template);
     assert_eq!(stage.status()["starts"], 2);
     run.cancel.cancel();
     assert_eq!(run.finish(), Outcome::Cancelled);
+}
+
+#[test]
+fn a_run_ends_also_when_those_who_watch_over_it_are_killed() {
+    let stage = Stage::with(FLOWS);
+    let file = stage.path("pid");
+    let mut run = stage.start("sleep", json!({"pid": file}));
+    let pid = pid_in(&file);
+    let shim = parent_of(pid);
+    for watcher in [stage.template_pid(), shim] {
+        kill(watcher);
+    }
+    assert!(matches!(run.finish(), Outcome::Failed { .. }));
+    gone(pid);
 }
 
 #[test]

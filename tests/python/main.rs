@@ -21,7 +21,11 @@ mod workers;
 
 mod stage;
 
+mod deaths;
 mod ends;
+mod examples;
+mod hostile;
+mod odd;
 mod served;
 mod steady;
 mod values;

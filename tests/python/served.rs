@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::lab::Lab;
-use crate::stage::{below, gone, is_running, pid_in, write_flows};
+use crate::stage::{below, gone, is_running, kill, pid_in, write_flows};
 use crate::support::process::{self, Binary, Running};
 use crate::support::python;
 use crate::support::wait::{PATIENCE, eventually};
@@ -250,9 +250,7 @@ fn a_run_that_outlasts_the_drain_is_ended_and_given_back() {
 fn a_dead_template_is_replaced_and_the_record_says_so() {
     let served = Served::start(&[], &[]);
     let before = served.lab.wait_record("w1", "is ready", |r| r["python"]["state"] == "ready");
-    let pid: i32 = before["python"]["pid"].as_i64().unwrap().try_into().unwrap();
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    kill(before["python"]["pid"].as_u64().unwrap().try_into().unwrap());
     served.lab.wait_record("w1", "tells of the death", |r| r["python"]["state"] == "died");
     let run = served.submit("fetch", json!({"n": 1}));
     served.lab.ended(&run, "COMPLETED");
@@ -274,6 +272,18 @@ fn a_resolver_that_cannot_be_loaded_ends_the_worker_with_a_hint() {
             assert!(ended.stderr.contains(part), "no {part} in {}", ended.stderr);
         }
     }
+}
+
+#[test]
+fn a_worker_without_python_executes_no_python() {
+    let lab = Lab::start(&[]);
+    let _worker = process_with(&lab, "w1", &["--python", "off"], &[]);
+    let yaml = "flow: {graph: a}\ntasks: {a: {callable: 'os:getcwd'}}\n";
+    let run = lab.submit_yaml("default", yaml);
+    let history = lab.ended(&run, "FAILED");
+    let error = history.last()["error"].as_str().unwrap().to_owned();
+    assert!(error.starts_with("flow_not_found: ") && error.contains("os:getcwd"), "{error}");
+    assert!(lab.record("w1").unwrap()["python"].is_null());
 }
 
 #[test]

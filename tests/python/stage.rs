@@ -168,3 +168,14 @@ pub fn pid_in(path: &Path) -> u32 {
 pub fn gone(pid: u32) {
     eventually(PATIENCE, "the process ends", || (!is_running(pid)).then_some(()));
 }
+
+/// Ends a process that does not expect it.
+pub fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+pub fn parent_of(pid: u32) -> u32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
+}

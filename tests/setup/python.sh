@@ -9,9 +9,13 @@
 #
 #   PYOCO_TEST_SCHEMATHESIS  Schemathesis, and a validator of such documents
 #
+# With the argument `browser` the one that drives a browser:
+#
+#   PYOCO_TEST_PLAYWRIGHT  Playwright; the browser itself comes from browser.sh
+#
 # A variable of that name that is set already is used when its interpreter has these packages. Else
-# the packages come from PyPI into target/tools (python-0.8, python-0.6, schemathesis). An environment
-# cannot be moved, so it is made where it stays, and counts only with its stamp, which is written last.
+# the packages come from PyPI into target/tools (python-0.8, python-0.6, playwright,
+# schemathesis). An environment cannot be moved, so it is made where it stays, and counts only with its stamp, which is written last.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -142,5 +146,6 @@ case "${1:-pyoco}" in
         provide PYOCO_TEST_SCHEMATHESIS schemathesis \
             schemathesis==4.32.5 openapi-spec-validator==0.9.0
         ;;
-    *) fail "unknown environments \`$1\`; say pyoco or openapi" ;;
+    browser) provide PYOCO_TEST_PLAYWRIGHT playwright playwright==1.65.2 ;;
+    *) fail "unknown environments \`$1\`; say pyoco, browser or openapi" ;;
 esac

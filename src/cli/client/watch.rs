@@ -11,7 +11,7 @@ use super::progress::Progress;
 use super::run::failure_of;
 use super::wait::{is_passing, is_terminal, timed_out};
 use crate::cli::exit::Exit;
-use crate::client::{Client, Error, Event, WatchQuery};
+use crate::client::{Client, Error, Event, Include, WatchQuery};
 use crate::model::limits::{CLIENT_STREAM_SEGMENT, CLIENT_WAIT_PATIENCE, CLIENT_WAIT_PAUSES};
 
 /// How long a watch lasts that is told neither its time nor to wait for the end: as the gateway has
@@ -68,6 +68,7 @@ impl Watching<'_> {
         let mut pause = CLIENT_WAIT_PAUSES.0;
         loop {
             let begun = Instant::now();
+            let told = self.told;
             let error = match self.connect(client) {
                 Ok(mut stream) => loop {
                     answered = Some(Instant::now());
@@ -89,6 +90,13 @@ impl Watching<'_> {
             };
             if self.left() == Some(Duration::ZERO) {
                 return Ok(None);
+            }
+            if error.is_none() && self.args.until_terminal && self.told == told {
+                // The gateway has nothing more to tell: of a run that ended before --since, not even that.
+                let newest = client.get_run(&self.args.run_id, Include::Snapshot).ok();
+                if let Some(newest) = newest.filter(is_terminal) {
+                    return Ok(Some(self.exit_of(&newest)));
+                }
             }
             match error {
                 Some(error) if !is_passing(&error) || !is_recent(answered) => {
@@ -133,11 +141,7 @@ impl Watching<'_> {
             }
         }
         let has_ended = event.name == "snapshot" && is_terminal(snapshot);
-        let exit = match snapshot["status"].as_str() {
-            Some("FAILED") if self.args.exit_status => Exit::RunFailed,
-            Some("CANCELLED") if self.args.exit_status => Exit::RunCancelled,
-            _ => Exit::Done,
-        };
+        let exit = self.exit_of(snapshot);
         self.told += 1;
         self.show(&event)?;
         let enough = self.args.max_events > 0 && self.told >= self.args.max_events;
@@ -175,6 +179,15 @@ impl Watching<'_> {
         self.output.text(&line)?;
         // Whoever reads waits for it.
         self.output.finish()
+    }
+
+    /// How the program ends after the run has.
+    fn exit_of(&self, snapshot: &Value) -> Exit {
+        match snapshot["status"].as_str() {
+            Some("FAILED") if self.args.exit_status => Exit::RunFailed,
+            Some("CANCELLED") if self.args.exit_status => Exit::RunCancelled,
+            _ => Exit::Done,
+        }
     }
 
     fn left(&self) -> Option<Duration> {

@@ -13,8 +13,8 @@ use crate::bus::Bus;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::{program, signals, worker};
-use crate::config::{AuthMode, Config};
-use crate::gateway::{ApiKeys, GatewaySettings, RunningGateway};
+use crate::config::{AuthMode, Config, DashboardLang};
+use crate::gateway::{ApiKeys, DashboardSettings, GatewaySettings, Lang, RunningGateway};
 use crate::model::error::Code;
 use crate::thread;
 
@@ -34,6 +34,12 @@ pub(super) fn up(args: Up) -> Result<Exit, Failure> {
             "unset it, and let a reverse proxy decide who may reach the gateway",
         ));
     }
+    config.http.dashboard_lang = match args.dashboard_lang.as_deref() {
+        Some("ja") => DashboardLang::Ja,
+        Some("en") => DashboardLang::En,
+        Some(_) => DashboardLang::Auto,
+        None => config.http.dashboard_lang,
+    };
     let address = address(&args)?;
     if !address.ip().is_loopback() {
         log::warn!(address = address.to_string();
@@ -133,5 +139,20 @@ fn gateway_settings(config: &Config, behind_proxy: bool) -> GatewaySettings {
             header: config.http.api_key_header.clone(),
             required: config.http.auth_mode == AuthMode::ApiKey,
         },
+        dashboard: DashboardSettings { lang: dashboard_lang(config.http.dashboard_lang) },
+    }
+}
+
+/// `auto` is the language of the locale, by the order of POSIX; English when that is another one.
+fn dashboard_lang(setting: DashboardLang) -> Lang {
+    match setting {
+        DashboardLang::Ja => Lang::Ja,
+        DashboardLang::En => Lang::En,
+        DashboardLang::Auto => ["LC_ALL", "LC_MESSAGES", "LANG"]
+            .iter()
+            .filter_map(|name| std::env::var(name).ok())
+            .find(|locale| !locale.is_empty())
+            .and_then(|locale| Lang::from_word(&locale))
+            .unwrap_or(Lang::En),
     }
 }

@@ -36,7 +36,8 @@ pub struct Args {
     /// Finds flows in Python by name [env: PYOCO_FLOW_RESOLVER]
     #[arg(long, value_name = "MODULE:FUNCTION|FILE.py:FUNCTION", value_parser = config::parse_resolver)]
     pub flow_resolver: Option<String>,
-    /// The Python that executes them [env: PYOCO_PYTHON] [default: python3]
+    /// The Python that executes them and those of documents; `off` executes none
+    /// [env: PYOCO_PYTHON] [default: python3]
     #[arg(long, value_name = "PROGRAM", value_parser = config::parse_interpreter)]
     pub python: Option<String>,
     /// Variables that flows in Python may see, beside a few harmless ones; a trailing * stands for

@@ -100,6 +100,17 @@ pub(super) fn executors(config: &Config) -> Result<Vec<Arc<dyn Executor>>, Failu
     // Only names that a flow exposes are ever looked up, and never PYOCO_ ones.
     let native = NativeExecutor::new(Registry::with_builtins())
         .with_environment(|name| std::env::var(name).ok());
+    if config.python.is_off() {
+        return match &config.python.resolver {
+            None => Ok(vec![Arc::new(native)]),
+            Some(_) => Err(Failure::usage(
+                "a flow resolver is given, and Python is off",
+                None,
+                "leave out one of --flow-resolver and --python off (PYOCO_FLOW_RESOLVER, PYOCO_PYTHON)",
+            )),
+        };
+    }
+    hide_secrets();
     let python = PythonExecutor::new(PythonSettings {
         interpreter: config.python.interpreter.clone(),
         resolver: config.python.resolver.clone(),
@@ -110,15 +121,25 @@ pub(super) fn executors(config: &Config) -> Result<Vec<Arc<dyn Executor>>, Failu
     });
     if config.python.resolver.is_some() {
         python.warm_up().map_err(|error| {
+            let mut hint = "--python or PYOCO_PYTHON names the Python that executes flows";
             if let PythonError::Load { traceback, .. } = &error {
                 log::error!("cannot load the flow resolver\n{}", traceback.trim_end());
+                hint = "write --flow-resolver module:function or file.py:function; modules are looked for \
+                    beside that file, where the worker was started, and in PYTHONPATH";
             }
-            let hint = "correct --flow-resolver (module:function or file.py:function) or --python; \
-                modules are looked for where the worker was started, and in PYTHONPATH";
             Failure::usage(error.to_string(), None, hint)
         })?;
     }
     Ok(vec![Arc::new(native), Arc::new(python)])
+}
+
+/// Keeps runs, which belong to the same user, from reading the settings of this process in `/proc`. A
+/// user who may do so anyway, such as root, is not kept from it.
+fn hide_secrets() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    if let Err(e) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        log::warn!(error = e.to_string(); "cannot hide this process's environment from flows");
+    }
 }
 
 fn seconds(value: f64, flag: &str) -> Result<Duration, Failure> {

@@ -5,7 +5,7 @@
 pub enum PythonError {
     /// The interpreter could not be started at all.
     #[error(
-        "cannot start the Python interpreter `{interpreter}`: {reason}; install it, or name another with --python"
+        "cannot start the Python interpreter `{interpreter}`: {reason}; install it, or name another one with --python or PYOCO_PYTHON"
     )]
     NoInterpreter {
         /// As it was configured.

@@ -5,6 +5,7 @@
 //! line of the table without an operation, or the other way round, fails the test below. This folder
 //! knows no NATS and answers no request but the one for the document.
 
+mod dashboard;
 mod failures;
 mod operation;
 mod runs;
@@ -27,10 +28,16 @@ pub(super) fn document(keys: &ApiKeys) -> Vec<u8> {
 
 /// Every operation, in the order in which a reader meets them.
 fn operations() -> Vec<Operation> {
-    [runs::operations(), streams::operations(), workers::operations(), service::operations()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        runs::operations(),
+        streams::operations(),
+        workers::operations(),
+        service::operations(),
+        dashboard::operations(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn schemas() -> Map<String, Value> {
@@ -67,6 +74,7 @@ fn put_together(keys: &ApiKeys) -> Value {
             {"name": "streams", "description": "Changes as server-sent events."},
             {"name": "workers", "description": "Who executes runs."},
             {"name": "service", "description": "Probes, metrics and this document."},
+            {"name": "dashboard", "description": "A page for people."},
         ],
         "paths": paths,
         "components": {
@@ -133,7 +141,7 @@ fn headers() -> Value {
             "required": true,
             "schema": {"type": "integer", "minimum": 0},
         },
-        "ETag": {"description": "Changes with the document.", "required": true, "schema": {"type": "string"}},
+        "ETag": {"description": "Changes with what is sent.", "required": true, "schema": {"type": "string"}},
     })
 }
 
@@ -284,10 +292,10 @@ mod tests {
     fn happens_at(error: &ApiError, route: &Route) -> bool {
         let has_query = matches!(route.path, "/runs" | "/runs/{}/watch" | "/workers");
         match error {
+            // A file that is not there.
+            ApiError::UnknownPath => route.path == "/static/{}",
             // Found out before there is a route; `info.description` tells of them.
-            ApiError::UnknownPath
-            | ApiError::MethodNotAllowed { .. }
-            | ApiError::TrailingSlash { .. } => false,
+            ApiError::MethodNotAllowed { .. } | ApiError::TrailingSlash { .. } => false,
             ApiError::Schema(_) => has_query || route.method != "GET",
             ApiError::Unacceptable { .. } => {
                 matches!(route.path, "/runs" | "/runs/yaml" | "/workers")

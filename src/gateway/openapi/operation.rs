@@ -95,6 +95,15 @@ impl Operation {
         self
     }
 
+    /// The 200 that has been described has an `ETag`, and 304 may come in its place.
+    pub fn may_be_kept(self) -> Self {
+        let etag = || json!({"$ref": "#/components/headers/ETag"});
+        self.header("IfNoneMatch")
+            .answers(304, "It is still the one that the client has.", Value::Null)
+            .with_header(200, "ETag", etag())
+            .with_header(304, "ETag", etag())
+    }
+
     /// Statuses of failures beside those that any request may meet.
     pub fn fails(mut self, statuses: &'static [u16]) -> Self {
         self.failures = statuses;

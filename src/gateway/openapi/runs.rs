@@ -64,6 +64,8 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         ("Run", run()),
         ("RunDetails", details()),
         ("RunTasks", tasks()),
+        ("TaskStates", map_of("Task name → status; always complete.", reference("TaskStatus"))),
+        ("TaskRecords", map_of("Task name → record.", reference("TaskRecord"))),
         ("TaskRecord", record()),
         ("RunSummary", summary()),
         ("RunPage", page()),
@@ -215,8 +217,8 @@ fn summary() -> Value {
 fn run() -> Value {
     let own = json!({
         "params": map_of("Parameters of the run", json!(true)),
-        "tasks": tasks_of(),
-        "task_records": records_of(),
+        "tasks": reference("TaskStates"),
+        "task_records": reference("TaskRecords"),
         "task_records_truncated": flag("Records were left out for their size"),
         "task_logs_truncated": flag("What tasks have printed was left out for its size"),
         "params_truncated": flag("Parameters were left out for their size"),
@@ -255,14 +257,6 @@ fn together(mut one: Value, other: Value) -> Value {
     one
 }
 
-fn tasks_of() -> Value {
-    map_of("Task name → status; always complete", reference("TaskStatus"))
-}
-
-fn records_of() -> Value {
-    map_of("Task name → record", reference("TaskRecord"))
-}
-
 fn tasks() -> Value {
     object(
         "A run's tasks.",
@@ -271,8 +265,8 @@ fn tasks() -> Value {
             "run_id": text("The run"),
             "flow_name": text("Name of the flow"),
             "status": reference("RunStatus"),
-            "tasks": tasks_of(),
-            "task_records": records_of(),
+            "tasks": reference("TaskStates"),
+            "task_records": reference("TaskRecords"),
             "task_records_truncated": flag("Records were left out for their size"),
             "task_logs_truncated": flag("What tasks have printed was left out for its size"),
         }),
