@@ -157,6 +157,7 @@ pub(super) fn json_of(schema: &str, example: Value) -> Value {
 pub(super) fn stream_of(events: &[(&str, &str)], example: &str) -> Value {
     let event = |(name, schema): &(&str, &str)| {
         json!({
+            "title": format!("{schema}Event"),
             "type": "object",
             "required": ["event", "data"],
             "properties": {

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::operation::{Operation, json_of, operation};
 use super::shape::{
-    bounded, count, flag, list_of, map_of, object, or_null, reference, text, time, usual_word, word,
+    bounded, count, described, flag, list_of, map_of, object, or_null, reference, text, time,
+    usual_word, word,
 };
-use super::workers::states;
 use crate::model::limits::{LIST_LIMIT, MAX_FLOW_NAME_BYTES, MAX_NAME_BYTES, MAX_RUN_TAGS};
 use crate::model::name::TAG_PATTERN;
 use crate::model::run::RunStatus;
@@ -87,8 +87,9 @@ fn include(about: &str, words: &[&str]) -> Value {
 
 fn list() -> Operation {
     let items = |name: &str| json!({"type": "array", "items": reference(name)});
-    // An item of a full list is a summary, too, as far as its names go.
-    let answer = json!({"anyOf": [items("RunSummary"), items("Run"), reference("RunPage")]});
+    // A snapshot would pass for a summary: what is more comes first, for clients that try in order.
+    let answer = json!({"anyOf": [items("Run"), items("RunSummary"), reference("RunPage")]});
+    let any_status = json!({"anyOf": [reference("RunStatus"), {"type": "string"}]});
     let mut cursor = text("`next_cursor` of the page before; empty for the first page");
     cursor["maxLength"] = 1024.into();
     operation("GET", "/runs", "listRuns", TAG)
@@ -96,7 +97,7 @@ fn list() -> Operation {
             "The newest runs",
             "A plain list; with `updated_after`, `cursor` or `workflow_yaml_sha256` a page with a cursor.",
         )
-        .query("status", usual_word("Only runs of this status", &statuses()))
+        .query("status", described("Only runs of this status; an unknown word matches nothing", any_status))
         .query("flow", text("Only runs of this flow"))
         .query("tag", text("Only runs of this tag"))
         .query("limit", bounded("At most so many", LIST_LIMIT))
@@ -239,7 +240,7 @@ fn details() -> Value {
     let mut schema = run();
     let worker = json!({
         "worker_alive": flag("Its worker is `RUNNING` or `IDLE`"),
-        "worker_state": or_null(word("Derived; null without a record", &states())),
+        "worker_state": or_null(reference("WorkerState")),
         "worker_heartbeat_at": or_null(time("When its worker was heard of last")),
         "worker_hidden": or_null(flag("Its worker is left out of lists")),
         "worker_tags": or_null(list_of("The tags that its worker serves", json!({"type": "string"}))),
@@ -303,7 +304,7 @@ fn record() -> Value {
 
 fn page() -> Value {
     let items =
-        json!({"type": "array", "items": {"anyOf": [reference("RunSummary"), reference("Run")]}});
+        json!({"type": "array", "items": {"anyOf": [reference("Run"), reference("RunSummary")]}});
     object(
         "A page of runs.",
         &["items", "next_cursor"],

@@ -10,6 +10,12 @@ pub(super) fn reference(name: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{name}")})
 }
 
+/// The same schema with words of its own.
+pub(super) fn described(about: &str, mut schema: Value) -> Value {
+    schema["description"] = about.into();
+    schema
+}
+
 /// An object of which `required` are always there.
 pub(super) fn object(about: &str, required: &[&str], properties: Value) -> Value {
     json!({"type": "object", "description": about, "required": required, "properties": properties})

@@ -4,10 +4,9 @@ use serde_json::{Value, json};
 
 use super::operation::{Operation, json_of, operation};
 use super::shape::{
-    bounded, count, flag, list_of, object, or_null, reference, text, time, usual_word, word,
+    bounded, count, described, flag, list_of, object, or_null, reference, text, time, word,
 };
 use crate::model::limits::WORKERS_LIMIT;
-use crate::model::run::RunStatus;
 use crate::model::worker::WorkerState;
 
 const TAG: &str = "workers";
@@ -17,12 +16,13 @@ pub(super) fn operations() -> Vec<Operation> {
     include_hidden["default"] = false.into();
     let mut scope = word("Workers that are `RUNNING` or `IDLE`, or all", &["active", "all"]);
     scope["default"] = "active".into();
+    let in_state = described("Only workers in this state", reference("WorkerState"));
     let records = list_of("The one that was heard of last comes first.", reference("Worker"));
     vec![
         operation("GET", "/workers", "listWorkers", TAG)
             .says("Who executes runs", "`state` is the derived one.")
             .query("scope", scope)
-            .query("state", word("Only workers in this state", &states()))
+            .query("state", in_state)
             .query("include_hidden", include_hidden)
             .query("limit", bounded("At most so many", WORKERS_LIMIT))
             .answers(200, "Records.", json!({"application/json": {"schema": records}}))
@@ -40,6 +40,15 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     let hidden = || flag("Left out of lists; it belongs to the operator");
     vec![
         ("Worker", worker()),
+        (
+            "WorkerState",
+            word(
+                "State of a worker; `DISCONNECTED` is derived: it was silent for too long.",
+                &states(),
+            ),
+        ),
+        ("WorkerPython", python()),
+        ("WheelSync", wheel_sync()),
         (
             "WorkerPatch",
             object("What an operator can change.", &["hidden"], json!({"hidden": hidden()})),
@@ -60,19 +69,18 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
 }
 
 /// The words of all states.
-pub(super) fn states() -> Vec<&'static str> {
+fn states() -> Vec<&'static str> {
     WorkerState::ALL.into_iter().map(WorkerState::as_str).collect()
 }
 
 fn worker() -> Value {
-    let ended: Vec<&str> = RunStatus::ALL.into_iter().map(RunStatus::as_str).collect();
     object(
         "A worker's record. Workers of other versions may leave out what is not required, and add more.",
         &["worker_id", "instance_id", "state", "hidden", "tags", "last_seen_at", "current_run_ids"],
         json!({
             "worker_id": text("Unique among workers that live"),
             "instance_id": text("Unique per start"),
-            "state": word("`DISCONNECTED` is derived: it was silent for too long", &states()),
+            "state": reference("WorkerState"),
             "hidden": flag("Left out of lists; it belongs to the operator"),
             "tags": list_of("The tags that it serves", json!({"type": "string"})),
             "last_seen_at": or_null(time("Its last sign of life")),
@@ -81,18 +89,18 @@ fn worker() -> Value {
             "current_run_id": or_null(text("One of the runs that it executes")),
             "current_run_ids": list_of("All of them", json!({"type": "string"})),
             "last_run_id": or_null(text("The run that ended last")),
-            "last_run_status": or_null(usual_word("How it ended", &ended)),
+            "last_run_status": or_null(reference("RunStatus")),
             "last_run_started_at": or_null(time("When that run began")),
             "last_run_finished_at": or_null(time("When it ended")),
             "stopped_at": or_null(time("When the worker stopped")),
             "stop_reason": or_null(text("`graceful_shutdown`")),
             "updated_at": or_null(time("Last write")),
-            "wheel_sync": {"description": "State of its wheels", "anyOf": [wheel_sync(), {"type": "null"}]},
+            "wheel_sync": or_null(reference("WheelSync")),
             "concurrency": count("How many runs it executes at once"),
             "version": text("Version of the program"),
             "hostname": text("Where it runs"),
             "pid": count("Its process there"),
-            "python": python(),
+            "python": reference("WorkerPython"),
         }),
     )
 }
