@@ -6,6 +6,7 @@
 #   bash tests/setup.sh nats      nats-server alone; prints its path
 #   bash tests/setup.sh python    the Python environments alone; prints a line NAME=path for each
 #   bash tests/setup.sh browser   chromium and what drives it alone; prints a line NAME=path for each
+#   bash tests/setup.sh openapi   what tries the OpenAPI document alone; prints a line NAME=path
 #
 # What it does goes to stderr. See tests/setup/ for where each thing comes from.
 set -euo pipefail
@@ -14,6 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/setup"
 case "${1:-all}" in
     nats) bash nats.sh ;;
     python) bash python.sh ;;
+    openapi) bash python.sh openapi ;;
     browser)
         chromium="$(bash browser.sh)"
         driver="$(bash python.sh browser)"
@@ -24,11 +26,12 @@ case "${1:-all}" in
         python="$(bash python.sh)"
         chromium="$(bash browser.sh)"
         driver="$(bash python.sh browser)"
+        openapi="$(bash python.sh openapi)"
         printf 'PYOCO_NATS_SERVER_BIN=%s\n%s\n' "$nats" "$python"
-        printf 'PYOCO_TEST_CHROMIUM=%s\n%s\n' "$chromium" "$driver"
+        printf 'PYOCO_TEST_CHROMIUM=%s\n%s\n%s\n' "$chromium" "$driver" "$openapi"
         ;;
     *)
-        echo "setup: unknown part \`$1\`; say nats, python or browser, or nothing for all" >&2
+        echo "setup: unknown part \`$1\`; say nats, python, browser or openapi, or nothing for all" >&2
         exit 1
         ;;
 esac

@@ -4,9 +4,11 @@
 //! to a fixed pool of handler threads. Handlers see only requests that are whole, bounded and
 //! well-formed, and whatever they do (panic, stall, answer late) costs one answer, never a thread
 //! of the pool. [`route`] is the table of handlers, [`api`] the handlers, [`index`] every run in
-//! memory, [`hub`] tells changes to whoever watches, [`metrics`] measures, [`dashboard`] is the page for people. This floor knows nothing of workers but their records, and never executes a flow.
+//! memory, [`hub`] tells changes to whoever watches, [`metrics`] measures, [`dashboard`] is the page for people, [`openapi`] describes the
+//! routes. This floor knows nothing of workers but their records, and never executes a flow.
 
 pub mod api;
+mod cached;
 mod dashboard;
 pub mod edge;
 mod error;
@@ -16,6 +18,7 @@ pub mod index;
 mod json_fault;
 pub mod metrics;
 mod multipart;
+mod openapi;
 mod registry_care;
 mod rescue;
 pub mod route;
@@ -34,6 +37,7 @@ pub use error::ApiError;
 use crate::bus::{self, Bus, Kv, Watch, WorkQueue};
 use crate::model::limits;
 use crate::thread::{JoinOnDrop, StopSource};
+use cached::Cached;
 use edge::BodyRule;
 use http::{Handler, HttpError, HttpServer, HttpSettings, Reply, Request};
 use hub::Hub;
@@ -65,8 +69,26 @@ pub struct GatewaySettings {
     pub max_watchers: usize,
     /// A reverse proxy stands in front and does the edge's work.
     pub behind_proxy: bool,
+    /// How clients show who they are.
+    pub api_keys: ApiKeys,
     /// What the dashboard is told.
     pub dashboard: DashboardSettings,
+}
+
+/// How clients show who they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKeys {
+    /// The header that carries a key.
+    pub header: String,
+    /// Protected routes ask for one; else none is looked at.
+    pub required: bool,
+}
+
+impl Default for ApiKeys {
+    /// No key is asked for; the header is the default of `PYOCO_HTTP_API_KEY_HEADER`.
+    fn default() -> Self {
+        ApiKeys { header: "X-API-Key".to_owned(), required: false }
+    }
 }
 
 /// Why a gateway did not start.
@@ -103,6 +125,7 @@ pub struct Gateway {
     hub: Hub,
     metrics: Metrics,
     undo: Undo,
+    openapi: Cached,
     settings: GatewaySettings,
 }
 
@@ -160,6 +183,7 @@ impl RunningGateway {
             workers,
             hub: hub.clone(),
             metrics,
+            openapi: Cached::new("application/json", openapi::document(&settings.api_keys)),
             settings,
         };
         let http = HttpServer::start(listener, http_settings, Arc::new(gateway))?;

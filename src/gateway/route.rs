@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::Gateway;
 use super::api::{
-    cancel, events, health, list, metrics, show, submit, submit_yaml, watch, workers,
+    cancel, events, health, list, metrics, openapi, show, submit, submit_yaml, watch, workers,
 };
 use super::dashboard;
 use super::error::ApiError;
@@ -16,7 +16,7 @@ pub type HandlerFn = fn(&Gateway, &mut Request, params: &[String]) -> Result<Rep
 /// Who may call a route when API keys are required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Anybody: probes, and the dashboard, which holds no data.
+    /// Anybody: probes, what describes the routes, and the dashboard, which holds no data.
     Public,
     /// Holders of a key. A new route is this unless it says otherwise.
     Protected,
@@ -73,6 +73,7 @@ pub const ROUTES: &[Route] = &[
     get("/workers", Access::Protected, workers::list),
     patch("/workers/{}", workers::patch),
     get("/metrics", Access::Protected, metrics::text),
+    get("/openapi.json", Access::Public, openapi::document),
     get("/", Access::Public, dashboard::page),
     get("/static/{}", Access::Public, dashboard::file),
 ];
@@ -188,9 +189,10 @@ mod tests {
     }
 
     #[test]
-    fn only_probes_and_the_dashboard_are_public() {
+    fn only_what_holds_no_data_is_public() {
         let public: Vec<_> =
             ROUTES.iter().filter(|r| r.access == Access::Public).map(|r| r.path).collect();
-        assert_eq!(public, ["/health", "/healthz", "/livez", "/readyz", "/", "/static/{}"]);
+        let probes = ["/health", "/healthz", "/livez", "/readyz"];
+        assert_eq!(public, [&probes[..], &["/openapi.json", "/", "/static/{}"]].concat());
     }
 }

@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod described;
 mod jetstream;
 mod stage;
 mod stream;
@@ -25,11 +26,13 @@ mod lists;
 mod load;
 mod many;
 mod metrics;
+mod openapi;
 mod outage;
 mod paging;
 mod protocol;
 mod queries;
 mod rescue;
+mod schemathesis;
 mod submits;
 mod tolerance;
 mod watch;

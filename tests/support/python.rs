@@ -16,6 +16,11 @@ pub fn python_06() -> PathBuf {
     interpreter("PYOCO_TEST_PYTHON_06", "python-0.6")
 }
 
+/// The interpreter with Schemathesis and a validator of OpenAPI documents.
+pub fn schemathesis() -> PathBuf {
+    interpreter("PYOCO_TEST_SCHEMATHESIS", "schemathesis")
+}
+
 /// The interpreter that drives a browser.
 pub fn playwright() -> PathBuf {
     interpreter("PYOCO_TEST_PLAYWRIGHT", "playwright")

@@ -14,7 +14,7 @@ use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::{program, signals, worker};
 use crate::config::{AuthMode, Config, DashboardLang};
-use crate::gateway::{DashboardSettings, GatewaySettings, Lang, RunningGateway};
+use crate::gateway::{ApiKeys, DashboardSettings, GatewaySettings, Lang, RunningGateway};
 use crate::model::error::Code;
 use crate::thread;
 
@@ -135,10 +135,11 @@ fn gateway_settings(config: &Config, behind_proxy: bool) -> GatewaySettings {
         workers_retention: config.registry.retention,
         max_watchers: config.http.max_watchers,
         behind_proxy,
-        dashboard: DashboardSettings {
-            lang: dashboard_lang(config.http.dashboard_lang),
-            api_key_header: config.http.api_key_header.clone(),
+        api_keys: ApiKeys {
+            header: config.http.api_key_header.clone(),
+            required: config.http.auth_mode == AuthMode::ApiKey,
         },
+        dashboard: DashboardSettings { lang: dashboard_lang(config.http.dashboard_lang) },
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::sync::LazyLock;
 
-use super::{Asset, etag};
+use super::Asset;
+use crate::gateway::cached::Cached;
 
 /// The page, with places for what it is told.
 pub(super) const INDEX: &str = include_str!("assets/index.html");
@@ -12,9 +13,7 @@ macro_rules! asset {
     ($name:literal, $content_type:expr) => {
         Asset {
             name: $name,
-            content_type: $content_type,
-            text: include_str!(concat!("assets/", $name)),
-            etag: etag(include_bytes!(concat!("assets/", $name))),
+            file: Cached::new($content_type, include_bytes!(concat!("assets/", $name)).as_slice()),
         }
     };
 }
@@ -84,8 +83,9 @@ mod tests {
 
     #[test]
     fn what_is_imported_is_served() {
-        for asset in ASSETS.iter().filter(|asset| asset.content_type == SCRIPT) {
-            for line in asset.text.lines().filter(|line| line.contains(" from \"")) {
+        for asset in ASSETS.iter().filter(|asset| asset.file.content_type == SCRIPT) {
+            let text = std::str::from_utf8(&asset.file.bytes).unwrap();
+            for line in text.lines().filter(|line| line.contains(" from \"")) {
                 let name = line.split(" from \"./").nth(1).and_then(|rest| rest.split('"').next());
                 let name = name.unwrap_or_else(|| panic!("{}: {line}", asset.name));
                 assert!(ASSETS.iter().any(|one| one.name == name), "{}: {name}", asset.name);

@@ -7,11 +7,8 @@
 
 mod files;
 
-use std::borrow::Cow;
-
-use sha2::{Digest, Sha256};
-
 use super::Gateway;
+use super::cached::Cached;
 use super::error::ApiError;
 use super::http::{Reply, Request};
 use super::schema::Query;
@@ -36,23 +33,19 @@ pub enum Lang {
 pub struct DashboardSettings {
     /// Language of visitors who have not chosen one.
     pub lang: Lang,
-    /// The header that a key goes into.
-    pub api_key_header: String,
 }
 
 impl Default for DashboardSettings {
-    /// English, and the header that is the default of `PYOCO_HTTP_API_KEY_HEADER`.
+    /// English.
     fn default() -> Self {
-        DashboardSettings { lang: Lang::En, api_key_header: "X-API-Key".to_owned() }
+        DashboardSettings { lang: Lang::En }
     }
 }
 
 /// A file of the dashboard.
 struct Asset {
     name: &'static str,
-    content_type: &'static str,
-    text: &'static str,
-    etag: String,
+    file: Cached,
 }
 
 /// `GET /`: the page, in the language of `?lang=` or the one that is set.
@@ -66,10 +59,9 @@ pub fn page(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Re
     let text = files::INDEX
         .replace("{lang}", asked.unwrap_or(settings.lang).as_str())
         .replace("{version}", crate::VERSION)
-        .replace("{key_header}", &escaped(&settings.api_key_header))
+        .replace("{key_header}", &escaped(&gateway.settings.api_keys.header))
         .replace("{cancel_grace_sec}", &grace.to_string());
-    let etag = etag(text.as_bytes());
-    Ok(answer(request, "text/html; charset=utf-8", text.into_bytes(), etag))
+    Ok(answer(request, &Cached::new("text/html; charset=utf-8", text.into_bytes())))
 }
 
 /// `GET /static/{name}`: a file that the page loads.
@@ -79,35 +71,16 @@ pub fn page(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Re
 pub fn file(_: &Gateway, request: &mut Request, params: &[String]) -> Result<Reply, ApiError> {
     let asset = files::ASSETS.iter().find(|asset| asset.name == params[0]);
     let asset = asset.ok_or(ApiError::UnknownPath)?;
-    Ok(answer(request, asset.content_type, asset.text.as_bytes(), asset.etag.clone()))
+    Ok(answer(request, &asset.file))
 }
 
-/// The bytes, or 304 when the browser has them already. It asks each time, so that after an upgrade
-/// no page is made of old and new files.
-fn answer(
-    request: &Request,
-    content_type: &'static str,
-    bytes: impl Into<Cow<'static, [u8]>>,
-    etag: String,
-) -> Reply {
-    let known = request.header("If-None-Match").unwrap_or_default();
-    let is_known = known.split(',').any(|one| one.trim().trim_start_matches("W/") == etag);
-    let reply = match is_known {
-        true => Reply::empty(304),
-        false => Reply::bytes(200, content_type, bytes),
-    };
-    reply
-        .with_header("ETag", etag)
-        .with_header("Cache-Control", "no-cache")
+/// The bytes, or 304, with what the browser is told to do with them.
+fn answer(request: &Request, cached: &Cached) -> Reply {
+    cached
+        .answer(request)
         .with_header("Content-Security-Policy", POLICY)
         .with_header("Referrer-Policy", "no-referrer")
         .with_header("Cross-Origin-Resource-Policy", "same-origin")
-}
-
-fn etag(bytes: &[u8]) -> String {
-    let hash = Sha256::digest(bytes);
-    let hex: String = hash.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
-    format!("\"{hex}\"")
 }
 
 /// For an attribute between double quotes.
