@@ -8,11 +8,11 @@ import { t } from "./i18n.js";
 import { isTerminal, problem } from "./pieces.js";
 
 const MINUTES = 60;
-/** Pages of 200 runs that are read for the past; a busier hour is shown as far as they reach. */
+/** Pages of 200 runs that are read for the past of each status; a busier hour is shown as far as they reach. */
 const PAGES = 10;
 const HEIGHT = 140;
 const AXIS = 18;
-const LEFT = 34;
+const LEFT = 46;
 const ENDS = ["COMPLETED", "FAILED", "CANCELLED"];
 
 export class Throughput {
@@ -36,20 +36,28 @@ export class Throughput {
 
   async load() {
     const from = now() - MINUTES * 60;
-    let cursor = "";
     try {
-      for (let page = 0; page < PAGES && cursor !== null && !this.closed; page += 1) {
-        const query = new URLSearchParams({ limit: 200, cursor, updated_after: from });
-        const answer = await get(`/runs?${query}`);
-        answer.items.forEach((run) => this.put(run));
-        cursor = answer.next_cursor;
-        this.reaches = cursor === null ? from : answer.items.at(-1).updated_at;
-      }
+      const reached = await Promise.all(ENDS.map((status) => this.loadPast(status, from)));
+      this.reaches = Math.max(...reached);
       this.error = null;
     } catch (error) {
       this.error = error;
     }
     this.draw();
+  }
+
+  /** Returns the time from which on everything is known. */
+  async loadPast(status, from) {
+    let cursor = "";
+    let oldest = from;
+    for (let page = 0; page < PAGES && cursor !== null && !this.closed; page += 1) {
+      const query = new URLSearchParams({ status, limit: 200, cursor, updated_after: from });
+      const answer = await get(`/runs?${query}`);
+      answer.items.forEach((run) => this.put(run));
+      cursor = answer.next_cursor;
+      oldest = cursor === null ? from : answer.items.at(-1).updated_at;
+    }
+    return oldest;
   }
 
   put(run) {
@@ -71,7 +79,7 @@ export class Throughput {
     const isShort = this.reaches !== null && this.reaches > now() - (MINUTES - 1) * 60;
     replace(this.place, this.error ? problem(this.error, () => this.load()) : null, picture(bars, last, width, total),
       el("p", { class: "quiet legend" }, ENDS.map((status) => el("span", { class: `key is-${status.toLowerCase()}` }, t(`run.${status}`))),
-        t("chart.total", { n: number(total) })),
+        isShort ? null : t("chart.total", { n: number(total) })),
       isShort ? el("p", { class: "quiet" }, t("chart.reaches", { time: clock(this.reaches) })) : null);
   }
 }

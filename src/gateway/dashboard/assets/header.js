@@ -111,10 +111,10 @@ function keyForm(typed) {
 }
 
 function connectionNotice() {
-  const { state, live, retryAt } = connection;
+  const { state, live, retryAt, why } = connection;
   if (state === "lost") {
     const left = running(() => t("connection.retry", { n: Math.max(0, Math.ceil(retryAt - now())) }));
-    return el("p", { class: "notice bad", role: "alert", id: "connection" }, t("connection.lost"), " ", left);
+    return el("p", { class: "notice bad", role: "alert", id: "connection" }, why ? t("connection.no_stream", { why }) : t("connection.lost"), " ", left);
   }
   if (state === "open" && live === false) {
     return el("p", { class: "notice bad", role: "alert", id: "connection" }, t("connection.nats"));
