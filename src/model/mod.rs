@@ -1,7 +1,7 @@
 //! Plain data and rules that both sides of every wire share; no I/O, no threads.
 //!
-//! What a run, a job, a worker record and a DLQ entry look like in JSON ([`run`], [`job`],
-//! [`worker`], [`dlq`]), which names are allowed ([`name`]), what each error is called
+//! What a run, a task, a job, a worker record and a DLQ entry look like in JSON ([`run`],
+//! [`task`], [`job`], [`worker`], [`dlq`]), which names are allowed ([`name`]), what each error is called
 //! ([`error`]), how a `flow.yaml` is read ([`workflow`]), and every bound of the program
 //! ([`limits`]). It knows nothing of NATS, HTTP or processes.
 
@@ -13,5 +13,6 @@ pub mod json;
 pub mod limits;
 pub mod name;
 pub mod run;
+pub mod task;
 pub mod worker;
 pub mod workflow;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::limits::MAX_ERROR_BYTES;
+pub use super::task::{TaskLogs, TaskRecord, TaskStatus};
 
 /// The status of a run: `PENDING → RUNNING → COMPLETED | FAILED`, and from `PENDING` or `RUNNING`
 /// `→ CANCELLING → CANCELLED`.
@@ -49,77 +50,6 @@ impl RunStatus {
             RunStatus::Completed => "COMPLETED",
             RunStatus::Failed => "FAILED",
             RunStatus::Cancelled => "CANCELLED",
-        }
-    }
-}
-
-/// The status of one task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum TaskStatus {
-    /// Not started.
-    Pending,
-    /// Executing.
-    Running,
-    /// Ended without an error.
-    Succeeded,
-    /// Ended with an error.
-    Failed,
-    /// Did not run, or did not end, because the run was cancelled or had failed.
-    Cancelled,
-}
-
-/// What is known of one task's execution; kept in `task_records`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TaskRecord {
-    /// Same as the task's entry in `tasks`.
-    pub state: TaskStatus,
-    /// Unix seconds.
-    pub started_at: Option<f64>,
-    /// Unix seconds.
-    pub ended_at: Option<f64>,
-    /// Milliseconds between the two.
-    pub duration_ms: Option<f64>,
-    /// The exception's text.
-    pub error: Option<String>,
-    /// Where it was raised.
-    pub traceback: Option<String>,
-    /// The inputs after their expressions were resolved.
-    pub inputs: Value,
-    /// What the task returned.
-    pub output: Value,
-    /// What the task declared to have produced beside its output.
-    pub artifacts: Value,
-    /// What the task has printed; ours, and only of tasks that run in a process.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub logs: Option<TaskLogs>,
-}
-
-/// The end of what a task has printed.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct TaskLogs {
-    /// From its standard output; bytes that are not UTF-8 are shown as U+FFFD.
-    pub stdout: String,
-    /// From its standard error.
-    pub stderr: String,
-    /// Bytes before what is kept, both streams together.
-    pub dropped_bytes: u64,
-}
-
-impl TaskRecord {
-    /// A record of a task in `state` of which nothing else is known.
-    pub fn new(state: TaskStatus) -> Self {
-        TaskRecord {
-            state,
-            started_at: None,
-            ended_at: None,
-            duration_ms: None,
-            error: None,
-            traceback: None,
-            inputs: Value::Null,
-            output: Value::Null,
-            artifacts: Value::Null,
-            logs: None,
         }
     }
 }

@@ -23,6 +23,7 @@ mod stage;
 
 mod ends;
 mod examples;
+mod odd;
 mod served;
 mod steady;
 mod values;

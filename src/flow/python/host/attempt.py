@@ -119,7 +119,9 @@ class Attempt:
         if not self.progress.begun:
             # No record will show where it happened, so the log has to.
             traceback.print_exc()
-        text = str(error)
+        text = ""
+        with contextlib.suppress(Exception):
+            text = str(error)
         if not text or isinstance(error, (SystemExit, KeyboardInterrupt)):
             text = f"{type(error).__name__}: {text}".removesuffix(": ")
         return {"end": "failed", "error": text[:MAX_ERROR_CHARS]}

@@ -42,6 +42,9 @@ def template(control, settings):
     """Imports what all runs share, says `ready`, and forks a shim per message until the worker goes."""
     set_process_name("pyoco-template")
     become_reaper()
+    for stream in (sys.stdout, sys.stderr):
+        # Nothing may wait in a buffer that every run would then have a copy of.
+        stream.reconfigure(line_buffering=True)
     try:
         resolver = load(settings)
     except BaseException as error:
@@ -50,6 +53,9 @@ def template(control, settings):
         control.send(json.dumps(reply).encode()[:MAX_CONTROL_BYTES])
         return
     # Children share these pages for as long as nobody writes to them; the collector would.
+    for stream in (sys.__stdout__, sys.__stderr__):
+        with contextlib.suppress(Exception):
+            stream.flush()
     gc.collect()
     gc.freeze()
     ready = {"ready": True, "python": python_version(), "pyoco": pyoco_version()}
