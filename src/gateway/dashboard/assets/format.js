@@ -42,7 +42,11 @@ export function span(seconds) {
 export function ago(seconds) {
   const passed = now() - seconds;
   const words = new Intl.RelativeTimeFormat(language(), { numeric: "auto", style: "short" });
-  for (const [unit, length] of [["day", 86400], ["hour", 3600], ["minute", 60]]) {
+  for (const [unit, length] of [
+    ["day", 86400],
+    ["hour", 3600],
+    ["minute", 60],
+  ]) {
     if (Math.abs(passed) >= length) return words.format(-Math.trunc(passed / length), unit);
   }
   return words.format(-Math.max(0, Math.trunc(passed)), "second");
