@@ -10,7 +10,7 @@ use pyoco_server::bus::Bus;
 use pyoco_server::client::{Client, ClientSettings, Include, Submission};
 use pyoco_server::config::{Config, Source};
 use pyoco_server::flow::{Executor, Flow, NativeExecutor, Registry, TaskError};
-use pyoco_server::gateway::{ApiKeys, DashboardSettings, GatewaySettings, RunningGateway};
+use pyoco_server::gateway::{ApiKeys, GatewaySettings, Lang, RunningGateway};
 use pyoco_server::worker::{self, WorkerSettings};
 use pyoco_server::{logging, thread};
 use serde_json::{Value, json};
@@ -92,7 +92,7 @@ fn gateway(config: &Config) -> GatewaySettings {
         max_watchers: 16,
         behind_proxy: false,
         api_keys: ApiKeys::default(),
-        dashboard: DashboardSettings::default(),
+        dashboard_lang: Lang::En,
     }
 }
 

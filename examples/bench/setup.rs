@@ -8,7 +8,7 @@ use pyoco_server::bus::Bus;
 use pyoco_server::cli::server::nats_child::{NatsChild, NatsChildSettings};
 use pyoco_server::config::{Config, Source};
 use pyoco_server::flow::{Executor, NativeExecutor, Registry};
-use pyoco_server::gateway::{ApiKeys, DashboardSettings, GatewaySettings, RunningGateway};
+use pyoco_server::gateway::{ApiKeys, GatewaySettings, Lang, RunningGateway};
 use pyoco_server::thread::{self, JoinOnDrop, StopSource};
 use pyoco_server::worker::{self, WorkerSettings};
 
@@ -65,7 +65,7 @@ impl Setup {
             max_watchers: 64,
             behind_proxy: false,
             api_keys: ApiKeys::default(),
-            dashboard: DashboardSettings::default(),
+            dashboard_lang: Lang::En,
         };
         Ok(RunningGateway::start("127.0.0.1:0".parse()?, &self.bus, settings)?)
     }

@@ -31,7 +31,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use dashboard::{DashboardSettings, Lang};
+pub use dashboard::Lang;
 pub use error::ApiError;
 
 use crate::bus::{self, Bus, Kv, Watch, WorkQueue};
@@ -71,8 +71,8 @@ pub struct GatewaySettings {
     pub behind_proxy: bool,
     /// How clients show who they are.
     pub api_keys: ApiKeys,
-    /// What the dashboard is told.
-    pub dashboard: DashboardSettings,
+    /// Language of the dashboard for visitors who have not chosen one.
+    pub dashboard_lang: Lang,
 }
 
 /// How clients show who they are.

@@ -49,6 +49,16 @@ fn the_keyboard_and_a_small_screen_are_enough() {
 }
 
 #[test]
+fn the_parts_of_the_page_do_what_they_say() {
+    Stage::start().play("parts");
+}
+
+#[test]
+fn a_tab_that_nobody_looks_at_gives_its_stream_back() {
+    Stage::start().play("hidden");
+}
+
+#[test]
 fn an_outage_is_shown_and_passes_without_a_reload() {
     let mut stage = Stage::start().with_worker();
     let mut scenario = stage.open("outage");

@@ -21,6 +21,7 @@ mod workers;
 
 mod stage;
 
+mod chaos;
 mod deaths;
 mod ends;
 mod examples;

@@ -14,7 +14,7 @@ use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::{program, signals, worker};
 use crate::config::{AuthMode, Config, DashboardLang};
-use crate::gateway::{ApiKeys, DashboardSettings, GatewaySettings, Lang, RunningGateway};
+use crate::gateway::{ApiKeys, GatewaySettings, Lang, RunningGateway};
 use crate::model::error::Code;
 use crate::thread;
 
@@ -139,7 +139,7 @@ fn gateway_settings(config: &Config, behind_proxy: bool) -> GatewaySettings {
             header: config.http.api_key_header.clone(),
             required: config.http.auth_mode == AuthMode::ApiKey,
         },
-        dashboard: DashboardSettings { lang: dashboard_lang(config.http.dashboard_lang) },
+        dashboard_lang: dashboard_lang(config.http.dashboard_lang),
     }
 }
 

@@ -107,11 +107,14 @@ fn fork(host: &Host, orders: &Orders, woken: &mut PipeReader) -> Result<Option<F
         let forked = template.fork(&far.fds());
         drop(far);
         problem = match forked {
-            Ok(()) => match wait_for_shim(host, template, wires, orders, woken) {
+            Ok(()) => match wait_for_shim(host, &template, wires, orders, woken) {
                 Begun::Forked(forked) => return Ok(Some(forked)),
                 Begun::Killed => return Ok(None),
                 Begun::Refused(error) => return Err(error),
-                Begun::Lost => "the template process has ended or has no file descriptors".into(),
+                Begun::Lost => {
+                    template.settle();
+                    "the template process has ended or has no file descriptors".to_owned()
+                }
             },
             Err(e) => e.to_string(),
         };
@@ -129,7 +132,7 @@ enum Begun {
 
 fn wait_for_shim(
     host: &Host,
-    template: Arc<Template>,
+    template: &Arc<Template>,
     mut wires: Wires,
     orders: &Orders,
     woken: &mut PipeReader,
@@ -154,6 +157,7 @@ fn wait_for_shim(
             let said = text.split_off(end + 1);
             return match serde_json::from_slice(&text) {
                 Ok(ShimMessage::Started { started: shim_pid }) => {
+                    let template = Arc::clone(template);
                     Begun::Forked(Forked { template, wires, shim_pid, said })
                 }
                 Ok(other) => Begun::Refused(other.error()),

@@ -38,6 +38,9 @@ const MODULES: [(&str, &str); 7] = [
 ];
 /// How long a message may wait for the template, which is busy forking at most.
 const SEND_DEADLINE: Duration = Duration::from_secs(10);
+/// From the close of a dying template's sockets to its end, at most; also the pause before a template
+/// that lives on is asked again.
+const DYING_PAUSE: Duration = Duration::from_millis(500);
 /// Reads of its output in one turn; together as much as a pipe holds.
 const MAX_READS: usize = 8;
 /// How much of its output an error shows.
@@ -149,6 +152,16 @@ impl Template {
     /// Whether it can still fork.
     pub(super) fn is_alive(&self) -> bool {
         !self.is_dead.load(Ordering::SeqCst)
+    }
+
+    /// Gives a template that may be dying the time to do so: its sockets close before its keeper can know.
+    pub(super) fn settle(&self) {
+        let Some(process) = &self.process else { return };
+        let process = Some(Waited { fd: process.as_fd(), to_write: false });
+        let ended = wires::wait(&[process], Some(Instant::now() + DYING_PAUSE));
+        if ended.is_ok_and(|ready| ready[0]) {
+            self.is_dead.store(true, Ordering::SeqCst);
+        }
     }
 
     /// Ends a template that does not do its work; runs that it has started go on.

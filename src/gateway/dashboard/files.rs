@@ -28,6 +28,7 @@ pub(super) static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         asset!("icon.svg", PICTURE),
         asset!("theme.css", CSS),
         asset!("style.css", CSS),
+        asset!("controls.css", CSS),
         asset!("runs.css", CSS),
         // Runs before the page is painted.
         asset!("theme.js", SCRIPT),

@@ -28,20 +28,6 @@ pub enum Lang {
     En,
 }
 
-/// What the page is told when it is served.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DashboardSettings {
-    /// Language of visitors who have not chosen one.
-    pub lang: Lang,
-}
-
-impl Default for DashboardSettings {
-    /// English.
-    fn default() -> Self {
-        DashboardSettings { lang: Lang::En }
-    }
-}
-
 /// A file of the dashboard.
 struct Asset {
     name: &'static str,
@@ -54,10 +40,10 @@ struct Asset {
 /// None.
 pub fn page(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
     let asked = Query::parse(request.query()).last("lang").and_then(Lang::from_word);
-    let settings = &gateway.settings.dashboard;
-    let grace = gateway.settings.cancel_grace.as_secs_f64();
+    let settings = &gateway.settings;
+    let grace = settings.cancel_grace.as_secs_f64();
     let text = files::INDEX
-        .replace("{lang}", asked.unwrap_or(settings.lang).as_str())
+        .replace("{lang}", asked.unwrap_or(settings.dashboard_lang).as_str())
         .replace("{version}", crate::VERSION)
         .replace("{key_header}", &escaped(&gateway.settings.api_keys.header))
         .replace("{cancel_grace_sec}", &grace.to_string());

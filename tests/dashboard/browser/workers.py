@@ -19,6 +19,11 @@ with visitor() as one:
     expect(card).to_have_count(0)
     expect(page.locator("#worker-summary")).to_contain_text("1 hidden")
     assert call("GET", "/workers") == []
+    # A link to it finds it all the same.
+    page.fill("#worker-q", "worker-1")
+    expect(card).to_have_count(1)
+    page.fill("#worker-q", "")
+    expect(card).to_have_count(0)
     page.select_option("#worker-show", "hidden")
     expect(card).to_have_count(1)
     page.reload()

@@ -10,10 +10,20 @@ export function cancelBox(id, taken) {
   const reason = el("input", { id: "cancel-reason", type: "text", maxlength: "300", autocomplete: "off" });
   const said = el("div");
   const button = el("button", { type: "submit", class: "danger" }, t("cancel.do"));
-  const node = el("details", { class: "cancel" }, el("summary", {}, t("cancel.open")),
-    el("form", { onsubmit: send },
-      el("label", { for: "cancel-reason" }, t("cancel.reason")), reason, button,
-      el("p", { class: "quiet" }, t("cancel.help")), said));
+  const node = el(
+    "details",
+    { class: "cancel" },
+    el("summary", {}, t("cancel.open")),
+    el(
+      "form",
+      { onsubmit: send },
+      el("label", { for: "cancel-reason" }, t("cancel.reason")),
+      reason,
+      button,
+      el("p", { class: "quiet" }, t("cancel.help")),
+      said,
+    ),
+  );
 
   async function send(event) {
     event.preventDefault();

@@ -8,11 +8,11 @@ import { t } from "./i18n.js";
 import { isTerminal, problem } from "./pieces.js";
 
 const MINUTES = 60;
-/** Pages of 200 runs that are read for the past; a busier hour is shown as far as they reach. */
+/** Pages of 200 runs that are read for the past of each status; a busier hour is shown as far as they reach. */
 const PAGES = 10;
 const HEIGHT = 140;
 const AXIS = 18;
-const LEFT = 34;
+const LEFT = 46;
 const ENDS = ["COMPLETED", "FAILED", "CANCELLED"];
 
 export class Throughput {
@@ -24,7 +24,11 @@ export class Throughput {
     this.resized = new ResizeObserver(() => this.draw());
     this.resized.observe(place);
     this.timer = setInterval(() => this.draw(), 5000);
-    this.stops = [listen("sync", () => this.load()), listen("run", (run) => this.put(run)), whenReady(() => this.load())];
+    this.stops = [
+      listen("sync", () => this.load()),
+      listen("run", (run) => this.put(run)),
+      whenReady(() => this.load()),
+    ];
   }
 
   close() {
@@ -36,20 +40,28 @@ export class Throughput {
 
   async load() {
     const from = now() - MINUTES * 60;
-    let cursor = "";
     try {
-      for (let page = 0; page < PAGES && cursor !== null && !this.closed; page += 1) {
-        const query = new URLSearchParams({ limit: 200, cursor, updated_after: from });
-        const answer = await get(`/runs?${query}`);
-        answer.items.forEach((run) => this.put(run));
-        cursor = answer.next_cursor;
-        this.reaches = cursor === null ? from : answer.items.at(-1).updated_at;
-      }
+      const reached = await Promise.all(ENDS.map((status) => this.loadPast(status, from)));
+      this.reaches = Math.max(...reached);
       this.error = null;
     } catch (error) {
       this.error = error;
     }
     this.draw();
+  }
+
+  /** Returns the time from which on everything is known. */
+  async loadPast(status, from) {
+    let cursor = "";
+    let oldest = from;
+    for (let page = 0; page < PAGES && cursor !== null && !this.closed; page += 1) {
+      const query = new URLSearchParams({ status, limit: 200, cursor, updated_after: from });
+      const answer = await get(`/runs?${query}`);
+      answer.items.forEach((run) => this.put(run));
+      cursor = answer.next_cursor;
+      oldest = cursor === null ? from : answer.items.at(-1).updated_at;
+    }
+    return oldest;
   }
 
   put(run) {
@@ -69,10 +81,18 @@ export class Throughput {
     }
     const total = bars.reduce((sum, bar) => sum + size(bar), 0);
     const isShort = this.reaches !== null && this.reaches > now() - (MINUTES - 1) * 60;
-    replace(this.place, this.error ? problem(this.error, () => this.load()) : null, picture(bars, last, width, total),
-      el("p", { class: "quiet legend" }, ENDS.map((status) => el("span", { class: `key is-${status.toLowerCase()}` }, t(`run.${status}`))),
-        t("chart.total", { n: number(total) })),
-      isShort ? el("p", { class: "quiet" }, t("chart.reaches", { time: clock(this.reaches) })) : null);
+    replace(
+      this.place,
+      this.error ? problem(this.error, () => this.load()) : null,
+      picture(bars, last, width, total),
+      el(
+        "p",
+        { class: "quiet legend" },
+        ENDS.map((status) => el("span", { class: `key is-${status.toLowerCase()}` }, t(`run.${status}`))),
+        isShort ? null : t("chart.total", { n: number(total) }),
+      ),
+      isShort ? el("p", { class: "quiet" }, t("chart.reaches", { time: clock(this.reaches) })) : null,
+    );
   }
 }
 
@@ -92,12 +112,18 @@ function picture(bars, last, width, total) {
   const step = (width - LEFT) / MINUTES;
   const y = (count) => room - (count / most) * (room - 8);
   const label = t("chart.label", { n: number(total) });
-  return svg("svg", { width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": label, class: "chart" },
+  return svg(
+    "svg",
+    { width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": label, class: "chart" },
     [0, most / 2, most].map((count) => [
       svg("line", { x1: LEFT, x2: width, y1: y(count), y2: y(count), class: "grid" }),
-      svg("text", { x: LEFT - 6, y: y(count) + 4, class: "tick end" }, number(count))]),
+      svg("text", { x: LEFT - 6, y: y(count) + 4, class: "tick end" }, number(count)),
+    ]),
     bars.map((bar, at) => column(bar, LEFT + at * step, Math.max(1, step - 1.5), y, last - (MINUTES - 1 - at))),
-    [0, 15, 30, 45].map((at) => svg("text", { x: LEFT + at * step, y: HEIGHT - 4, class: "tick" }, clock((last - (MINUTES - 1 - at)) * 60))));
+    [0, 15, 30, 45].map((at) =>
+      svg("text", { x: LEFT + at * step, y: HEIGHT - 4, class: "tick" }, clock((last - (MINUTES - 1 - at)) * 60)),
+    ),
+  );
 }
 
 function column(bar, x, width, y, minute) {

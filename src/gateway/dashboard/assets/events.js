@@ -6,8 +6,11 @@ import { openStream } from "./stream.js";
 const PATIENCE_MS = 1500;
 const listeners = new Map();
 let close = null;
-/** `connecting`, `open`, `lost` or `refused`; `live` is whether the gateway sees NATS (null: unknown). */
-export const connection = { state: "connecting", live: null, retryAt: null };
+/**
+ * `state` is `connecting`, `open`, `lost` (for `why`, if the gateway has said so) or `refused`; `live` is
+ * whether the gateway sees NATS (null: unknown).
+ */
+export const connection = { state: "connecting", live: null, retryAt: null, why: null };
 
 /**
  * Listens to `run`, `run_removed`, `worker`, `worker_removed`, `heartbeat`, to `sync` (load your
@@ -52,8 +55,9 @@ export function start() {
         tell(name, data);
       }
     },
-    lost(seconds) {
-      set({ state: "lost", live: null, retryAt: Date.now() / 1000 + seconds });
+    lost(seconds, error) {
+      const why = error?.status ? error.message : null;
+      set({ state: "lost", live: null, retryAt: Date.now() / 1000 + seconds, why });
     },
     refused() {
       set({ state: "refused", live: null, retryAt: null });

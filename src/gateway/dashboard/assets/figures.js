@@ -29,7 +29,9 @@ export function followFigures(tell) {
       if (wanted && !ended) load();
     }, REST_MS);
   };
-  const stops = ["sync", "run", "run_removed", "worker", "worker_removed", "heartbeat"].map((name) => listen(name, load));
+  const stops = ["sync", "run", "run_removed", "worker", "worker_removed", "heartbeat"].map((name) =>
+    listen(name, load),
+  );
   stops.push(whenReady(load), () => (ended = true));
   return () => stops.forEach((stop) => stop());
 }

@@ -29,7 +29,8 @@ export function clock(seconds) {
 /** A span of time in at most two units. */
 export function span(seconds) {
   const value = Math.max(0, seconds);
-  if (value < 1) return t("span.ms", { n: number(Math.round(value * 1000)) });
+  if (value > 0 && value < 0.0005) return t("span.ms", { n: "<1" });
+  if (value < 0.9995) return t("span.ms", { n: number(Math.round(value * 1000)) });
   if (value < 60) return t("span.s", { n: number(value < 10 ? Math.round(value * 10) / 10 : Math.round(value)) });
   const whole = Math.round(value);
   if (whole < 3600) return t("span.min", { m: Math.floor(whole / 60), s: whole % 60 });
@@ -41,7 +42,11 @@ export function span(seconds) {
 export function ago(seconds) {
   const passed = now() - seconds;
   const words = new Intl.RelativeTimeFormat(language(), { numeric: "auto", style: "short" });
-  for (const [unit, length] of [["day", 86400], ["hour", 3600], ["minute", 60]]) {
+  for (const [unit, length] of [
+    ["day", 86400],
+    ["hour", 3600],
+    ["minute", 60],
+  ]) {
     if (Math.abs(passed) >= length) return words.format(-Math.trunc(passed / length), unit);
   }
   return words.format(-Math.max(0, Math.trunc(passed)), "second");

@@ -14,8 +14,13 @@ export function metricsPage(place) {
   const notice = el("div");
   const chart = el("div");
   const queues = el("div");
-  place.append(el("div", { class: "title" }, el("h1", {}, t("nav.metrics"))), notice, tiles,
-    section(t("metrics.throughput"), chart), section(t("metrics.queues"), queues));
+  place.append(
+    el("div", { class: "title" }, el("h1", {}, t("nav.metrics"))),
+    notice,
+    tiles,
+    section(t("metrics.throughput"), chart),
+    section(t("metrics.queues"), queues),
+  );
   replace(tiles, el("p", { class: "quiet" }, t("loading")));
   const throughput = new Throughput(chart);
   const stop = followFigures((figures, error) => {
@@ -38,7 +43,9 @@ function tilesOf(figures) {
   const today = (status) => figures.one("pyoco_runs_today_total", { status });
   const tile = (name, value, address = null, kind = "") => {
     const text = [el("span", {}, t(`metrics.${name}`)), el("b", {}, value === null ? "–" : number(value))];
-    return address ? el("a", { class: `tile ${kind}`, href: address, "data-tile": name }, text) : el("div", { class: `tile ${kind}`, "data-tile": name }, text);
+    return address
+      ? el("a", { class: `tile ${kind}`, href: address, "data-tile": name }, text)
+      : el("div", { class: `tile ${kind}`, "data-tile": name }, text);
   };
   const failed = today("FAILED");
   return [
@@ -46,7 +53,12 @@ function tilesOf(figures) {
     tile("waiting", runs("PENDING"), to("runs", "", { status: "PENDING" })),
     tile("done_today", today("COMPLETED"), to("runs", "", { status: "COMPLETED" })),
     tile("failed_today", failed, to("runs", "", { status: "FAILED" }), failed > 0 ? "bad" : ""),
-    tile("workers", figures.one("pyoco_workers_alive_total"), to("workers"), figures.one("pyoco_workers_alive_total") === 0 ? "bad" : ""),
+    tile(
+      "workers",
+      figures.one("pyoco_workers_alive_total"),
+      to("workers"),
+      figures.one("pyoco_workers_alive_total") === 0 ? "bad" : "",
+    ),
     tile("dlq", figures.one("pyoco_dlq_messages_total")),
     spanTile("wait_mean", figures, "pyoco_run_queue_wait_seconds"),
     spanTile("duration_mean", figures, "pyoco_run_duration_seconds"),
@@ -57,8 +69,12 @@ function tilesOf(figures) {
 function spanTile(name, figures, histogram) {
   const count = figures.one(`${histogram}_count`);
   const sum = figures.one(`${histogram}_sum`);
-  return el("div", { class: "tile", "data-tile": name, title: t("metrics.since_start") },
-    el("span", {}, t(`metrics.${name}`)), el("b", {}, count ? span(sum / count) : "–"));
+  return el(
+    "div",
+    { class: "tile", "data-tile": name, title: t("metrics.since_start") },
+    el("span", {}, t(`metrics.${name}`)),
+    el("b", {}, count ? span(sum / count) : "–"),
+  );
 }
 
 function queueTable(figures) {
@@ -67,14 +83,39 @@ function queueTable(figures) {
   const row = ({ labels: { tag }, value }) => {
     const oldest = figures.one("pyoco_queue_oldest_age_seconds", { tag });
     const servers = serving(tag).length;
-    return el("tr", { "data-tag": tag },
+    return el(
+      "tr",
+      { "data-tag": tag },
       el("th", { scope: "row" }, el("a", { href: to("runs", "", { tag }) }, tag)),
-      el("td", {}, number(value)), el("td", {}, number(figures.one("pyoco_queue_in_flight", { tag }) ?? 0)),
+      el("td", {}, number(value)),
+      el("td", {}, number(figures.one("pyoco_queue_in_flight", { tag }) ?? 0)),
       el("td", {}, value > 0 && oldest ? span(oldest) : "–"),
-      el("td", {}, servers > 0 ? number(servers) : el("span", { class: "warning" }, t("metrics.nobody"), " ", el("code", {}, `pyoco-worker --tags ${tag}`))));
+      el(
+        "td",
+        {},
+        servers > 0
+          ? number(servers)
+          : el("span", { class: "warning" }, t("metrics.nobody"), " ", el("code", {}, `pyoco-worker --tags ${tag}`)),
+      ),
+    );
   };
   const heads = ["tag", "depth", "in_flight", "oldest", "servers"];
-  return el("div", { class: "wide" }, el("table", {},
-    el("thead", {}, el("tr", {}, heads.map((name) => el("th", { scope: "col" }, t(`metrics.${name}`))))),
-    el("tbody", {}, depths.map(row))));
+  return el(
+    "div",
+    { class: "wide" },
+    el(
+      "table",
+      {},
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          heads.map((name) => el("th", { scope: "col" }, t(`metrics.${name}`))),
+        ),
+      ),
+      el("tbody", {}, depths.map(row)),
+    ),
+  );
 }

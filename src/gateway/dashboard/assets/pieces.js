@@ -7,8 +7,16 @@ import { to } from "./route.js";
 
 // A shape beside the colour: not everybody sees the difference of colours.
 const SHAPES = {
-  PENDING: "○", RUNNING: "▶", CANCELLING: "◐", COMPLETED: "✓", SUCCEEDED: "✓", FAILED: "✕", CANCELLED: "⊘",
-  IDLE: "○", STOPPED_GRACEFUL: "■", DISCONNECTED: "!",
+  PENDING: "○",
+  RUNNING: "▶",
+  CANCELLING: "◐",
+  COMPLETED: "✓",
+  SUCCEEDED: "✓",
+  FAILED: "✕",
+  CANCELLED: "⊘",
+  IDLE: "○",
+  STOPPED_GRACEFUL: "■",
+  DISCONNECTED: "!",
 };
 
 /** All run statuses, in the order in which counters are shown. */
@@ -20,8 +28,12 @@ export function isTerminal(status) {
 
 /** A status of a run, a task or a worker. */
 export function badge(status, kind = "run") {
-  return el("span", { class: `badge is-${String(status).toLowerCase()}`, title: status },
-    el("span", { class: "shape", "aria-hidden": "true" }, SHAPES[status] ?? "?"), t(`${kind}.${status}`));
+  return el(
+    "span",
+    { class: `badge is-${String(status).toLowerCase()}`, title: status },
+    el("span", { class: "shape", "aria-hidden": "true" }, SHAPES[status] ?? "?"),
+    t(`${kind}.${status}`),
+  );
 }
 
 /** A run id: enough of it to tell runs apart, the whole in the title. */
@@ -38,7 +50,11 @@ export function workerLink(id) {
 }
 
 export function tags(list) {
-  return el("span", { class: "tags" }, list.map((tag) => el("span", { class: "tag" }, tag)));
+  return el(
+    "span",
+    { class: "tags" },
+    list.map((tag) => el("span", { class: "tag" }, tag)),
+  );
 }
 
 /** Something that a run or a person wrote, with its line ends. */
@@ -78,10 +94,13 @@ export function fold(title, content, open = false) {
 
 /** What has gone wrong with a part of the page, in words, and the way out. */
 export function problem(error, again = null) {
-  return el("div", { class: "problem", role: "alert" },
+  return el(
+    "div",
+    { class: "problem", role: "alert" },
     el("p", {}, el("strong", {}, headline(error)), " ", detail(error)),
     error?.body?.hint ? el("p", { class: "quiet" }, error.body.hint) : null,
-    again ? el("button", { type: "button", class: "small", onclick: again }, t("again")) : null);
+    again ? el("button", { type: "button", class: "small", onclick: again }, t("again")) : null,
+  );
 }
 
 function headline(error) {
@@ -101,8 +120,19 @@ function detail(error) {
 
 /** Nothing here, and what to do about it; `commands` can be copied. */
 export function empty(text, commands = []) {
-  return el("div", { class: "empty" }, el("p", {}, text),
-    commands.map((command) => el("p", { class: "command" }, el("code", {}, command), copyButton(() => command))));
+  return el(
+    "div",
+    { class: "empty" },
+    el("p", {}, text),
+    commands.map((command) =>
+      el(
+        "p",
+        { class: "command" },
+        el("code", {}, command),
+        copyButton(() => command),
+      ),
+    ),
+  );
 }
 
 /** Draws a part of the page; its fault leaves the others as they are. */

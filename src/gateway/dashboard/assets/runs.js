@@ -16,8 +16,17 @@ export function runsPage(place, { query }) {
   const table = el("div", { class: "table-place" });
   const pager = el("nav", { class: "pager", "aria-label": t("runs.pages") });
   place.append(
-    el("div", { class: "title" }, el("h1", {}, t("nav.runs")), el("a", { class: "button", href: to("submit") }, t("runs.submit"))),
-    counters, filters.node, table, pager);
+    el(
+      "div",
+      { class: "title" },
+      el("h1", {}, t("nav.runs")),
+      el("a", { class: "button", href: to("submit") }, t("runs.submit")),
+    ),
+    counters,
+    filters.node,
+    table,
+    pager,
+  );
 
   const list = new RunsList(limits(query), draw);
   let figures = null;
@@ -31,17 +40,32 @@ export function runsPage(place, { query }) {
     const count = (status) => figures?.one("pyoco_runs", { status }) ?? null;
     const all = figures ? STATUSES.reduce((sum, status) => sum + (count(status) ?? 0), 0) : null;
     const link = (status, label, amount) =>
-      el("a", { href: withQuery({ status, cursor: "" }), "aria-current": status === chosen ? "true" : null, "data-status": status || "ALL" },
-        label, el("b", {}, amount === null ? "–" : number(amount)));
-    replace(counters, link("", el("span", { class: "badge" }, t("runs.all")), all),
-      STATUSES.map((status) => link(status, badge(status), count(status))));
+      el(
+        "a",
+        {
+          href: withQuery({ status, cursor: "" }),
+          "aria-current": status === chosen ? "true" : null,
+          "data-status": status || "ALL",
+        },
+        label,
+        el("b", {}, amount === null ? "–" : number(amount)),
+      );
+    replace(
+      counters,
+      link("", el("span", { class: "badge" }, t("runs.all")), all),
+      STATUSES.map((status) => link(status, badge(status), count(status))),
+    );
   }
 
   function draw() {
     guarded(table, () => {
       const { runs, error, isLoaded } = list;
       const { query } = here();
-      if (error && runs.length === 0) replace(table, problem(error, () => list.load()));
+      if (error && runs.length === 0)
+        replace(
+          table,
+          problem(error, () => list.load()),
+        );
       else if (!isLoaded) replace(table, el("p", { class: "quiet" }, t("loading")));
       else if (runs.length === 0) replace(table, nothing(query));
       else drawTable(table, runs, query, error ? problem(error, () => list.load()) : null);
@@ -51,7 +75,12 @@ export function runsPage(place, { query }) {
 
   function nothing(query) {
     if (isFiltered(query) || query.get("cursor")) {
-      return el("div", { class: "empty" }, el("p", {}, t("runs.no_match")), el("a", { class: "button", href: to("runs") }, t("runs.clear")));
+      return el(
+        "div",
+        { class: "empty" },
+        el("p", {}, t("runs.no_match")),
+        el("a", { class: "button", href: to("runs") }, t("runs.clear")),
+      );
     }
     return empty(t("runs.none"), [
       "pyoco-server up --with-nats --with-worker",
@@ -62,11 +91,15 @@ export function runsPage(place, { query }) {
   function drawPager() {
     const isFirst = !here().query.get("cursor");
     const waiting = list.changesBefore;
-    replace(pager,
+    replace(
+      pager,
       isFirst ? null : el("a", { class: "button", href: withQuery({ cursor: "" }) }, t("runs.first")),
       waiting ? el("span", { class: "quiet" }, t("runs.newer", { n: number(waiting) })) : null,
       el("span", { class: "quiet" }, list.isLoaded ? t("runs.shown", { n: number(list.runs.length) }) : ""),
-      list.next ? el("a", { class: "button", id: "next-page", href: withQuery({ cursor: list.next }) }, t("runs.next")) : null);
+      list.next
+        ? el("a", { class: "button", id: "next-page", href: withQuery({ cursor: list.next }) }, t("runs.next"))
+        : null,
+    );
   }
 
   drawCounters();

@@ -16,8 +16,13 @@ const TYPING_MS = 300;
 export function limits(query) {
   const of = (name) => query.get(name) ?? "";
   return {
-    status: of("status"), q: of("q"), flow: of("flow"), tag: of("tag"), worker: of("worker"),
-    span: SPANS[of("since")] ?? null, cursor: of("cursor"),
+    status: of("status"),
+    q: of("q"),
+    flow: of("flow"),
+    tag: of("tag"),
+    worker: of("worker"),
+    span: SPANS[of("since")] ?? null,
+    cursor: of("cursor"),
   };
 }
 
@@ -29,9 +34,14 @@ export function isFiltered(query) {
 export function fits(run, { status, q, flow, tag, worker, span }) {
   const text = q.toLowerCase();
   const words = [run.run_id, run.flow_name, run.tag, ...(run.tags ?? []), run.worker_id ?? "", run.error ?? ""];
-  return (!status || run.status === status) && (!flow || run.flow_name === flow) && (!tag || run.tag === tag) &&
-    (!worker || run.worker_id === worker) && (!span || run.updated_at > now() - span) &&
-    (!text || words.some((word) => word.toLowerCase().includes(text)));
+  return (
+    (!status || run.status === status) &&
+    (!flow || run.flow_name === flow) &&
+    (!tag || run.tag === tag) &&
+    (!worker || run.worker_id === worker) &&
+    (!span || run.updated_at > now() - span) &&
+    (!text || words.some((word) => word.toLowerCase().includes(text)))
+  );
 }
 
 /** The limits as a query of `GET /runs`. */
@@ -57,26 +67,58 @@ export function filterForm(query) {
   const inputs = {};
   const field = (name, type = "text") => {
     inputs[name] = el("input", {
-      type, id: `filter-${name}`, name, value: query.get(name) ?? "", autocomplete: "off", spellcheck: "false",
-      list: name === "worker" || name === "tag" ? `known-${name}` : null, oninput: typed,
+      type,
+      id: `filter-${name}`,
+      name,
+      value: query.get(name) ?? "",
+      autocomplete: "off",
+      spellcheck: "false",
+      list: name === "worker" || name === "tag" ? `known-${name}` : null,
+      oninput: typed,
     });
-    return el("label", { class: name === "q" ? null : "of-more" }, el("span", {}, t(`runs.filter.${name}`)), inputs[name]);
+    return el(
+      "label",
+      { class: name === "q" ? null : "of-more" },
+      el("span", {}, t(`runs.filter.${name}`)),
+      inputs[name],
+    );
   };
-  const option = (value) => el("option", { value, selected: value === (query.get("since") ?? "") }, t(`runs.since.${value || "any"}`));
+  const option = (value) =>
+    el("option", { value, selected: value === (query.get("since") ?? "") }, t(`runs.since.${value || "any"}`));
   const span = el("select", { id: "filter-since", onchange: apply }, ["", ...Object.keys(SPANS)].map(option));
-  const known = (name, values) => el("datalist", { id: `known-${name}` }, values.map((value) => el("option", { value })));
+  const known = (name, values) =>
+    el(
+      "datalist",
+      { id: `known-${name}` },
+      values.map((value) => el("option", { value })),
+    );
   // On a small screen only the search is there at first.
   const isOpen = ["since", ...FIELDS].some((name) => name !== "q" && query.get(name));
-  const more = el("button", { type: "button", class: "more", "aria-expanded": String(isOpen), onclick: unfold }, t("runs.more"));
+  const more = el(
+    "button",
+    { type: "button", class: "more", "aria-expanded": String(isOpen), onclick: unfold },
+    t("runs.more"),
+  );
   function unfold() {
     more.setAttribute("aria-expanded", String(node.classList.toggle("is-open")));
   }
-  const node = el("form", { class: isOpen ? "filters is-open" : "filters", role: "search", onsubmit: (event) => (event.preventDefault(), apply()) },
-    field("q", "search"), more, field("flow"), field("tag"), field("worker"),
+  const node = el(
+    "form",
+    {
+      class: isOpen ? "filters is-open" : "filters",
+      role: "search",
+      onsubmit: (event) => (event.preventDefault(), apply()),
+    },
+    field("q", "search"),
+    more,
+    field("flow"),
+    field("tag"),
+    field("worker"),
     el("label", { class: "of-more" }, el("span", {}, t("runs.filter.since")), span),
     el("a", { class: "button of-more", href: to("runs") }, t("runs.clear")),
     known("worker", [...workers().keys()]),
-    known("tag", [...new Set([...workers().values()].flatMap((one) => one.tags))]));
+    known("tag", [...new Set([...workers().values()].flatMap((one) => one.tags))]),
+  );
   return {
     node,
     /** Follows the URL, but never what is being typed. */

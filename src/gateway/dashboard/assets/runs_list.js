@@ -6,10 +6,10 @@ import { asQuery, fits } from "./runs_filter.js";
 
 /** Runs per page. */
 const PAGE = 50;
-/** A first page may grow by what comes; then it is loaded anew, so that the next page fits on. */
+/** A first page may grow to this by what comes; then it is loaded anew, so that the next page fits on. */
 const LARGEST = 2 * PAGE;
 /** Least time between two drawings, and between two loads that events cause. */
-const DRAW_MS = 150;
+const DRAW_MS = 250;
 const LOAD_MS = 1500;
 
 export class RunsList {
@@ -103,9 +103,17 @@ export class RunsList {
   }
 
   changed() {
-    this.later("draw", DRAW_MS, () => this.draw());
+    this.later("draw", DRAW_MS, () => {
+      this.trim();
+      this.draw();
+    });
     const isShort = this.byId.size < PAGE / 2 && this.next !== null;
-    if (this.byId.size > LARGEST || isShort) this.later("load", LOAD_MS, () => this.load());
+    if (this.byId.size >= LARGEST || isShort) this.later("load", LOAD_MS, () => this.load());
+  }
+
+  /** However many come while the next load is under way, no more are shown. */
+  trim() {
+    if (this.byId.size > LARGEST) this.byId = new Map(this.runs.slice(0, LARGEST).map((run) => [run.run_id, run]));
   }
 
   later(name, after, act) {

@@ -26,7 +26,14 @@ export function drawTable(place, runs, query, notice) {
   }
   replace(place.querySelector(".table-notice"), notice);
   const sort = sorting(query.get("sort") ?? "-changed");
-  replace(place.querySelector("thead"), el("tr", {}, Object.keys(COLUMNS).map((name) => heading(name, sort))));
+  replace(
+    place.querySelector("thead"),
+    el(
+      "tr",
+      {},
+      Object.keys(COLUMNS).map((name) => heading(name, sort)),
+    ),
+  );
   keyed(body, sorted(runs, sort), (run) => run.run_id, row, sign);
 }
 
@@ -39,7 +46,10 @@ function sorted(runs, { name, direction }) {
   const by = COLUMNS[name][1];
   const sign = direction === "up" ? 1 : -1;
   const order = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
-  return runs.map((run) => [by(run), run]).sort(([a], [b]) => sign * order(a, b)).map(([, run]) => run);
+  return runs
+    .map((run) => [by(run), run])
+    .sort(([a], [b]) => sign * order(a, b))
+    .map(([, run]) => run);
 }
 
 function heading(name, sort) {
@@ -48,9 +58,16 @@ function heading(name, sort) {
   const isCurrent = sort.name === name;
   const next = isCurrent ? (sort.direction === "up" ? "down" : "up") : COLUMNS[name][0];
   const aria = sort.direction === "up" ? "ascending" : "descending";
-  return el("th", { scope: "col", class: `of-${name}`, "aria-sort": isCurrent ? aria : null },
-    el("a", { href: withQuery({ sort: (next === "down" ? "-" : "") + name }), title: t("runs.sort_help") },
-      label, isCurrent ? (sort.direction === "up" ? " ▲" : " ▼") : ""));
+  return el(
+    "th",
+    { scope: "col", class: `of-${name}`, "aria-sort": isCurrent ? aria : null },
+    el(
+      "a",
+      { href: withQuery({ sort: (next === "down" ? "-" : "") + name }), title: t("runs.sort_help") },
+      label,
+      isCurrent ? (sort.direction === "up" ? " ▲" : " ▼") : "",
+    ),
+  );
 }
 
 /** What a row shows: a heartbeat does not draw it anew. */
@@ -70,7 +87,9 @@ function changedAt(run) {
 
 function row(run) {
   const cell = (name, ...content) => el("td", { class: `of-${name}` }, ...content);
-  return el("tr", { "data-run": run.run_id, class: `row-${run.status.toLowerCase()}` },
+  return el(
+    "tr",
+    { "data-run": run.run_id, class: `row-${run.status.toLowerCase()}` },
     cell("status", badge(run.status)),
     cell("flow", el("a", { href: to("run", run.run_id) }, run.flow_name)),
     cell("id", runLink(run.run_id, shortId(run.run_id))),
@@ -78,7 +97,8 @@ function row(run) {
     cell("worker", run.worker_id ? workerLink(run.worker_id) : ""),
     cell("changed", when(changedAt(run))),
     cell("duration", took(run)),
-    cell("error", run.error ? el("span", { class: "error-line", title: run.error }, run.error.split("\n")[0]) : ""));
+    cell("error", run.error ? el("span", { class: "error-line", title: run.error }, run.error.split("\n")[0]) : ""),
+  );
 }
 
 function duration(run) {

@@ -23,15 +23,22 @@ tasks:
 `;
 /** Which field the texts of the gateway are about. */
 const ABOUT = [
-  [/workflow/, "workflow"], [/^invalid tag/, "tag"], [/flow_name/, "flow_name"],
+  [/workflow/, "workflow"],
+  [/^invalid tag/, "tag"],
+  [/flow_name/, "flow_name"],
 ];
 
 export function submitPage(place, { query }) {
   const known = [...new Set([...workers().values()].flatMap((one) => one.tags))];
-  place.append(el("div", { class: "title" }, el("h1", {}, t("nav.submit"))),
-    el("datalist", { id: "known-tags" }, known.map((tag) => el("option", { value: tag }))),
-    el("div", { class: "columns" },
-      section(t("submit.yaml"), yamlForm()), section(t("submit.name"), nameForm(query))));
+  place.append(
+    el("div", { class: "title" }, el("h1", {}, t("nav.submit"))),
+    el(
+      "datalist",
+      { id: "known-tags" },
+      known.map((tag) => el("option", { value: tag })),
+    ),
+    el("div", { class: "columns" }, section(t("submit.yaml"), yamlForm()), section(t("submit.name"), nameForm(query))),
+  );
   return { update() {}, close() {} };
 }
 
@@ -44,7 +51,12 @@ function yamlForm() {
   });
   const name = el("input", { id: "yaml-flow_name", value: "main", autocomplete: "off" });
   const tag = el("input", { id: "yaml-tag", autocomplete: "off", list: "known-tags", placeholder: "default" });
-  const fields = { workflow: field("workflow", text), file: field("file", file), flow_name: field("flow_name", name), tag: field("tag", tag) };
+  const fields = {
+    workflow: field("workflow", text),
+    file: field("file", file),
+    flow_name: field("flow_name", name),
+    tag: field("tag", tag),
+  };
   return form("yaml", fields, async (more) => {
     const body = new FormData();
     body.append("workflow", new Blob([text.value], { type: "application/yaml" }), "flow.yaml");
@@ -57,14 +69,33 @@ function yamlForm() {
 function nameForm(query) {
   const of = (name, otherwise = "") => query.get(name) ?? otherwise;
   const name = el("input", { id: "name-flow_name", value: of("flow", "main"), autocomplete: "off" });
-  const tag = el("input", { id: "name-tag", value: of("tag"), autocomplete: "off", list: "known-tags", placeholder: "default" });
+  const tag = el("input", {
+    id: "name-tag",
+    value: of("tag"),
+    autocomplete: "off",
+    list: "known-tags",
+    placeholder: "default",
+  });
   const labels = el("input", { id: "name-tags", autocomplete: "off", placeholder: "team-a, nightly" });
-  const params = el("textarea", { id: "name-params", rows: "8", spellcheck: "false", value: pretty(of("params", "{}")) });
-  const fields = { flow_name: field("flow_name", name), tag: field("tag", tag), tags: field("tags", labels), params: field("params", params) };
+  const params = el("textarea", {
+    id: "name-params",
+    rows: "8",
+    spellcheck: "false",
+    value: pretty(of("params", "{}")),
+  });
+  const fields = {
+    flow_name: field("flow_name", name),
+    tag: field("tag", tag),
+    tags: field("tags", labels),
+    params: field("params", params),
+  };
   return form("name", fields, async (more) => {
     const body = { flow_name: name.value.trim(), params: parsed(params.value) };
     if (tag.value.trim()) body.tag = tag.value.trim();
-    const free = labels.value.split(",").map((one) => one.trim()).filter(Boolean);
+    const free = labels.value
+      .split(",")
+      .map((one) => one.trim())
+      .filter(Boolean);
     if (free.length > 0) body.tags = free;
     return sendJson("POST", "/runs", body, more);
   });
@@ -90,8 +121,13 @@ function form(kind, fields, send) {
   const button = el("button", { type: "submit", class: "primary" }, t("submit.do"));
   // The same submit sent twice, after a lost answer for instance, is one run.
   let key = newKey();
-  const node = el("form", { class: "submit", id: `submit-${kind}`, onsubmit: submit, oninput: () => (key = newKey()) },
-    Object.values(fields).map((one) => one.node), button, said);
+  const node = el(
+    "form",
+    { class: "submit", id: `submit-${kind}`, onsubmit: submit, oninput: () => (key = newKey()) },
+    Object.values(fields).map((one) => one.node),
+    button,
+    said,
+  );
 
   async function submit(event) {
     event.preventDefault();
@@ -138,7 +174,8 @@ function complaints(error) {
   const { detail, reason, reason_detail: where } = error.body;
   if (Array.isArray(detail)) return detail.map((one) => [String(one.loc?.[1] ?? ""), one.msg]);
   const text = [detail, reason, where].filter(Boolean).join(": ");
-  const about = error.status === 422 || error.status === 413 ? ABOUT.find(([pattern]) => pattern.test(detail ?? "")) : null;
+  const about =
+    error.status === 422 || error.status === 413 ? ABOUT.find(([pattern]) => pattern.test(detail ?? "")) : null;
   return [[about?.[1] ?? "", text]];
 }
 

@@ -10,7 +10,9 @@ const MOST = 200;
 
 /** Failed tasks with their records, the one that failed first before the others. */
 export function failedTasks(run) {
-  const failed = Object.entries(run.task_records ?? {}).filter(([, record]) => record.state === "FAILED" || record.error);
+  const failed = Object.entries(run.task_records ?? {}).filter(
+    ([, record]) => record.state === "FAILED" || record.error,
+  );
   return failed.sort(([, a], [, b]) => (a.ended_at ?? 0) - (b.ended_at ?? 0));
 }
 
@@ -25,7 +27,9 @@ export class TaskTable {
     const names = Object.keys(run.tasks ?? {});
     if (!part.contains(this.list)) replace(part, section(t("tasks.title"), this.notes, this.list));
     replace(this.notes, this.notices(part, run, names));
-    const tasks = names.slice(0, this.most).map((name) => ({ name, state: run.tasks[name], record: run.task_records?.[name] ?? {} }));
+    const tasks = names
+      .slice(0, this.most)
+      .map((name) => ({ name, state: run.tasks[name], record: run.task_records?.[name] ?? {} }));
     keyed(this.list, tasks, (task) => task.name, row);
   }
 
@@ -38,17 +42,30 @@ export class TaskTable {
       names.length === 0 ? el("p", { class: "quiet" }, t("tasks.none")) : null,
       run.task_records_truncated ? el("p", { class: "warning" }, t("tasks.truncated")) : null,
       run.task_logs_truncated ? el("p", { class: "warning" }, t("tasks.logs_truncated")) : null,
-      names.length > this.most ? el("button", { type: "button", class: "small", onclick: more }, t("tasks.all", { n: names.length })) : null,
+      names.length > this.most
+        ? el("button", { type: "button", class: "small", onclick: more }, t("tasks.all", { n: names.length }))
+        : null,
     ];
   }
 }
 
 function row({ name, state, record }) {
   const parts = [...data(record)];
-  return el("details", { class: `task is-${state.toLowerCase()}`, "data-task": name },
-    el("summary", {}, el("span", { class: "task-name" }, name), badge(state, "task"), el("span", { class: "task-time" }, took(state, record))),
-    record.started_at ? el("p", { class: "quiet" }, moment(record.started_at), record.ended_at ? ` – ${moment(record.ended_at)}` : "") : null,
-    parts.length > 0 ? parts : el("p", { class: "quiet" }, t("task.nothing")));
+  return el(
+    "details",
+    { class: `task is-${state.toLowerCase()}`, "data-task": name },
+    el(
+      "summary",
+      {},
+      el("span", { class: "task-name" }, name),
+      badge(state, "task"),
+      el("span", { class: "task-time" }, took(state, record)),
+    ),
+    record.started_at
+      ? el("p", { class: "quiet" }, moment(record.started_at), record.ended_at ? ` – ${moment(record.ended_at)}` : "")
+      : null,
+    parts.length > 0 ? parts : el("p", { class: "quiet" }, t("task.nothing")),
+  );
 }
 
 function took(state, { started_at: from, ended_at: to, duration_ms: milliseconds }) {
@@ -60,7 +77,8 @@ function took(state, { started_at: from, ended_at: to, duration_ms: milliseconds
 
 /** The parts of a record that say something, errors first. */
 function* data(record) {
-  const part = (name, node, text) => el("div", { class: "task-part" }, el("h4", {}, t(`task.${name}`), text ? copyButton(() => text) : null), node);
+  const part = (name, node, text) =>
+    el("div", { class: "task-part" }, el("h4", {}, t(`task.${name}`), text ? copyButton(() => text) : null), node);
   if (record.error) yield part("error", block(record.error, "bad"));
   if (record.traceback) yield fold(t("task.traceback"), block(record.traceback), true);
   yield* logs(record.logs);
@@ -72,7 +90,18 @@ function* data(record) {
 function* logs(logs) {
   if (!logs) return;
   for (const name of ["stdout", "stderr"]) {
-    if (logs[name]) yield el("div", { class: "task-part" }, el("h4", {}, t(`task.${name}`), copyButton(() => logs[name])), block(logs[name]));
+    if (logs[name])
+      yield el(
+        "div",
+        { class: "task-part" },
+        el(
+          "h4",
+          {},
+          t(`task.${name}`),
+          copyButton(() => logs[name]),
+        ),
+        block(logs[name]),
+      );
   }
   if (logs.dropped_bytes > 0) yield el("p", { class: "quiet" }, t("task.dropped", { size: size(logs.dropped_bytes) }));
 }

@@ -28,6 +28,7 @@ export const texts = {
   "key.needed": "The gateway asks for an API key.",
   "key.refused": "The gateway does not take this API key.",
   "connection.lost": "No connection to the gateway. What is shown may be old.",
+  "connection.no_stream": "The gateway does not send changes ({why}). What is shown may be old.",
   "connection.retry": "Next try in {n} s.",
   "connection.nats": "The gateway has lost NATS. What is shown may be old; it goes on by itself when NATS is back.",
   "error.page": "This part of the page failed.",

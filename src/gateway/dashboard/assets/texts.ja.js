@@ -28,6 +28,7 @@ export const texts = {
   "key.needed": "ゲートウェイが API キーを求めています。",
   "key.refused": "この API キーは受け付けられませんでした。",
   "connection.lost": "ゲートウェイに接続できません。表示は古い可能性があります。",
+  "connection.no_stream": "ゲートウェイから更新を受信できません({why})。表示は古い可能性があります。",
   "connection.retry": "{n} 秒後に再接続します。",
   "connection.nats": "ゲートウェイが NATS と切断されています。表示は古い可能性があります。NATS が戻れば自動で再開します。",
   "error.page": "この部分の表示に失敗しました。",

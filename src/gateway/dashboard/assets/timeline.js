@@ -43,8 +43,11 @@ export class Timeline {
     if (!this.run || width === 0) return;
     const tasks = rows(this.run);
     const shown = tasks.slice(0, MOST);
-    replace(this.place, drawing(this.run, shown, width),
-      tasks.length > MOST ? el("p", { class: "quiet" }, t("timeline.more", { n: tasks.length - MOST })) : null);
+    replace(
+      this.place,
+      drawing(this.run, shown, width),
+      tasks.length > MOST ? el("p", { class: "quiet" }, t("timeline.more", { n: tasks.length - MOST })) : null,
+    );
   }
 }
 
@@ -63,8 +66,13 @@ function drawing(run, tasks, width) {
   const scale = measure(run, width);
   const height = AXIS + ROW * (tasks.length + 1) + 4;
   const label = t("timeline.label", { n: tasks.length });
-  return svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label },
-    axis(scale, height), waitRow(run, scale), tasks.map((task, at) => taskRow(task, at + 1, scale)));
+  return svg(
+    "svg",
+    { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label },
+    axis(scale, height),
+    waitRow(run, scale),
+    tasks.map((task, at) => taskRow(task, at + 1, scale)),
+  );
 }
 
 /** Where a time stands: labels on the left, then the wait, then the run. */
@@ -80,7 +88,19 @@ function measure(run, width) {
   const isBroken = run.start_time !== null && run.start_time !== undefined && waited / (waited + ran) > WAIT_SHARE;
   const zero = names + room * share;
   const perSecond = (room * (1 - share)) / ran;
-  return { names, end, start, submitted, ran, waited, zero, isBroken, width, perSecond, x: (time) => zero + Math.max(0, time - start) * perSecond };
+  return {
+    names,
+    end,
+    start,
+    submitted,
+    ran,
+    waited,
+    zero,
+    isBroken,
+    width,
+    perSecond,
+    x: (time) => zero + Math.max(0, time - start) * perSecond,
+  };
 }
 
 function axis({ ran, perSecond, zero, width }, height) {
@@ -113,11 +133,20 @@ function waitRow(run, scale) {
   const text = span(waited);
   const middle = names + width / 2;
   const isRoomy = width > text.length * LETTER + 8;
-  return svg("g", { class: "row" },
+  return svg(
+    "g",
+    { class: "row" },
     svg("text", { x: 0, y: y + 11, class: "name" }, t("timeline.wait")),
-    svg("rect", { x: names, y, width, height: BAR, rx: 3, class: width < 12 ? "bar is-wait short" : "bar is-wait" }, svg("title", {}, `${t("timeline.wait")}: ${text}`)),
-    isBroken ? svg("path", { d: `M${middle - 6} ${y - 2} l4 ${BAR + 4} m4 ${-BAR - 4} l4 ${BAR + 4}`, class: "break" }) : null,
-    svg("text", { x: isRoomy && !isBroken ? names + 5 : zero + 6, y: y + 11, class: "span" }, text));
+    svg(
+      "rect",
+      { x: names, y, width, height: BAR, rx: 3, class: width < 12 ? "bar is-wait short" : "bar is-wait" },
+      svg("title", {}, `${t("timeline.wait")}: ${text}`),
+    ),
+    isBroken
+      ? svg("path", { d: `M${middle - 6} ${y - 2} l4 ${BAR + 4} m4 ${-BAR - 4} l4 ${BAR + 4}`, class: "break" })
+      : null,
+    svg("text", { x: isRoomy && !isBroken ? names + 5 : zero + 6, y: y + 11, class: "span" }, text),
+  );
 }
 
 function taskRow({ name, state, from, to }, at, scale) {
@@ -125,7 +154,12 @@ function taskRow({ name, state, from, to }, at, scale) {
   const y = top + (ROW - BAR) / 2;
   const label = svg("text", { x: 0, y: y + 11, class: "name" }, cut(name, scale.names), svg("title", {}, name));
   if (from === null) {
-    return svg("g", { class: "row" }, label, svg("text", { x: scale.zero + 6, y: y + 11, class: "span" }, t(`task.${state}`)));
+    return svg(
+      "g",
+      { class: "row" },
+      label,
+      svg("text", { x: scale.zero + 6, y: y + 11, class: "span" }, t(`task.${state}`)),
+    );
   }
   const end = to ?? scale.end;
   const x = Math.min(scale.x(from), scale.width - 11);
@@ -135,10 +169,17 @@ function taskRow({ name, state, from, to }, at, scale) {
   // Beside the bar, or within it when there is no room beside it.
   const beside = x + width + 5 + room < scale.width ? x + width + 5 : Math.max(scale.names, x - room);
   const isInside = width > room;
-  return svg("g", { class: "row" }, label,
-    svg("rect", { x, y, width, height: BAR, rx: 3, class: `bar is-${state.toLowerCase()}` },
-      svg("title", {}, `${name}: ${t(`task.${state}`)}, ${text}`)),
-    svg("text", { x: isInside ? x + 5 : beside, y: y + 11, class: isInside ? "span inside" : "span" }, text));
+  return svg(
+    "g",
+    { class: "row" },
+    label,
+    svg(
+      "rect",
+      { x, y, width, height: BAR, rx: 3, class: `bar is-${state.toLowerCase()}` },
+      svg("title", {}, `${name}: ${t(`task.${state}`)}, ${text}`),
+    ),
+    svg("text", { x: isInside ? x + 5 : beside, y: y + 11, class: isInside ? "span inside" : "span" }, text),
+  );
 }
 
 function cut(name, width) {

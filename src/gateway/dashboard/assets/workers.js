@@ -12,17 +12,39 @@ const ORDER = ["RUNNING", "IDLE", "DISCONNECTED", "STOPPED_GRACEFUL"];
 
 export function workersPage(place) {
   const failures = new Map();
-  const search = el("input", { type: "search", id: "worker-q", value: here().query.get("q") ?? "", autocomplete: "off", oninput: () => go(withQuery({ q: search.value.trim() }), true) });
-  const show = el("select", { id: "worker-show", onchange: () => go(withQuery({ show: show.value })) },
-    ["", "alive", "hidden"].map((word) => el("option", { value: word, selected: (here().query.get("show") ?? "") === word }, t(`workers.show.${word || "all"}`))));
+  const search = el("input", {
+    type: "search",
+    id: "worker-q",
+    value: here().query.get("q") ?? "",
+    autocomplete: "off",
+    oninput: () => go(withQuery({ q: search.value.trim() }), true),
+  });
+  const show = el(
+    "select",
+    { id: "worker-show", onchange: () => go(withQuery({ show: show.value })) },
+    ["", "alive", "hidden"].map((word) =>
+      el(
+        "option",
+        { value: word, selected: (here().query.get("show") ?? "") === word },
+        t(`workers.show.${word || "all"}`),
+      ),
+    ),
+  );
   const summary = el("p", { class: "quiet", id: "worker-summary" });
   const notice = el("div");
   const list = el("div", { class: "cards" });
-  place.append(el("div", { class: "title" }, el("h1", {}, t("nav.workers"))),
-    el("form", { class: "filters", role: "search", onsubmit: (event) => event.preventDefault() },
+  place.append(
+    el("div", { class: "title" }, el("h1", {}, t("nav.workers"))),
+    el(
+      "form",
+      { class: "filters", role: "search", onsubmit: (event) => event.preventDefault() },
       el("label", {}, el("span", {}, t("workers.search")), search),
-      el("label", {}, el("span", {}, t("workers.which")), show)),
-    summary, notice, list);
+      el("label", {}, el("span", {}, t("workers.which")), show),
+    ),
+    summary,
+    notice,
+    list,
+  );
 
   function draw() {
     guarded(list, () => {
@@ -30,10 +52,26 @@ export function workersPage(place) {
       const { query } = here();
       const all = [...workers().values()];
       const shown = all.filter((one) => fits(one, query)).sort(before);
-      replace(notice, trouble ? problem(trouble, loadFleet) : null, !loaded && !trouble ? el("p", { class: "quiet" }, t("loading")) : null,
-        loaded && shown.length === 0 ? nobody(all) : null);
-      summary.textContent = loaded ? t("workers.summary", { alive: number(all.filter(isAlive).length), all: number(all.length), hidden: number(all.filter((one) => one.hidden).length) }) : "";
-      keyed(list, shown, (one) => one.worker_id, (one) => card(one, failures.get(one.worker_id), setHidden), sign);
+      replace(
+        notice,
+        trouble ? problem(trouble, loadFleet) : null,
+        !loaded && !trouble ? el("p", { class: "quiet" }, t("loading")) : null,
+        loaded && shown.length === 0 ? nobody(all) : null,
+      );
+      summary.textContent = loaded
+        ? t("workers.summary", {
+            alive: number(all.filter(isAlive).length),
+            all: number(all.length),
+            hidden: number(all.filter((one) => one.hidden).length),
+          })
+        : "";
+      keyed(
+        list,
+        shown,
+        (one) => one.worker_id,
+        (one) => card(one, failures.get(one.worker_id), setHidden),
+        sign,
+      );
     });
   }
 
@@ -70,8 +108,12 @@ function fits(one, query) {
   const show = query.get("show") ?? "";
   const text = (query.get("q") ?? "").toLowerCase();
   const words = [one.worker_id, one.hostname ?? "", ...one.tags];
-  return (show === "hidden" ? one.hidden : !one.hidden) && (show !== "alive" || isAlive(one)) &&
-    (!text || words.some((word) => word.toLowerCase().includes(text)));
+  return (
+    // A link to a worker finds it also when it is hidden.
+    (show === "hidden" ? one.hidden : !one.hidden || query.get("q") === one.worker_id) &&
+    (show !== "alive" || isAlive(one)) &&
+    (!text || words.some((word) => word.toLowerCase().includes(text)))
+  );
 }
 
 function before(a, b) {
@@ -80,35 +122,83 @@ function before(a, b) {
 
 function nobody(all) {
   if (all.length === 0) return empty(t("workers.none"), ["pyoco-worker --tags default"]);
-  return el("div", { class: "empty" }, el("p", {}, t("workers.no_match")), el("a", { class: "button", href: to("workers") }, t("runs.clear")));
+  return el(
+    "div",
+    { class: "empty" },
+    el("p", {}, t("workers.no_match")),
+    el("a", { class: "button", href: to("workers") }, t("runs.clear")),
+  );
 }
 
 function card(one, failure, setHidden) {
   const line = (name, ...content) => [el("dt", {}, t(`workers.${name}`)), el("dd", {}, ...content)];
   const current = one.current_run_ids?.length ? one.current_run_ids : one.current_run_id ? [one.current_run_id] : [];
-  return el("article", { class: `card worker is-${one.state.toLowerCase()}`, "data-worker": one.worker_id, "aria-label": one.worker_id },
+  return el(
+    "article",
+    { class: `card worker is-${one.state.toLowerCase()}`, "data-worker": one.worker_id, "aria-label": one.worker_id },
     el("div", { class: "card-head" }, el("h2", {}, one.worker_id), badge(one.state, "worker")),
-    el("dl", {},
+    el(
+      "dl",
+      {},
       line("tags", tags(one.tags)),
       line("seen", when(one.last_seen_at ?? one.heartbeat_at)),
-      line("runs", current.length ? current.map((id) => [runLink(id), " "]) : "–", one.concurrency ? el("span", { class: "quiet" }, ` ${current.length}/${one.concurrency}`) : null),
-      one.last_run_id ? line("last", runLink(one.last_run_id), " ", badge(one.last_run_status), " ", when(one.last_run_finished_at)) : null,
-      one.hostname ? line("host", one.hostname, one.pid ? ` · pid ${one.pid}` : "", one.version ? ` · ${one.version}` : "") : null,
+      line(
+        "runs",
+        current.length ? current.map((id) => [runLink(id), " "]) : "–",
+        one.concurrency ? el("span", { class: "quiet" }, ` ${current.length}/${one.concurrency}`) : null,
+      ),
+      one.last_run_id
+        ? line(
+            "last",
+            runLink(one.last_run_id),
+            " ",
+            one.last_run_status ? badge(one.last_run_status) : null,
+            " ",
+            when(one.last_run_finished_at),
+          )
+        : null,
+      one.hostname
+        ? line("host", one.hostname, one.pid ? ` · pid ${one.pid}` : "", one.version ? ` · ${one.version}` : "")
+        : null,
       one.stopped_at ? line("stopped", when(one.stopped_at), one.stop_reason ? ` (${one.stop_reason})` : "") : null,
-      python(one, line), wheels(one, line)),
+      python(one, line),
+      wheels(one, line),
+    ),
     failure ? problem(failure) : null,
-    el("button", { type: "button", class: "small", onclick: () => setHidden(one.worker_id, !one.hidden) }, t(one.hidden ? "workers.unhide" : "workers.hide")));
+    el(
+      "button",
+      { type: "button", class: "small", onclick: () => setHidden(one.worker_id, !one.hidden) },
+      t(one.hidden ? "workers.unhide" : "workers.hide"),
+    ),
+  );
 }
 
 function python({ python: state }, line) {
   if (!state) return null;
-  const versions = [state.python ? `Python ${state.python}` : "", state.pyoco ? `pyoco ${state.pyoco}` : ""].filter(Boolean).join(", ");
-  return line("python", t(`python.${state.state}`), versions ? ` (${versions})` : "", state.last_error ? el("p", { class: "warning" }, state.last_error) : null);
+  const versions = [state.python ? `Python ${state.python}` : "", state.pyoco ? `pyoco ${state.pyoco}` : ""]
+    .filter(Boolean)
+    .join(", ");
+  return line(
+    "python",
+    t(`python.${state.state}`),
+    versions ? ` (${versions})` : "",
+    state.last_error ? el("p", { class: "warning" }, state.last_error) : null,
+  );
 }
 
 function wheels({ wheel_sync: sync }, line) {
   if (!sync?.enabled) return null;
-  return line("wheels", t(`wheels.${sync.last_result}`), " ", sync.last_success_at ? when(sync.last_success_at) : null,
+  return line(
+    "wheels",
+    t(`wheels.${sync.last_result}`),
+    " ",
+    sync.last_success_at ? when(sync.last_success_at) : null,
     sync.last_error ? el("p", { class: "warning" }, sync.last_error) : null,
-    sync.installed_wheels?.length ? fold(t("workers.installed", { n: sync.installed_wheels.length }), value(sync.installed_wheels.map((one) => one.wheel_name).join("\n"))) : null);
+    sync.installed_wheels?.length
+      ? fold(
+          t("workers.installed", { n: sync.installed_wheels.length }),
+          value(sync.installed_wheels.map((one) => one.wheel_name).join("\n")),
+        )
+      : null,
+  );
 }
