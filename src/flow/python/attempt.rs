@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{SendTimeoutError, Sender};
 
 use super::capture::{Capture, Stream};
-use super::execution::Orders;
 use super::host::Host;
 use super::message::{JobMessage, RunMessage, SUPERVISOR_DIED, ShimMessage, cancel_line};
+use super::orders::Orders;
 use super::tasks::Tasks;
 use super::template::{self, Template};
 use super::wires::{self, Waited, Wires};

@@ -25,6 +25,7 @@ mod error;
 mod execution;
 mod host;
 mod message;
+mod orders;
 mod tasks;
 mod template;
 mod wires;

@@ -62,10 +62,10 @@ def template(control, settings):
         reply["traceback"] = traceback.format_exc()[-MAX_TRACEBACK_CHARS:]
         control.send(fitting(reply))
         return
-    # Children share these pages for as long as nobody writes to them; the collector would.
     for stream in (sys.__stdout__, sys.__stderr__):
         with contextlib.suppress(Exception):
             stream.flush()
+    # Children share these pages for as long as nobody writes to them; the collector would.
     gc.collect()
     gc.freeze()
     ready = {"ready": True, "python": python_version(), "pyoco": pyoco_version()}
