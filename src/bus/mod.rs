@@ -37,7 +37,7 @@ pub use link::{Link, LinkState};
 pub use message::{Message, Meta};
 pub use pull::{Delivered, MANY_WAIT, PullEvent, PullInbox};
 pub use queue::{ConsumerSettings, ExhaustedJob, StoredJob, WorkQueue};
-pub use watch::{Watch, WatchEvent};
+pub use watch::{WATCH_SILENCE, Watch, WatchEvent};
 
 use crate::config::{NatsConfig, ResourceConfig};
 
@@ -102,6 +102,11 @@ impl Bus {
         self.kv(resources::workers_bucket(&self.inner.resources))
     }
 
+    /// The bucket of API key records.
+    pub fn auth(&self) -> Kv {
+        self.kv(resources::auth_bucket(&self.inner.resources))
+    }
+
     /// The work queue and the DLQ.
     pub fn queue(&self) -> WorkQueue {
         WorkQueue::new(
@@ -119,6 +124,7 @@ impl Bus {
     pub fn ensure_resources(&self) -> Result<()> {
         self.runs().ensure()?;
         self.workers().ensure()?;
+        self.auth().ensure()?;
         self.queue().ensure_all()
     }
 
@@ -132,6 +138,7 @@ impl Bus {
             config.dlq_stream.clone(),
             format!("KV_{}", config.runs_bucket),
             format!("KV_{}", config.workers_bucket),
+            format!("KV_{}", config.auth_bucket),
         ];
         let look = |stream: &str| {
             let call = format!("STREAM.INFO.{stream}");

@@ -37,6 +37,10 @@ pub(super) fn workers_bucket(config: &ResourceConfig) -> Bucket {
     bucket(config, &config.workers_bucket, ttl)
 }
 
+pub(super) fn auth_bucket(config: &ResourceConfig) -> Bucket {
+    bucket(config, &config.auth_bucket, 0)
+}
+
 pub(super) fn work_stream(config: &ResourceConfig) -> Value {
     json!({
         "name": WORK_STREAM,

@@ -24,7 +24,7 @@ const ROUTE_CAPACITY: usize = 2 * BATCH as usize + 64;
 /// The server's sign of life while nothing changes.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Silence after which the watch is rebuilt: three heartbeats.
-const MAX_SILENCE: Duration = Duration::from_secs(6);
+pub const WATCH_SILENCE: Duration = Duration::from_secs(6);
 /// Lifetime of one pull.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 /// Between two comparisons with the stream's last sequence.
@@ -113,7 +113,7 @@ impl Follower {
         if !self.link.wait_up(REBUILD_MAX) {
             return Err(Error::Disconnected);
         }
-        let (stream, timeout) = (self.kv.stream(), MAX_SILENCE);
+        let (stream, timeout) = (self.kv.stream(), WATCH_SILENCE);
         let info = match api::stream_info(&self.link, &stream, timeout) {
             Err(e) if e.is_missing_stream() => {
                 self.kv.ensure()?;
@@ -163,7 +163,7 @@ impl Follower {
 
     fn read(&mut self, consumer: &mut Consumer, stop: &StopSignal) -> Result<End> {
         loop {
-            let patience = left(consumer.heard + MAX_SILENCE);
+            let patience = left(consumer.heard + WATCH_SILENCE);
             let routed = select! {
                 recv(stop) -> _ => return Ok(End::Stopped),
                 recv(consumer.route.messages) -> routed => routed.map_err(|_| RecvTimeoutError::Disconnected),
@@ -225,7 +225,7 @@ impl Follower {
     /// Whether the stream has moved on without telling us.
     fn compare(&mut self, consumer: &mut Consumer) -> Result<Option<End>> {
         let seen = self.last_seen.unwrap_or(0);
-        let info = api::stream_info(&self.link, &self.kv.stream(), MAX_SILENCE)?;
+        let info = api::stream_info(&self.link, &self.kv.stream(), WATCH_SILENCE)?;
         if info.created != self.created || info.last_seq < seen {
             return Ok(Some(End::Rebuild("the bucket was replaced".into())));
         }

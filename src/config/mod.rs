@@ -98,6 +98,8 @@ pub struct ResourceConfig {
     pub workers_bucket: String,
     /// TTL of worker records; unset keeps them until the gateway's retention removes them.
     pub workers_ttl: Option<Duration>,
+    /// Bucket of API key records.
+    pub auth_bucket: String,
     /// How long a job may go without an ACK before it is delivered again.
     pub ack_wait: Duration,
     /// How often a job is delivered at most.
@@ -178,15 +180,13 @@ pub enum DashboardLang {
 /// API keys. Its `Debug` shows no secret.
 #[derive(Clone, PartialEq)]
 pub struct AuthConfig {
-    /// Bucket of key records.
-    pub bucket: String,
     /// Mixed into every hash; the same on all gateways.
     pub pepper: Option<String>,
 }
 
 impl std::fmt::Debug for AuthConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AuthConfig").field("bucket", &self.bucket).finish_non_exhaustive()
+        f.debug_struct("AuthConfig").finish_non_exhaustive()
     }
 }
 
@@ -275,10 +275,7 @@ impl Config {
                     ],
                 ),
             },
-            auth: AuthConfig {
-                bucket: r.name("PYOCO_AUTH_KV_BUCKET", "pyoco_auth"),
-                pepper: r.secret("PYOCO_AUTH_PEPPER"),
-            },
+            auth: AuthConfig { pepper: r.secret("PYOCO_AUTH_PEPPER") },
             wheels: wheels(&mut r),
             log: LogConfig {
                 level: r.string("PYOCO_LOG_LEVEL", "INFO"),
@@ -329,6 +326,7 @@ fn resources(r: &mut Reader<'_>, ack_wait: Duration) -> ResourceConfig {
         runs_bucket: r.name("PYOCO_RUNS_KV_BUCKET", "pyoco_runs"),
         workers_bucket: r.name("PYOCO_WORKERS_KV_BUCKET", "pyoco_workers"),
         workers_ttl: r.optional_seconds("PYOCO_WORKERS_KV_TTL_SEC"),
+        auth_bucket: r.name("PYOCO_AUTH_KV_BUCKET", "pyoco_auth"),
         ack_wait,
         max_deliver: r.integer("PYOCO_CONSUMER_MAX_DELIVER", 20, 1..=1_000_000),
         max_ack_pending: r.integer("PYOCO_CONSUMER_MAX_ACK_PENDING", 200, 1..=1_000_000),

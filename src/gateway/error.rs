@@ -2,11 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
+use super::auth::Refusal;
 use super::http::{BodyError, Reply};
 use super::hub;
 use super::schema::Problem;
 use crate::bus;
 use crate::model::error::Code;
+use crate::model::key::{Permission, Role};
 
 /// Seconds after which a client should try again when NATS does not answer.
 const RETRY_AFTER_SEC: &str = "1";
@@ -14,6 +16,8 @@ const RETRY_AFTER_SEC: &str = "1";
 const WATCHERS_RETRY_AFTER_SEC: &str = "5";
 const WATCHERS_HINT: &str =
     "repeat the request after the seconds in Retry-After, or raise PYOCO_HTTP_MAX_WATCHERS";
+
+const LATER_HINT: &str = "repeat the request after the seconds in Retry-After";
 
 /// An error of a handler. Expected errors carry their catalogue code.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +75,29 @@ pub enum ApiError {
     /// No such worker (404).
     #[error("worker not found")]
     WorkerNotFound,
+    /// There is no API key in the request (401).
+    #[error("api key required")]
+    ApiKeyRequired,
+    /// The API key is malformed, unknown, wrong, revoked or expired (403).
+    #[error("invalid api key")]
+    InvalidApiKey,
+    /// The key's role may not do this (403).
+    #[error("role {} may not {}", .role.as_str(), .needs.deed())]
+    Forbidden {
+        /// What the key is.
+        role: Role,
+        /// What the route needs.
+        needs: Permission,
+    },
+    /// Too many wrong keys came from there, or for that key (429).
+    #[error("too many invalid api keys")]
+    TooManyInvalidKeys {
+        /// Whole seconds.
+        retry_after: u64,
+    },
+    /// Too many keys are being checked that were not seen before (503).
+    #[error("too many api keys at once")]
+    TooManyKeys,
     /// As many streams are open as may be (503).
     #[error("too many watchers")]
     TooManyWatchers,
@@ -80,6 +107,12 @@ pub enum ApiError {
     /// Our own fault (500); the text goes to the log only.
     #[error("{0}")]
     Internal(String),
+}
+
+/// Which roles may do it.
+fn roles_hint(needs: Permission) -> String {
+    let roles = Role::ALL.into_iter().filter(|role| role.may(needs)).map(Role::as_str);
+    format!("use a key with one of the roles {}", roles.collect::<Vec<_>>().join(", "))
 }
 
 fn counted(problems: usize) -> String {
@@ -106,6 +139,23 @@ impl From<hub::Full> for ApiError {
     }
 }
 
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Missing => ApiError::ApiKeyRequired,
+            Refusal::Invalid => ApiError::InvalidApiKey,
+            Refusal::TooManyTries { retry_after } => {
+                // Rounded up, so that the next try is not too early.
+                ApiError::TooManyInvalidKeys { retry_after: retry_after.as_secs() + 1 }
+            }
+            Refusal::Busy => ApiError::TooManyKeys,
+            Refusal::Unknown => {
+                ApiError::NatsUnavailable("the list of API keys is not current".into())
+            }
+        }
+    }
+}
+
 impl From<Problem> for ApiError {
     fn from(problem: Problem) -> Self {
         ApiError::Schema(vec![problem])
@@ -129,14 +179,17 @@ impl ApiError {
         match self {
             ApiError::TrailingSlash { .. } => 307,
             ApiError::BadBody(_) => 400,
+            ApiError::ApiKeyRequired => 401,
+            ApiError::InvalidApiKey | ApiError::Forbidden { .. } => 403,
             ApiError::UnknownPath | ApiError::RunNotFound | ApiError::WorkerNotFound => 404,
             ApiError::MethodNotAllowed { .. } => 405,
             ApiError::TooLarge { .. } => 413,
             ApiError::Schema(_)
             | ApiError::Unacceptable { .. }
             | ApiError::InvalidWorkflow { .. } => 422,
+            ApiError::TooManyInvalidKeys { .. } => 429,
             ApiError::Internal(_) => 500,
-            ApiError::NatsUnavailable(_) | ApiError::TooManyWatchers => 503,
+            ApiError::NatsUnavailable(_) | ApiError::TooManyWatchers | ApiError::TooManyKeys => 503,
         }
     }
 
@@ -150,9 +203,15 @@ impl ApiError {
             ApiError::RunNotFound => Some(Code::RunNotFound),
             ApiError::WorkerNotFound => Some(Code::WorkerNotFound),
             ApiError::NatsUnavailable(_) => Some(Code::NatsUnavailable),
+            ApiError::ApiKeyRequired => Some(Code::ApiKeyMissing),
+            ApiError::InvalidApiKey | ApiError::TooManyInvalidKeys { .. } => {
+                Some(Code::ApiKeyInvalid)
+            }
             ApiError::UnknownPath
             | ApiError::MethodNotAllowed { .. }
             | ApiError::TrailingSlash { .. }
+            | ApiError::Forbidden { .. }
+            | ApiError::TooManyKeys
             | ApiError::TooManyWatchers
             | ApiError::Internal(_) => None,
         }
@@ -189,6 +248,12 @@ impl ApiError {
             ApiError::TooManyWatchers => {
                 body.insert("hint".into(), WATCHERS_HINT.into());
             }
+            ApiError::Forbidden { needs, .. } => {
+                body.insert("hint".into(), roles_hint(*needs).into());
+            }
+            ApiError::TooManyInvalidKeys { .. } | ApiError::TooManyKeys => {
+                body.insert("hint".into(), LATER_HINT.into());
+            }
             ApiError::Schema(problems) if problem_json => {
                 body.insert("errors".into(), problems.iter().map(Problem::to_json).collect());
             }
@@ -200,7 +265,14 @@ impl ApiError {
         let reply = Reply::bytes(self.status(), content_type, bytes);
         match self {
             ApiError::MethodNotAllowed { allow } => reply.with_header("Allow", allow.clone()),
-            ApiError::NatsUnavailable(_) => reply.with_header("Retry-After", RETRY_AFTER_SEC),
+            // HTTP wants the scheme named, and browsers know none of this name, so they ask nobody.
+            ApiError::ApiKeyRequired => reply.with_header("WWW-Authenticate", "ApiKey"),
+            ApiError::TooManyInvalidKeys { retry_after } => {
+                reply.with_header("Retry-After", retry_after.to_string())
+            }
+            ApiError::NatsUnavailable(_) | ApiError::TooManyKeys => {
+                reply.with_header("Retry-After", RETRY_AFTER_SEC)
+            }
             ApiError::TooManyWatchers => reply.with_header("Retry-After", WATCHERS_RETRY_AFTER_SEC),
             _ => reply,
         }
@@ -219,10 +291,13 @@ impl ApiError {
     fn title(&self) -> &'static str {
         match self.status() {
             400 => "Bad Request",
+            401 => "Unauthorized",
+            403 => "Forbidden",
             404 => "Not Found",
             405 => "Method Not Allowed",
             413 => "Content Too Large",
             422 => "Unprocessable Content",
+            429 => "Too Many Requests",
             503 => "Service Unavailable",
             _ => "Internal Server Error",
         }

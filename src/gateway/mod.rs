@@ -4,10 +4,12 @@
 //! to a fixed pool of handler threads. Handlers see only requests that are whole, bounded and
 //! well-formed, and whatever they do (panic, stall, answer late) costs one answer, never a thread
 //! of the pool. [`route`] is the table of handlers, [`api`] the handlers, [`index`] every run in
-//! memory, [`hub`] tells changes to whoever watches, [`metrics`] measures, [`dashboard`] is the page for people, [`openapi`] describes the
-//! routes. This floor knows nothing of workers but their records, and never executes a flow.
+//! memory, [`auth`] who asks, [`hub`] tells changes to whoever watches, [`metrics`] measures, [`dashboard`] is
+//! the page for people, [`openapi`] describes the routes. This floor knows nothing of workers but their
+//! records, and never executes a flow.
 
 pub mod api;
+pub mod auth;
 mod cached;
 mod dashboard;
 pub mod edge;
@@ -31,12 +33,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use auth::AuthSettings;
 pub use dashboard::Lang;
 pub use error::ApiError;
 
 use crate::bus::{self, Bus, Kv, Watch, WorkQueue};
 use crate::model::limits;
 use crate::thread::{JoinOnDrop, StopSource};
+use auth::Auth;
 use cached::Cached;
 use edge::BodyRule;
 use http::{Handler, HttpError, HttpServer, HttpSettings, Reply, Request};
@@ -44,7 +48,7 @@ use hub::Hub;
 use index::RunIndex;
 use metrics::{BacklogFigures, Metrics, RequestFigures, RunFigures};
 use rescue::Rescue;
-use route::BodyKind;
+use route::{Access, BodyKind, Route};
 use undo::Undo;
 use workers::WorkerMirror;
 
@@ -69,26 +73,12 @@ pub struct GatewaySettings {
     pub max_watchers: usize,
     /// A reverse proxy stands in front and does the edge's work.
     pub behind_proxy: bool,
-    /// How clients show who they are.
-    pub api_keys: ApiKeys,
+    /// The header that carries an API key.
+    pub api_key_header: String,
+    /// How API keys are checked; `None` lets everybody do everything.
+    pub auth: Option<AuthSettings>,
     /// Language of the dashboard for visitors who have not chosen one.
     pub dashboard_lang: Lang,
-}
-
-/// How clients show who they are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApiKeys {
-    /// The header that carries a key.
-    pub header: String,
-    /// Protected routes ask for one; else none is looked at.
-    pub required: bool,
-}
-
-impl Default for ApiKeys {
-    /// No key is asked for; the header is the default of `PYOCO_HTTP_API_KEY_HEADER`.
-    fn default() -> Self {
-        ApiKeys { header: "X-API-Key".to_owned(), required: false }
-    }
 }
 
 /// Why a gateway did not start.
@@ -111,6 +101,9 @@ pub enum Error {
     /// A watch did not start.
     #[error(transparent)]
     Bus(#[from] bus::Error),
+    /// API keys cannot be checked.
+    #[error("cannot check API keys: {0}")]
+    Auth(#[from] auth::Error),
 }
 
 /// What handlers work with.
@@ -123,6 +116,7 @@ pub struct Gateway {
     index: RunIndex,
     workers: WorkerMirror,
     hub: Hub,
+    auth: Auth,
     metrics: Metrics,
     undo: Undo,
     openapi: Cached,
@@ -173,8 +167,12 @@ impl RunningGateway {
         let rescue = Rescue::new(bus, index.clone(), workers.clone(), &settings).start()?;
         let care = registry_care::start(bus.workers(), workers.clone(), &settings)?;
         let http_settings = http_settings(&settings, &metrics.requests);
+        let auth = Auth::start(settings.auth.clone(), &bus.auth(), hub.clone())?;
+        let keys =
+            openapi::Keys { header: &settings.api_key_header, required: settings.auth.is_some() };
         let gateway = Gateway {
             bus: bus.clone(),
+            auth,
             runs: bus.runs(),
             records: bus.workers(),
             queue: bus.queue(),
@@ -183,7 +181,7 @@ impl RunningGateway {
             workers,
             hub: hub.clone(),
             metrics,
-            openapi: Cached::new("application/json", openapi::document(&settings.api_keys)),
+            openapi: Cached::new("application/json", openapi::document(&keys)),
             settings,
         };
         let http = HttpServer::start(listener, http_settings, Arc::new(gateway))?;
@@ -215,17 +213,58 @@ impl RunningGateway {
 
 impl Handler for Gateway {
     fn handle(&self, request: &mut Request) -> Reply {
-        let answered = match route::find(request.method(), request.path()) {
-            Ok((route, params)) => (route.handler)(self, request, &params),
-            Err(ApiError::TrailingSlash { location }) => {
-                Err(ApiError::TrailingSlash { location: absolute(request, &location) })
+        request.set_caller(self.auth.stranger());
+        let error = match route::find(request.method(), request.path()) {
+            Ok((route, params)) => {
+                let answered = self
+                    .admit(route, request)
+                    .and_then(|()| (route.handler)(self, request, &params));
+                let reply = answered.unwrap_or_else(|error| refusal(request, &error));
+                self.settled(request, route, &params, reply.status);
+                return reply;
             }
-            Err(e) => Err(e),
+            Err(ApiError::TrailingSlash { location }) => {
+                ApiError::TrailingSlash { location: absolute(request, &location) }
+            }
+            Err(e) => e,
         };
-        answered.unwrap_or_else(|error| {
-            let accept = request.header("Accept").unwrap_or_default();
-            error.reply(request.request_id(), accept.contains("application/problem+json"))
-        })
+        refusal(request, &error)
+    }
+}
+
+fn refusal(request: &Request, error: &ApiError) -> Reply {
+    let accept = request.header("Accept").unwrap_or_default();
+    error.reply(request.request_id(), accept.contains("application/problem+json"))
+}
+
+impl Gateway {
+    /// Finds out who asks, and whether they may use this route.
+    fn admit(&self, route: &Route, request: &mut Request) -> Result<(), ApiError> {
+        let Access::Protected(needs) = route.access else { return Ok(()) };
+        request.set_caller(self.auth.authenticate(request)?);
+        let caller = request.caller();
+        match caller.holder() {
+            Some(holder) if !caller.may(needs) => {
+                Err(ApiError::Forbidden { role: holder.role, needs })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Who has done what to what, and how it ended: every request to a route comes by here once, but
+    /// for one whose handler has panicked.
+    fn settled(&self, request: &Request, route: &Route, params: &[String], status: u16) {
+        let Some(holder) = request.caller().holder() else { return };
+        log::debug!(
+            request_id = request.request_id(),
+            tenant_id = holder.tenant_id.as_str(),
+            key_id = holder.key_id.as_str(),
+            method = route.method,
+            route = route.path,
+            target = params.first().map(String::as_str).unwrap_or_default(),
+            status = status;
+            "answered the holder of an API key"
+        );
     }
 }
 

@@ -9,6 +9,7 @@ use super::api::{
 use super::dashboard;
 use super::error::ApiError;
 use super::http::{Reply, Request};
+use crate::model::key::Permission;
 
 /// A handler. `params` are the decoded path parameters, in order.
 pub type HandlerFn = fn(&Gateway, &mut Request, params: &[String]) -> Result<Reply, ApiError>;
@@ -18,8 +19,8 @@ pub type HandlerFn = fn(&Gateway, &mut Request, params: &[String]) -> Result<Rep
 pub enum Access {
     /// Anybody: probes, what describes the routes, and the dashboard, which holds no data.
     Public,
-    /// Holders of a key. A new route is this unless it says otherwise.
-    Protected,
+    /// Holders of a key whose role may do this. A new route is this unless it says otherwise.
+    Protected(Permission),
 }
 
 /// What a route's body may be.
@@ -62,17 +63,17 @@ pub const ROUTES: &[Route] = &[
     get("/healthz", Access::Public, health::alive),
     get("/livez", Access::Public, health::alive),
     get("/readyz", Access::Public, health::ready),
-    get("/runs", Access::Protected, list::runs),
-    post("/runs", BodyKind::Json, submit::run),
-    post("/runs/yaml", BodyKind::WorkflowForm, submit_yaml::run),
-    get("/runs/{}", Access::Protected, show::run),
-    get("/runs/{}/tasks", Access::Protected, show::tasks),
-    stream("/runs/{}/watch", watch::run),
-    post("/runs/{}/cancel", BodyKind::Json, cancel::run),
-    stream("/events", events::all),
-    get("/workers", Access::Protected, workers::list),
-    patch("/workers/{}", workers::patch),
-    get("/metrics", Access::Protected, metrics::text),
+    get("/runs", Access::Protected(Permission::ReadRuns), list::runs),
+    post("/runs", BodyKind::Json, Permission::SubmitRuns, submit::run),
+    post("/runs/yaml", BodyKind::WorkflowForm, Permission::SubmitRuns, submit_yaml::run),
+    get("/runs/{}", Access::Protected(Permission::ReadRuns), show::run),
+    get("/runs/{}/tasks", Access::Protected(Permission::ReadRuns), show::tasks),
+    stream("/runs/{}/watch", Permission::ReadRuns, watch::run),
+    post("/runs/{}/cancel", BodyKind::Json, Permission::CancelRuns, cancel::run),
+    stream("/events", Permission::ReadRuns, events::all),
+    get("/workers", Access::Protected(Permission::ReadWorkers), workers::list),
+    patch("/workers/{}", Permission::HideWorkers, workers::patch),
+    get("/metrics", Access::Protected(Permission::ReadMetrics), metrics::text),
     get("/openapi.json", Access::Public, openapi::document),
     get("/", Access::Public, dashboard::page),
     get("/static/{}", Access::Public, dashboard::file),
@@ -82,16 +83,16 @@ const fn get(path: &'static str, access: Access, handler: HandlerFn) -> Route {
     Route { method: "GET", path, access, body: BodyKind::Json, lasts: Lasts::Briefly, handler }
 }
 
-const fn stream(path: &'static str, handler: HandlerFn) -> Route {
-    Route { lasts: Lasts::Long, ..get(path, Access::Protected, handler) }
+const fn stream(path: &'static str, needs: Permission, handler: HandlerFn) -> Route {
+    Route { lasts: Lasts::Long, ..get(path, Access::Protected(needs), handler) }
 }
 
-const fn post(path: &'static str, body: BodyKind, handler: HandlerFn) -> Route {
-    Route { method: "POST", body, ..get(path, Access::Protected, handler) }
+const fn post(path: &'static str, body: BodyKind, needs: Permission, handler: HandlerFn) -> Route {
+    Route { method: "POST", body, ..get(path, Access::Protected(needs), handler) }
 }
 
-const fn patch(path: &'static str, handler: HandlerFn) -> Route {
-    Route { method: "PATCH", ..get(path, Access::Protected, handler) }
+const fn patch(path: &'static str, needs: Permission, handler: HandlerFn) -> Route {
+    Route { method: "PATCH", ..get(path, Access::Protected(needs), handler) }
 }
 
 /// Finds the route of a request; the path is percent-encoded, as it came.

@@ -120,8 +120,12 @@ impl Code {
             Code::DlqFailed => "the run's snapshot is the truth; only the diagnostics are missing",
             Code::InvalidJob => "publish jobs through the gateway; the message is in the DLQ",
             Code::LoggingFailed => "check PYOCO_LOG_LEVEL and PYOCO_LOG_FORMAT",
-            Code::ApiKeyMissing => "send the key in the X-API-Key header",
-            Code::ApiKeyInvalid => "make a key with `pyoco-server-admin api-key create --tenant T`",
+            Code::ApiKeyMissing => {
+                "send the key in the header X-API-Key (PYOCO_HTTP_API_KEY_HEADER of the gateway may name another); pyoco-client takes it from PYOCO_API_KEY"
+            }
+            Code::ApiKeyInvalid => {
+                "check the key; `pyoco-server-admin api-key list` shows which are revoked or have expired, `create` makes a new one"
+            }
             Code::WorkflowTooLarge => {
                 "shorten the workflow, or raise PYOCO_WORKFLOW_YAML_MAX_BYTES"
             }

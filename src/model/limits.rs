@@ -100,6 +100,35 @@ pub const RESERVED_DESCRIPTORS: usize = 128;
 /// How long the end of a gateway waits for handlers that outlive the grace period.
 pub const STOP_SLACK: Duration = Duration::from_secs(1);
 
+/// Longest API key that is looked at (CONTRACT §3 allows 327).
+pub const MAX_API_KEY_BYTES: usize = 400;
+/// Keys that a gateway remembers to be right, and as many to be wrong; 100 bytes each.
+pub const MAX_REMEMBERED_KEYS: usize = 10_000;
+/// Keys that wait to be hashed: half of the handlers that a machine of two cores has, and less than a
+/// second of work.
+pub const HASH_QUEUE: usize = 8;
+/// How long one of them waits.
+pub const HASH_PATIENCE: Duration = Duration::from_secs(2);
+/// Wrong secrets of one key that are looked at one after the other, from wherever they come.
+pub const TRIES_PER_KEY: u32 = 40;
+/// Until it is one more again.
+pub const TRY_REFILL_KEY: Duration = Duration::from_secs(1);
+/// The same from one address; more than are looked at or wait at a time, so that many good keys behind
+/// one address do not stand in each other's way.
+pub const TRIES_PER_PEER: u32 = 20;
+/// Until it is one more again.
+pub const TRY_REFILL_PEER: Duration = Duration::from_secs(2);
+/// Keys and addresses for which tries are counted.
+pub const MAX_TRY_BUCKETS: usize = 10_000;
+/// How long the records of keys are believed after the last word of NATS.
+pub const KEYS_TRUSTED_FOR: Duration = Duration::from_secs(60);
+/// How coarse the last use of a key is: one write per key and step.
+pub const LAST_USED_STEP: Duration = Duration::from_secs(3600);
+/// Longest name of a tenant.
+pub const MAX_TENANT_BYTES: usize = 64;
+/// Longest note of an API key.
+pub const MAX_KEY_NOTE_BYTES: usize = 256;
+
 /// Snapshots that the gateway keeps in memory for `GET /runs/{id}`, in bytes of JSON.
 pub const SNAPSHOT_CACHE_BYTES: usize = 32 * 1024 * 1024;
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::support::process::{Binary, run};
 use crate::support::wait::PATIENCE;
 
-const COMMANDS: [(Binary, &str); 17] = [
+const COMMANDS: [(Binary, &str); 23] = [
     (Binary::Client, "pyoco-client"),
     (Binary::Client, "pyoco-client submit"),
     (Binary::Client, "pyoco-client submit-yaml"),
@@ -26,6 +26,12 @@ const COMMANDS: [(Binary, &str); 17] = [
     (Binary::Server, "pyoco-server healthcheck"),
     (Binary::Server, "pyoco-server config"),
     (Binary::Worker, "pyoco-worker"),
+    (Binary::Admin, "pyoco-server-admin"),
+    (Binary::Admin, "pyoco-server-admin api-key"),
+    (Binary::Admin, "pyoco-server-admin api-key create"),
+    (Binary::Admin, "pyoco-server-admin api-key list"),
+    (Binary::Admin, "pyoco-server-admin api-key revoke"),
+    (Binary::Admin, "pyoco-server-admin api-key rotate"),
 ];
 
 #[test]

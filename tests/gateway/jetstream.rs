@@ -52,6 +52,21 @@ pub fn last(nats: &NatsServer, stream: &str, subject: &str) -> Option<Stored> {
     })
 }
 
+/// All messages of a stream, headers and bytes, one after the other.
+pub fn everything(nats: &NatsServer, stream: &str) -> String {
+    let state = call(nats, &format!("STREAM.INFO.{stream}"), &Value::Null)["state"].clone();
+    let mut text = String::new();
+    for seq in 1..=state["last_seq"].as_u64().unwrap() {
+        let body = json!({"seq": seq});
+        let message = try_call(nats, &format!("STREAM.MSG.GET.{stream}"), &body);
+        for field in ["hdrs", "data"] {
+            let encoded = message["message"][field].as_str().unwrap_or_default();
+            text += &String::from_utf8_lossy(&STANDARD.decode(encoded).unwrap());
+        }
+    }
+    text
+}
+
 /// How many messages a stream holds.
 pub fn messages(nats: &NatsServer, stream: &str) -> u64 {
     call(nats, &format!("STREAM.INFO.{stream}"), &Value::Null)["state"]["messages"]

@@ -91,10 +91,10 @@ fn a_port_that_is_taken_is_named_with_the_way_out() {
 }
 
 #[test]
-fn a_gateway_that_cannot_check_keys_does_not_start_when_keys_are_asked_for() {
-    let ended = server(&["up", "--port", "0"], &[("PYOCO_HTTP_AUTH_MODE", "api_key")]);
+fn a_gateway_that_may_have_been_told_to_ask_for_keys_does_not_start_without() {
+    let ended = server(&["up", "--port", "0"], &[("PYOCO_HTTP_AUTH_MODE", "apikey")]);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    assert!(ended.stderr.contains("PYOCO_HTTP_AUTH_MODE=api_key"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("cannot read PYOCO_HTTP_AUTH_MODE"), "{}", ended.stderr);
     assert!(ended.stderr.contains("- hint: "), "{}", ended.stderr);
     assert!(!ended.stderr.contains("gateway listens"), "{}", ended.stderr);
 }

@@ -9,6 +9,7 @@
 mod support;
 
 mod described;
+#[allow(dead_code, reason = "other areas use it, too")]
 mod jetstream;
 mod stage;
 mod stream;

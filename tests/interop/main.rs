@@ -11,6 +11,7 @@ mod support;
 mod flows;
 mod site;
 
+mod api_keys;
 mod python_client;
 mod python_flows;
 mod python_gateway;

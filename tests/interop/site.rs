@@ -21,6 +21,10 @@ use crate::support::wait::{PATIENCE, eventually};
 /// Longest wait for a run: a delivery that the Python worker loses comes again after 30 s.
 const RUN_PATIENCE: Duration = Duration::from_secs(75);
 
+/// What makes a gateway of either kind ask for keys.
+pub const ASKING: [(&str, &str); 2] =
+    [("PYOCO_HTTP_AUTH_MODE", "api_key"), ("PYOCO_AUTH_PEPPER", "pepper-of-both")];
+
 /// Where everything of one test lives. Declared first, dropped last.
 pub struct Site {
     /// Its NATS.
@@ -64,6 +68,20 @@ impl Site {
     /// The gateway of the Python package, alive; it has no readiness.
     pub fn python_gateway(&self) -> Gateway {
         self.gateway(package_program("pyoco-server"), "/health")
+    }
+
+    /// Our gateway, asking for API keys.
+    pub fn our_asking_gateway(&self) -> Gateway {
+        let mut command = Binary::Server.command();
+        command.envs(ASKING);
+        self.gateway(command, "/readyz")
+    }
+
+    /// The gateway of the Python package, asking for API keys.
+    pub fn python_asking_gateway(&self) -> Gateway {
+        let mut command = package_program("pyoco-server");
+        command.envs(ASKING);
+        self.gateway(command, "/health")
     }
 
     fn gateway(&self, command: Command, path: &str) -> Gateway {

@@ -1,5 +1,7 @@
 //! `pyoco-server-admin`: looks after an installation, directly over NATS.
 
+mod keys;
+
 use std::ffi::OsString;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::program;
 use crate::bus::Bus;
+use crate::gateway::auth::hash::Pepper;
 use crate::model::error::Code;
 
 /// The program's name, in help and in hints.
@@ -34,6 +37,9 @@ enum Command {
     Init,
     /// Check NATS, streams and buckets; exit 1 when something is wrong
     Doctor,
+    /// Make, list, revoke and replace API keys
+    #[command(subcommand)]
+    ApiKey(keys::KeyCommand),
 }
 
 /// The whole program: reads `arguments` (the first is the program).
@@ -56,6 +62,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
                 report(&bus)
             }
             Command::Doctor => report(&bus),
+            Command::ApiKey(command) => {
+                keys::run(command, &bus.auth(), &Pepper::new(config.auth.pepper))
+            }
         }
     })
 }

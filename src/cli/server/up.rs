@@ -13,8 +13,9 @@ use crate::bus::Bus;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::{program, signals, worker};
-use crate::config::{AuthMode, Config, DashboardLang};
-use crate::gateway::{ApiKeys, GatewaySettings, Lang, RunningGateway};
+use crate::config::{AuthMode, Config, DashboardLang, Source};
+use crate::gateway::auth::hash::Pepper;
+use crate::gateway::{AuthSettings, GatewaySettings, Lang, RunningGateway};
 use crate::model::error::Code;
 use crate::thread;
 
@@ -27,13 +28,7 @@ const THREADS_PER_CPU: usize = 8;
 /// while the gateway still answers, then the gateway, then NATS.
 pub(super) fn up(args: Up) -> Result<Exit, Failure> {
     let mut config = program::settings("pyoco-server:http", args.log_level.as_deref());
-    if config.http.auth_mode == AuthMode::ApiKey {
-        return Err(Failure::usage(
-            "PYOCO_HTTP_AUTH_MODE=api_key is set, and this version cannot check API keys",
-            None,
-            "unset it, and let a reverse proxy decide who may reach the gateway",
-        ));
-    }
+    refuse_unclear_auth()?;
     config.http.dashboard_lang = match args.dashboard_lang.as_deref() {
         Some("ja") => DashboardLang::Ja,
         Some("en") => DashboardLang::En,
@@ -41,7 +36,10 @@ pub(super) fn up(args: Up) -> Result<Exit, Failure> {
         None => config.http.dashboard_lang,
     };
     let address = address(&args)?;
-    if !address.ip().is_loopback() {
+    if config.http.auth_mode == AuthMode::ApiKey && config.auth.pepper.is_none() {
+        log::info!("API keys are checked without a pepper; see PYOCO_AUTH_PEPPER");
+    }
+    if config.http.auth_mode == AuthMode::None && !address.ip().is_loopback() {
         log::warn!(address = address.to_string();
             "the gateway listens beyond this machine and asks nobody for a key");
     }
@@ -97,6 +95,17 @@ pub(super) fn up(args: Up) -> Result<Exit, Failure> {
         .map_err(|e| program::failed(Code::BadCommandLine, "the worker has ended", e))
 }
 
+/// The default for a mode that cannot be read would be to let everybody in.
+fn refuse_unclear_auth() -> Result<(), Failure> {
+    const MODE: &str = "PYOCO_HTTP_AUTH_MODE";
+    let warnings = Config::load(&Source::from_process()).warnings;
+    if warnings.iter().all(|warning| warning.name != MODE) {
+        return Ok(());
+    }
+    let hint = "set it to `api_key`, or to `none` to let everybody in";
+    Err(Failure::usage(format!("cannot read {MODE}, which says who may come in"), None, hint))
+}
+
 fn address(args: &Up) -> Result<SocketAddr, Failure> {
     let bad = |reason: String| {
         Failure::usage(reason, None, format!("pass an address with --host; see `{PROGRAM} --help`"))
@@ -135,10 +144,11 @@ fn gateway_settings(config: &Config, behind_proxy: bool) -> GatewaySettings {
         workers_retention: config.registry.retention,
         max_watchers: config.http.max_watchers,
         behind_proxy,
-        api_keys: ApiKeys {
+        api_key_header: config.http.api_key_header.clone(),
+        auth: (config.http.auth_mode == AuthMode::ApiKey).then(|| AuthSettings {
             header: config.http.api_key_header.clone(),
-            required: config.http.auth_mode == AuthMode::ApiKey,
-        },
+            pepper: Pepper::new(config.auth.pepper.clone()),
+        }),
         dashboard_lang: dashboard_lang(config.http.dashboard_lang),
     }
 }

@@ -28,21 +28,35 @@ pub fn run(gateway: &Gateway, request: &mut Request, params: &[String]) -> Resul
     if !name::is_key(run_id) {
         return Err(ApiError::RunNotFound);
     }
+    let caller = request.caller().clone();
+    if show::is_known_to_others(gateway, &caller, run_id) {
+        gateway.runs.get(&show::nobodys_run())?;
+        return Err(ApiError::RunNotFound);
+    }
     let deadline = Instant::now() + gateway.bus.request_timeout();
     for _ in 0..MAX_CONFLICTS {
         let left = deadline.saturating_duration_since(Instant::now());
         let runs = gateway.runs.with_timeout(left);
         let entry = runs.get(run_id)?.ok_or(ApiError::RunNotFound)?;
-        let unreadable = |e: serde_json::Error| {
-            ApiError::Internal(format!("the snapshot of run {run_id} is unreadable: {e}"))
+        let unreadable = |e: serde_json::Error| match caller.sees_all() {
+            true => ApiError::Internal(format!("the snapshot of run {run_id} is unreadable: {e}")),
+            // Whose it is cannot be read either.
+            false => ApiError::RunNotFound,
         };
         let mut snapshot: RunSnapshot = json::from_wire(&entry.value).map_err(unreadable)?;
+        if !caller.sees(snapshot.tenant_id.as_deref()) {
+            return Err(ApiError::RunNotFound);
+        }
         if snapshot.status.is_terminal() || snapshot.status == RunStatus::Cancelling {
             return answer(&entry.value);
         }
         let now = clock::now();
         snapshot.status = RunStatus::Cancelling;
         snapshot.cancel_requested_at.get_or_insert(now);
+        if snapshot.cancel_requested_by.is_none() {
+            snapshot.cancel_requested_by =
+                caller.key_id().map(|key_id| format!("api_key:{key_id}"));
+        }
         snapshot.cancel_reason.clone_from(&reason);
         snapshot.updated_at = Some(now);
         let document = json::to_wire(&snapshot).map_err(unreadable)?;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::workers;
 use crate::gateway::Gateway;
+use crate::gateway::auth::Caller;
 use crate::gateway::error::ApiError;
 use crate::gateway::http::{Reply, Request};
 use crate::gateway::hub::{Batch, Change, Feed, RunFilter};
@@ -19,15 +20,18 @@ use crate::model::limits::{FEED_PAUSE, SSE_HEARTBEAT};
 /// # Errors
 /// Too many streams.
 pub fn all(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
-    let feed = gateway.hub.feed(visible_to(request))?;
+    let caller = request.caller();
+    let feed = gateway.hub.feed(visible_to(caller), caller.key_id())?;
+    // A key that was revoked before the stream was there to be ended.
+    gateway.auth.confirm(caller)?;
     let stream = Stream { feed, disconnect_timeout: gateway.settings.disconnect_timeout };
     Ok(sse::reply(move |out| stream.write(out)))
 }
 
-/// Which runs whoever asks may see: the one place where tenants are told apart.
-fn visible_to(_: &Request) -> RunFilter {
-    // There is one tenant as long as nobody is asked for a key.
-    Box::new(|_| true)
+/// Which runs whoever asks may see.
+fn visible_to(caller: &Caller) -> RunFilter {
+    let caller = caller.clone();
+    Box::new(move |run| caller.sees(run.tenant_id.as_deref()))
 }
 
 struct Stream {

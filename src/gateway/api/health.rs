@@ -14,16 +14,18 @@ pub fn alive(_: &Gateway, _: &mut Request, _: &[String]) -> Result<Reply, ApiErr
     Ok(Reply::json(200, &br#"{"status":"ok"}"#[..]))
 }
 
-/// 200 when NATS is connected and the run index current, else 503; a line per check.
+/// 200 when NATS is connected, and the run index and the API keys are current, else 503; a line per check.
 ///
 /// # Errors
 /// None: a check that fails is an answer.
 pub fn ready(gateway: &Gateway, _: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
     let nats = gateway.bus.state();
     let index = gateway.index.is_live();
+    let keys = gateway.auth.is_live();
+    let is_ready = nats.connected && index && keys != Some(false);
     let word = |ok: bool| if ok { "ok" } else { "unavailable" };
-    let body = json!({
-        "status": word(nats.connected && index),
+    let mut body = json!({
+        "status": word(is_ready),
         "checks": {
             "nats": {
                 "status": word(nats.connected),
@@ -33,7 +35,10 @@ pub fn ready(gateway: &Gateway, _: &mut Request, _: &[String]) -> Result<Reply, 
             "run_index": {"status": word(index)},
         },
     });
-    let status = if nats.connected && index { 200 } else { 503 };
+    if let Some(keys) = keys {
+        body["checks"]["api_keys"] = json!({"status": word(keys)});
+    }
+    let status = if is_ready { 200 } else { 503 };
     let reply = Reply::json(status, body.to_string().into_bytes());
     Ok(if status == 503 { reply.with_header("Retry-After", "1") } else { reply })
 }

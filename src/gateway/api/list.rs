@@ -44,7 +44,9 @@ pub fn runs(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Re
     // An empty cursor asks for the first page.
     let cursor = query.last("cursor");
     let after = cursor.filter(|c| !c.is_empty()).map(position).transpose()?;
+    let caller = request.caller();
     let filter = Filter {
+        tenant: caller.tenant_id(),
         status: query.filled("status"),
         flow: query.filled("flow"),
         tag: query.filled("tag"),
@@ -63,7 +65,7 @@ pub fn runs(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Re
     let next_cursor = page.last().filter(|_| more).map(|last| written(&Position::of(last)));
     let items: Vec<Value> = if query.has_any("include", &["full", "all"]) {
         page.iter()
-            .map(|run| show::document(gateway, &run.run_id))
+            .map(|run| show::document(gateway, caller, &run.run_id))
             // A run that was deleted since is not there any more.
             .filter_map(|document| match document {
                 Err(ApiError::RunNotFound) => None,

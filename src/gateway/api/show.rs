@@ -1,8 +1,11 @@
 //! `GET /runs/{id}` and `GET /runs/{id}/tasks`.
 
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use crate::gateway::Gateway;
+use crate::gateway::auth::Caller;
 use crate::gateway::error::ApiError;
 use crate::gateway::http::{Reply, Request};
 use crate::gateway::hub::Version;
@@ -17,7 +20,7 @@ use crate::model::{clock, json as lenient, name};
 pub fn run(gateway: &Gateway, request: &mut Request, params: &[String]) -> Result<Reply, ApiError> {
     let query = Query::parse(request.query());
     let with_records = query.has_any("include", &["records", "full", "all"]);
-    let mut body = snapshot_json(document(gateway, &params[0])?, with_records);
+    let mut body = snapshot_json(document(gateway, request.caller(), &params[0])?, with_records);
     add_worker(gateway, &mut body);
     Ok(Reply::json(200, body.to_string().into_bytes()))
 }
@@ -26,8 +29,12 @@ pub fn run(gateway: &Gateway, request: &mut Request, params: &[String]) -> Resul
 ///
 /// # Errors
 /// [`ApiError::RunNotFound`], NATS trouble.
-pub fn tasks(gateway: &Gateway, _: &mut Request, params: &[String]) -> Result<Reply, ApiError> {
-    let snapshot = document(gateway, &params[0])?;
+pub fn tasks(
+    gateway: &Gateway,
+    request: &mut Request,
+    params: &[String],
+) -> Result<Reply, ApiError> {
+    let snapshot = document(gateway, request.caller(), &params[0])?;
     let field = |name: &str, default: Value| snapshot.get(name).cloned().unwrap_or(default);
     let mut body = json!({
         "run_id": field("run_id", Value::Null),
@@ -47,8 +54,12 @@ pub fn tasks(gateway: &Gateway, _: &mut Request, params: &[String]) -> Result<Re
 ///
 /// # Errors
 /// [`ApiError::RunNotFound`] also for an id that cannot be a key; NATS trouble.
-pub(super) fn document(gateway: &Gateway, run_id: &str) -> Result<Map<String, Value>, ApiError> {
-    let version = version(gateway, run_id)?;
+pub(super) fn document(
+    gateway: &Gateway,
+    caller: &Caller,
+    run_id: &str,
+) -> Result<Map<String, Value>, ApiError> {
+    let version = version(gateway, caller, run_id)?;
     lenient::from_wire(&version.document)
         .map_err(|e| ApiError::Internal(format!("the snapshot of run {run_id} is unreadable: {e}")))
 }
@@ -57,17 +68,54 @@ pub(super) fn document(gateway: &Gateway, run_id: &str) -> Result<Map<String, Va
 ///
 /// # Errors
 /// As above.
-pub(super) fn version(gateway: &Gateway, run_id: &str) -> Result<Version, ApiError> {
+pub(super) fn version(
+    gateway: &Gateway,
+    caller: &Caller,
+    run_id: &str,
+) -> Result<Version, ApiError> {
     if !name::is_key(run_id) {
+        return Err(ApiError::RunNotFound);
+    }
+    if is_known_to_others(gateway, caller, run_id) {
+        gateway.runs.get_for_show(&nobodys_run())?;
         return Err(ApiError::RunNotFound);
     }
     match gateway.index.document(run_id) {
         Known::Document(version) => Ok(version),
         Known::Ask => {
             let entry = gateway.runs.get_for_show(run_id)?.ok_or(ApiError::RunNotFound)?;
+            let is_theirs = || owner(&entry.value).is_some_and(|t| caller.sees(t.as_deref()));
+            if !caller.sees_all() && !is_theirs() {
+                // One that is not there is looked for twice.
+                gateway.runs.get(&nobodys_run())?;
+                return Err(ApiError::RunNotFound);
+            }
             Ok(Version { revision: entry.revision, document: entry.value.into() })
         }
     }
+}
+
+/// Whether the index knows the run as one that does not exist for this caller. Whoever says so to
+/// them first looks for [`nobodys_run`], so that the answer takes as long as for any run that is not
+/// there.
+pub(super) fn is_known_to_others(gateway: &Gateway, caller: &Caller, run_id: &str) -> bool {
+    let summary = gateway.index.summary(run_id);
+    summary.is_some_and(|run| !caller.sees(run.tenant_id.as_deref()))
+}
+
+/// The id of a run that is not there.
+pub(super) fn nobodys_run() -> String {
+    Uuid::new_v4().to_string()
+}
+
+/// The tenant of a snapshot; the outer `None` when it cannot be read.
+fn owner(document: &[u8]) -> Option<Option<String>> {
+    #[derive(Deserialize)]
+    struct Owned {
+        #[serde(default)]
+        tenant_id: Option<String>,
+    }
+    lenient::from_wire::<Owned>(document).ok().map(|owned| owned.tenant_id)
 }
 
 /// What HTTP shows of a snapshot.

@@ -65,9 +65,14 @@ pub(super) fn submit(
         return Err(bus::Error::Disconnected.into());
     }
     let key = idempotency_key(request)?;
-    let run_id = key.map_or_else(|| Uuid::new_v4().to_string(), |key| run_id_of(&key));
+    let run_id = match &key {
+        Some(key) => run_id_of(request.caller().tenant_id(), key),
+        None => Uuid::new_v4().to_string(),
+    };
     let now = clock::now();
-    let snapshot = snapshot(&submission, run_id.clone(), now);
+    let mut snapshot = snapshot(&submission, run_id.clone(), now);
+    snapshot.tenant_id = request.caller().tenant_id().map(str::to_owned);
+    snapshot.api_key_id = request.caller().key_id().map(str::to_owned);
     let internal = |e: serde_json::Error| ApiError::Internal(e.to_string());
     let document = wire::to_wire(&snapshot).map_err(internal)?;
     let job = wire::to_wire(&job(submission, &snapshot)).map_err(internal)?;
@@ -202,10 +207,11 @@ fn idempotency_key(request: &Request) -> Result<Option<String>, ApiError> {
     Ok(Some(key.to_owned()))
 }
 
-/// A run id that is the same for the same key, and a UUIDv4 by its form.
-fn run_id_of(key: &str) -> String {
-    // A tenant's keys are its own once tenants are told apart; until then there is one tenant.
-    let hash = Sha256::digest([b"pyoco run\0\0", key.as_bytes()].concat());
+/// A run id that is the same for the same tenant and key, and a UUIDv4 by its form.
+fn run_id_of(tenant: Option<&str>, key: &str) -> String {
+    // No tenant has a zero byte in its name, so no two of them share a run.
+    let tenant = tenant.unwrap_or_default().as_bytes();
+    let hash = Sha256::digest([b"pyoco run\0", tenant, b"\0", key.as_bytes()].concat());
     let mut bytes = [0u8; 16];
     bytes.copy_from_slice(&hash[..16]);
     uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
@@ -320,9 +326,11 @@ mod tests {
 
     #[test]
     fn the_same_key_is_the_same_run_and_looks_like_a_uuid_v4() {
-        let id = run_id_of("k");
-        assert_eq!(id, run_id_of("k"));
-        assert_ne!(id, run_id_of("l"));
+        let id = run_id_of(None, "k");
+        assert_eq!(id, run_id_of(None, "k"));
+        assert_ne!(id, run_id_of(None, "l"));
+        assert_ne!(id, run_id_of(Some("t"), "k"));
+        assert_ne!(run_id_of(Some("t"), "k"), run_id_of(Some("u"), "k"));
         assert_eq!(Uuid::parse_str(&id).unwrap().get_version_num(), 4);
     }
 

@@ -31,8 +31,11 @@ pub fn run(gateway: &Gateway, request: &mut Request, params: &[String]) -> Resul
     let last_event_id = request.header("Last-Event-ID").and_then(|id| id.trim().parse().ok());
     let run_id = params[0].clone();
     // Before the present version is looked at, so that nothing falls between the two.
-    let news = gateway.hub.watch(&run_id)?;
-    let present = show::version(gateway, &run_id)?;
+    let caller = request.caller();
+    let news = gateway.hub.watch(&run_id, caller.key_id())?;
+    let present = show::version(gateway, caller, &run_id)?;
+    // A key that was revoked before the stream was there to be ended.
+    gateway.auth.confirm(caller)?;
     let stream = Stream {
         run_id,
         news,

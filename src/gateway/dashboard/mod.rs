@@ -45,7 +45,7 @@ pub fn page(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Re
     let text = files::INDEX
         .replace("{lang}", asked.unwrap_or(settings.dashboard_lang).as_str())
         .replace("{version}", crate::VERSION)
-        .replace("{key_header}", &escaped(&gateway.settings.api_keys.header))
+        .replace("{key_header}", &escaped(&gateway.settings.api_key_header))
         .replace("{cancel_grace_sec}", &grace.to_string());
     Ok(answer(request, &Cached::new("text/html; charset=utf-8", text.into_bytes())))
 }

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read};
 
+use crate::gateway::auth::Caller;
 use crate::gateway::edge::{PEER_HEADER, REQUEST_ID_HEADER, new_request_id};
 use crate::model::limits::{MAX_BUFFERED_BYTES, MAX_REQUEST_ID_BYTES};
 
@@ -16,6 +17,7 @@ pub struct Request {
     peer: String,
     body_limit: u64,
     body: Body,
+    caller: Caller,
 }
 
 /// Why a request has no body to work with.
@@ -52,6 +54,7 @@ impl Request {
             peer: peer.unwrap_or_default(),
             body_limit: u64::MAX,
             body: Body::Unread,
+            caller: Caller::Nobody,
             inner,
         }
     }
@@ -85,6 +88,16 @@ impl Request {
     /// The client's address without its port; empty when nobody knows it.
     pub fn peer(&self) -> &str {
         &self.peer
+    }
+
+    /// Who has sent it; nobody until that was found out.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Says who has sent it.
+    pub fn set_caller(&mut self, caller: Caller) {
+        self.caller = caller;
     }
 
     /// Names this request in log lines and in its answer.

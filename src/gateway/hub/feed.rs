@@ -37,7 +37,7 @@ pub struct Batch {
     pub changes: Vec<Change>,
 }
 
-/// The gateway stops.
+/// The gateway stops, or the feed's owner may see nothing any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Closed;
 
@@ -52,6 +52,7 @@ pub struct Feed {
 /// What waits for the reader, shared with the hub.
 pub(super) struct Queue {
     visible: RunFilter,
+    owner: Option<String>,
     state: Mutex<State>,
     woken: Condvar,
 }
@@ -129,8 +130,13 @@ impl Drop for Feed {
 }
 
 impl Queue {
-    pub(super) fn new(visible: RunFilter) -> Queue {
-        Queue { visible, state: Mutex::default(), woken: Condvar::new() }
+    pub(super) fn new(visible: RunFilter, owner: Option<&str>) -> Queue {
+        let owner = owner.map(str::to_owned);
+        Queue { visible, owner, state: Mutex::default(), woken: Condvar::new() }
+    }
+
+    pub(super) fn owner(&self) -> Option<&str> {
+        self.owner.as_deref()
     }
 
     /// How many changes the reader loses by this one; so for all of them.

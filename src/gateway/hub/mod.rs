@@ -98,13 +98,13 @@ impl Hub {
     }
 
     /// Opens a mailbox for one run. It holds what comes from now on, so look at the present version
-    /// after this.
+    /// after this. `owner` is the key with which [`Hub::close_streams_of`] ends it.
     ///
     /// # Errors
     /// [`Full`].
-    pub fn watch(&self, run_id: &str) -> Result<RunWatch, Full> {
+    pub fn watch(&self, run_id: &str, owner: Option<&str>) -> Result<RunWatch, Full> {
         let place = self.place()?;
-        let slot = Arc::new(run_watch::Slot::default());
+        let slot = Arc::new(run_watch::Slot::new(owner));
         let mut subscribers = self.lock();
         if subscribers.closed {
             slot.close();
@@ -115,14 +115,14 @@ impl Hub {
     }
 
     /// Opens a mailbox for all runs that `visible` lets through, and all workers. The first batch
-    /// says whether the view is live.
+    /// says whether the view is live. `owner` as above.
     ///
     /// # Errors
     /// [`Full`].
-    pub fn feed(&self, visible: RunFilter) -> Result<Feed, Full> {
+    pub fn feed(&self, visible: RunFilter, owner: Option<&str>) -> Result<Feed, Full> {
         let place = self.place()?;
         let mut subscribers = self.lock();
-        let queue = Arc::new(feed::Queue::new(visible));
+        let queue = Arc::new(feed::Queue::new(visible, owner));
         queue.set_live(subscribers.view.is_live());
         if subscribers.closed {
             queue.close();
@@ -200,6 +200,15 @@ impl Hub {
         subscribers.closed = true;
         subscribers.runs.values().flatten().for_each(|(_, slot)| slot.close());
         subscribers.feeds.values().for_each(|queue| queue.close());
+    }
+
+    /// Ends the streams of one owner.
+    pub fn close_streams_of(&self, owner: &str) {
+        let subscribers = self.lock();
+        let watches = subscribers.runs.values().flatten().map(|(_, slot)| slot);
+        watches.filter(|slot| slot.owner() == Some(owner)).for_each(|slot| slot.close());
+        let feeds = subscribers.feeds.values();
+        feeds.filter(|queue| queue.owner() == Some(owner)).for_each(|queue| queue.close());
     }
 
     /// Streams that are open now.
@@ -285,7 +294,7 @@ mod tests {
     #[test]
     fn a_run_watch_holds_the_newest_version_alone_and_counts_the_rest() {
         let hub = Hub::new(2);
-        let watch = hub.watch("a").unwrap();
+        let watch = hub.watch("a", None).unwrap();
         assert!(matches!(watch.next(SOON), News::Nothing));
         for revision in 1..=5 {
             publish(&hub, "a", revision);
@@ -301,26 +310,39 @@ mod tests {
         assert!(matches!(watch.next(SOON), News::Removed));
         hub.close();
         assert!(matches!(watch.next(SOON), News::Closed));
-        assert!(matches!(hub.watch("a").unwrap().next(SOON), News::Closed));
+        assert!(matches!(hub.watch("a", None).unwrap().next(SOON), News::Closed));
+    }
+
+    #[test]
+    fn the_streams_of_one_owner_end_and_no_others() {
+        let hub = Hub::new(9);
+        let mine = hub.watch("a", Some("k1")).unwrap();
+        let my_feed = hub.feed(Box::new(|_| true), Some("k1")).unwrap();
+        let others = [hub.watch("a", Some("k2")).unwrap(), hub.watch("a", None).unwrap()];
+        let other_feed = hub.feed(Box::new(|_| true), Some("k2")).unwrap();
+        hub.close_streams_of("k1");
+        assert!(matches!(mine.next(SOON), News::Closed) && my_feed.next(SOON).is_err());
+        assert!(others.iter().all(|watch| matches!(watch.next(SOON), News::Nothing)));
+        assert!(other_feed.next(SOON).is_ok());
     }
 
     #[test]
     fn places_are_bounded_and_come_back() {
         let hub = Hub::new(2);
-        let first = hub.watch("a").unwrap();
-        let second = hub.feed(Box::new(|_| true)).unwrap();
-        assert!(hub.watch("b").is_err() && hub.feed(Box::new(|_| true)).is_err());
+        let first = hub.watch("a", None).unwrap();
+        let second = hub.feed(Box::new(|_| true), None).unwrap();
+        assert!(hub.watch("b", None).is_err() && hub.feed(Box::new(|_| true), None).is_err());
         assert_eq!(hub.open_streams(), 2);
         drop((first, second));
         assert_eq!(hub.open_streams(), 0);
         assert!(hub.lock().runs.is_empty() && hub.lock().feeds.is_empty());
-        assert!(hub.watch("b").is_ok());
+        assert!(hub.watch("b", None).is_ok());
     }
 
     #[test]
     fn a_feed_tells_each_run_once_in_its_newest_state_and_only_what_is_visible() {
         let hub = Hub::new(2);
-        let feed = hub.feed(Box::new(|run| run.run_id != "secret")).unwrap();
+        let feed = hub.feed(Box::new(|run| run.run_id != "secret"), None).unwrap();
         hub.set_live(Side::Runs, true);
         let Batch { live, .. } = feed.next(SOON).unwrap().unwrap();
         assert_eq!(live, Some(false), "workers are not live yet");
@@ -348,7 +370,7 @@ mod tests {
     #[test]
     fn a_feed_that_is_not_read_stays_small_and_says_that_it_lost_something() {
         let hub = Hub::new(1);
-        let feed = hub.feed(Box::new(|_| true)).unwrap();
+        let feed = hub.feed(Box::new(|_| true), None).unwrap();
         let many = crate::model::limits::MAX_FEED_PENDING + 10;
         for n in 0..many {
             hub.run_changed(&summary(&n.to_string(), RunStatus::Pending), 1, &Arc::default());

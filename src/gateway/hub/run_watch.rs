@@ -23,7 +23,7 @@ pub enum News {
     Reset,
     /// The run was deleted; nothing more follows.
     Removed,
-    /// The gateway stops.
+    /// The gateway stops, or the watch's owner may see nothing any more.
     Closed,
     /// Nothing within the time.
     Nothing,
@@ -41,6 +41,7 @@ pub struct RunWatch {
 /// The place, shared with the hub.
 #[derive(Default)]
 pub(super) struct Slot {
+    owner: Option<String>,
     state: Mutex<State>,
     woken: Condvar,
 }
@@ -98,6 +99,14 @@ impl Drop for RunWatch {
 }
 
 impl Slot {
+    pub(super) fn new(owner: Option<&str>) -> Slot {
+        Slot { owner: owner.map(str::to_owned), ..Slot::default() }
+    }
+
+    pub(super) fn owner(&self) -> Option<&str> {
+        self.owner.as_deref()
+    }
+
     /// Puts a version in; how many were pushed out by it.
     pub(super) fn offer(&self, version: Version) -> u64 {
         let mut state = self.lock();

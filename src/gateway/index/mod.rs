@@ -75,6 +75,8 @@ pub struct Indexed {
 /// What a list asks for.
 #[derive(Debug, Default)]
 pub struct Filter<'a> {
+    /// Only runs of this tenant.
+    pub tenant: Option<&'a str>,
     /// Only runs in this state, by its word on the wire; an unknown word matches nothing.
     pub status: Option<&'a str>,
     /// Only runs of this flow.
@@ -159,7 +161,7 @@ impl RunIndex {
     pub fn list(&self, filter: &Filter<'_>, limit: usize) -> (Vec<Arc<RunSummary>>, bool) {
         let state = self.read();
         let mut page = Vec::new();
-        for run_id in state.order.newest_first(filter.after.as_ref()) {
+        for run_id in state.order.newest_first(filter.tenant, filter.after.as_ref()) {
             let Some(run) = state.runs.get(run_id) else { continue };
             if filter.is_past(&run.summary) {
                 break;
@@ -172,6 +174,11 @@ impl RunIndex {
             }
         }
         (page, false)
+    }
+
+    /// What lists show of a run, if it is known.
+    pub fn summary(&self, run_id: &str) -> Option<Arc<RunSummary>> {
+        self.read().runs.get(run_id).map(|run| run.summary.clone())
     }
 
     /// The snapshot document of a run, if its newest version is at hand.
@@ -369,6 +376,35 @@ mod tests {
         assert_eq!(list(Filter { updated_after: Some(1.0), ..Filter::default() }), 1);
         assert_eq!(list(Filter { updated_after: Some(f64::NAN), ..Filter::default() }), 0);
         assert_eq!(list(Filter { updated_after: Some(f64::INFINITY), ..Filter::default() }), 0);
+    }
+
+    #[test]
+    fn a_tenants_pages_hold_its_runs_alone() {
+        let index = RunIndex::default();
+        let put = |run_id: &str, tenant: Option<&str>, updated_at: f64, revision: u64| {
+            let mut run =
+                RunSnapshot::pending(run_id.into(), "m".into(), "default".into(), updated_at);
+            run.tenant_id = tenant.map(str::to_owned);
+            index.wrote(run_id, json::to_wire(&run).unwrap(), revision);
+        };
+        put("a1", Some("a"), 1.0, 1);
+        put("b1", Some("b"), 2.0, 2);
+        put("a2", Some("a"), 3.0, 3);
+        put("n1", None, 4.0, 4);
+        put("a3", Some("a"), 5.0, 5);
+        let of = |tenant| Filter { tenant, ..Filter::default() };
+        let (page, more) = index.list(&of(Some("a")), 2);
+        assert_eq!((ids(&page), more), (vec!["a3", "a2"], true));
+        let after = Some(Position::of(&page[1]));
+        let (page, more) = index.list(&Filter { after, ..of(Some("a")) }, 2);
+        assert_eq!((ids(&page), more), (vec!["a1"], false));
+        assert_eq!(index.list(&of(Some("none")), 9).0.len(), 0);
+        assert_eq!(index.list(&of(None), 9).0.len(), 5);
+        // A position from another tenant's page shows nothing of that tenant.
+        let after = Some(Position { updated_at: 4.5, run_id: "n1".into() });
+        assert_eq!(ids(&index.list(&Filter { after, ..of(Some("b")) }, 9).0), ["b1"]);
+        index.deleted("b1", 6);
+        assert_eq!(index.list(&of(Some("b")), 9).0.len(), 0);
     }
 
     #[test]

@@ -45,6 +45,8 @@ impl PartialOrd for Position {
 #[derive(Debug, Default)]
 pub(super) struct Order {
     by_time: BTreeSet<Position>,
+    /// The same per tenant, of runs that have one: what others do makes nobody's list slower.
+    by_tenant: HashMap<String, BTreeSet<Position>>,
     counts: HashMap<RunStatus, usize>,
     /// The same by the local day of the last write; days on which nothing counts are left out.
     by_day: HashMap<(Date, RunStatus), usize>,
@@ -54,6 +56,9 @@ pub(super) struct Order {
 impl Order {
     pub(super) fn insert(&mut self, run: &RunSummary) {
         self.by_time.insert(Position::of(run));
+        if let Some(tenant) = &run.tenant_id {
+            self.by_tenant.entry(tenant.clone()).or_default().insert(Position::of(run));
+        }
         *self.counts.entry(run.status).or_default() += 1;
         if let Some(day) = run.updated_at.and_then(local_day) {
             *self.by_day.entry((day, run.status)).or_default() += 1;
@@ -65,6 +70,14 @@ impl Order {
 
     pub(super) fn remove(&mut self, run: &RunSummary) {
         self.by_time.remove(&Position::of(run));
+        if let Some(tenant) = &run.tenant_id
+            && let Some(runs) = self.by_tenant.get_mut(tenant)
+        {
+            runs.remove(&Position::of(run));
+            if runs.is_empty() {
+                self.by_tenant.remove(tenant);
+            }
+        }
         if let Some(count) = self.counts.get_mut(&run.status) {
             *count = count.saturating_sub(1);
         }
@@ -91,10 +104,19 @@ impl Order {
         self.unfinished.iter().map(String::as_str)
     }
 
-    /// Run ids, newest first, strictly behind `after`.
-    pub(super) fn newest_first(&self, after: Option<&Position>) -> impl Iterator<Item = &str> {
+    /// Run ids of one tenant or of all, newest first, strictly behind `after`.
+    pub(super) fn newest_first(
+        &self,
+        tenant: Option<&str>,
+        after: Option<&Position>,
+    ) -> impl Iterator<Item = &str> {
+        let runs = match tenant {
+            None => Some(&self.by_time),
+            Some(tenant) => self.by_tenant.get(tenant),
+        };
         let end = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.by_time.range((Bound::Unbounded, end)).rev().map(|position| position.run_id.as_str())
+        let range = runs.map(|runs| runs.range((Bound::Unbounded, end)));
+        range.into_iter().flat_map(Iterator::rev).map(|position| position.run_id.as_str())
     }
 }
 

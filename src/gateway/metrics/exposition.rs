@@ -25,12 +25,24 @@ pub fn exposition(gateway: &Gateway) -> String {
     gateway.metrics.backlog.write(link.connected, &gateway.settings.default_tag, &mut text);
     workers(gateway, &mut text);
     gateway.metrics.requests.write(&mut text);
+    auth(gateway, &mut text);
     let help = "Open streams of events.";
     text.single("pyoco_sse_clients", Kind::Gauge, help, gateway.hub.open_streams() as f64);
     let help = "States that were skipped because a client reads too slowly; it gets the newest.";
     text.single("pyoco_sse_dropped_total", Kind::Counter, help, gateway.hub.skipped() as f64);
     process::write(&mut text);
     text.finish()
+}
+
+fn auth(gateway: &Gateway, text: &mut Text) {
+    let Some((outcomes, hashes)) = gateway.auth.figures() else { return };
+    let help = "Requests with and without an API key, by what came of the check.";
+    let mut family = text.family("pyoco_auth_checks_total", Kind::Counter, help);
+    for (outcome, count) in outcomes {
+        family.sample(&[("outcome", outcome)], count as f64);
+    }
+    let help = "API keys that had to be hashed; a key that was seen before need not.";
+    text.single("pyoco_auth_hashes_total", Kind::Counter, help, hashes as f64);
 }
 
 fn runs(gateway: &Gateway, text: &mut Text) {

@@ -7,7 +7,7 @@ use super::shape::{anything, count, list_of, object, reference, text};
 /// What any request may meet, whatever its route: the edge's refusals, our own faults, NATS.
 pub(super) const EVERYWHERE: &[u16] = &[400, 408, 413, 417, 431, 500, 501, 503, 504, 505];
 /// What a request to a protected route may meet when keys are asked for.
-pub(super) const OF_KEYS: &[u16] = &[401, 403];
+pub(super) const OF_KEYS: &[u16] = &[401, 403, 429];
 
 /// Every status with its name among the components, and when it comes.
 const ALL: &[(u16, &str, &str)] = &[
@@ -17,7 +17,11 @@ const ALL: &[(u16, &str, &str)] = &[
         "Not HTTP, not UTF-8, a form that cannot be taken apart, or a body that ended early.",
     ),
     (401, "ApiKeyRequired", "Keys are asked for, and there is none."),
-    (403, "ApiKeyInvalid", "The key is malformed, unknown, wrong or revoked."),
+    (
+        403,
+        "Forbidden",
+        "The key is malformed, unknown, wrong, revoked or expired; or its role may not do this.",
+    ),
     (404, "NotFound", "There is none of that id, or it belongs to another tenant."),
     (408, "TooSlow", "Head or body did not arrive in time."),
     (413, "TooLarge", "The body, or what is made of it, is too large."),
@@ -27,6 +31,7 @@ const ALL: &[(u16, &str, &str)] = &[
         "Unprocessable",
         "The request has another shape (`detail` is a list), or is not acceptable (`reason` says why).",
     ),
+    (429, "TooManyInvalidKeys", "Too many wrong keys came from this address, or for this key."),
     (431, "HeadTooLarge", "The head is too large, or has too many headers."),
     (500, "InternalError", "A fault of the gateway; its log line has the same request id."),
     (501, "NotImplemented", "A body without `Content-Length`, or CONNECT."),
@@ -52,7 +57,7 @@ pub(super) fn name(status: u16) -> &'static str {
 pub(super) fn headers_of(status: u16) -> Value {
     let mut headers = Map::new();
     headers.insert("X-Request-ID".into(), json!({"$ref": "#/components/headers/RequestId"}));
-    if status == 503 {
+    if matches!(status, 429 | 503) {
         headers.insert("Retry-After".into(), json!({"$ref": "#/components/headers/RetryAfter"}));
     }
     headers.into()

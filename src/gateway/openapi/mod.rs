@@ -16,13 +16,20 @@ mod workers;
 
 use serde_json::{Map, Value, json};
 
-use super::ApiKeys;
 use super::route::{ROUTES, Route};
 use crate::model::limits::MAX_NAME_BYTES;
 use operation::Operation;
 
+/// How clients show who they are.
+pub(super) struct Keys<'a> {
+    /// The header that carries a key.
+    pub header: &'a str,
+    /// Protected routes ask for one; else none is looked at.
+    pub required: bool,
+}
+
 /// The document, as JSON.
-pub(super) fn document(keys: &ApiKeys) -> Vec<u8> {
+pub(super) fn document(keys: &Keys<'_>) -> Vec<u8> {
     put_together(keys).to_string().into_bytes()
 }
 
@@ -51,7 +58,7 @@ fn schemas() -> Map<String, Value> {
     groups.into_iter().flatten().map(|(name, schema)| (name.to_owned(), schema)).collect()
 }
 
-fn put_together(keys: &ApiKeys) -> Value {
+fn put_together(keys: &Keys<'_>) -> Value {
     let mut paths: Map<String, Value> = Map::new();
     for operation in operations() {
         let Some(route) = route_of(&operation) else { continue };
@@ -153,9 +160,10 @@ mod tests {
     use crate::gateway::error::ApiError;
     use crate::gateway::route::{Access, BodyKind, Lasts};
     use crate::model::error::Code;
+    use crate::model::key::{Permission, Role};
 
     fn document(required: bool) -> Value {
-        put_together(&ApiKeys { header: "X-Key".to_owned(), required })
+        put_together(&Keys { header: "X-Key", required })
     }
 
     /// Every operation of the document with its line of the table.
@@ -226,14 +234,14 @@ mod tests {
                 let statuses = &operation["responses"];
                 match route.access {
                     Access::Public => assert!(security.is_empty(), "{}", route.path),
-                    Access::Protected => {
+                    Access::Protected(_) => {
                         assert!(security.contains(&key), "{}", route.path);
                         // Where no keys are asked for, nothing is needed.
                         assert_eq!(security.len() == 1, required, "{}", route.path);
                     }
                 }
-                for status in ["401", "403"] {
-                    let is_protected = route.access == Access::Protected;
+                for status in ["401", "403", "429"] {
+                    let is_protected = route.access != Access::Public;
                     assert_eq!(statuses.get(status).is_some(), is_protected, "{}", route.path);
                 }
             }
@@ -283,6 +291,11 @@ mod tests {
             ApiError::RunNotFound,
             ApiError::WorkerNotFound,
             ApiError::TooManyWatchers,
+            ApiError::ApiKeyRequired,
+            ApiError::InvalidApiKey,
+            ApiError::Forbidden { role: Role::Viewer, needs: Permission::SubmitRuns },
+            ApiError::TooManyInvalidKeys { retry_after: 1 },
+            ApiError::TooManyKeys,
             ApiError::NatsUnavailable(text()),
             ApiError::Internal(text()),
         ]
@@ -304,6 +317,11 @@ mod tests {
             ApiError::RunNotFound => route.path.starts_with("/runs/{}"),
             ApiError::WorkerNotFound => route.path.starts_with("/workers/{}"),
             ApiError::TooManyWatchers => route.lasts == Lasts::Long,
+            ApiError::ApiKeyRequired
+            | ApiError::InvalidApiKey
+            | ApiError::Forbidden { .. }
+            | ApiError::TooManyInvalidKeys { .. }
+            | ApiError::TooManyKeys => route.access != Access::Public,
             ApiError::BadBody(_)
             | ApiError::TooLarge { .. }
             | ApiError::NatsUnavailable(_)

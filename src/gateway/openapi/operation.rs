@@ -115,13 +115,13 @@ impl Operation {
         let key = json!({"apiKey": []});
         let security = match (access, keys_required) {
             (Access::Public, _) => json!([]),
-            (Access::Protected, true) => json!([key]),
-            (Access::Protected, false) => json!([key, {}]),
+            (Access::Protected(_), true) => json!([key]),
+            (Access::Protected(_), false) => json!([key, {}]),
         };
         let mut parameters = self.parameters.clone();
         parameters.push(json!({"$ref": "#/components/parameters/RequestId"}));
         let mut responses = self.answers.clone();
-        let guarded: &[u16] = if access == Access::Protected { failures::OF_KEYS } else { &[] };
+        let guarded: &[u16] = if access != Access::Public { failures::OF_KEYS } else { &[] };
         let mut statuses = [failures::EVERYWHERE, guarded, self.failures].concat();
         statuses.sort_unstable();
         for status in statuses {

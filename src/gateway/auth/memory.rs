@@ -1,0 +1,114 @@
+//! What has been found out of presented keys, so that no key is hashed twice.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, PoisonError};
+
+use sha2::{Digest, Sha256};
+
+use super::hash::{self, CannotMake};
+use crate::model::limits::MAX_REMEMBERED_KEYS;
+
+/// A presented key under a secret of this process: who reads the memory of it learns no key, and
+/// nobody can choose where a key lands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digested([u8; 32]);
+
+/// Remembers which keys were right and which were wrong, each for one version of its record.
+pub struct Memory {
+    salt: [u8; 32],
+    right: Mutex<Bounded>,
+    /// Apart, so that a flood of wrong keys forgets no right one.
+    wrong: Mutex<Bounded>,
+}
+
+impl Memory {
+    /// An empty memory.
+    ///
+    /// # Errors
+    /// When there are no random bytes to be had.
+    pub fn new() -> Result<Memory, CannotMake> {
+        let salt = hash::random()?;
+        Ok(Memory { salt, right: Mutex::default(), wrong: Mutex::default() })
+    }
+
+    /// The name under which a key is remembered.
+    pub fn digest(&self, text: &str) -> Digested {
+        let hash = Sha256::new().chain_update(self.salt).chain_update(text.as_bytes()).finalize();
+        Digested(hash.into())
+    }
+
+    /// Whether the key was right or wrong, if that is known for this version of its record.
+    pub fn recall(&self, key: &Digested, version: u64) -> Option<bool> {
+        let has = |side: &Mutex<Bounded>| {
+            side.lock().unwrap_or_else(PoisonError::into_inner).get(key) == Some(version)
+        };
+        if has(&self.right) {
+            return Some(true);
+        }
+        has(&self.wrong).then_some(false)
+    }
+
+    /// Remembers what a hash has said.
+    pub fn learn(&self, key: Digested, version: u64, is_right: bool) {
+        let side = if is_right { &self.right } else { &self.wrong };
+        side.lock().unwrap_or_else(PoisonError::into_inner).put(key, version);
+    }
+}
+
+/// The newest so many; the oldest go first.
+#[derive(Default)]
+struct Bounded {
+    versions: HashMap<Digested, u64>,
+    order: VecDeque<Digested>,
+}
+
+impl Bounded {
+    fn get(&self, key: &Digested) -> Option<u64> {
+        self.versions.get(key).copied()
+    }
+
+    fn put(&mut self, key: Digested, version: u64) {
+        if self.versions.insert(key, version).is_some() {
+            return;
+        }
+        self.order.push_back(key);
+        if self.order.len() > MAX_REMEMBERED_KEYS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.versions.remove(&oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_learned_holds_for_one_version_and_is_bounded() {
+        let memory = Memory::new().unwrap();
+        let (a, b) = (memory.digest("a"), memory.digest("b"));
+        assert_eq!(memory.recall(&a, 1), None);
+        memory.learn(a, 1, true);
+        memory.learn(b, 1, false);
+        assert_eq!((memory.recall(&a, 1), memory.recall(&b, 1)), (Some(true), Some(false)));
+        assert_eq!((memory.recall(&a, 2), memory.recall(&b, 2)), (None, None));
+        for number in 0..MAX_REMEMBERED_KEYS + 10 {
+            memory.learn(memory.digest(&format!("wrong {number}")), 1, false);
+        }
+        let wrong = memory.wrong.lock().unwrap();
+        assert_eq!(
+            (wrong.versions.len(), wrong.order.len()),
+            (MAX_REMEMBERED_KEYS, MAX_REMEMBERED_KEYS)
+        );
+        drop(wrong);
+        assert_eq!((memory.recall(&a, 1), memory.recall(&b, 1)), (Some(true), None));
+    }
+
+    #[test]
+    fn each_process_has_names_of_its_own() {
+        let (one, two) = (Memory::new().unwrap(), Memory::new().unwrap());
+        assert_ne!(one.digest("a"), two.digest("a"));
+        assert_eq!(one.digest("a"), one.digest("a"));
+    }
+}

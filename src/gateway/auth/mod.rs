@@ -1,0 +1,335 @@
+//! API keys: who asks, and what they may do.
+//!
+//! The order of the checks is what bounds their cost: the form of the key, its record in a
+//! [`mirror`] of the bucket (unknown, revoked and expired keys end here), what is [remembered](memory)
+//! of the key, how many wrong ones were [tried](tries), and only then a [hash] behind a
+//! [gate]. What is remembered holds for one version of the record, so a change of it is effective as
+//! soon as the watch tells. This floor knows HTTP requests by their headers alone, and no route.
+
+mod caller;
+mod care;
+mod gate;
+pub mod hash;
+mod memory;
+mod mirror;
+mod tries;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+pub use caller::{Caller, Holder};
+use care::Care;
+use gate::Gate;
+use hash::Pepper;
+use memory::Memory;
+use mirror::{KeyMirror, Known};
+use tries::Tries;
+
+use super::http::Request;
+use super::hub::Hub;
+use crate::bus::{self, Kv, Watch};
+use crate::model::clock;
+use crate::model::key::{PresentedKey, Role};
+use crate::model::limits::{HASH_PATIENCE, HASH_QUEUE};
+
+/// What a gateway that asks for keys is told.
+#[derive(Debug, Clone)]
+pub struct AuthSettings {
+    /// The header in which keys come.
+    pub header: String,
+    /// What is mixed into every hash.
+    pub pepper: Pepper,
+}
+
+/// Why somebody is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no key in the request.
+    Missing,
+    /// It is malformed, unknown, wrong, revoked or expired; which of them is nobody's business.
+    Invalid,
+    /// Too many wrong keys came before it.
+    TooManyTries {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// Too many keys are being checked.
+    Busy,
+    /// The records of keys are not known well enough to decide.
+    Unknown,
+}
+
+impl Refusal {
+    const ALL: [&'static str; 5] = ["missing", "invalid", "limited", "busy", "unavailable"];
+
+    /// Its word in metrics.
+    fn word(self) -> &'static str {
+        Refusal::ALL[match self {
+            Refusal::Missing => 0,
+            Refusal::Invalid => 1,
+            Refusal::TooManyTries { .. } => 2,
+            Refusal::Busy => 3,
+            Refusal::Unknown => 4,
+        }]
+    }
+}
+
+/// Tells who asks.
+pub struct Auth {
+    /// `None` when anybody may do everything.
+    checks: Option<Checks>,
+}
+
+struct Checks {
+    header: String,
+    keys: Keys,
+    mirror: KeyMirror,
+    care: Care,
+    _watch: Watch,
+}
+
+/// What is known of keys, and how more is found out.
+struct Keys {
+    pepper: Pepper,
+    memory: Memory,
+    tries: Tries,
+    gate: Gate,
+    hashes: AtomicU64,
+    accepted: AtomicU64,
+    refused: [AtomicU64; Refusal::ALL.len()],
+}
+
+/// Why keys cannot be checked at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The watch on their records did not start.
+    #[error(transparent)]
+    Bus(#[from] bus::Error),
+    /// The system has no random bytes.
+    #[error(transparent)]
+    Random(#[from] hash::CannotMake),
+    /// The system has no more threads.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+impl Auth {
+    /// Starts to follow `records`, or with no settings lets everybody in.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn start(settings: Option<AuthSettings>, records: &Kv, hub: Hub) -> Result<Auth, Error> {
+        let Some(AuthSettings { header, pepper }) = settings else {
+            return Ok(Auth { checks: None });
+        };
+        let mirror = KeyMirror::new(hub);
+        let watch = mirror.follow(records)?;
+        let care = Care::start(records.clone(), mirror.clone())?;
+        let keys = Keys::new(pepper)?;
+        Ok(Auth { checks: Some(Checks { header, keys, mirror, care, _watch: watch }) })
+    }
+
+    /// Who has sent this request.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn authenticate(&self, request: &Request) -> Result<Caller, Refusal> {
+        let Some(checks) = &self.checks else { return Ok(Caller::Anybody) };
+        let named = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case(&checks.header));
+        let mut presented = named.map(|(_, value)| value.trim());
+        let found = match (presented.next(), presented.next()) {
+            (None | Some(""), None) => Err(Refusal::Missing),
+            // Two headers: a proxy and we might each believe another one.
+            (_, Some(_)) => Err(Refusal::Invalid),
+            (Some(text), None) => checks.holder(text, request.peer()),
+        };
+        checks.keys.count(&found);
+        found.map(|holder| Caller::Holder(Arc::new(holder)))
+    }
+
+    /// Who comes to a route that is for anybody.
+    pub fn stranger(&self) -> Caller {
+        if self.checks.is_some() { Caller::Nobody } else { Caller::Anybody }
+    }
+
+    /// Whether what was found out of a caller still holds: for streams, which outlast the check.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn confirm(&self, caller: &Caller) -> Result<(), Refusal> {
+        let (Some(checks), Caller::Holder(holder)) = (&self.checks, caller) else { return Ok(()) };
+        let known = checks.in_force(&holder.key_id)?;
+        if known.version == holder.version { Ok(()) } else { Err(Refusal::Invalid) }
+    }
+
+    /// Whether the records of keys are known at present; `None` when nobody is asked for one.
+    pub fn is_live(&self) -> Option<bool> {
+        self.checks.as_ref().map(|checks| checks.mirror.is_live())
+    }
+
+    /// How many keys were accepted and refused, by a word, and how many hashes that took.
+    pub fn figures(&self) -> Option<(Vec<(&'static str, u64)>, u64)> {
+        let keys = &self.checks.as_ref()?.keys;
+        let refused = keys.refused.iter().map(|count| count.load(Ordering::Relaxed));
+        let mut outcomes = vec![("accepted", keys.accepted.load(Ordering::Relaxed))];
+        outcomes.extend(Refusal::ALL.into_iter().zip(refused));
+        Some((outcomes, keys.hashes.load(Ordering::Relaxed)))
+    }
+}
+
+impl Checks {
+    fn holder(&self, text: &str, peer: &str) -> Result<Holder, Refusal> {
+        let key = PresentedKey::parse(text).ok_or(Refusal::Invalid)?;
+        let known = self.in_force(key.key_id)?;
+        let role = known.record.role().ok_or(Refusal::Invalid)?;
+        if !self.keys.is_right(&key, &known, peer)? {
+            return Err(Refusal::Invalid);
+        }
+        self.care.used(&known.record);
+        Ok(known.holder(role))
+    }
+
+    /// The record of a key that is neither unknown nor revoked nor expired.
+    fn in_force(&self, key_id: &str) -> Result<Known, Refusal> {
+        let known = self.mirror.get(key_id).ok_or(Refusal::Unknown)?;
+        known.filter(|known| known.record.is_in_force(clock::now())).ok_or(Refusal::Invalid)
+    }
+}
+
+impl Known {
+    fn holder(&self, role: Role) -> Holder {
+        Holder {
+            key_id: self.record.key_id.clone(),
+            tenant_id: self.record.tenant_id.clone(),
+            role,
+            version: self.version,
+        }
+    }
+}
+
+impl Keys {
+    fn new(pepper: Pepper) -> Result<Keys, Error> {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Ok(Keys {
+            pepper,
+            memory: Memory::new()?,
+            tries: Tries::default(),
+            gate: Gate::new(cores, HASH_QUEUE),
+            hashes: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
+            refused: Default::default(),
+        })
+    }
+
+    /// Whether the secret is that of the record, by what is remembered or by a hash.
+    fn is_right(&self, key: &PresentedKey<'_>, known: &Known, peer: &str) -> Result<bool, Refusal> {
+        let digest = self.memory.digest(key.text);
+        if let Some(is_right) = self.memory.recall(&digest, known.version) {
+            return Ok(is_right);
+        }
+        let limited = |e: tries::TooMany| Refusal::TooManyTries { retry_after: e.retry_after };
+        self.tries.take(key.key_id, peer, Instant::now()).map_err(limited)?;
+        let give_back = || self.tries.give_back(key.key_id, peer, Instant::now());
+        let pass = self.gate.enter(key.key_id, HASH_PATIENCE).map_err(|gate::Busy| {
+            give_back();
+            Refusal::Busy
+        })?;
+        // Whoever was before us may have brought the same key.
+        if let Some(is_right) = self.memory.recall(&digest, known.version) {
+            give_back();
+            return Ok(is_right);
+        }
+        self.hashes.fetch_add(1, Ordering::Relaxed);
+        let is_right = hash::verify(&known.record, key.secret, &self.pepper);
+        self.memory.learn(digest, known.version, is_right);
+        drop(pass);
+        if is_right {
+            give_back();
+        }
+        Ok(is_right)
+    }
+
+    fn count<T>(&self, found: &Result<T, Refusal>) {
+        let counter = match found {
+            Ok(_) => &self.accepted,
+            Err(refusal) => {
+                let at = Refusal::ALL.iter().position(|word| *word == refusal.word());
+                &self.refused[at.unwrap_or(0)]
+            }
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::key::KeyRecord;
+    use hash::NewKey;
+
+    fn keys() -> Keys {
+        Keys::new(Pepper::default()).unwrap()
+    }
+
+    fn made() -> (Known, String) {
+        let new = NewKey { tenant_id: "t".into(), role: Role::Admin, expires_at: None, note: None };
+        let (record, text) = hash::make(new, &Pepper::default()).unwrap();
+        (Known { record: Arc::new(record), version: 1, revision: 1 }, text)
+    }
+
+    #[test]
+    fn a_key_is_hashed_once_per_version_whoever_brings_it() {
+        let (keys, (known, text)) = (keys(), made());
+        let key = PresentedKey::parse(&text).unwrap();
+        std::thread::scope(|scope| {
+            let check = || keys.is_right(&key, &known, "p");
+            let checks: Vec<_> = (0..8).map(|_| scope.spawn(check)).collect();
+            for check in checks {
+                assert_eq!(check.join().unwrap(), Ok(true));
+            }
+        });
+        assert_eq!(keys.hashes.load(Ordering::Relaxed), 1);
+        let newer = Known { version: 2, ..known.clone() };
+        assert_eq!(keys.is_right(&key, &newer, "p"), Ok(true));
+        assert_eq!(keys.hashes.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_known_key_costs_microseconds() {
+        let (keys, (known, text)) = (keys(), made());
+        let key = PresentedKey::parse(&text).unwrap();
+        keys.is_right(&key, &known, "p").unwrap();
+        let began = Instant::now();
+        for _ in 0..1_000 {
+            keys.is_right(&key, &known, "p").unwrap();
+        }
+        let each = began.elapsed() / 1_000;
+        // Also without optimisation, on a machine that is busy.
+        assert!(each < Duration::from_micros(50), "{each:?}");
+    }
+
+    #[test]
+    fn a_wrong_secret_is_hashed_once_and_many_are_limited() {
+        let (keys, (known, text)) = (keys(), made());
+        let record: KeyRecord = (*known.record).clone();
+        let wrong = |n: usize| format!("pyoco_{}.{n:0>43}", record.key_id);
+        let first = wrong(0);
+        for _ in 0..100 {
+            let key = PresentedKey::parse(&first).unwrap();
+            assert_eq!(keys.is_right(&key, &known, "p"), Ok(false));
+        }
+        assert_eq!(keys.hashes.load(Ordering::Relaxed), 1);
+        let answers: Vec<_> = (1..100)
+            .map(|n| keys.is_right(&PresentedKey::parse(&wrong(n)).unwrap(), &known, "p"))
+            .collect();
+        let limited =
+            answers.iter().filter(|a| matches!(a, Err(Refusal::TooManyTries { .. }))).count();
+        let hashes = keys.hashes.load(Ordering::Relaxed);
+        assert!(hashes < 40 && limited > 60, "{hashes} hashes, {limited} limited");
+        // Its owner elsewhere gets in all the same.
+        let key = PresentedKey::parse(&text).unwrap();
+        assert_eq!(keys.is_right(&key, &known, "q"), Ok(true));
+    }
+}

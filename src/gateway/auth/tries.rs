@@ -1,0 +1,166 @@
+//! How often wrong secrets may be tried: a bucket of tokens per key and per address.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::model::limits::{
+    MAX_TRY_BUCKETS, TRIES_PER_KEY, TRIES_PER_PEER, TRY_REFILL_KEY, TRY_REFILL_PEER,
+};
+
+/// The buckets. Each hash takes a token out of two of them; one that proves right puts them back.
+pub struct Tries {
+    state: Mutex<State>,
+}
+
+struct State {
+    keys: Buckets<String>,
+    peers: Buckets<String>,
+}
+
+/// So many wrong secrets have been tried that no more are looked at for the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooMany {
+    /// When the next one may be tried.
+    pub retry_after: Duration,
+}
+
+impl Default for Tries {
+    fn default() -> Self {
+        let state = State {
+            keys: Buckets::new(TRIES_PER_KEY, TRY_REFILL_KEY),
+            peers: Buckets::new(TRIES_PER_PEER, TRY_REFILL_PEER),
+        };
+        Tries { state: Mutex::new(state) }
+    }
+}
+
+impl Tries {
+    /// Takes a token for a secret of `key_id` from `peer`.
+    ///
+    /// # Errors
+    /// [`TooMany`].
+    pub fn take(&self, key_id: &str, peer: &str, now: Instant) -> Result<(), TooMany> {
+        let mut state = self.lock();
+        let State { keys, peers } = &mut *state;
+        let (key, peer) = (key_id.to_owned(), network(peer));
+        let wait = keys.wait(&key, now).max(peers.wait(&peer, now));
+        if !wait.is_zero() {
+            return Err(TooMany { retry_after: wait });
+        }
+        keys.add(key, -1.0, now);
+        peers.add(peer, -1.0, now);
+        Ok(())
+    }
+
+    /// It was right, or was not looked at after all.
+    pub fn give_back(&self, key_id: &str, peer: &str, now: Instant) {
+        let mut state = self.lock();
+        state.keys.add(key_id.to_owned(), 1.0, now);
+        state.peers.add(network(peer), 1.0, now);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who has one address of IPv6 has a whole /64 of them.
+fn network(peer: &str) -> String {
+    match peer.parse() {
+        Ok(IpAddr::V6(address)) => {
+            let [a, b, c, d, ..] = address.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+        }
+        _ => peer.to_owned(),
+    }
+}
+
+struct Buckets<K> {
+    size: f64,
+    /// Until one token comes back.
+    refill: Duration,
+    /// Tokens, and when they were counted. One that is not here is full.
+    levels: HashMap<K, (f64, Instant)>,
+}
+
+impl<K: Hash + Eq> Buckets<K> {
+    fn new(size: u32, refill: Duration) -> Self {
+        Buckets { size: f64::from(size), refill, levels: HashMap::new() }
+    }
+
+    fn level(&self, key: &K, now: Instant) -> f64 {
+        self.levels.get(key).map_or(self.size, |(level, at)| {
+            let gained =
+                now.saturating_duration_since(*at).as_secs_f64() / self.refill.as_secs_f64();
+            (level + gained).min(self.size)
+        })
+    }
+
+    /// Until there is a token.
+    fn wait(&self, key: &K, now: Instant) -> Duration {
+        self.refill.mul_f64((1.0 - self.level(key, now)).clamp(0.0, 1.0))
+    }
+
+    fn add(&mut self, key: K, tokens: f64, now: Instant) {
+        if self.levels.len() >= MAX_TRY_BUCKETS && !self.levels.contains_key(&key) {
+            let (size, refill) = (self.size, self.refill.as_secs_f64());
+            self.levels.retain(|_, (level, at)| {
+                *level + now.saturating_duration_since(*at).as_secs_f64() / refill < size
+            });
+            // All of them are in use: as many addresses have tried wrong secrets in this minute. The
+            // gate bounds what they cost, so forgetting is the lesser harm.
+            if self.levels.len() >= MAX_TRY_BUCKETS {
+                self.levels.clear();
+            }
+        }
+        let level = (self.level(&key, now) + tokens).min(self.size);
+        self.levels.insert(key, (level, now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_secrets_run_out_and_come_back_with_time() {
+        let (tries, now) = (Tries::default(), Instant::now());
+        for _ in 0..TRIES_PER_PEER {
+            assert_eq!(tries.take("k1", "10.0.0.1", now), Ok(()));
+        }
+        let retry_after = tries.take("k2", "10.0.0.1", now).unwrap_err().retry_after;
+        assert!(retry_after <= TRY_REFILL_PEER && !retry_after.is_zero(), "{retry_after:?}");
+        assert_eq!(tries.take("k2", "10.0.0.2", now), Ok(()), "another address");
+        let later = now + retry_after;
+        assert_eq!(tries.take("k2", "10.0.0.1", later), Ok(()));
+        assert!(tries.take("k2", "10.0.0.1", later).is_err());
+        tries.give_back("k2", "10.0.0.1", later);
+        assert_eq!(tries.take("k2", "10.0.0.1", later), Ok(()));
+    }
+
+    #[test]
+    fn many_addresses_share_the_tries_of_one_key() {
+        let (tries, now) = (Tries::default(), Instant::now());
+        let from = |number: u32| format!("10.0.1.{number}");
+        for number in 0..TRIES_PER_KEY {
+            assert_eq!(tries.take("k", &from(number), now), Ok(()));
+        }
+        assert!(tries.take("k", &from(250), now).is_err());
+        assert_eq!(tries.take("l", &from(250), now), Ok(()));
+        assert_eq!(network("2001:db8:1:2:3::4"), network("2001:db8:1:2:ffff::"));
+        assert_ne!(network("2001:db8:1:2::"), network("2001:db8:1:3::"));
+    }
+
+    #[test]
+    fn the_number_of_buckets_is_bounded() {
+        let (tries, now) = (Tries::default(), Instant::now());
+        for number in 0..MAX_TRY_BUCKETS + 5 {
+            let _ = tries.take(&number.to_string(), &number.to_string(), now);
+        }
+        assert!(tries.lock().keys.levels.len() <= MAX_TRY_BUCKETS);
+        assert!(tries.lock().peers.levels.len() <= MAX_TRY_BUCKETS);
+    }
+}
