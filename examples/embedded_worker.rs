@@ -10,7 +10,7 @@ use pyoco_server::bus::Bus;
 use pyoco_server::client::{Client, ClientSettings, Include, Submission};
 use pyoco_server::config::{Config, Source};
 use pyoco_server::flow::{Executor, Flow, NativeExecutor, Registry, TaskError};
-use pyoco_server::gateway::{GatewaySettings, RunningGateway};
+use pyoco_server::gateway::{GatewaySettings, Lang, RunningGateway};
 use pyoco_server::worker::{self, WorkerSettings};
 use pyoco_server::{logging, thread};
 use serde_json::{Value, json};
@@ -91,6 +91,8 @@ fn gateway(config: &Config) -> GatewaySettings {
         workers_retention: config.registry.retention,
         max_watchers: 16,
         behind_proxy: false,
+        api_key_header: config.http.api_key_header.clone(),
+        dashboard_lang: Lang::En,
         auth: None,
     }
 }

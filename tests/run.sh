@@ -5,6 +5,9 @@
 #   PYOCO_NATS_SERVER_BIN    the nats-server to use; see tests/setup/nats.sh
 #   PYOCO_TEST_PYTHON_08     the Python environments to use; see tests/setup/python.sh
 #   PYOCO_TEST_PYTHON_06
+#   PYOCO_TEST_SCHEMATHESIS  the Python environment that tries the OpenAPI document
+#   PYOCO_TEST_CHROMIUM      the browser to use; see tests/setup/browser.sh
+#   PYOCO_TEST_PLAYWRIGHT    the Python environment that drives it; see tests/setup/python.sh
 #   CARGO_TARGET_DIR         as cargo has it
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# Finds or makes what the tests need, below the target directory; nothing is installed on the machine.
+# Finds or makes what the tests need, below the target directory. Nothing is installed on the machine but
+# chromium, when it is not there and this user may install it.
 #
 #   bash tests/setup.sh           all of it; prints a line NAME=path for each
 #   bash tests/setup.sh nats      nats-server alone; prints its path
 #   bash tests/setup.sh python    the Python environments alone; prints a line NAME=path for each
+#   bash tests/setup.sh browser   chromium and what drives it alone; prints a line NAME=path for each
+#   bash tests/setup.sh openapi   what tries the OpenAPI document alone; prints a line NAME=path
 #
 # What it does goes to stderr. See tests/setup/ for where each thing comes from.
 set -euo pipefail
@@ -12,13 +15,23 @@ cd "$(dirname "${BASH_SOURCE[0]}")/setup"
 case "${1:-all}" in
     nats) bash nats.sh ;;
     python) bash python.sh ;;
+    openapi) bash python.sh openapi ;;
+    browser)
+        chromium="$(bash browser.sh)"
+        driver="$(bash python.sh browser)"
+        printf 'PYOCO_TEST_CHROMIUM=%s\n%s\n' "$chromium" "$driver"
+        ;;
     all)
         nats="$(bash nats.sh)"
         python="$(bash python.sh)"
+        chromium="$(bash browser.sh)"
+        driver="$(bash python.sh browser)"
+        openapi="$(bash python.sh openapi)"
         printf 'PYOCO_NATS_SERVER_BIN=%s\n%s\n' "$nats" "$python"
+        printf 'PYOCO_TEST_CHROMIUM=%s\n%s\n%s\n' "$chromium" "$driver" "$openapi"
         ;;
     *)
-        echo "setup: unknown part \`$1\`; say nats or python, or nothing for both" >&2
+        echo "setup: unknown part \`$1\`; say nats, python, browser or openapi, or nothing for all" >&2
         exit 1
         ;;
 esac

@@ -8,7 +8,7 @@ use pyoco_server::bus::Bus;
 use pyoco_server::cli::server::nats_child::{NatsChild, NatsChildSettings};
 use pyoco_server::config::{Config, Source};
 use pyoco_server::flow::{Executor, NativeExecutor, Registry};
-use pyoco_server::gateway::{GatewaySettings, RunningGateway};
+use pyoco_server::gateway::{GatewaySettings, Lang, RunningGateway};
 use pyoco_server::thread::{self, JoinOnDrop, StopSource};
 use pyoco_server::worker::{self, WorkerSettings};
 
@@ -64,6 +64,8 @@ impl Setup {
             workers_retention: self.config.registry.retention,
             max_watchers: 64,
             behind_proxy: false,
+            api_key_header: self.config.http.api_key_header.clone(),
+            dashboard_lang: Lang::En,
             auth: None,
         };
         Ok(RunningGateway::start("127.0.0.1:0".parse()?, &self.bus, settings)?)

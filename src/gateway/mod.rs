@@ -4,10 +4,14 @@
 //! to a fixed pool of handler threads. Handlers see only requests that are whole, bounded and
 //! well-formed, and whatever they do (panic, stall, answer late) costs one answer, never a thread
 //! of the pool. [`route`] is the table of handlers, [`api`] the handlers, [`index`] every run in
-//! memory, [`auth`] who asks, [`hub`] tells changes to whoever watches, [`metrics`] measures. This floor knows nothing of workers but their records, and never executes a flow.
+//! memory, [`auth`] who asks, [`hub`] tells changes to whoever watches, [`metrics`] measures, [`dashboard`] is
+//! the page for people, [`openapi`] describes the routes. This floor knows nothing of workers but their
+//! records, and never executes a flow.
 
 pub mod api;
 pub mod auth;
+mod cached;
+mod dashboard;
 pub mod edge;
 mod error;
 pub mod http;
@@ -16,6 +20,7 @@ pub mod index;
 mod json_fault;
 pub mod metrics;
 mod multipart;
+mod openapi;
 mod registry_care;
 mod rescue;
 pub mod route;
@@ -29,12 +34,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use auth::AuthSettings;
+pub use dashboard::Lang;
 pub use error::ApiError;
 
 use crate::bus::{self, Bus, Kv, Watch, WorkQueue};
 use crate::model::limits;
 use crate::thread::{JoinOnDrop, StopSource};
 use auth::Auth;
+use cached::Cached;
 use edge::BodyRule;
 use http::{Handler, HttpError, HttpServer, HttpSettings, Reply, Request};
 use hub::Hub;
@@ -66,8 +73,12 @@ pub struct GatewaySettings {
     pub max_watchers: usize,
     /// A reverse proxy stands in front and does the edge's work.
     pub behind_proxy: bool,
+    /// The header that carries an API key.
+    pub api_key_header: String,
     /// How API keys are checked; `None` lets everybody do everything.
     pub auth: Option<AuthSettings>,
+    /// Language of the dashboard for visitors who have not chosen one.
+    pub dashboard_lang: Lang,
 }
 
 /// Why a gateway did not start.
@@ -108,6 +119,7 @@ pub struct Gateway {
     auth: Auth,
     metrics: Metrics,
     undo: Undo,
+    openapi: Cached,
     settings: GatewaySettings,
 }
 
@@ -156,6 +168,8 @@ impl RunningGateway {
         let care = registry_care::start(bus.workers(), workers.clone(), &settings)?;
         let http_settings = http_settings(&settings, &metrics.requests);
         let auth = Auth::start(settings.auth.clone(), &bus.auth(), hub.clone())?;
+        let keys =
+            openapi::Keys { header: &settings.api_key_header, required: settings.auth.is_some() };
         let gateway = Gateway {
             bus: bus.clone(),
             auth,
@@ -167,6 +181,7 @@ impl RunningGateway {
             workers,
             hub: hub.clone(),
             metrics,
+            openapi: Cached::new("application/json", openapi::document(&keys)),
             settings,
         };
         let http = HttpServer::start(listener, http_settings, Arc::new(gateway))?;

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use super::Gateway;
 use super::api::{
-    cancel, events, health, list, metrics, show, submit, submit_yaml, watch, workers,
+    cancel, events, health, list, metrics, openapi, show, submit, submit_yaml, watch, workers,
 };
+use super::dashboard;
 use super::error::ApiError;
 use super::http::{Reply, Request};
 use crate::model::key::Permission;
@@ -16,7 +17,7 @@ pub type HandlerFn = fn(&Gateway, &mut Request, params: &[String]) -> Result<Rep
 /// Who may call a route when API keys are required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Anybody: probes.
+    /// Anybody: probes, what describes the routes, and the dashboard, which holds no data.
     Public,
     /// Holders of a key whose role may do this. A new route is this unless it says otherwise.
     Protected(Permission),
@@ -73,6 +74,9 @@ pub const ROUTES: &[Route] = &[
     get("/workers", Access::Protected(Permission::ReadWorkers), workers::list),
     patch("/workers/{}", Permission::HideWorkers, workers::patch),
     get("/metrics", Access::Protected(Permission::ReadMetrics), metrics::text),
+    get("/openapi.json", Access::Public, openapi::document),
+    get("/", Access::Public, dashboard::page),
+    get("/static/{}", Access::Public, dashboard::file),
 ];
 
 const fn get(path: &'static str, access: Access, handler: HandlerFn) -> Route {
@@ -171,6 +175,12 @@ mod tests {
             ("GET", "/runs/", "to /runs"),
             ("GET", "/runs/a/", "to /runs/a"),
             ("GET", "/nope/", "Not Found"),
+            ("GET", "/", "/ []"),
+            ("POST", "/", "allow GET"),
+            ("GET", "//", "Not Found"),
+            ("GET", "/static/a.js", "/static/{} [\"a.js\"]"),
+            ("GET", "/static/../a.js", "Not Found"),
+            ("GET", "/static", "Not Found"),
             ("GET", "//runs", "Not Found"),
             ("GET", "/runs//tasks", "Not Found"),
             ("GET", "/runs/%ff", "/runs/{} [\"\u{fffd}\"]"),
@@ -180,9 +190,10 @@ mod tests {
     }
 
     #[test]
-    fn only_probes_are_public() {
+    fn only_what_holds_no_data_is_public() {
         let public: Vec<_> =
             ROUTES.iter().filter(|r| r.access == Access::Public).map(|r| r.path).collect();
-        assert_eq!(public, ["/health", "/healthz", "/livez", "/readyz"]);
+        let probes = ["/health", "/healthz", "/livez", "/readyz"];
+        assert_eq!(public, [&probes[..], &["/openapi.json", "/", "/static/{}"]].concat());
     }
 }

@@ -41,6 +41,32 @@ fn order_is_by_time_then_by_id_and_a_change_moves_a_run_to_the_top() {
 }
 
 #[test]
+fn runs_are_found_by_their_worker_and_by_any_text_of_them() {
+    let stage = Stage::start();
+    stage.put_run("a-1", 10.0, |run| run.worker_id = Some("Worker-1".into()));
+    stage.put_run("b-2", 11.0, |run| {
+        run.flow_name = "Import".into();
+        run.error = Some("no row 4711 für Ärzte".into());
+    });
+    stage.put_run("c-3", 12.0, |run| run.tags = vec!["Team-A".into(), "worker".into()]);
+    stage.wait_count(3);
+    for (query, expected) in [
+        ("q=WORKER", vec!["c-3", "a-1"]),
+        ("q=4711", vec!["b-2"]),
+        ("q=%C3%A4rzte", vec!["b-2"]),
+        ("q=team-a&worker=", vec!["c-3"]),
+        ("q=-2", vec!["b-2"]),
+        ("q=", vec!["c-3", "b-2", "a-1"]),
+        ("q=nowhere", vec![]),
+        ("worker=Worker-1", vec!["a-1"]),
+        ("worker=worker-1", vec![]),
+        ("worker=Worker-1&q=import", vec![]),
+    ] {
+        assert_eq!(ids(&stage.get(&format!("/runs?{query}")).json()), expected, "{query}");
+    }
+}
+
+#[test]
 fn two_gateways_and_one_started_later_show_the_same() {
     let stage = Stage::start();
     let mut second = Gateway::start(&stage.nats, &[]);

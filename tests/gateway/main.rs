@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod described;
 #[allow(dead_code, reason = "other areas use it, too")]
 mod jetstream;
 mod stage;
@@ -26,11 +27,13 @@ mod lists;
 mod load;
 mod many;
 mod metrics;
+mod openapi;
 mod outage;
 mod paging;
 mod protocol;
 mod queries;
 mod rescue;
+mod schemathesis;
 mod submits;
 mod tolerance;
 mod watch;

@@ -20,6 +20,8 @@ fn what_python_writes_is_read_shown_and_kept() {
     let params = json!({"x": null, "y": [null, null], "s": "\u{1f600} \u{fffd}"});
     assert_eq!(shown["params"], params);
     assert_eq!(shown["brand_new"], json!({"a": [1, {"b": null}]}));
+    // The list hears of it from the watch, maybe a moment later.
+    stage.wait_count(1);
     assert_eq!(ids(&stage.get("/runs").json()), ["py"]);
     let full = stage.get("/runs?include=full").json();
     assert_eq!(full[0]["params"], params);

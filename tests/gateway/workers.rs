@@ -12,7 +12,7 @@ use crate::support::process::{Binary, Running};
 use crate::support::wait::{PATIENCE, eventually};
 
 /// A record as the Python worker 0.5.1 writes it.
-fn python_record(worker_id: &str, state: &str, seen: f64) -> Value {
+pub fn python_record(worker_id: &str, state: &str, seen: f64) -> Value {
     json!({"worker_id": worker_id, "instance_id": "e2cc194e76f341849e07c4c1c7166b5d", "state": state,
         "hidden": false, "tags": ["default"], "last_seen_at": seen, "last_heartbeat_at": seen,
         "heartbeat_at": seen, "current_run_id": null, "last_run_id": "815e0d6d",

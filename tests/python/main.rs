@@ -21,8 +21,12 @@ mod workers;
 
 mod stage;
 
+mod chaos;
+mod deaths;
 mod ends;
 mod examples;
+mod hostile;
+mod odd;
 mod served;
 mod steady;
 mod values;

@@ -1,13 +1,21 @@
 #!/usr/bin/env bash
-# Finds or makes the two Python environments that the tests run Pyoco in, and prints a line
-# NAME=path with the interpreter of each:
+# Finds or makes the Python environments of the tests, and prints a line NAME=path with the interpreter
+# of each. Without an argument those that the tests run Pyoco in:
 #
 #   PYOCO_TEST_PYTHON_08   the present Pyoco and the Python package pyoco-server
 #   PYOCO_TEST_PYTHON_06   the oldest Pyoco that a worker has to run
 #
+# With the argument `openapi` the one that tries the OpenAPI document:
+#
+#   PYOCO_TEST_SCHEMATHESIS  Schemathesis, and a validator of such documents
+#
+# With the argument `browser` the one that drives a browser:
+#
+#   PYOCO_TEST_PLAYWRIGHT  Playwright; the browser itself comes from browser.sh
+#
 # A variable of that name that is set already is used when its interpreter has these packages. Else
-# the packages come from PyPI into target/tools/python-0.8 and python-0.6. An environment cannot be
-# moved, so it is made where it stays, and counts only with its stamp, which is written last.
+# the packages come from PyPI into target/tools (python-0.8, python-0.6, playwright,
+# schemathesis). An environment cannot be moved, so it is made where it stays, and counts only with its stamp, which is written last.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -129,5 +137,15 @@ locked() {
     has_lock=yes
 }
 
-provide PYOCO_TEST_PYTHON_08 python-0.8 pyoco==0.8.0 pyoco-server==0.5.1
-provide PYOCO_TEST_PYTHON_06 python-0.6 pyoco==0.6.2
+case "${1:-pyoco}" in
+    pyoco)
+        provide PYOCO_TEST_PYTHON_08 python-0.8 pyoco==0.8.0 pyoco-server==0.5.1
+        provide PYOCO_TEST_PYTHON_06 python-0.6 pyoco==0.6.2
+        ;;
+    openapi)
+        provide PYOCO_TEST_SCHEMATHESIS schemathesis \
+            schemathesis==4.32.5 openapi-spec-validator==0.9.0
+        ;;
+    browser) provide PYOCO_TEST_PLAYWRIGHT playwright playwright==1.65.2 ;;
+    *) fail "unknown environments \`$1\`; say pyoco, browser or openapi" ;;
+esac

@@ -16,6 +16,16 @@ pub fn python_06() -> PathBuf {
     interpreter("PYOCO_TEST_PYTHON_06", "python-0.6")
 }
 
+/// The interpreter with Schemathesis and a validator of OpenAPI documents.
+pub fn schemathesis() -> PathBuf {
+    interpreter("PYOCO_TEST_SCHEMATHESIS", "schemathesis")
+}
+
+/// The interpreter that drives a browser.
+pub fn playwright() -> PathBuf {
+    interpreter("PYOCO_TEST_PLAYWRIGHT", "playwright")
+}
+
 /// A program of the Python package, for example `pyoco-worker`; it inherits no setting of ours.
 pub fn package_program(name: &str) -> Command {
     // Beside the interpreter as it is named: where its links lead to there is no package.

@@ -187,10 +187,12 @@ fn links(path: &str, text: &str) -> Vec<Breach> {
         let (file, heading) = target.split_once('#').unwrap_or((target, ""));
         let folder = Path::new(path).parent().unwrap();
         let file = if file.is_empty() { path.into() } else { folder.join(file) };
-        let Ok(linked) = fs::read_to_string(root().join(&file)) else {
+        // Pictures are no text.
+        let Ok(linked) = fs::read(root().join(&file)) else {
             breaches.push(format!("{path}: ({target}) leads to no file"));
             continue;
         };
+        let linked = String::from_utf8_lossy(&linked);
         if !heading.is_empty() && !prose(&linked).any(|line| anchor(line) == Some(heading.into())) {
             breaches.push(format!("{path}: ({target}) leads to no heading"));
         }

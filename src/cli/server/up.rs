@@ -13,9 +13,9 @@ use crate::bus::Bus;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::{program, signals, worker};
-use crate::config::{AuthMode, Config, Source};
+use crate::config::{AuthMode, Config, DashboardLang, Source};
 use crate::gateway::auth::hash::Pepper;
-use crate::gateway::{AuthSettings, GatewaySettings, RunningGateway};
+use crate::gateway::{AuthSettings, GatewaySettings, Lang, RunningGateway};
 use crate::model::error::Code;
 use crate::thread;
 
@@ -29,6 +29,12 @@ const THREADS_PER_CPU: usize = 8;
 pub(super) fn up(args: Up) -> Result<Exit, Failure> {
     let mut config = program::settings("pyoco-server:http", args.log_level.as_deref());
     refuse_unclear_auth()?;
+    config.http.dashboard_lang = match args.dashboard_lang.as_deref() {
+        Some("ja") => DashboardLang::Ja,
+        Some("en") => DashboardLang::En,
+        Some(_) => DashboardLang::Auto,
+        None => config.http.dashboard_lang,
+    };
     let address = address(&args)?;
     if config.http.auth_mode == AuthMode::ApiKey && config.auth.pepper.is_none() {
         log::info!("API keys are checked without a pepper; see PYOCO_AUTH_PEPPER");
@@ -138,9 +144,25 @@ fn gateway_settings(config: &Config, behind_proxy: bool) -> GatewaySettings {
         workers_retention: config.registry.retention,
         max_watchers: config.http.max_watchers,
         behind_proxy,
+        api_key_header: config.http.api_key_header.clone(),
         auth: (config.http.auth_mode == AuthMode::ApiKey).then(|| AuthSettings {
             header: config.http.api_key_header.clone(),
             pepper: Pepper::new(config.auth.pepper.clone()),
         }),
+        dashboard_lang: dashboard_lang(config.http.dashboard_lang),
+    }
+}
+
+/// `auto` is the language of the locale, by the order of POSIX; English when that is another one.
+fn dashboard_lang(setting: DashboardLang) -> Lang {
+    match setting {
+        DashboardLang::Ja => Lang::Ja,
+        DashboardLang::En => Lang::En,
+        DashboardLang::Auto => ["LC_ALL", "LC_MESSAGES", "LANG"]
+            .iter()
+            .filter_map(|name| std::env::var(name).ok())
+            .find(|locale| !locale.is_empty())
+            .and_then(|locale| Lang::from_word(&locale))
+            .unwrap_or(Lang::En),
     }
 }

@@ -2,17 +2,18 @@
 
 use std::io::{self, ErrorKind, PipeReader, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{SendTimeoutError, Sender};
 
 use super::capture::{Capture, Stream};
-use super::execution::Orders;
 use super::host::Host;
-use super::message::{JobMessage, RunMessage, ShimMessage, cancel_line};
+use super::message::{JobMessage, RunMessage, SUPERVISOR_DIED, ShimMessage, cancel_line};
+use super::orders::Orders;
 use super::tasks::Tasks;
-use super::template::Template;
+use super::template::{self, Template};
 use super::wires::{self, Waited, Wires};
 use crate::flow::executor::{FlowEvent, FlowJob, Outcome};
 use crate::model::json;
@@ -26,17 +27,21 @@ const FULL_PAUSE: Duration = Duration::from_millis(20);
 /// that was printed before an event has been read when the event is.
 const TURN_BYTES: usize = 128 * 1024;
 /// How often a run is given to another template because the first one has just died.
-const MAX_FORKS: usize = 2;
+const MAX_FORKS: usize = 3;
+/// Between two looks at a template that owes a shim.
+const TEMPLATE_LOOK: Duration = Duration::from_millis(250);
+/// How often a shim is told to kill before it is killed itself; each time it has [`RUN_EXIT_DEADLINE`].
+const MAX_KILLS: u32 = 3;
 
 /// Executes `job`; returns when no process of it is left. The outcome has gone to `events` before.
 pub(super) fn run(
     host: &Host,
     job: &FlowJob,
     orders: &Orders,
-    woken: PipeReader,
+    mut woken: PipeReader,
     events: &Sender<FlowEvent>,
 ) {
-    let (template, wires) = match fork(host, orders) {
+    let forked = match fork(host, orders, &mut woken) {
         Ok(Some(forked)) => forked,
         Ok(None) => return,
         Err(error) => {
@@ -53,8 +58,11 @@ pub(super) fn run(
         // Unreachable for JSON values; the run then ends by itself for want of a job.
         Err(_) => b"\n".to_vec(),
     };
+    let Forked { template, wires, shim_pid, said } = forked;
     let attempt = Attempt {
         wires,
+        shim_pid,
+        said,
         woken,
         orders,
         events,
@@ -69,15 +77,25 @@ pub(super) fn run(
         exit: None,
         next_output: Instant::now() + OUTPUT_REPORT_INTERVAL,
         kill_at: None,
+        kills: 0,
         leave_at: None,
     };
     attempt.follow();
-    // The template reaps the shim, so it is kept until then.
     drop(template);
 }
 
+/// A run that waits for its job.
+struct Forked {
+    /// It reaps the shim, so it is kept until then.
+    template: Arc<Template>,
+    wires: Wires,
+    shim_pid: u32,
+    /// What else the shim has said.
+    said: Vec<u8>,
+}
+
 /// Has the processes of a run made; `None` when it was killed before.
-fn fork(host: &Host, orders: &Orders) -> Result<Option<(Arc<Template>, Wires)>, String> {
+fn fork(host: &Host, orders: &Orders, woken: &mut PipeReader) -> Result<Option<Forked>, String> {
     let mut problem = String::new();
     for _ in 0..MAX_FORKS {
         let template = host.template().map_err(|error| error.to_string())?;
@@ -86,12 +104,96 @@ fn fork(host: &Host, orders: &Orders) -> Result<Option<(Arc<Template>, Wires)>, 
         if !orders.may_start() {
             return Ok(None);
         }
-        match template.fork(&far.fds()) {
-            Ok(()) => return Ok(Some((template, wires))),
-            Err(e) => problem = format!("cannot start a process for the run: {e}"),
+        let forked = template.fork(&far.fds());
+        drop(far);
+        problem = match forked {
+            Ok(()) => match wait_for_shim(host, &template, wires, orders, woken) {
+                Begun::Forked(forked) => return Ok(Some(forked)),
+                Begun::Killed => return Ok(None),
+                Begun::Refused(error) => return Err(error),
+                Begun::Lost => {
+                    template.settle();
+                    "the template process has ended or has no file descriptors".to_owned()
+                }
+            },
+            Err(e) => e.to_string(),
+        };
+    }
+    Err(format!("cannot start a process for the run: {problem}"))
+}
+
+enum Begun {
+    Forked(Forked),
+    Killed,
+    Refused(String),
+    /// Nothing of the flow was or will be executed: without the job, whatever was forked ends.
+    Lost,
+}
+
+fn wait_for_shim(
+    host: &Host,
+    template: &Arc<Template>,
+    mut wires: Wires,
+    orders: &Orders,
+    woken: &mut PipeReader,
+) -> Begun {
+    let deadline = Instant::now() + host.settings().start_deadline;
+    let mut text = Vec::new();
+    loop {
+        let waited =
+            [woken.as_fd(), wires.shim.as_fd()].map(|fd| Some(Waited { fd, to_write: false }));
+        let due = deadline.min(Instant::now() + TEMPLATE_LOOK);
+        if wires::wait(&waited, Some(due)).is_err() {
+            return Begun::Lost;
+        }
+        drain(woken);
+        if orders.now().kill.is_some() {
+            return Begun::Killed;
+        }
+        // Looked at first: what a dead template's shim has said is there by now.
+        let is_alive = template.is_alive();
+        let is_open = read_available(&mut wires.shim, &mut text);
+        if let Some(end) = text.iter().position(|&byte| byte == b'\n') {
+            let said = text.split_off(end + 1);
+            return match serde_json::from_slice(&text) {
+                Ok(ShimMessage::Started { started: shim_pid }) => {
+                    let template = Arc::clone(template);
+                    Begun::Forked(Forked { template, wires, shim_pid, said })
+                }
+                Ok(other) => Begun::Refused(other.error()),
+                Err(e) => {
+                    Begun::Refused(format!("cannot read what the run's supervisor says: {e}"))
+                }
+            };
+        }
+        if !is_open || !is_alive {
+            return Begun::Lost;
+        }
+        if Instant::now() >= deadline {
+            template.give_up();
+            return Begun::Lost;
         }
     }
-    Err(problem)
+}
+
+/// Whatever wakes, the orders themselves are looked at.
+fn drain(woken: &mut PipeReader) {
+    let mut bytes = [0; 64];
+    let _ = woken.read(&mut bytes);
+}
+
+/// Reads what is there; `false` when nothing more will come.
+fn read_available(shim: &mut UnixStream, text: &mut Vec<u8>) -> bool {
+    let mut buffer = [0; 1024];
+    loop {
+        match shim.read(&mut buffer) {
+            Ok(0) => return false,
+            Ok(length) => text.extend_from_slice(&buffer[..length]),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return true,
+            Err(_) => return false,
+        }
+    }
 }
 
 /// Which wires may still bring something.
@@ -104,6 +206,9 @@ struct Open {
 
 struct Attempt<'a> {
     wires: Wires,
+    shim_pid: u32,
+    /// The beginning of a line of the shim.
+    said: Vec<u8>,
     woken: PipeReader,
     orders: &'a Orders,
     events: &'a Sender<FlowEvent>,
@@ -123,6 +228,8 @@ struct Attempt<'a> {
     next_output: Instant,
     /// When processes that were asked to end are killed.
     kill_at: Option<Instant>,
+    /// How often the shim was told to kill.
+    kills: u32,
     /// When what may still come is not waited for any more.
     leave_at: Option<Instant>,
 }
@@ -139,8 +246,6 @@ impl Attempt<'_> {
                 break;
             }
             self.take_orders();
-            // Before the events: what was printed before an event belongs to the task as it was then.
-            self.read_output();
             self.write_out();
             self.read_run();
             self.read_shim();
@@ -155,10 +260,8 @@ impl Attempt<'_> {
             log::error!(run_id = self.run_id, left = *left; "processes of a run could not be killed");
         }
         if !self.finished {
-            let error = self.exit.as_ref().map_or_else(
-                || "the supervisor of the run's process has died, and the run with it".to_owned(),
-                ShimMessage::error,
-            );
+            let error =
+                self.exit.as_ref().map_or_else(|| SUPERVISOR_DIED.to_owned(), ShimMessage::error);
             self.tasks.add_untold(&mut self.capture);
             self.finish(Outcome::Failed { error });
         }
@@ -187,9 +290,7 @@ impl Attempt<'_> {
     }
 
     fn take_orders(&mut self) {
-        let mut bytes = [0; 64];
-        // Whatever it says, the orders themselves are looked at.
-        let _ = self.woken.read(&mut bytes);
+        drain(&mut self.woken);
         let wanted = self.orders.now();
         if wanted.cancel && !self.told_cancel {
             self.told_cancel = true;
@@ -208,8 +309,14 @@ impl Attempt<'_> {
     fn keep_deadlines(&mut self) {
         let now = Instant::now();
         if self.exit.is_none() && self.kill_at.is_some_and(|at| at <= now) {
-            self.tell_shim(b"kill\n");
             // The shim answers when all are gone; were it gone itself, its socket would say so.
+            if self.kills < MAX_KILLS {
+                self.tell_shim(b"kill\n");
+            } else if self.open.shim {
+                // Its end makes the kernel and the template do its work.
+                template::kill(self.shim_pid);
+            }
+            self.kills += 1;
             self.kill_at = Some(now + RUN_EXIT_DEADLINE);
         }
         if self.next_output <= now {
@@ -274,6 +381,9 @@ impl Attempt<'_> {
                 Err(_) => self.open.run = false,
             }
         }
+        // After the events were read and before they are looked at: what was printed before an event is
+        // in its pipe by now, and belongs to the task as it was then.
+        self.read_output();
         let mut from = 0;
         while let Some(length) = self.incoming[from..].iter().position(|&byte| byte == b'\n') {
             let line = self.incoming[from..from + length].to_vec();
@@ -317,20 +427,14 @@ impl Attempt<'_> {
     }
 
     fn read_shim(&mut self) {
-        let mut text = Vec::new();
-        let mut buffer = [0; 1024];
-        while self.open.shim {
-            match self.wires.shim.read(&mut buffer) {
-                Ok(0) => self.open.shim = false,
-                Ok(length) => text.extend_from_slice(&buffer[..length]),
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => self.open.shim = false,
-            }
+        if self.open.shim {
+            self.open.shim = read_available(&mut self.wires.shim, &mut self.said);
         }
-        // It says one thing, in one write.
-        if let Ok(said) = serde_json::from_slice(&text) {
-            self.exit = Some(said);
+        while let Some(end) = self.said.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = self.said.drain(..=end).collect();
+            if let Ok(said) = serde_json::from_slice(&line) {
+                self.exit = Some(said);
+            }
         }
         if (self.exit.is_some() || !self.open.shim) && self.leave_at.is_none() {
             self.leave_at = Some(Instant::now() + OUTPUT_AFTER_EXIT);

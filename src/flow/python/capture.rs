@@ -29,6 +29,8 @@ struct Tails {
     out: Tail,
     err: Tail,
     is_new: bool,
+    /// Its task has ended; what comes next is of another round of it.
+    is_done: bool,
 }
 
 impl Capture {
@@ -45,6 +47,9 @@ impl Capture {
         let tails = &mut self.tails;
         marks.split(bytes, |task, part| {
             let of_task = tails.entry(task).or_default();
+            if of_task.is_done {
+                *of_task = Tails::default();
+            }
             of_task.is_new |= !part.is_empty();
             match stream {
                 Stream::Out => of_task.out.push(part),
@@ -52,7 +57,11 @@ impl Capture {
             }
         });
         while self.tails.len() > MAX_CAPTURED_TASKS {
-            self.tails.pop_first();
+            let done = self.tails.iter().find(|(_, tails)| tails.is_done).map(|(&task, _)| task);
+            match done {
+                Some(task) => drop(self.tails.remove(&task)),
+                None => drop(self.tails.pop_first()),
+            }
         }
     }
 
@@ -68,9 +77,12 @@ impl Capture {
         })
     }
 
-    /// Forgets the output of a task that has ended.
-    pub(super) fn forget(&mut self, task: usize) {
-        self.tails.remove(&number(task));
+    /// Notes that a task has ended. Its output stays for a while, since the report of its end may be
+    /// followed by a fuller one.
+    pub(super) fn end(&mut self, task: usize) {
+        if let Some(tails) = self.tails.get_mut(&number(task)) {
+            tails.is_done = true;
+        }
     }
 
     /// Tasks with output that nobody has asked for.
@@ -81,7 +93,8 @@ impl Capture {
 
     /// Tasks that have begun to print, or were marked as the ones that run, and have not ended.
     pub(super) fn known(&self) -> Vec<usize> {
-        self.tails.keys().filter_map(|&task| usize::try_from(task).ok()).collect()
+        let open = self.tails.iter().filter(|(_, tails)| !tails.is_done);
+        open.filter_map(|(&task, _)| usize::try_from(task).ok()).collect()
     }
 
     /// What was printed outside of tasks: by the resolver, or while the flow was built.
@@ -267,6 +280,17 @@ mod tests {
         assert!(logs.stderr.len() <= TASK_LOG_BYTES && !logs.stderr.contains('\u{fffd}'));
         assert_eq!(logs.dropped_bytes, (10 * line.len() - TASK_LOG_BYTES) as u64);
         assert!(logs.stdout.is_empty());
+    }
+
+    #[test]
+    fn a_task_that_has_ended_keeps_its_output_until_it_starts_again() {
+        let mut capture = Capture::new(TOKEN);
+        capture.take(Stream::Out, &[mark(1), b"first".to_vec()].concat());
+        capture.end(1);
+        assert_eq!((stdout(&mut capture, 1).as_str(), capture.known()), ("first", vec![]));
+        assert_eq!(stdout(&mut capture, 1), "first");
+        capture.take(Stream::Out, &[mark(1), b"second".to_vec()].concat());
+        assert_eq!((stdout(&mut capture, 1).as_str(), capture.known()), ("second", vec![1]));
     }
 
     #[test]

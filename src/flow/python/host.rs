@@ -1,6 +1,7 @@
 //! One worker's Python: its settings, and the template that is in use now.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -19,6 +20,8 @@ pub(super) struct Host {
 #[derive(Debug, Default)]
 struct State {
     template: Option<Arc<Template>>,
+    /// The last start, if it failed, and when that was.
+    failure: Option<(Instant, PythonError)>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -37,11 +40,16 @@ impl Host {
         &self.settings
     }
 
-    /// The template, started if need be. Others who ask meanwhile wait for the same start.
+    /// The template, started if need be. Others who ask meanwhile wait for the same start, and fail
+    /// with it.
     pub(super) fn template(&self) -> Result<Arc<Template>, PythonError> {
+        let asked = Instant::now();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(template) = state.template.as_ref().filter(|template| template.is_alive()) {
             return Ok(Arc::clone(template));
+        }
+        if let Some((_, error)) = state.failure.as_ref().filter(|(at, _)| *at > asked) {
+            return Err(error.clone());
         }
         let was_there = state.template.take().is_some();
         let started = Template::start(&self.settings).map(Arc::new);
@@ -59,6 +67,7 @@ impl Host {
             Err(error) => {
                 report.template = None;
                 report.last_error = Some(error.to_string());
+                state.failure = Some((Instant::now(), error.clone()));
             }
         }
         started

@@ -104,10 +104,16 @@ impl TaskMessage {
     }
 }
 
-/// From the shim, once.
+/// The error of a run whose shim was killed.
+pub(super) const SUPERVISOR_DIED: &str =
+    "the supervisor of the run's process has died, and the run with it";
+
+/// From the shim: that it is there, then how it has ended.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub(super) enum ShimMessage {
+    /// It waits for the job; with its process id.
+    Started { started: u32 },
     /// The run has ended and so has everything below it, but for `left` processes.
     Exit {
         exit: i32,
@@ -138,6 +144,7 @@ impl ShimMessage {
             ShimMessage::Exit { exit, .. } => {
                 format!("the process of the run exited with code {exit} before its flow had ended")
             }
+            ShimMessage::Started { .. } => SUPERVISOR_DIED.to_owned(),
             ShimMessage::Refused { refused } => {
                 format!("cannot start a process for the run: {refused}")
             }

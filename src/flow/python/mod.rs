@@ -10,8 +10,10 @@
 //! py-template ══ one message per run, with four descriptors ══▶ template ──forks──▶ shim
 //! ```
 //! Invariants: a run ends only when the shim has ended every process below it; when the worker is
-//! gone, each shim sees the end of its socket and ends its run. What a run prints is always
-//! drained, and its end kept. Events are coalesced per task, so memory is bounded however
+//! gone, each shim sees the end of its socket and ends its run; when a shim is killed, the kernel kills
+//! its run and the template what that has started. A run gets its job only when its shim has said that it
+//! is there, so one that a dying template may or may not have forked is given to the next, and never
+//! executed twice. What a run prints is always drained, and its end kept. Events are coalesced per task, so memory is bounded however
 //! fast a flow goes. The death of the template costs no run that has started; the next one gets a
 //! new template. The Python side is in `host/`; this side knows nothing of NATS and nothing of
 //! how Pyoco executes a flow.
@@ -23,6 +25,7 @@ mod error;
 mod execution;
 mod host;
 mod message;
+mod orders;
 mod tasks;
 mod template;
 mod wires;
@@ -52,7 +55,8 @@ pub struct PythonSettings {
     pub memory_limit: Option<u64>,
     /// All of the environment that flows see; see [`visible_environment`].
     pub environment: Vec<(OsString, OsString)>,
-    /// From the start of the template to its word that it is ready.
+    /// From the start of the template to its word that it is ready, and from a run's handing over to
+    /// the template to the word of its shim; a template that takes longer is killed.
     pub start_deadline: Duration,
     /// Largest JSON of one input or output that is kept.
     pub max_value_bytes: usize,

@@ -41,7 +41,7 @@ impl Tasks {
             self.running.insert(number, record.clone());
         } else {
             self.running.remove(&number);
-            capture.forget(number);
+            capture.end(number);
         }
         self.waiting.insert(number, record);
         true

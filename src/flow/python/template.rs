@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown};
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use serde_json::json;
 
 use super::message::Hello;
@@ -38,6 +38,11 @@ const MODULES: [(&str, &str); 7] = [
 ];
 /// How long a message may wait for the template, which is busy forking at most.
 const SEND_DEADLINE: Duration = Duration::from_secs(10);
+/// From the close of a dying template's sockets to its end, at most; also the pause before a template
+/// that lives on is asked again.
+const DYING_PAUSE: Duration = Duration::from_millis(500);
+/// Reads of its output in one turn; together as much as a pipe holds.
+const MAX_READS: usize = 8;
 /// How much of its output an error shows.
 const SHOWN_OUTPUT_BYTES: usize = 2000;
 
@@ -51,6 +56,7 @@ pub(super) struct Template {
     pub python: String,
     pub pyoco: Option<String>,
     is_dead: Arc<AtomicBool>,
+    process: Option<Arc<OwnedFd>>,
     /// Its drop tells the keeper to end the process; declared before the thread, which is then joined.
     _stop: PipeWriter,
     _keeper: JoinOnDrop,
@@ -78,12 +84,14 @@ impl Template {
                 reason: e.to_string(),
             })?;
         let pid = child.id();
+        let process = pidfd(pid).map(Arc::new);
         let control = Arc::new(control);
         let is_dead = Arc::new(AtomicBool::new(false));
         let (tell, told) = bounded(1);
         let output =
             [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
         let keeper = Keeper {
+            process: process.clone(),
             child,
             control: Arc::clone(&control),
             stopped,
@@ -113,7 +121,16 @@ impl Template {
         let why = match told.recv_timeout(settings.start_deadline) {
             Ok(Said::Hello(Hello::Ready { python, pyoco })) => {
                 let (_stop, _keeper) = (stop, keeper);
-                return Ok(Template { control, pid, python, pyoco, is_dead, _stop, _keeper });
+                return Ok(Template {
+                    control,
+                    pid,
+                    python,
+                    pyoco,
+                    is_dead,
+                    process,
+                    _stop,
+                    _keeper,
+                });
             }
             Ok(Said::Hello(Hello::Failed { failed, error, traceback, python })) => {
                 refused(settings, &failed, error, traceback, python)
@@ -137,14 +154,50 @@ impl Template {
         !self.is_dead.load(Ordering::SeqCst)
     }
 
+    /// Gives a template that may be dying the time to do so: its sockets close before its keeper can know.
+    pub(super) fn settle(&self) {
+        let Some(process) = &self.process else { return };
+        let process = Some(Waited { fd: process.as_fd(), to_write: false });
+        let ended = wires::wait(&[process], Some(Instant::now() + DYING_PAUSE));
+        if ended.is_ok_and(|ready| ready[0]) {
+            self.is_dead.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Ends a template that does not do its work; runs that it has started go on.
+    pub(super) fn give_up(&self) {
+        if !self.is_dead.swap(true, Ordering::SeqCst) {
+            log::error!(pid = self.pid; "the Python template process does not answer; killing it");
+            match &self.process {
+                // It may have ended in this moment.
+                Some(process) => {
+                    let _ = rustix::process::pidfd_send_signal(process, Signal::KILL);
+                }
+                None => kill(self.pid),
+            }
+        }
+    }
+
     /// Has a run forked with these descriptors; see [`wires::FarEnds::fds`].
     pub(super) fn fork(&self, fds: &[BorrowedFd<'_>; 4]) -> io::Result<()> {
-        send(&self.control, b"run", fds)
+        let sent = send(&self.control, b"run", fds);
+        if sent.is_err() {
+            // It has died in this moment, or has not read for long; its keeper may not know yet.
+            self.give_up();
+        }
+        sent
     }
 }
 
-/// Kills a child that its keeper has not reaped.
-fn kill(pid: u32) {
+/// What becomes readable when the process ends; not to be had on old kernels, where the end of the
+/// control socket has to do.
+fn pidfd(pid: u32) -> Option<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+    rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()
+}
+
+/// Kills a process that nobody has reaped yet.
+pub(super) fn kill(pid: u32) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     if let Some(pid) = pid {
         // It may have ended in this moment.
@@ -207,6 +260,8 @@ enum Said {
 
 /// The thread beside a template: reads what it says and prints, and reaps it.
 struct Keeper {
+    /// Ends when the process does, also when others hold the other end of `control`.
+    process: Option<Arc<OwnedFd>>,
     child: Child,
     control: Arc<OwnedFd>,
     /// Ends when the template is not wanted any more.
@@ -228,11 +283,15 @@ impl Keeper {
             let mut waited = vec![
                 Some(Waited { fd: self.control.as_fd(), to_write: false }),
                 kill_at.is_none().then(|| Waited { fd: self.stopped.as_fd(), to_write: false }),
+                self.process.as_ref().map(|fd| Waited { fd: fd.as_fd(), to_write: false }),
             ];
             waited.extend(self.output.iter().map(Lines::waited));
             let Ok(ready) = wires::wait(&waited, kill_at) else { break };
-            self.forward_output(&ready[2..]);
+            self.forward_output(&ready[3..]);
             if ready[0] && !self.take_message() {
+                break;
+            }
+            if ready[2] {
                 break;
             }
             if ready[1] && kill_at.is_none() {
@@ -256,8 +315,9 @@ impl Keeper {
         match received {
             Ok((0, _)) => false,
             Ok((length, _)) => {
-                let hello = serde_json::from_slice::<Hello>(&message[..length]);
-                if let (Ok(hello), Some(tell)) = (hello, self.tell.take()) {
+                if let Ok(hello) = serde_json::from_slice::<Hello>(&message[..length])
+                    && let Some(tell) = self.tell.take()
+                {
                     self.was_ready = matches!(hello, Hello::Ready { .. });
                     self.recent = String::new();
                     // The starter may have given up waiting; then it drops us next.
@@ -331,10 +391,11 @@ impl Lines {
         self.pipe.as_ref().map(|pipe| Waited { fd: pipe.as_fd(), to_write: false })
     }
 
-    /// Reads what is there.
+    /// Reads what is there, and of an endless stream so much that others have their turn.
     fn read(&mut self, mut line: impl FnMut(&str)) {
         let mut buffer = [0; 8192];
-        while let Some(pipe) = &mut self.pipe {
+        for _ in 0..MAX_READS {
+            let Some(pipe) = &mut self.pipe else { break };
             match pipe.read(&mut buffer) {
                 Ok(0) => self.pipe = None,
                 Ok(length) => self.partial.extend_from_slice(&buffer[..length]),

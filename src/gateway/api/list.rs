@@ -50,6 +50,8 @@ pub fn runs(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Re
         status: query.filled("status"),
         flow: query.filled("flow"),
         tag: query.filled("tag"),
+        worker: query.filled("worker"),
+        text: query.filled("q").map(str::to_lowercase),
         workflow_yaml_sha256: query.filled("workflow_yaml_sha256"),
         updated_after,
         after,

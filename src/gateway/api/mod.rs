@@ -5,6 +5,7 @@ pub mod events;
 pub mod health;
 pub mod list;
 pub mod metrics;
+pub mod openapi;
 pub mod show;
 pub mod submit;
 pub mod submit_yaml;

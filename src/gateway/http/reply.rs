@@ -130,8 +130,8 @@ pub(super) fn write_head(
         }
     }
     match framing {
-        // 204 must not have one (RFC 9110, 8.6).
-        Framing::Length(_) if status == 204 => {}
+        // 204 must not have one, 304 only that of the answer in whose place it stands (RFC 9110, 8.6).
+        Framing::Length(_) if matches!(status, 204 | 304) => {}
         Framing::Length(length) => put("Content-Length", &length.to_string()),
         Framing::Chunked(length) => {
             if let Some(length) = length {

@@ -83,6 +83,10 @@ pub struct Filter<'a> {
     pub flow: Option<&'a str>,
     /// Only runs with this routing tag.
     pub tag: Option<&'a str>,
+    /// Only runs that this worker has or had.
+    pub worker: Option<&'a str>,
+    /// Only runs with this text, in lower case, in their id, flow, tags, worker or error.
+    pub text: Option<String>,
     /// Only runs of this document.
     pub workflow_yaml_sha256: Option<&'a str>,
     /// Only runs written after this time.
@@ -306,10 +310,19 @@ impl Filter<'_> {
         self.status.is_none_or(|status| run.status.as_str() == status)
             && self.flow.is_none_or(|flow| run.flow_name == flow)
             && self.tag.is_none_or(|tag| run.tag == tag)
+            && self.worker.is_none_or(|worker| run.worker_id.as_deref() == Some(worker))
+            && self.text.as_deref().is_none_or(|text| says(run, text))
             && self
                 .workflow_yaml_sha256
                 .is_none_or(|hash| run.workflow_yaml_sha256.as_deref() == Some(hash))
     }
+}
+
+/// Whether `text`, which is in lower case, stands in something that a list shows of the run.
+fn says(run: &RunSummary, text: &str) -> bool {
+    let shown = [&run.run_id, &run.flow_name, &run.tag].into_iter();
+    let shown = shown.chain(&run.tags).chain(&run.worker_id).chain(&run.error);
+    shown.into_iter().any(|word| word.to_lowercase().contains(text))
 }
 
 #[cfg(test)]
@@ -356,6 +369,10 @@ mod tests {
         assert_eq!(list(Filter { status: Some("FAILED"), ..Filter::default() }), 1);
         assert_eq!(list(Filter { status: Some("failed"), ..Filter::default() }), 0);
         assert_eq!(list(Filter { tag: Some("gpu"), ..Filter::default() }), 0);
+        assert_eq!(list(Filter { worker: Some("w"), ..Filter::default() }), 0);
+        let text = |text: &str| Filter { text: Some(text.to_owned()), ..Filter::default() };
+        assert_eq!(list(text("fau")), list(Filter { tag: Some("default"), ..Filter::default() }));
+        assert_eq!(list(text("nowhere")), 0);
         assert_eq!(list(Filter { updated_after: Some(1.0), ..Filter::default() }), 1);
         assert_eq!(list(Filter { updated_after: Some(f64::NAN), ..Filter::default() }), 0);
         assert_eq!(list(Filter { updated_after: Some(f64::INFINITY), ..Filter::default() }), 0);

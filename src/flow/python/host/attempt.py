@@ -14,16 +14,17 @@ import traceback
 
 from pyoco_host.flows import FlowNotFound, flow_of_document, flow_of_resolver
 from pyoco_host.output import NoCapture, TaskStream
-from pyoco_host.processes import close_wakeup_pipe, die_with_parent, set_process_name
+from pyoco_host.processes import close_wakeup_pipe, end_with, set_process_name
 from pyoco_host.progress import Progress
 
 MAX_ERROR_CHARS = 8 * 1024
 
 
-def run(fds, settings, resolver):
+def run(fds, settings, resolver, shim_pid):
     """Executes one flow; everything before it only makes this process a place of its own."""
     set_process_name("pyoco-run")
-    die_with_parent()
+    if not end_with(shim_pid):
+        return 1
     os.setpgid(0, 0)
     close_wakeup_pipe()
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
@@ -43,8 +44,11 @@ def run(fds, settings, resolver):
     reseed()
     worker = socket.socket(fileno=socket_fd)
     orders = worker.makefile("rb")
-    job = json.loads(orders.readline())
-    Attempt(job, worker, orders, settings, resolver).execute()
+    line = orders.readline()
+    if not line.endswith(b"\n"):
+        # The worker does not want it any more.
+        return 0
+    Attempt(json.loads(line), worker, orders, settings, resolver).execute()
     return 0
 
 
@@ -119,7 +123,9 @@ class Attempt:
         if not self.progress.begun:
             # No record will show where it happened, so the log has to.
             traceback.print_exc()
-        text = str(error)
+        text = ""
+        with contextlib.suppress(Exception):
+            text = str(error)
         if not text or isinstance(error, (SystemExit, KeyboardInterrupt)):
             text = f"{type(error).__name__}: {text}".removesuffix(": ")
         return {"end": "failed", "error": text[:MAX_ERROR_CHARS]}

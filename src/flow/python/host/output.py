@@ -18,9 +18,12 @@ class TaskStream(io.TextIOBase):
 
     encoding = "utf-8"
     errors = "backslashreplace"
+    mode = "w"
+    line_buffering = True
 
     def __init__(self, fd, token, progress):
         self.fd = fd
+        self.name = "<stdout>" if fd == 1 else "<stderr>"
         self.token = token
         self.progress = progress
         self.marked = -1
@@ -41,6 +44,9 @@ class TaskStream(io.TextIOBase):
 
     def isatty(self):
         return False
+
+    def reconfigure(self, **_):
+        """What programs ask for, UTF-8 and whole lines, is how it is."""
 
     def write(self, text):
         if not isinstance(text, str):

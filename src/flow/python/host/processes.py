@@ -3,11 +3,16 @@
 import contextlib
 import ctypes
 import os
+import select
 import signal
+import time
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
+
+# How long what is left of a run is killed; only a process stuck in the kernel outlives it.
+CLEANUP_SEC = 5.0
 
 own_pipe = []
 prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -22,9 +27,24 @@ def become_reaper():
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def die_with_parent():
-    """For a child of the shim, which has one thread: the signal comes when the forking thread ends."""
+def end_with(parent):
+    """Has the kernel kill this process when `parent`, which has one thread, ends; whether it lives."""
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    return os.getppid() == parent
+
+
+def close_all_but(kept):
+    """Closes what this process has inherited and does not use."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) not in kept:
+                with contextlib.suppress(OSError):
+                    os.close(int(name))
+
+
+def unblock_signals():
+    """Undoes what a resolver may have done to this thread, and every process of it would inherit."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
 def wakeup_pipe():
@@ -52,6 +72,26 @@ def drain(fd):
             pass
     except OSError:
         pass
+
+
+def end_all_below(woken):
+    """Kills what is left and waits for it; the number of processes that could not be ended."""
+    poller = select.poll()
+    poller.register(woken, select.POLLIN)
+    deadline = time.monotonic() + CLEANUP_SEC
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return 0
+        if pid:
+            continue
+        left = kill_all_below()
+        if time.monotonic() > deadline:
+            return left
+        # A new process may have come up between the look and the kill, so look again soon.
+        poller.poll(20)
+        drain(woken)
 
 
 def kill_all_below():

@@ -3,6 +3,7 @@
 import contextlib
 import graphlib
 import json
+import sys
 import threading
 import time
 
@@ -14,6 +15,10 @@ MAX_ERROR_CHARS = 8 * 1024
 MAX_TRACEBACK_CHARS = 16 * 1024
 # All values of all tasks together, in units of the largest single one.
 MAX_KEPT_VALUES = 4
+# The readers of JSON down the line give up at 128 levels, some of which are the document's own.
+MAX_KEPT_LEVELS = 100
+# The largest that still is a floating point number for them.
+MAX_KEPT_INTEGER = 2**1023
 
 
 class Progress:
@@ -110,10 +115,13 @@ class Progress:
 
     def close(self):
         """Tells what has not been told yet."""
-        if self.begun:
-            self.tell_changes()
+        for stream in (sys.__stdout__, sys.__stderr__):
+            with contextlib.suppress(Exception):
+                stream.flush()
         for stream in self.streams:
             stream.finish()
+        if self.begun:
+            self.tell_changes()
 
     def current(self):
         """Number of the task that the calling thread works for, -1 when that is not known."""
@@ -133,6 +141,11 @@ class Progress:
                 stream.mark(number)
 
     def ended(self, name):
+        # What is printed without a newline is this task's, and so is what went to streams that the
+        # resolver has kept, which know of no task.
+        for stream in (*self.streams, sys.__stdout__, sys.__stderr__):
+            with contextlib.suppress(Exception):
+                stream.flush()
         self.of_thread.number = None
         self.running.discard(self.numbers.get(name, -1))
 
@@ -210,17 +223,18 @@ def in_order(flow):
 
 
 def json_of(value, max_bytes):
-    if weight_exceeds(value, max_bytes):
-        return json.dumps(too_large(value))
+    """Whatever a value does to those who look at it, the report goes on."""
     try:
+        if weight_exceeds(value, max_bytes):
+            return json.dumps(too_large(value))
         text = json.dumps(value)
-    except Exception:
-        text = json.dumps(repr_of(value))
+    except BaseException:
+        text = json.dumps(repr_of(value)[: max_bytes + 1])
     return text if len(text) <= max_bytes else json.dumps(too_large(value))
 
 
 def repr_of(value):
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(BaseException):
         return repr(value)
     return f"<{type(value).__name__} without a repr>"
 
@@ -229,18 +243,29 @@ def too_large(value):
     return f"<{type(value).__name__}: too large to be kept>"
 
 
+class Unreadable(ValueError):
+    """Python would write it as JSON that others cannot read."""
+
+
 def weight_exceeds(value, max_bytes):
     """Whether the JSON of `value` is longer for sure; found out without making it."""
     left = max_bytes
-    stack = [value]
-    while stack:
-        value = stack.pop()
-        left -= len(value) if isinstance(value, (str, bytes)) else 1
-        if left < 0:
-            return True
-        if isinstance(value, dict):
-            stack.extend(value.keys())
-            stack.extend(value.values())
-        elif isinstance(value, (list, tuple)):
-            stack.extend(value)
-    return False
+    level = [value]
+    for _ in range(MAX_KEPT_LEVELS):
+        below = []
+        for value in level:
+            is_sized = isinstance(value, (str, bytes, dict, list, tuple))
+            left -= len(value) if is_sized else 1
+            if left < 0:
+                return True
+            if isinstance(value, dict):
+                below.extend(value.keys())
+                below.extend(value.values())
+            elif isinstance(value, (list, tuple)):
+                below.extend(value)
+            elif isinstance(value, int) and abs(value) > MAX_KEPT_INTEGER:
+                raise Unreadable
+        if not below:
+            return False
+        level = below
+    raise Unreadable

@@ -10,20 +10,20 @@ import json
 import os
 import select
 import signal
-import time
 import traceback
 
 from pyoco_host.attempt import run
 from pyoco_host.processes import (
     become_reaper,
+    close_all_but,
     drain,
+    end_all_below,
     kill_all_below,
+    own_pipe,
     set_process_name,
+    unblock_signals,
     wakeup_pipe,
 )
-
-# How long what is left of a run is killed; only a process stuck in the kernel outlives it.
-CLEANUP_SEC = 5.0
 
 
 def shim(fds, settings, resolver):
@@ -33,20 +33,31 @@ def shim(fds, settings, resolver):
     become_reaper()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    woken = wakeup_pipe()
+    unblock_signals()
     worker, *of_run = fds
-    run_pid = os.fork()
+    own_pid = os.getpid()
+    try:
+        # The worker sends the job when it has read this. Before, it may give the run to another
+        # template, and closes this socket first.
+        os.write(worker, json.dumps({"started": own_pid}).encode() + b"\n")
+        woken = wakeup_pipe()
+        run_pid = os.fork()
+    except OSError as error:
+        refuse(worker, error)
+        return 0
     if run_pid == 0:
         status = 70
         try:
             os.close(worker)
-            status = run(of_run, settings, resolver)
+            status = run(of_run, settings, resolver, own_pid)
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(status)
     for fd in of_run:
         os.close(fd)
+    # Whatever the resolver has open is not ours.
+    close_all_but({0, 1, 2, worker, *own_pipe})
     with contextlib.suppress(OSError):
         # Whoever of the two comes first; before this its group cannot be signalled.
         os.setpgid(run_pid, run_pid)
@@ -57,7 +68,14 @@ def shim(fds, settings, resolver):
         report = {"exit": os.waitstatus_to_exitcode(status), "left": left, **how}
         with contextlib.suppress(OSError):
             os.write(worker, json.dumps(report).encode() + b"\n")
-    return 0
+    # What could not be ended is the template's from here on.
+    return 1 if left else 0
+
+
+def refuse(worker, reason):
+    """Tells the worker that the run was not started."""
+    with contextlib.suppress(OSError):
+        os.write(worker, json.dumps({"refused": str(reason)}).encode() + b"\n")
 
 
 def watch_over(run_pid, worker, woken):
@@ -101,21 +119,3 @@ def reap(run_pid):
             return found
         if pid == run_pid:
             found = status
-
-
-def end_all_below(woken):
-    """Kills what is left and waits for it; the number of processes that could not be ended."""
-    deadline = time.monotonic() + CLEANUP_SEC
-    while True:
-        try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return 0
-        if pid:
-            continue
-        left = kill_all_below()
-        if time.monotonic() > deadline:
-            return left
-        # A new process may have come up between the look and the kill, so look again soon.
-        select.select([woken], [], [], 0.02)
-        drain(woken)

@@ -20,8 +20,16 @@ import socket
 import sys
 import traceback
 
-from pyoco_host.processes import become_reaper, children_of, drain, set_process_name, wakeup_pipe
-from pyoco_host.shim import shim
+from pyoco_host.processes import (
+    become_reaper,
+    children_of,
+    drain,
+    end_all_below,
+    set_process_name,
+    unblock_signals,
+    wakeup_pipe,
+)
+from pyoco_host.shim import refuse, shim
 
 # What every run needs; the last one pyoco imports only when it executes a flow.
 SHARED_MODULES = (
@@ -31,6 +39,8 @@ SHARED_MODULES = (
     "pyoco.schemas.config",
     "concurrent.futures.thread",
 )
+# File descriptors of one run.
+WIRES = 4
 # For one message on the control socket.
 MAX_CONTROL_BYTES = 64 * 1024
 # The end of a traceback is what tells most; the reply has to fit into one message.
@@ -42,13 +52,19 @@ def template(control, settings):
     """Imports what all runs share, says `ready`, and forks a shim per message until the worker goes."""
     set_process_name("pyoco-template")
     become_reaper()
+    for stream in (sys.stdout, sys.stderr):
+        # Nothing may wait in a buffer that every run would then have a copy of.
+        stream.reconfigure(line_buffering=True)
     try:
         resolver = load(settings)
     except BaseException as error:
         reply = {"failed": kind_of(error), "error": text_of(error), "python": python_version()}
         reply["traceback"] = traceback.format_exc()[-MAX_TRACEBACK_CHARS:]
-        control.send(json.dumps(reply).encode()[:MAX_CONTROL_BYTES])
+        control.send(fitting(reply))
         return
+    for stream in (sys.__stdout__, sys.__stderr__):
+        with contextlib.suppress(Exception):
+            stream.flush()
     # Children share these pages for as long as nobody writes to them; the collector would.
     gc.collect()
     gc.freeze()
@@ -57,35 +73,57 @@ def template(control, settings):
     serve(control, settings, resolver)
 
 
+def fitting(reply):
+    """The message of a failure, with as much of its traceback as there is room for."""
+    while True:
+        message = json.dumps(reply, ensure_ascii=False).encode("utf-8", "replace")
+        if len(message) <= MAX_CONTROL_BYTES:
+            return message
+        reply["traceback"] = reply["traceback"][len(reply["traceback"]) // 2 + 1 :]
+
+
 def serve(control, settings, resolver):
+    unblock_signals()
     woken = wakeup_pipe()
     poller = select.poll()
     poller.register(control, select.POLLIN)
     poller.register(woken, select.POLLIN)
-    shims = set()
+    children = Children()
     is_open = True
-    while is_open or shims:
+    while is_open or children.shims:
         for fd, _ in poller.poll():
             if fd == woken:
                 drain(woken)
-                reap_shims(shims)
+                children.reap()
                 continue
-            message, fds, _, _ = socket.recv_fds(control, MAX_CONTROL_BYTES, 8)
+            message, fds = receive(control)
             if not message:
                 # No more runs; the shims see by themselves whether the worker still wants theirs.
                 is_open = False
                 poller.unregister(control)
                 continue
-            start_shim(fds, control, settings, resolver, shims)
+            start_shim(fds, control, settings, resolver, children)
+    end_all_below(woken)
 
 
-def start_shim(fds, control, settings, resolver, shims):
+def receive(control):
     try:
-        pid = os.fork()
+        flags = socket.MSG_CMSG_CLOEXEC
+        message, fds, _, _ = socket.recv_fds(control, MAX_CONTROL_BYTES, 2 * WIRES, flags)
+    except ConnectionResetError:
+        return b"", []
+    return message, fds
+
+
+def start_shim(fds, control, settings, resolver, children):
+    pid = -1
+    try:
+        if len(fds) == WIRES:
+            pid = os.fork()
+        elif fds:
+            refuse(fds[0], "the template process has no file descriptors left")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.write(fds[0], json.dumps({"refused": f"fork: {error}"}).encode() + b"\n")
-        pid = -1
+        refuse(fds[0], error)
     if pid == 0:
         status = 70
         try:
@@ -96,33 +134,46 @@ def start_shim(fds, control, settings, resolver, shims):
         finally:
             os._exit(status)
     if pid > 0:
-        shims.add(pid)
+        children.shims.add(pid)
     for fd in fds:
         os.close(fd)
 
 
-def reap_shims(shims):
-    has_failed = False
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            break
-        if pid == 0:
-            break
-        has_failed |= status != 0
-        shims.discard(pid)
-    if has_failed:
+class Children:
+    """Shims, what the resolver has started, and what shims have left behind when they were killed."""
+
+    def __init__(self):
+        self.of_resolver = children_of(os.getpid())
+        self.shims = set()
         # A shim that was killed leaves its run to us, and nobody wants that any more.
-        for pid in children_of(os.getpid()) - shims:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+        self.has_strays = False
+
+    def reap(self):
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            self.has_strays |= status != 0 and pid in self.shims
+            self.shims.discard(pid)
+            self.of_resolver.discard(pid)
+        if self.has_strays:
+            # Their end leaves us what they have started, and comes here again.
+            strays = children_of(os.getpid()) - self.shims - self.of_resolver
+            self.has_strays = bool(strays)
+            for pid in strays:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def load(settings):
     """Imports pyoco and the resolver; returns its function, or None when none is wanted."""
     if sys.path and sys.path[0] == "":
-        sys.path[0] = os.getcwd()
+        # Where the folder is gone, there is nothing in it to import.
+        with contextlib.suppress(OSError):
+            sys.path[0] = os.getcwd()
     for name in SHARED_MODULES:
         importlib.import_module(name)
     # 0.8 compiles graphs; 0.6 executes them.

@@ -1,0 +1,95 @@
+// Numbers and times as the visitor writes them, and texts that follow the clock.
+
+import { el } from "./dom.js";
+import { language, t } from "./i18n.js";
+
+const moving = new Set();
+
+/** The visitor's own locale where it is of the page's language (en-GB), else the page's language. */
+function locale() {
+  const own = navigator.languages.find((one) => one.split("-")[0] === language());
+  return own ?? language();
+}
+
+export function number(value) {
+  return new Intl.NumberFormat(locale(), { maximumFractionDigits: 1 }).format(value);
+}
+
+/** Date and time, to the second. */
+export function moment(seconds) {
+  const style = { dateStyle: "medium", timeStyle: "medium" };
+  return new Intl.DateTimeFormat(locale(), style).format(seconds * 1000);
+}
+
+/** Hours and minutes. */
+export function clock(seconds) {
+  return new Intl.DateTimeFormat(locale(), { timeStyle: "short" }).format(seconds * 1000);
+}
+
+/** A span of time in at most two units. */
+export function span(seconds) {
+  const value = Math.max(0, seconds);
+  if (value > 0 && value < 0.0005) return t("span.ms", { n: "<1" });
+  if (value < 0.9995) return t("span.ms", { n: number(Math.round(value * 1000)) });
+  if (value < 60) return t("span.s", { n: number(value < 10 ? Math.round(value * 10) / 10 : Math.round(value)) });
+  const whole = Math.round(value);
+  if (whole < 3600) return t("span.min", { m: Math.floor(whole / 60), s: whole % 60 });
+  if (whole < 86400) return t("span.h", { h: Math.floor(whole / 3600), m: Math.floor((whole % 3600) / 60) });
+  return t("span.d", { d: Math.floor(whole / 86400), h: Math.floor((whole % 86400) / 3600) });
+}
+
+/** “3 minutes ago”. */
+export function ago(seconds) {
+  const passed = now() - seconds;
+  const words = new Intl.RelativeTimeFormat(language(), { numeric: "auto", style: "short" });
+  for (const [unit, length] of [
+    ["day", 86400],
+    ["hour", 3600],
+    ["minute", 60],
+  ]) {
+    if (Math.abs(passed) >= length) return words.format(-Math.trunc(passed / length), unit);
+  }
+  return words.format(-Math.max(0, Math.trunc(passed)), "second");
+}
+
+/** Unix seconds. */
+export function now() {
+  return Date.now() / 1000;
+}
+
+/** A point in time, told relative to now, with the whole of it in the title. */
+export function when(seconds) {
+  if (typeof seconds !== "number") return el("span", { class: "quiet" }, "–");
+  const node = el("time", { datetime: new Date(seconds * 1000).toISOString(), title: moment(seconds) });
+  return follow(node, () => ago(seconds));
+}
+
+/** A text that is worked out anew each second. */
+export function running(text) {
+  return follow(el("span", { class: "running-text" }), text);
+}
+
+/** A size in bytes. */
+export function size(bytes) {
+  if (bytes < 1024) return `${number(bytes)} B`;
+  return bytes < 1024 * 1024 ? `${number(bytes / 1024)} KiB` : `${number(bytes / 1024 / 1024)} MiB`;
+}
+
+function follow(node, text) {
+  node.textContent = text();
+  moving.add({ node, text, missed: 0 });
+  return node;
+}
+
+setInterval(() => {
+  for (const one of moving) {
+    // A node may be made a little before it is shown; one that is gone for longer is forgotten.
+    one.missed = one.node.isConnected ? 0 : one.missed + 1;
+    if (one.missed > 2) {
+      moving.delete(one);
+      continue;
+    }
+    const text = one.text();
+    if (one.node.textContent !== text) one.node.textContent = text;
+  }
+}, 1000);

@@ -1,0 +1,234 @@
+//! `GET /openapi.json`: the document, and real answers beside it.
+
+use pyoco_server::model::clock;
+use serde_json::{Value, json};
+
+use crate::described::Described;
+use crate::stage::{Stage, form};
+use crate::stream::Stream;
+use crate::support::http;
+use crate::support::process::{Binary, Running};
+use crate::support::wait::{PATIENCE, eventually};
+use crate::workers::python_record;
+
+const RUN: &str = "/runs/{run_id}";
+const TASKS: &str = "/runs/{run_id}/tasks";
+const CANCEL: &str = "/runs/{run_id}/cancel";
+const WATCH: &str = "/runs/{run_id}/watch";
+const WORKER: &str = "/workers/{worker_id}";
+const YAML: &[u8] = b"version: 1\nflow: {graph: a, defaults: {k: yes}}\ntasks: {a: {use: builtin/echo, inputs: {x: $ctx.params.k}}}\n";
+
+#[test]
+fn the_document_is_public_whole_and_kept() {
+    let environment = [("PYOCO_HTTP_API_KEY_HEADER", "X-Pyoco-Key")];
+    let stage = Stage::start_with(&environment);
+    let first = stage.get("/openapi.json");
+    assert_eq!(first.status, 200);
+    assert_eq!(first.header("content-type"), Some("application/json"));
+    let document = first.json();
+    assert_eq!(document["openapi"], "3.1.0");
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(document["components"]["securitySchemes"]["apiKey"]["name"], "X-Pyoco-Key");
+    let etag = first.header("etag").unwrap();
+    let headers = [("If-None-Match", etag)];
+    let second = http::request(stage.address(), "GET", "/openapi.json", &headers, b"");
+    assert_eq!((second.status, second.header("etag")), (304, Some(etag)));
+    // A length would be that of the whole document.
+    assert_eq!((second.header("content-length"), second.body.len()), (None, 0));
+}
+
+#[test]
+fn real_answers_are_as_they_are_described() {
+    let stage = Stage::start();
+    let described = Described::by(stage.address());
+    let record = python_record("python", "IDLE", clock::now()).to_string();
+    let revision = stage.bus.workers().put("python", record.as_bytes()).unwrap();
+    let mut feed = Stream::open(stage.address(), "/events");
+    let mut changes = vec![feed.named("state")];
+    let run_id = submits(&stage, &described);
+    let _worker = worker(&stage);
+    stage.wait_status(&run_id, "COMPLETED");
+    shows(&described, &run_id);
+    lists(&described);
+    cancels(&stage, &described);
+    watches(&stage, &described, &run_id);
+    workers(&described);
+    service(&described);
+    failures(&stage, &described, &run_id);
+    stage.bus.workers().delete("python", revision).unwrap();
+    stage.bus.runs().delete(&run_id, stage.snapshot(&run_id).1).unwrap();
+    let gone = |changes: &[crate::stream::Event]| {
+        ["run_removed", "worker_removed", "heartbeat"]
+            .iter()
+            .all(|name| changes.iter().any(|event| event.name == *name))
+    };
+    while !gone(&changes) {
+        changes.push(feed.event());
+    }
+    described.hold_events("/events", &changes);
+    described.assert_all_seen();
+}
+
+#[test]
+fn answers_without_nats_are_as_they_are_described() {
+    let mut stage = Stage::start_with(&[("PYOCO_NATS_REQUEST_TIMEOUT_SEC", "1")]);
+    let described = Described::by(stage.address());
+    stage.nats.kill();
+    eventually(PATIENCE, "the gateway to notice", || {
+        (stage.get("/readyz").status == 503).then_some(())
+    });
+    described.get(503, "/readyz", "/readyz");
+    described.get(503, "/runs", "/runs");
+    described.get(503, RUN, "/runs/r");
+    described.get(503, "/workers", "/workers");
+    described.get(200, "/metrics", "/metrics");
+    described.json(503, "POST", ("/runs", "/runs"), r#"{"flow_name":"main"}"#);
+    let headers = [("Accept", "application/problem+json")];
+    described.call(503, "GET", "/runs", "/runs", &headers, b"");
+}
+
+/// A worker as a user starts it.
+fn worker(stage: &Stage) -> Running {
+    let mut command = Binary::Worker.command();
+    command.args(["--nats-url", &stage.nats.url(), "--worker-id", "w", "--tags", "default"]);
+    Running::start(&mut command)
+}
+
+/// Submits of each kind; the run that a worker can complete.
+fn submits(stage: &Stage, described: &Described) -> String {
+    let body = r#"{"flow_name":"main","params":{"x":[1]},"tag":"parked","tags":["a"]}"#;
+    described.json(200, "POST", ("/runs", "/runs"), body);
+    let parts = [("workflow", Some("flow.yaml"), YAML), ("flow_name", None, &b"main"[..])];
+    let (content_type, body) = form(&parts);
+    let headers = [("Content-Type", &*content_type), ("Idempotency-Key", "k")];
+    let answer = described.call(200, "POST", "/runs/yaml", "/runs/yaml", &headers, &body);
+    stage.wait_count(2);
+    answer.json()["run_id"].as_str().unwrap().to_owned()
+}
+
+fn shows(described: &Described, run_id: &str) {
+    let shown = described.get(200, RUN, &format!("/runs/{run_id}")).json();
+    assert_eq!(shown["worker_alive"], true, "{shown}");
+    let shown = described.get(200, RUN, &format!("/runs/{run_id}?include=records")).json();
+    assert_eq!(shown["task_records"]["a"]["output"], json!({"x": true}), "{shown}");
+    described.get(200, TASKS, &format!("/runs/{run_id}/tasks"));
+}
+
+fn lists(described: &Described) {
+    let nothing = "status=NONE";
+    for query in ["", "include=full", "limit=1&cursor=", "updated_after=0&include=all", nothing] {
+        let list = described.get(200, "/runs", &format!("/runs?{query}")).json();
+        let items = list.get("items").unwrap_or(&list).as_array().unwrap();
+        assert_eq!(items.is_empty(), query == nothing, "{query}");
+    }
+}
+
+fn cancels(stage: &Stage, described: &Described) {
+    let run_id = stage.submit(&json!({"flow_name": "main", "tag": "parked"}));
+    let path = format!("/runs/{run_id}/cancel");
+    described.json(200, "POST", (CANCEL, &path), r#"{"reason":"wrong input"}"#);
+    described.call(200, "POST", CANCEL, &path, &[], b"");
+}
+
+fn watches(stage: &Stage, described: &Described, run_id: &str) {
+    let path = format!("/runs/{run_id}/watch?include=full&until_terminal=true");
+    let events = Stream::open(stage.address(), &path).rest();
+    assert_eq!(events.len(), 1);
+    described.hold_events(WATCH, &events);
+    let mut quiet = Stream::open(stage.address(), &format!("/runs/{run_id}/watch?timeout_sec=10"));
+    let events = [quiet.event(), quiet.named("heartbeat")];
+    described.hold_events(WATCH, &events);
+}
+
+fn workers(described: &Described) {
+    let list = described.get(200, "/workers", "/workers?scope=all&limit=10").json();
+    assert_eq!(list.as_array().map(Vec::len), Some(2), "{list}");
+    described.json(200, "PATCH", (WORKER, "/workers/w"), r#"{"hidden":true}"#);
+}
+
+fn service(described: &Described) {
+    for path in ["/health", "/healthz", "/livez", "/readyz", "/metrics", "/openapi.json"] {
+        described.get(200, path, path);
+    }
+    described.get(200, "/", "/?lang=ja");
+    for name in ["main.js", "style.css", "icon.svg"] {
+        described.get(200, "/static/{name}", &format!("/static/{name}"));
+    }
+    described.get(404, "/static/{name}", "/static/none");
+    let etag = described.get(200, "/openapi.json", "/openapi.json");
+    let headers = [("If-None-Match", etag.header("etag").unwrap())];
+    described.call(304, "GET", "/openapi.json", "/openapi.json", &headers, b"");
+}
+
+fn failures(stage: &Stage, described: &Described, run_id: &str) {
+    let problem = [("Accept", "application/problem+json")];
+    for (template, path) in [
+        (RUN, "/runs/none"),
+        (TASKS, "/runs/none/tasks"),
+        (WATCH, "/runs/none/watch"),
+        (RUN, "/runs/a..b"),
+    ] {
+        described.get(404, template, path);
+        described.call(404, "GET", template, path, &problem, b"");
+    }
+    described.json(404, "POST", (CANCEL, "/runs/none/cancel"), "{}");
+    described.json(404, "PATCH", (WORKER, "/workers/none"), r#"{"hidden":true}"#);
+    for (template, path) in [
+        ("/runs", "/runs?limit=0&updated_after=x".to_owned()),
+        ("/runs", "/runs?cursor=x".to_owned()),
+        ("/workers", "/workers?limit=501".to_owned()),
+        ("/workers", "/workers?state=asleep".to_owned()),
+        (WATCH, format!("/runs/{run_id}/watch?timeout_sec=0")),
+    ] {
+        described.get(422, template, &path);
+        described.call(422, "GET", template, &path, &problem, b"");
+    }
+    let submit = |status, body: &str| {
+        described.json(status, "POST", ("/runs", "/runs"), body);
+    };
+    submit(422, "{}");
+    submit(422, "{");
+    submit(422, r#"{"flow_name":5,"params":[],"tag":"a.b","tags":[1]}"#);
+    submit(413, &format!(r#"{{"flow_name":"main","params":{{"x":"{}"}}}}"#, "x".repeat(1 << 20)));
+    let json = [("Content-Type", "application/json")];
+    described.call(400, "POST", "/runs", "/runs", &json, b"\"\xff\"");
+    let headers = [("Content-Type", "multipart/form-data; boundary=x")];
+    described.call(400, "POST", "/runs/yaml", "/runs/yaml", &headers, b"");
+    described.call(422, "POST", "/runs/yaml", "/runs/yaml", &[], b"");
+    for document in [&b"flows: {}"[..], b"flow: {", b"flow: {graph: 1}"] {
+        let parts = [("workflow", Some("f"), document), ("flow_name", None, &b"main"[..])];
+        let (content_type, body) = form(&parts);
+        let headers = [("Content-Type", &*content_type)];
+        described.call(422, "POST", "/runs/yaml", "/runs/yaml", &headers, &body);
+    }
+    described.get(431, "/runs", &format!("/runs?x={}", "x".repeat(20_000)));
+    described.call(417, "GET", "/runs", "/runs", &[("Expect", "a miracle")], b"");
+    for (method, path, status) in [("GET", "/none", 404), ("DELETE", "/runs", 405)] {
+        let answer = http::request(stage.address(), method, path, &[], b"");
+        assert_eq!(answer.status, status);
+        described.hold_error(&answer);
+    }
+}
+
+#[test]
+fn a_field_that_is_not_described_is_noticed() {
+    let stage = Stage::start();
+    let described = Described::by(stage.address());
+    let mut document = json!({"run_id": "r", "flow_name": "f", "tag": "t", "tags": [], "status": "PENDING",
+        "params": {}, "tasks": {}, "updated_at": 1.0});
+    let put = |document: &Value| {
+        stage.put("r", document.to_string().as_bytes());
+        eventually(PATIENCE, "the gateway to show it", || {
+            let shown = stage.get("/runs/r");
+            (shown.status == 200 && shown.json() == *document).then_some(())
+        });
+    };
+    put(&document);
+    described.get(200, RUN, "/runs/r");
+    document["new_field"] = 1.into();
+    put(&document);
+    let held = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        described.get(200, RUN, "/runs/r");
+    }));
+    assert!(held.is_err(), "a new field went unnoticed");
+}

@@ -1,0 +1,167 @@
+//! Signals to the template and to shims: each costs its own run at most, and leaves no process.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use pyoco_server::flow::Outcome;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use crate::flow::Run;
+use crate::stage::{Stage, error, gone, is_running, pid_in};
+use crate::support::wait::{PATIENCE, eventually};
+
+const FLOWS: &str = r#"
+@pyoco.task
+def fine(ctx): return os.getpid()
+flow_of(fine)
+
+@pyoco.task
+def sleep(ctx):
+    escaped = subprocess.Popen(["sleep", "3600"], start_new_session=True)
+    with open(ctx.params["pids"], "w") as file: print(os.getpid(), escaped.pid, file=file)
+    time.sleep(3600)
+flow_of(sleep)
+
+@pyoco.task
+def spin(ctx):
+    with open(ctx.params["pid"], "w") as file: print(os.getpid(), file=file)
+    while True: pass
+flow_of(spin)
+"#;
+
+fn signal(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), signal).unwrap();
+}
+
+fn pids_in(path: &Path) -> Vec<u32> {
+    eventually(PATIENCE, "the flow writes its pids", || {
+        let text = std::fs::read_to_string(path).ok()?;
+        let pids = text.strip_suffix('\n')?.split(' ');
+        Some(pids.map(|pid| pid.parse().unwrap()).collect())
+    })
+}
+
+fn parent_of(pid: u32) -> u32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// A run that sleeps, the pids that it has told, and its shim's.
+fn sleeping(stage: &Stage) -> (Run, Vec<u32>, u32) {
+    let file = stage.path("pids");
+    let run = stage.start("sleep", json!({"pids": file}));
+    let pids = pids_in(&file);
+    let shim = parent_of(pids[0]);
+    (run, pids, shim)
+}
+
+#[test]
+fn a_run_that_the_template_has_not_started_when_it_dies_goes_to_the_next_one() {
+    let stage = Stage::with(FLOWS);
+    stage.executor.warm_up().unwrap();
+    for _ in 0..5 {
+        let template = stage.template_pid();
+        signal(template, Signal::STOP);
+        let mut runs: Vec<Run> = (0..5).map(|_| stage.start("fine", json!({}))).collect();
+        std::thread::sleep(Duration::from_millis(20));
+        signal(template, Signal::KILL);
+        for run in &mut runs {
+            assert_eq!(run.finish(), Outcome::Completed);
+        }
+    }
+    assert_eq!(stage.status()["starts"], 6);
+}
+
+#[test]
+fn a_template_that_hangs_is_replaced() {
+    let stage = Stage::with_settings(FLOWS, |settings| {
+        settings.start_deadline = Duration::from_secs(8);
+    });
+    stage.executor.warm_up().unwrap();
+    let template = stage.template_pid();
+    signal(template, Signal::STOP);
+    let mut killed = stage.start("fine", json!({}));
+    std::thread::sleep(Duration::from_millis(50));
+    let before = Instant::now();
+    killed.execution.kill(Duration::ZERO);
+    assert!(before.elapsed() < Duration::from_secs(1), "a kill takes {:?}", before.elapsed());
+    let run = stage.run("fine");
+    assert_eq!(run.outcome(), Outcome::Completed);
+    assert!(!is_running(template));
+}
+
+#[test]
+fn a_template_whose_sockets_are_held_by_its_resolver_is_seen_to_die() {
+    let stage = Stage::with(&format!(
+        "helper = os.fork()\nif helper == 0:\n    time.sleep(3600)\n    os._exit(0)\n{FLOWS}
+@pyoco.task
+def tell(ctx): return helper
+flow_of(tell)
+"
+    ));
+    let run = stage.run("tell");
+    let helper = run.record("tell").output.as_u64().unwrap().try_into().unwrap();
+    assert!(is_running(helper));
+    signal(stage.template_pid(), Signal::KILL);
+    eventually(PATIENCE, "the death is seen", || (stage.status()["state"] == "died").then_some(()));
+    assert_eq!(stage.run("fine").outcome(), Outcome::Completed);
+    signal(helper, Signal::KILL);
+}
+
+#[test]
+fn the_death_of_a_shim_ends_its_run_and_nothing_else() {
+    let stage = Stage::with(&format!(
+        "helper = subprocess.Popen(['sleep', '3600']).pid\n{FLOWS}
+@pyoco.task
+def tell(ctx): return helper
+flow_of(tell)
+"
+    ));
+    let helper = stage.run("tell").record("tell").output.as_u64().unwrap().try_into().unwrap();
+    let (mut run, pids, shim) = sleeping(&stage);
+    signal(shim, Signal::KILL);
+    run.finish();
+    assert!(error(&run).contains("supervisor"), "{}", error(&run));
+    pids.iter().for_each(|&pid| gone(pid));
+    assert!(is_running(helper), "what the resolver has started is not the run's");
+    assert_eq!(stage.run("fine").outcome(), Outcome::Completed);
+    assert_eq!(stage.status()["starts"], 1);
+    drop(stage);
+    gone(helper);
+}
+
+#[test]
+fn a_run_whose_template_and_shim_are_both_killed_ends() {
+    let stage = Stage::with(FLOWS);
+    let file = stage.path("pid");
+    let mut run = stage.start("spin", json!({"pid": file}));
+    let pid = pid_in(&file);
+    let shim = parent_of(pid);
+    signal(stage.template_pid(), Signal::KILL);
+    signal(shim, Signal::KILL);
+    run.finish();
+    assert!(!is_running(pid));
+}
+
+#[test]
+fn a_shim_that_does_not_answer_is_killed_with_its_run() {
+    let stage = Stage::with(FLOWS);
+    let (mut run, pids, shim) = sleeping(&stage);
+    signal(shim, Signal::STOP);
+    run.execution.kill(Duration::ZERO);
+    drop(run);
+    pids.iter().for_each(|&pid| gone(pid));
+    assert!(!is_running(shim));
+}
+
+#[test]
+fn runs_that_wait_for_the_same_start_share_its_failure() {
+    let stage = Stage::with_settings("time.sleep(3600)\n", |settings| {
+        settings.start_deadline = Duration::from_secs(2);
+    });
+    let before = Instant::now();
+    let mut runs: Vec<Run> = (0..6).map(|_| stage.start("x", json!({}))).collect();
+    runs.iter_mut().for_each(|run| drop(run.finish()));
+    assert!(before.elapsed() < Duration::from_secs(6), "{:?}", before.elapsed());
+}
