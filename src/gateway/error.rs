@@ -248,7 +248,9 @@ impl ApiError {
             ApiError::TooManyWatchers => {
                 body.insert("hint".into(), WATCHERS_HINT.into());
             }
-            ApiError::Forbidden { needs, .. } => {
+            ApiError::Forbidden { role, needs } => {
+                // Tells programs that the key itself is good.
+                body.insert("role".into(), role.as_str().into());
                 body.insert("hint".into(), roles_hint(*needs).into());
             }
             ApiError::TooManyInvalidKeys { .. } | ApiError::TooManyKeys => {

@@ -149,6 +149,7 @@ fn each_role_may_what_the_table_says_and_no_more() {
                 Some(needs) => {
                     let told = format!("role {} may not {}", role.as_str(), needs.deed());
                     assert_eq!(verdict(&answer), (403, json!(told)), "{name}");
+                    assert_eq!(answer.json()["role"], role.as_str(), "{name}");
                     let hint = answer.json()["hint"].as_str().unwrap().to_owned();
                     assert!(hint.contains("admin, operator"), "{name}: {hint}");
                 }

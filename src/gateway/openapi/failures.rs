@@ -101,6 +101,7 @@ fn numbers() -> Map<String, Value> {
         "msg_id": {"type": "string", "pattern": "^MSG-PYOCO-[0-9]{4}$",
             "description": "Number of its text"},
         "hint": text("The way out"),
+        "role": text("Of a 403: the role of the key, which is good for other things"),
         "reason": text("What exactly is wrong, where `detail` alone does not say it"),
         "reason_detail": text("Where in the document"),
     }) else {

@@ -13,6 +13,11 @@ export class ApiError extends Error {
     this.body = body ?? {};
     this.retryAfter = retryAfter;
   }
+
+  /** Whether another key is needed; a key whose role may not do one thing is good for others. */
+  get isAboutKey() {
+    return this.status === 401 || (this.status === 403 && !this.body.role);
+  }
 }
 
 export function key() {
@@ -71,8 +76,9 @@ async function send(method, path, body, more) {
 /** The error in an answer; a missing or wrong key makes the page ask for one. */
 export async function refusal(response) {
   const body = await response.json().catch(() => null);
-  if (response.status === 401 || response.status === 403) {
+  const error = new ApiError(response.status, body, Number(response.headers.get("Retry-After")) || null);
+  if (error.isAboutKey) {
     dispatchEvent(new CustomEvent("pyoco:key-needed", { detail: { had: key() !== "" } }));
   }
-  return new ApiError(response.status, body, Number(response.headers.get("Retry-After")) || null);
+  return error;
 }

@@ -106,7 +106,7 @@ export function problem(error, again = null) {
 function headline(error) {
   if (!(error instanceof ApiError)) return t("error.page");
   if (error.status === 0) return t("error.unreachable");
-  if (error.status === 401 || error.status === 403) return t("error.key", { header: keyHeader() });
+  if (error.isAboutKey) return t("error.key", { header: keyHeader() });
   if (error.status === 503) return t("error.unavailable");
   return t("error.answer", { status: error.status });
 }
