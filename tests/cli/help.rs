@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::support::process::{Binary, run};
 use crate::support::wait::PATIENCE;
 
-const COMMANDS: [(Binary, &str); 27] = [
+const COMMANDS: [(Binary, &str); 24] = [
     (Binary::Client, "pyoco-client"),
     (Binary::Client, "pyoco-client submit"),
     (Binary::Client, "pyoco-client submit-yaml"),
