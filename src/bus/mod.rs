@@ -13,6 +13,7 @@
 #![allow(deprecated)]
 
 mod api;
+mod audit;
 mod backlog;
 mod connect;
 mod error;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use api::PubAck;
+pub use audit::{AuditLog, AuditRecord};
 pub use backlog::TagBacklog;
 pub use error::Error;
 pub use kv::{Entry, Kv, Operation};
@@ -107,6 +109,12 @@ impl Bus {
         self.kv(resources::auth_bucket(&self.inner.resources))
     }
 
+    /// Who did what.
+    pub fn audit(&self) -> AuditLog {
+        let inner = &self.inner;
+        AuditLog::new(inner.control.clone(), inner.resources.clone(), inner.timeout)
+    }
+
     /// The work queue and the DLQ.
     pub fn queue(&self) -> WorkQueue {
         WorkQueue::new(
@@ -125,6 +133,7 @@ impl Bus {
         self.runs().ensure()?;
         self.workers().ensure()?;
         self.auth().ensure()?;
+        self.audit().ensure()?;
         self.queue().ensure_all()
     }
 
@@ -135,6 +144,7 @@ impl Bus {
         let streams = [
             resources::WORK_STREAM.to_owned(),
             resources::ADVISORY_STREAM.to_owned(),
+            resources::AUDIT_STREAM.to_owned(),
             config.dlq_stream.clone(),
             format!("KV_{}", config.runs_bucket),
             format!("KV_{}", config.workers_bucket),

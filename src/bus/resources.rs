@@ -11,6 +11,15 @@ pub(super) const ADVISORY_STREAM: &str = "PYOCO_ADVISORY";
 /// The one consumer of that stream, shared by all workers.
 pub(super) const ADVISORY_CONSUMER: &str = "pyoco_exhausted";
 
+/// Who did what; entries only come and grow old.
+pub(super) const AUDIT_STREAM: &str = "PYOCO_AUDIT";
+/// The action follows.
+pub(super) const AUDIT_SUBJECT: &str = "pyoco.audit";
+/// How long an entry is kept: a year, in which somebody may want to look back.
+const AUDIT_MAX_AGE_SEC: u64 = 31_536_000;
+/// Most bytes of entries, some half a million of them; then the oldest go first.
+const AUDIT_MAX_BYTES: i64 = 268_435_456;
+
 /// A second submit under the same message id within this time is recognised as the first.
 const DUPLICATE_WINDOW_SEC: u64 = 600;
 const KV_DUPLICATE_WINDOW_SEC: u64 = 120;
@@ -66,6 +75,23 @@ pub(super) fn dlq_stream(config: &ResourceConfig) -> Value {
         "max_bytes": config.dlq_max_bytes,
         "storage": "file",
         "num_replicas": config.replicas,
+        "allow_direct": true,
+    })
+}
+
+pub(super) fn audit_stream(config: &ResourceConfig) -> Value {
+    json!({
+        "name": AUDIT_STREAM,
+        "subjects": [format!("{AUDIT_SUBJECT}.>")],
+        "retention": "limits",
+        "discard": "old",
+        "max_age": AUDIT_MAX_AGE_SEC * NANOS,
+        "max_bytes": AUDIT_MAX_BYTES,
+        "storage": "file",
+        "num_replicas": config.replicas,
+        // Nobody rewrites what was done.
+        "deny_delete": true,
+        "deny_purge": true,
         "allow_direct": true,
     })
 }

@@ -156,6 +156,8 @@ pub enum AuthMode {
 pub struct HttpConfig {
     /// Who may use it.
     pub auth_mode: AuthMode,
+    /// Whether the gateway may listen beyond this machine without asking for keys.
+    pub allow_unauthenticated: bool,
     /// Header of the API key.
     pub api_key_header: String,
     /// Handler threads; unset means eight per CPU.
@@ -263,6 +265,7 @@ impl Config {
                     "PYOCO_HTTP_AUTH_MODE",
                     &[("none", AuthMode::None), ("api_key", AuthMode::ApiKey)],
                 ),
+                allow_unauthenticated: r.flag("PYOCO_ALLOW_UNAUTHENTICATED", false),
                 api_key_header: r.header("PYOCO_HTTP_API_KEY_HEADER", "X-API-Key"),
                 threads: r.optional_count("PYOCO_HTTP_THREADS", 1..=256),
                 max_watchers: r.count("PYOCO_HTTP_MAX_WATCHERS", 256, 1..=10_000),

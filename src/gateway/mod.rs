@@ -4,11 +4,12 @@
 //! to a fixed pool of handler threads. Handlers see only requests that are whole, bounded and
 //! well-formed, and whatever they do (panic, stall, answer late) costs one answer, never a thread
 //! of the pool. [`route`] is the table of handlers, [`api`] the handlers, [`index`] every run in
-//! memory, [`auth`] who asks, [`hub`] tells changes to whoever watches, [`metrics`] measures, [`dashboard`] is
+//! memory, [`auth`] who asks, `audit` what they have changed, [`hub`] tells changes to whoever watches, [`metrics`] measures, [`dashboard`] is
 //! the page for people, [`openapi`] describes the routes. This floor knows nothing of workers but their
 //! records, and never executes a flow.
 
 pub mod api;
+mod audit;
 pub mod auth;
 mod cached;
 mod dashboard;
@@ -40,6 +41,7 @@ pub use error::ApiError;
 use crate::bus::{self, Bus, Kv, Watch, WorkQueue};
 use crate::model::limits;
 use crate::thread::{JoinOnDrop, StopSource};
+use audit::Audit;
 use auth::Auth;
 use cached::Cached;
 use edge::BodyRule;
@@ -117,6 +119,7 @@ pub struct Gateway {
     workers: WorkerMirror,
     hub: Hub,
     auth: Auth,
+    audit: Audit,
     metrics: Metrics,
     undo: Undo,
     openapi: Cached,
@@ -173,6 +176,7 @@ impl RunningGateway {
         let gateway = Gateway {
             bus: bus.clone(),
             auth,
+            audit: Audit::new(&bus.audit()),
             runs: bus.runs(),
             records: bus.workers(),
             queue: bus.queue(),
@@ -254,6 +258,7 @@ impl Gateway {
     /// Who has done what to what, and how it ended: every request to a route comes by here once, but
     /// for one whose handler has panicked.
     fn settled(&self, request: &Request, route: &Route, params: &[String], status: u16) {
+        self.audit.note(request, route, params, status);
         let Some(holder) = request.caller().holder() else { return };
         log::debug!(
             request_id = request.request_id(),

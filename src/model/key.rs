@@ -222,6 +222,16 @@ impl Permission {
             Permission::ReadMetrics => "read metrics",
         }
     }
+
+    /// How the audit calls what is done with it; `None` when nothing is changed.
+    pub fn action(self) -> Option<&'static str> {
+        match self {
+            Permission::SubmitRuns => Some("run.submit"),
+            Permission::CancelRuns => Some("run.cancel"),
+            Permission::HideWorkers => Some("worker.hide"),
+            Permission::ReadRuns | Permission::ReadWorkers | Permission::ReadMetrics => None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -221,3 +221,6 @@ pub const CLIENT_STREAM_SEGMENT: Duration = Duration::from_secs(30);
 pub const CLIENT_STREAM_SLACK: Duration = Duration::from_secs(2);
 /// Largest line of a stream of events that the client reads; a snapshot is far below it.
 pub const CLIENT_MAX_EVENT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// What is kept of a `User-Agent` in an entry of the audit.
+pub const MAX_USER_AGENT_BYTES: usize = 256;

@@ -1,10 +1,12 @@
 //! Plain data and rules that both sides of every wire share; no I/O, no threads.
 //!
 //! What a run, a task, a job, a worker record and a DLQ entry look like in JSON ([`run`],
-//! [`task`], [`job`], [`worker`], [`dlq`]), what is kept of an API key ([`key`]), which names are allowed ([`name`]), what each error is called
+//! [`task`], [`job`], [`worker`], [`dlq`]), what is kept of an API key ([`key`]) and of what was done ([`audit`]),
+//! which names are allowed ([`name`]), what each error is called
 //! ([`error`]), how a `flow.yaml` is read ([`workflow`]), and every bound of the program
 //! ([`limits`]). It knows nothing of NATS, HTTP or processes.
 
+pub mod audit;
 pub mod clock;
 pub mod dlq;
 pub mod error;

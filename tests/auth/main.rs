@@ -16,6 +16,7 @@ mod jetstream;
 mod desk;
 mod house;
 
+mod audit;
 mod burst;
 mod commands;
 mod matrix;

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::support::process::{Binary, run};
 use crate::support::wait::PATIENCE;
 
-const COMMANDS: [(Binary, &str); 23] = [
+const COMMANDS: [(Binary, &str); 24] = [
     (Binary::Client, "pyoco-client"),
     (Binary::Client, "pyoco-client submit"),
     (Binary::Client, "pyoco-client submit-yaml"),
@@ -27,6 +27,7 @@ const COMMANDS: [(Binary, &str); 23] = [
     (Binary::Server, "pyoco-server config"),
     (Binary::Worker, "pyoco-worker"),
     (Binary::Admin, "pyoco-server-admin"),
+    (Binary::Admin, "pyoco-server-admin audit"),
     (Binary::Admin, "pyoco-server-admin api-key"),
     (Binary::Admin, "pyoco-server-admin api-key create"),
     (Binary::Admin, "pyoco-server-admin api-key list"),

@@ -5,9 +5,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bad_args;
 mod client_errors;
 mod help;
 mod nats_child;
 mod real_nats;
 mod watch;
-mod worker_args;

@@ -6,12 +6,13 @@ use clap::Subcommand;
 use crossbeam_channel::unbounded;
 use serde_json::{Value, json};
 
-use super::PROGRAM;
-use crate::bus::{self, Entry, Kv, Operation, WatchEvent};
+use super::{PROGRAM, audit};
+use crate::bus::{self, AuditLog, Entry, Kv, Operation, WatchEvent};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::program;
 use crate::gateway::auth::hash::{self, NewKey, Pepper};
+use crate::model::audit::Outcome;
 use crate::model::error::Code;
 use crate::model::key::{self, KeyRecord, Role};
 use crate::model::limits::{MAX_KEY_NOTE_BYTES, MAX_TENANT_BYTES};
@@ -74,12 +75,18 @@ pub(super) enum KeyCommand {
 }
 
 /// Does it; JSON on stdout.
-pub(super) fn run(command: KeyCommand, keys: &Kv, pepper: &Pepper) -> Result<Exit, Failure> {
+pub(super) fn run(
+    command: KeyCommand,
+    keys: &Kv,
+    pepper: &Pepper,
+    log: &AuditLog,
+) -> Result<Exit, Failure> {
     match command {
         KeyCommand::Create { tenant, role, expires_in, note } => {
             let expires_at = expires_in.map(|time| clock::now() + time.as_secs_f64());
             let new = NewKey { tenant_id: tenant, role, expires_at, note };
             let (record, text) = create(keys, new, pepper)?;
+            audit::note(log, "key.create", &record.key_id, Outcome::Done);
             print(&created(&record, &text))
         }
         KeyCommand::List => {
@@ -92,12 +99,25 @@ pub(super) fn run(command: KeyCommand, keys: &Kv, pepper: &Pepper) -> Result<Exi
             let revoke =
                 |record: &mut KeyRecord| record.revoked_at = record.revoked_at.or(Some(now));
             match change(keys, &key_id, revoke)? {
-                Some(record) => print(&json!({"key_id": key_id, "revoked_at": record.revoked_at})),
-                None => Ok(unknown(&key_id)),
+                Some(record) => {
+                    audit::note(log, "key.revoke", &key_id, Outcome::Done);
+                    print(&json!({"key_id": key_id, "revoked_at": record.revoked_at}))
+                }
+                None => {
+                    audit::note(log, "key.revoke", &key_id, Outcome::Refused);
+                    Ok(unknown(&key_id))
+                }
             }
         }
         KeyCommand::Rotate { key_id, overlap, expires_in } => {
-            rotate(keys, pepper, &key_id, overlap, expires_in)
+            let rotated = rotate(keys, pepper, &key_id, overlap, expires_in);
+            let outcome = match &rotated {
+                Ok(Exit::Done) => Outcome::Done,
+                Ok(_) | Err(Failure { exit: Exit::Usage, .. }) => Outcome::Refused,
+                Err(_) => Outcome::Failed,
+            };
+            audit::note(log, "key.rotate", &key_id, outcome);
+            rotated
         }
     }
 }
@@ -293,7 +313,8 @@ fn note(text: &str) -> Result<String, String> {
 }
 
 /// Reads `90d`, `12h`, `30m` or `45s`; at most ten years.
-fn duration(text: &str) -> Result<Duration, String> {
+/// `90d`, `12h`, `30m` or `45s`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     const MAX_SECONDS: u64 = 10 * 366 * 86_400;
     let bad = || "write it like 90d, 12h, 30m or 45s, and at most ten years".to_owned();
     let (number, unit) =

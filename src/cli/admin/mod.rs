@@ -1,5 +1,6 @@
 //! `pyoco-server-admin`: looks after an installation, directly over NATS.
 
+mod audit;
 mod keys;
 
 use std::ffi::OsString;
@@ -40,6 +41,8 @@ enum Command {
     /// Make, list, revoke and replace API keys
     #[command(subcommand)]
     ApiKey(keys::KeyCommand),
+    /// Show who has changed what
+    Audit(audit::Show),
 }
 
 /// The whole program: reads `arguments` (the first is the program).
@@ -63,8 +66,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             }
             Command::Doctor => report(&bus),
             Command::ApiKey(command) => {
-                keys::run(command, &bus.auth(), &Pepper::new(config.auth.pepper))
+                let pepper = Pepper::new(config.auth.pepper);
+                keys::run(command, &bus.auth(), &pepper, &bus.audit())
             }
+            Command::Audit(show) => audit::show(&show, &bus.audit()),
         }
     })
 }

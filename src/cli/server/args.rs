@@ -68,6 +68,10 @@ pub struct Up {
     /// Port to listen on; 0 lets the system choose
     #[arg(long, default_value_t = 8000)]
     pub port: u16,
+    /// Listen beyond this machine although nobody is asked for an API key
+    /// [env: PYOCO_ALLOW_UNAUTHENTICATED]
+    #[arg(long)]
+    pub allow_unauthenticated: bool,
     /// trace, debug, info, warning or error [env: PYOCO_LOG_LEVEL] [default: info]
     #[arg(long)]
     pub log_level: Option<String>,

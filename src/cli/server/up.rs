@@ -40,6 +40,9 @@ pub(super) fn up(args: Up) -> Result<Exit, Failure> {
         log::info!("API keys are checked without a pepper; see PYOCO_AUTH_PEPPER");
     }
     if config.http.auth_mode == AuthMode::None && !address.ip().is_loopback() {
+        if !(args.allow_unauthenticated || config.http.allow_unauthenticated) {
+            return Err(unguarded(address));
+        }
         log::warn!(address = address.to_string();
             "the gateway listens beyond this machine and asks nobody for a key");
     }
@@ -104,6 +107,19 @@ fn refuse_unclear_auth() -> Result<(), Failure> {
     }
     let hint = "set it to `api_key`, or to `none` to let everybody in";
     Err(Failure::usage(format!("cannot read {MODE}, which says who may come in"), None, hint))
+}
+
+/// Why a gateway without keys stays on its machine.
+fn unguarded(address: SocketAddr) -> Failure {
+    Failure::usage(
+        format!(
+            "{address} can be reached from other machines, and PYOCO_HTTP_AUTH_MODE is none: whoever \
+             reaches it could have any code executed on the workers"
+        ),
+        None,
+        "set PYOCO_HTTP_AUTH_MODE=api_key, or listen on 127.0.0.1 behind a reverse proxy that asks who \
+         comes, or pass --allow-unauthenticated (PYOCO_ALLOW_UNAUTHENTICATED=1)",
+    )
 }
 
 fn address(args: &Up) -> Result<SocketAddr, Failure> {

@@ -57,7 +57,7 @@ pub fn run(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Rep
 /// Stores and queues; answers only when both are certain.
 pub(super) fn submit(
     gateway: &Gateway,
-    request: &Request,
+    request: &mut Request,
     submission: Submission,
 ) -> Result<Reply, ApiError> {
     // While NATS is away nothing is begun that would have to be undone.
@@ -69,6 +69,7 @@ pub(super) fn submit(
         Some(key) => run_id_of(request.caller().tenant_id(), key),
         None => Uuid::new_v4().to_string(),
     };
+    request.set_object(&run_id);
     let now = clock::now();
     let mut snapshot = snapshot(&submission, run_id.clone(), now);
     snapshot.tenant_id = request.caller().tenant_id().map(str::to_owned);

@@ -18,6 +18,7 @@ pub struct Request {
     body_limit: u64,
     body: Body,
     caller: Caller,
+    object: Option<String>,
 }
 
 /// Why a request has no body to work with.
@@ -55,6 +56,7 @@ impl Request {
             body_limit: u64::MAX,
             body: Body::Unread,
             caller: Caller::Nobody,
+            object: None,
             inner,
         }
     }
@@ -98,6 +100,16 @@ impl Request {
     /// Says who has sent it.
     pub fn set_caller(&mut self, caller: Caller) {
         self.caller = caller;
+    }
+
+    /// What it was about, if that is not in its path.
+    pub fn object(&self) -> Option<&str> {
+        self.object.as_deref()
+    }
+
+    /// Says what it is about: the run that it has submitted.
+    pub fn set_object(&mut self, object: &str) {
+        self.object = Some(object.to_owned());
     }
 
     /// Names this request in log lines and in its answer.

@@ -1,4 +1,4 @@
-//! Bad flags of the worker: each is refused with its reason and a way out, before anything starts.
+//! Bad flags: each is refused with its reason and a way out, before anything starts.
 
 use crate::support::process::{Binary, run};
 use crate::support::wait::PATIENCE;
@@ -26,6 +26,20 @@ fn bad_values_are_refused_with_a_reason() {
         assert!(said.contains(flag), "{text}");
         assert_eq!(lines.next(), Some("- usage: pyoco-worker [OPTIONS]"), "{text}");
         assert_eq!(lines.next(), Some("- hint: see `pyoco-worker --help`"), "{text}");
+    }
+}
+
+#[test]
+fn a_gateway_without_keys_stays_on_its_machine() {
+    let command = || {
+        let mut command = Binary::Server.command();
+        command.args(["up", "--host", "0.0.0.0", "--port", "0"]);
+        command
+    };
+    let ended = run(&mut command(), b"", PATIENCE);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    for part in ["ERR-PYOCO-0018", "PYOCO_HTTP_AUTH_MODE", "--allow-unauthenticated"] {
+        assert!(ended.stderr.contains(part), "no {part} in {}", ended.stderr);
     }
 }
 

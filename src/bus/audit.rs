@@ -1,0 +1,101 @@
+//! The audit: a stream to which entries are appended and from which nobody takes any.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::link::Link;
+use super::resources::{self, AUDIT_STREAM, AUDIT_SUBJECT};
+use super::{Error, Result, api};
+use crate::config::ResourceConfig;
+use crate::model::name;
+
+/// Appends and reads entries. Clones share the connection.
+#[derive(Clone)]
+pub struct AuditLog {
+    control: Link,
+    config: ResourceConfig,
+    timeout: Duration,
+}
+
+/// An entry as it was stored.
+#[derive(Debug, Clone)]
+pub struct AuditRecord {
+    /// Its place; the next one's is higher.
+    pub seq: u64,
+    /// Its bytes.
+    pub data: Vec<u8>,
+}
+
+impl AuditLog {
+    pub(super) fn new(control: Link, config: ResourceConfig, timeout: Duration) -> Self {
+        AuditLog { control, config, timeout }
+    }
+
+    /// The same with another deadline for each call.
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        AuditLog { timeout, ..self.clone() }
+    }
+
+    /// Creates the stream if it is missing.
+    ///
+    /// # Errors
+    /// Those of a request.
+    pub fn ensure(&self) -> Result<()> {
+        api::ensure_stream(&self.control, &resources::audit_stream(&self.config), self.timeout)
+    }
+
+    /// Appends an entry about `action`, a word or words with dots.
+    ///
+    /// # Errors
+    /// [`Error::BadName`] for another action, and those of a request.
+    pub fn append(&self, action: &str, entry: &[u8]) -> Result<()> {
+        if !action.split('.').all(name::is_tag) {
+            return Err(Error::BadName(action.to_owned()));
+        }
+        let subject = format!("{AUDIT_SUBJECT}.{action}");
+        match api::publish(&self.control, &subject, &[], entry, self.timeout) {
+            Err(e) if e.is_missing_stream() => {
+                self.ensure()?;
+                api::publish(&self.control, &subject, &[], entry, self.timeout).map(drop)
+            }
+            other => other.map(drop),
+        }
+    }
+
+    /// The first entry at `seq` or behind it; `None` at the end, and when there is no stream.
+    ///
+    /// # Errors
+    /// Those of a request.
+    pub fn read(&self, seq: u64) -> Result<Option<AuditRecord>> {
+        let which = json!({"seq": seq.max(1), "next_by_subj": format!("{AUDIT_SUBJECT}.>")});
+        match api::get_message(&self.control, AUDIT_STREAM, &which, self.timeout) {
+            Ok(found) => Ok(found.map(|m| AuditRecord { seq: m.seq, data: m.data })),
+            Err(e) if e.is_missing_stream() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Where entries begin that were stored at `since` (unix seconds) or later, found by halving.
+    ///
+    /// # Errors
+    /// Those of a request.
+    pub fn since(&self, since: f64) -> Result<u64> {
+        let last = match api::stream_info(&self.control, AUDIT_STREAM, self.timeout) {
+            Ok(info) => info.last_seq,
+            Err(e) if e.is_missing_stream() => return Ok(1),
+            Err(e) => return Err(e),
+        };
+        let (mut low, mut high) = (1, last + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let which = json!({"seq": middle, "next_by_subj": format!("{AUDIT_SUBJECT}.>")});
+            let found = api::get_message(&self.control, AUDIT_STREAM, &which, self.timeout)?;
+            match found {
+                Some(message) if message.time.unwrap_or(0.0) < since => low = message.seq + 1,
+                Some(_) | None => high = middle,
+            }
+        }
+        Ok(low)
+    }
+}
