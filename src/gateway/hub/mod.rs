@@ -346,6 +346,26 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_while_a_reader_rests_is_not_lost_by_slowness() {
+        let hub = Hub::new(1);
+        let feed = hub.feed(Box::new(|_| true)).unwrap();
+        let (rests, goes_on) = (feed.next(SOON).unwrap().unwrap(), Duration::from_secs(60));
+        assert!(rests.changes.is_empty());
+        std::thread::scope(|scope| {
+            let resting = scope.spawn(|| feed.rest(goes_on));
+            while !feed.is_resting() {
+                std::thread::yield_now();
+            }
+            for status in [RunStatus::Pending, RunStatus::Running, RunStatus::Completed] {
+                hub.run_changed(&summary("a", status), 1, &Arc::default());
+            }
+            assert_eq!(hub.skipped(), 0);
+            hub.close();
+            assert!(resting.join().unwrap().is_err());
+        });
+    }
+
+    #[test]
     fn a_feed_that_is_not_read_stays_small_and_says_that_it_lost_something() {
         let hub = Hub::new(1);
         let feed = hub.feed(Box::new(|_| true)).unwrap();
