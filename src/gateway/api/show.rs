@@ -65,7 +65,7 @@ pub(super) fn version(gateway: &Gateway, run_id: &str) -> Result<Version, ApiErr
         Known::Document(version) => Ok(version),
         Known::Ask => {
             let entry = gateway.runs.get_for_show(run_id)?.ok_or(ApiError::RunNotFound)?;
-            Ok(Version { revision: entry.revision, document: entry.value.into() })
+            Ok(Version::new(entry.revision, entry.value.into()))
         }
     }
 }

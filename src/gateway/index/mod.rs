@@ -188,7 +188,7 @@ impl RunIndex {
         let current = state.live_since.and_then(|_| state.runs.get(run_id));
         let newest = current.and_then(|run| {
             let document = state.documents.get(run_id, run.revision)?;
-            Some(Version { revision: run.revision, document })
+            Some(Version::new(run.revision, document))
         });
         match newest {
             Some(version) => Known::Document(version),
