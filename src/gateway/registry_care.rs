@@ -2,7 +2,8 @@
 //!
 //! A worker that is gone writes nothing, so somebody has to notice. And a record stays for ever
 //! unless somebody deletes it; that is done by compare-and-set, so that a worker which comes back in
-//! that moment keeps its record, and of several gateways one acts.
+//! that moment keeps its record, and of several gateways one acts. Whoever is heard of now is not old,
+//! whatever the clocks say.
 
 use std::time::{Duration, Instant};
 
@@ -91,10 +92,41 @@ impl Care {
     }
 
     fn is_old(&self, seen: &Seen, now: f64, here: Instant) -> bool {
-        match seen.record.seen_at() {
-            Some(at) => now - at > self.retention.as_secs_f64(),
-            // Nobody has written when it was seen; we know when we did.
-            None => here.saturating_duration_since(seen.at) > self.retention,
-        }
+        is_old(seen, now, here, self.retention, self.disconnect_timeout)
+    }
+}
+
+fn is_old(seen: &Seen, now: f64, here: Instant, retention: Duration, silence: Duration) -> bool {
+    let heard = here.saturating_duration_since(seen.at);
+    match seen.record.seen_at() {
+        // A clock that is wrong, there or here, must not cost a living worker its record.
+        Some(at) => now - at > retention.as_secs_f64() && heard > silence.min(retention),
+        // Nobody has written when it was seen; we know when we did.
+        None => heard > retention,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_is_heard_of_is_not_old_whatever_the_clocks_say() {
+        const WEEK: Duration = Duration::from_secs(604_800);
+        const SILENCE: Duration = Duration::from_secs(20);
+        let mirror = WorkerMirror::default();
+        let is_old = |record: &str, now: f64, later: Duration| {
+            let revision = mirror.get("w").map_or(1, |seen| seen.revision + 1);
+            mirror.wrote("w", record.into(), revision);
+            let seen = mirror.get("w").unwrap();
+            is_old(&seen, now, seen.at + later, WEEK, SILENCE)
+        };
+        let record = r#"{"worker_id":"w","last_seen_at":1000.0}"#;
+        let month_later = 1000.0 + 30.0 * 86_400.0;
+        assert!(!is_old(record, month_later, Duration::from_secs(5)));
+        assert!(is_old(record, month_later, Duration::from_secs(21)));
+        assert!(!is_old(record, 2000.0, WEEK * 2));
+        assert!(!is_old(r#"{"worker_id":"w"}"#, month_later, Duration::from_secs(21)));
+        assert!(is_old(r#"{"worker_id":"w"}"#, 0.0, WEEK * 2));
     }
 }

@@ -27,15 +27,23 @@ pub fn reply(write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'stat
 /// # Errors
 /// Those of the writer: the client is gone.
 pub fn event(out: &mut dyn Write, name: &str, id: Option<u64>, data: &Value) -> io::Result<()> {
+    line(out, name, id, &[&json::to_wire(data).map_err(io::Error::other)?])
+}
+
+/// The same with data that is written as JSON already: these pieces, one after the other.
+///
+/// # Errors
+/// As above.
+pub fn line(out: &mut dyn Write, name: &str, id: Option<u64>, data: &[&[u8]]) -> io::Result<()> {
     // One line: JSON as it goes out has its line ends escaped.
-    let data = json::to_wire(data).map_err(io::Error::other)?;
-    let mut text = Vec::with_capacity(data.len() + 64);
+    let length: usize = data.iter().map(|piece| piece.len()).sum();
+    let mut text = Vec::with_capacity(length + 64);
     writeln!(text, "event: {name}")?;
     if let Some(id) = id {
         writeln!(text, "id: {id}")?;
     }
     text.extend_from_slice(b"data: ");
-    text.extend_from_slice(&data);
+    data.iter().for_each(|piece| text.extend_from_slice(piece));
     text.extend_from_slice(b"\n\n");
     out.write_all(&text)
 }

@@ -26,6 +26,8 @@ struct Inner {
 #[derive(Default)]
 struct State {
     records: HashMap<String, Seen>,
+    /// Revision up to which the watch has told everything.
+    told: u64,
     live: bool,
 }
 
@@ -56,7 +58,7 @@ impl WorkerMirror {
         let mirror = self.clone();
         workers.watch(move |event| match event {
             WatchEvent::Reset => mirror.clear(),
-            WatchEvent::Entry(entry) => mirror.apply(entry),
+            WatchEvent::Entry(entry) => mirror.take(entry, true),
             WatchEvent::Live => mirror.set_live(true),
             WatchEvent::Stale(_) => mirror.set_live(false),
         })
@@ -65,7 +67,7 @@ impl WorkerMirror {
     /// Takes in what this gateway has written itself.
     pub fn wrote(&self, worker_id: &str, document: Vec<u8>, revision: u64) {
         let (key, operation) = (worker_id.to_owned(), Operation::Put);
-        self.apply(Entry { key, value: document, revision, operation });
+        self.take(Entry { key, value: document, revision, operation }, false);
     }
 
     /// The newest record of a worker.
@@ -119,9 +121,15 @@ impl WorkerMirror {
         }
     }
 
-    fn apply(&self, entry: Entry) {
+    fn take(&self, entry: Entry, is_told: bool) {
         let Entry { key, value, revision, operation } = entry;
         let mut state = self.lock();
+        if is_told {
+            state.told = state.told.max(revision);
+        } else if revision <= state.told {
+            // The watch has passed by already; the record may have been deleted since.
+            return;
+        }
         if state.records.get(&key).is_some_and(|known| known.revision >= revision) {
             return;
         }
@@ -147,7 +155,9 @@ impl WorkerMirror {
     }
 
     fn clear(&self) {
-        self.lock().records.clear();
+        let mut state = self.lock();
+        state.records.clear();
+        state.told = 0;
         self.inner.hub.reset(Side::Workers);
     }
 
@@ -160,5 +170,26 @@ impl WorkerMirror {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_of_ours_that_the_watch_has_passed_by_brings_nothing_back() {
+        let mirror = WorkerMirror::default();
+        let record = || br#"{"worker_id":"w","last_seen_at":1.0}"#.to_vec();
+        let told = |revision, operation| {
+            mirror.take(Entry { key: "w".into(), value: record(), revision, operation }, true);
+        };
+        told(1, Operation::Put);
+        told(3, Operation::Delete);
+        // The thread that wrote revision 2 gets to say so only now.
+        mirror.wrote("w", record(), 2);
+        assert!(mirror.get("w").is_none());
+        mirror.wrote("w", record(), 4);
+        assert_eq!(mirror.get("w").map(|seen| seen.revision), Some(4));
     }
 }

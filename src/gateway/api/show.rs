@@ -90,7 +90,7 @@ pub(super) fn version(
                 gateway.runs.get(&nobodys_run())?;
                 return Err(ApiError::RunNotFound);
             }
-            Ok(Version { revision: entry.revision, document: entry.value.into() })
+            Ok(Version::new(entry.revision, entry.value.into()))
         }
     }
 }

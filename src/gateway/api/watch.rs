@@ -9,7 +9,7 @@ use super::show;
 use crate::gateway::Gateway;
 use crate::gateway::error::ApiError;
 use crate::gateway::http::{Reply, Request};
-use crate::gateway::hub::{News, RunWatch, Version};
+use crate::gateway::hub::{News, RunWatch, Shown, Version};
 use crate::gateway::schema::Query;
 use crate::gateway::sse;
 use crate::model::limits::{SSE_HEARTBEAT, WATCH_TIMEOUT_SEC};
@@ -104,24 +104,40 @@ impl Stream {
     /// Writes a snapshot unless it `is_known` or too old for this client; `true` when it is the last
     /// one that is wanted.
     fn tell(&self, out: &mut dyn Write, version: &Version, is_known: bool) -> io::Result<bool> {
-        let snapshot: Map<String, Value> = match lenient::from_wire(&version.document) {
-            Ok(snapshot) => snapshot,
-            Err(e) => {
+        let view = version.view(self.with_records, |document| {
+            let view = view(document, self.with_records);
+            view.inspect_err(|e| {
                 log::warn!(run_id = self.run_id.as_str(), error = e.to_string();
                     "a snapshot cannot be read; leaving it out of a watch");
-                return Ok(false);
-            }
-        };
-        let updated_at = snapshot.get("updated_at").and_then(Value::as_f64);
-        let is_old = matches!((updated_at, self.since), (Some(at), Some(since)) if at < since);
-        let status = snapshot.get("status").and_then(Value::as_str);
-        let is_terminal = matches!(status, Some("COMPLETED" | "FAILED" | "CANCELLED"));
+            })
+            .ok()
+        });
+        let Some(view) = view else { return Ok(false) };
+        let is_old = matches!((view.updated_at, self.since), (Some(at), Some(since)) if at < since);
         if !is_known && !is_old {
-            let snapshot = show::snapshot_json(snapshot, self.with_records);
-            let data = json!({"run_id": self.run_id, "snapshot": snapshot, "ts": clock::now()});
-            sse::event(out, "snapshot", Some(version.revision), &data)?;
+            let (run_id, ts) = (json!(self.run_id).to_string(), json!(clock::now()).to_string());
+            let data: [&[u8]; 7] = [
+                b"{\"run_id\":",
+                run_id.as_bytes(),
+                b",\"snapshot\":",
+                &view.json,
+                b",\"ts\":",
+                ts.as_bytes(),
+                b"}",
+            ];
+            sse::line(out, "snapshot", Some(version.revision), &data)?;
             out.flush()?;
         }
-        Ok(is_terminal && self.until_terminal)
+        Ok(view.is_terminal && self.until_terminal)
     }
+}
+
+fn view(document: &[u8], with_records: bool) -> serde_json::Result<Shown> {
+    let snapshot: Map<String, Value> = lenient::from_wire(document)?;
+    let status = snapshot.get("status").and_then(Value::as_str);
+    Ok(Shown {
+        updated_at: snapshot.get("updated_at").and_then(Value::as_f64),
+        is_terminal: matches!(status, Some("COMPLETED" | "FAILED" | "CANCELLED")),
+        json: lenient::to_wire(&show::snapshot_json(snapshot, with_records))?,
+    })
 }

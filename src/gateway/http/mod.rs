@@ -111,6 +111,7 @@ impl HttpServer {
     ) -> Result<HttpServer, HttpError> {
         let settings = fit_to_descriptors(settings);
         let local_addr = listener.local_addr()?;
+        give_up_on_silence(&listener);
         let max_streams = settings.max_streams.max(1);
         let service = Service {
             handler,
@@ -181,6 +182,22 @@ impl Drop for HttpServer {
     }
 }
 
+/// Makes every connection of `listener` end when what was sent is not acknowledged, or not read, for as
+/// long as the edge would wait. Else the kernel keeps trying for a quarter of an hour with a client
+/// whose network has gone, and behind a proxy for ever with one that does not read: tiny_http
+/// knows no deadline. Accepted sockets take the option over from the one that listens.
+fn give_up_on_silence(listener: &TcpListener) {
+    #[cfg(target_os = "linux")]
+    {
+        let millis = u32::try_from(limits::WRITE_DEADLINE.as_millis()).unwrap_or(u32::MAX);
+        if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(listener, millis) {
+            log::warn!(error:% = error; "cannot bound how long a silent client is waited for");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = listener;
+}
+
 /// Lowers the caps such that a full house does not use up the descriptors of the process, since
 /// much in it (tiny_http first) does not live through that.
 fn fit_to_descriptors(mut settings: HttpSettings) -> HttpSettings {
@@ -201,4 +218,22 @@ fn fit_to_descriptors(mut settings: HttpSettings) -> HttpSettings {
     settings.max_streams = streams.max(1);
     settings.edge.max_connections = connections;
     settings
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn accepted_connections_do_not_wait_for_a_silent_client_for_ever() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        give_up_on_silence(&listener);
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let millis = rustix::net::sockopt::tcp_user_timeout(&accepted).unwrap();
+        assert_eq!(u128::from(millis), limits::WRITE_DEADLINE.as_millis());
+    }
 }

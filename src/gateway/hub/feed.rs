@@ -66,6 +66,8 @@ struct State {
     told_live: Option<bool>,
     live: bool,
     closed: bool,
+    /// The reader rests, so what comes twice meanwhile is put together on purpose.
+    resting: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -109,17 +111,21 @@ impl Feed {
     pub fn rest(&self, pause: Duration) -> Result<(), Closed> {
         let mut state = self.queue.lock();
         let deadline = Instant::now() + pause;
+        state.resting = true;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match (state.closed, left.is_zero()) {
-                (true, _) => return Err(Closed),
-                (false, true) => return Ok(()),
-                (false, false) => {
-                    let waited = self.queue.woken.wait_timeout(state, left);
-                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
-                }
+            if state.closed || left.is_zero() {
+                state.resting = false;
+                return if state.closed { Err(Closed) } else { Ok(()) };
             }
+            let waited = self.queue.woken.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_resting(&self) -> bool {
+        self.queue.lock().resting
     }
 }
 
@@ -187,7 +193,7 @@ impl Queue {
         let mut skipped = 0;
         if let Some(waiting) = state.pending.get_mut(&key) {
             *waiting = change;
-            return 1;
+            return u64::from(!state.resting);
         }
         if state.pending.len() >= MAX_FEED_PENDING {
             // The reader has to load its lists anyway, so the rest need not be told any more.

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use feed::{Batch, Change, Feed, RunFilter};
-pub use run_watch::{News, RunWatch, Version};
+pub use run_watch::{News, RunWatch, Shown, Version};
 
 use crate::model::limits::MAX_STREAMS;
 use crate::model::run::RunSummary;
@@ -136,8 +136,9 @@ impl Hub {
     pub fn run_changed(&self, summary: &Arc<RunSummary>, revision: u64, document: &Arc<Vec<u8>>) {
         let subscribers = self.lock();
         let mut skipped = 0;
-        for (_, slot) in subscribers.runs.get(&summary.run_id).into_iter().flatten() {
-            skipped += slot.offer(Version { revision, document: document.clone() });
+        if let Some(slots) = subscribers.runs.get(&summary.run_id) {
+            let version = Version::new(revision, document.clone());
+            skipped += slots.iter().map(|(_, slot)| slot.offer(version.clone())).sum::<u64>();
         }
         for queue in subscribers.feeds.values() {
             skipped += queue.run_changed(summary);
@@ -327,6 +328,26 @@ mod tests {
     }
 
     #[test]
+    fn a_version_is_taken_apart_once_for_all_who_watch() {
+        let hub = Hub::new(3);
+        let watches = [(); 3].map(|()| hub.watch("a", None).unwrap());
+        publish(&hub, "a", 7);
+        let mut made = 0;
+        for watch in &watches {
+            let News::Version(version) = watch.next(SOON) else { panic!("no version") };
+            for with_records in [false, true] {
+                let view = version.view(with_records, |document| {
+                    made += 1;
+                    let json = document.to_vec();
+                    Some(Shown { updated_at: None, is_terminal: false, json })
+                });
+                assert_eq!(view.unwrap().json, b"7");
+            }
+        }
+        assert_eq!(made, 2);
+    }
+
+    #[test]
     fn places_are_bounded_and_come_back() {
         let hub = Hub::new(2);
         let first = hub.watch("a", None).unwrap();
@@ -365,6 +386,26 @@ mod tests {
         }
         assert_eq!(feed.next(SOON).unwrap(), None);
         assert_eq!(hub.skipped(), 5);
+    }
+
+    #[test]
+    fn what_comes_while_a_reader_rests_is_not_lost_by_slowness() {
+        let hub = Hub::new(1);
+        let feed = hub.feed(Box::new(|_| true), None).unwrap();
+        let (rests, goes_on) = (feed.next(SOON).unwrap().unwrap(), Duration::from_secs(60));
+        assert!(rests.changes.is_empty());
+        std::thread::scope(|scope| {
+            let resting = scope.spawn(|| feed.rest(goes_on));
+            while !feed.is_resting() {
+                std::thread::yield_now();
+            }
+            for status in [RunStatus::Pending, RunStatus::Running, RunStatus::Completed] {
+                hub.run_changed(&summary("a", status), 1, &Arc::default());
+            }
+            assert_eq!(hub.skipped(), 0);
+            hub.close();
+            assert!(resting.join().unwrap().is_err());
+        });
     }
 
     #[test]

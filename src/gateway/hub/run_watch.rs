@@ -1,6 +1,6 @@
 //! A mailbox with one place: the newest version of one run.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Hub, Place};
@@ -12,6 +12,35 @@ pub struct Version {
     pub revision: u64,
     /// The document as it lies in KV.
     pub document: Arc<Vec<u8>>,
+    /// Without and with records; shared by all who were told of this version.
+    views: Arc<[OnceLock<Option<Shown>>; 2]>,
+}
+
+/// What a watcher tells of a version. A run that hundreds watch is taken apart once, not by each.
+#[derive(Debug)]
+pub struct Shown {
+    /// When it was written, unix seconds, by its writer's clock.
+    pub updated_at: Option<f64>,
+    /// Whether nothing changes afterwards.
+    pub is_terminal: bool,
+    /// The snapshot as it goes out.
+    pub json: Vec<u8>,
+}
+
+impl Version {
+    /// A version that nobody has looked at.
+    pub fn new(revision: u64, document: Arc<Vec<u8>>) -> Version {
+        Version { revision, document, views: Arc::default() }
+    }
+
+    /// What `make` makes of the document, the first time it is asked for; `None` when it cannot be read.
+    pub fn view(
+        &self,
+        with_records: bool,
+        make: impl FnOnce(&[u8]) -> Option<Shown>,
+    ) -> Option<&Shown> {
+        self.views[usize::from(with_records)].get_or_init(|| make(&self.document)).as_ref()
+    }
 }
 
 /// What a mailbox has.

@@ -45,6 +45,8 @@ struct State {
     documents: Documents,
     /// Our own deletes that the watch has not told yet.
     tombstones: HashMap<String, u64>,
+    /// Revision up to which the watch has told everything.
+    told: u64,
     /// Since when the watch has told everything; `None` while it is stale.
     live_since: Option<Instant>,
 }
@@ -56,6 +58,7 @@ impl Default for State {
             order: Order::default(),
             documents: Documents::new(SNAPSHOT_CACHE_BYTES),
             tombstones: HashMap::new(),
+            told: 0,
             live_since: None,
         }
     }
@@ -133,7 +136,12 @@ impl RunIndex {
     /// to tell.
     pub fn deleted(&self, run_id: &str, tombstone: u64) {
         let (key, operation) = (run_id.to_owned(), Operation::Delete);
-        self.write().tombstones.insert(key.clone(), tombstone);
+        let mut state = self.write();
+        // Nothing can be late any more once the watch has told the delete itself.
+        if tombstone > state.told {
+            state.tombstones.insert(key.clone(), tombstone);
+        }
+        drop(state);
         self.apply(Entry { key, value: Vec::new(), revision: tombstone, operation });
     }
 
@@ -187,7 +195,7 @@ impl RunIndex {
         let current = state.live_since.and_then(|_| state.runs.get(run_id));
         let newest = current.and_then(|run| {
             let document = state.documents.get(run_id, run.revision)?;
-            Some(Version { revision: run.revision, document })
+            Some(Version::new(run.revision, document))
         });
         match newest {
             Some(version) => Known::Document(version),
@@ -221,15 +229,15 @@ impl RunIndex {
 
     /// What the watch says comes in order: from here on nothing older follows.
     fn told(&self, entry: Entry) {
-        let (key, revision) = (entry.key.clone(), entry.revision);
-        self.apply(entry);
-        let mut state = self.write();
-        if state.tombstones.get(&key).is_some_and(|tombstone| *tombstone <= revision) {
-            state.tombstones.remove(&key);
-        }
+        self.take(entry, true);
     }
 
+    /// What this gateway has done itself.
     fn apply(&self, entry: Entry) {
+        self.take(entry, false);
+    }
+
+    fn take(&self, entry: Entry, is_told: bool) {
         let Entry { key, value, revision, operation } = entry;
         let summary = match operation {
             Operation::Delete => None,
@@ -244,8 +252,19 @@ impl RunIndex {
             },
         };
         let mut state = self.write();
-        if state.runs.get(&key).is_some_and(|known| known.revision >= revision)
-            || state.tombstones.get(&key).is_some_and(|tombstone| *tombstone > revision)
+        let is_dead = state.tombstones.get(&key).is_some_and(|tombstone| *tombstone > revision);
+        if is_told {
+            state.told = state.told.max(revision);
+            if !is_dead {
+                state.tombstones.remove(&key);
+            }
+        }
+        // A write of our own that the watch has passed by already says nothing new, and must not
+        // bring back what somebody has deleted since.
+        let is_late = !is_told && revision <= state.told;
+        if is_dead
+            || is_late
+            || state.runs.get(&key).is_some_and(|known| known.revision >= revision)
         {
             return;
         }
@@ -416,6 +435,26 @@ mod tests {
         index.told(entry("a", 3.0, 3, RunStatus::Pending));
         assert_eq!(index.list(&Filter::default(), 10).0.len(), 1, "a later submit of that id");
         assert!(index.read().tombstones.is_empty());
+    }
+
+    #[test]
+    fn a_write_of_ours_that_the_watch_has_passed_by_brings_nothing_back() {
+        let index = RunIndex::default();
+        let gone = |revision| {
+            let (key, operation) = ("a".to_owned(), Operation::Delete);
+            Entry { key, value: Vec::new(), revision, operation }
+        };
+        index.told(entry("a", 1.0, 1, RunStatus::Running));
+        index.told(entry("a", 2.0, 2, RunStatus::Cancelling));
+        index.told(gone(3));
+        // The thread that wrote revision 2 gets to say so only now.
+        let Entry { value, .. } = entry("a", 2.0, 2, RunStatus::Cancelling);
+        index.wrote("a", value, 2);
+        assert_eq!(index.list(&Filter::default(), 10).0.len(), 0);
+        index.deleted("a", 3);
+        assert!(index.read().tombstones.is_empty(), "nobody would remove it");
+        index.wrote("a", entry("a", 4.0, 4, RunStatus::Pending).value, 4);
+        assert_eq!(index.list(&Filter::default(), 10).0.len(), 1);
     }
 
     #[test]

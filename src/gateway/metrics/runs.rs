@@ -9,6 +9,7 @@ use super::histogram::Histogram;
 use super::text::{Kind, Text};
 use crate::model::job::DEFAULT_TAG;
 use crate::model::limits::MAX_METRIC_LABELS;
+use crate::model::name;
 use crate::model::run::{RunStatus, RunSummary};
 
 /// Upper bounds of a run's duration, in seconds: from a quick script to a day's work.
@@ -105,8 +106,12 @@ fn between(from: f64, to: f64) -> Duration {
     Duration::try_from_secs_f64(to - from).unwrap_or_default()
 }
 
-/// `tag`, or what stands for all others once there are too many. Tags are anybody's choice.
+/// `tag`, or what stands for all others once there are too many. Tags are anybody's choice, and what
+/// another program has stored as one may be any text of any length.
 fn bounded<'a>(known: impl Iterator<Item = &'a str>, tag: &str) -> String {
+    if !name::is_tag(tag) {
+        return OTHER.to_owned();
+    }
     let (mut distinct, mut last) = (0, None);
     // Keys of a map come sorted by status first, so a tag is met up to three times; that only makes
     // the bound a little tighter.
@@ -162,5 +167,19 @@ mod tests {
         let counts = figures.lock();
         assert_eq!(counts.submitted.len(), MAX_METRIC_LABELS + 1);
         assert_eq!(counts.submitted[OTHER], 50);
+    }
+
+    #[test]
+    fn what_is_no_tag_is_no_label() {
+        let figures = RunFigures::default();
+        let running = run(RunStatus::Running, Some(12.0), None);
+        for tag in ["a\"} 1\nevil 7", "", "x.y", &"x".repeat(1_000_000)] {
+            let mut done = run(RunStatus::Failed, Some(12.0), Some(13.0));
+            done.tag = tag.to_owned();
+            figures.moved(Some(&running), &done, true);
+        }
+        let counts = figures.lock();
+        assert_eq!(counts.finished.len(), 1);
+        assert_eq!(counts.finished[&("FAILED", OTHER.to_owned())], 4);
     }
 }

@@ -1,6 +1,8 @@
-"""Modules of the page by themselves: events in pieces, figures, spans of time, lists that move."""
+"""Modules of the page by themselves: events in pieces, figures, spans of time, lists that move, odd data and odd addresses."""
 
-from visitor import expect, visitor
+import json
+
+from visitor import URL, expect, visitor
 
 EVENTS = """async () => {
     const { parser } = await import("/static/stream.js");
@@ -51,6 +53,34 @@ KEYED = """async () => {
     return results;
 }"""
 
+LISTED = """async () => {
+    const { MOST_MOVED, RunsList } = await import("/static/runs_list.js");
+    const limits = { status: "", q: "", flow: "", tag: "", worker: "", span: null, cursor: "" };
+    const run = (id, status, updated_at) => ({ run_id: id, flow_name: "f", tag: "t", tags: [], status, updated_at });
+    const list = (cursor) => Object.assign(new RunsList({ ...limits, cursor }, () => {}), { isLoaded: true });
+    const first = list("");
+    // The worker's clock is behind the gateway's.
+    first.put(run("a", "PENDING", 100));
+    first.put(run("a", "COMPLETED", 70));
+    const later = list("x");
+    for (let n = 0; n < 3 * MOST_MOVED; n += 1) later.put(run(`r${n}`, "RUNNING", n));
+    first.close();
+    later.close();
+    return [first.runs[0].status, later.changesBefore === MOST_MOVED];
+}"""
+
+TIMES = """async () => {
+    const { moment, when } = await import("/static/format.js");
+    return [1e300, -1e300, NaN, null].flatMap((time) => [when(time).textContent, moment(time)]).join("");
+}"""
+
+
+def snapshot(status, updated_at):
+    run = {"run_id": "skew", "flow_name": "skewed", "tag": "t", "tags": [], "status": status, "updated_at": updated_at}
+    data = json.dumps({"run_id": "skew", "snapshot": {**run, "tasks": {}, "task_records": {}}, "ts": 1})
+    return f"event: snapshot\nid: {updated_at}\ndata: {data}\n\n"
+
+
 with visitor() as one:
     page = one.page("#/submit")
     expect(page.locator("h1")).to_have_text("Submit")
@@ -63,3 +93,20 @@ with visitor() as one:
     assert spans == expected, spans
     keyed = page.evaluate(KEYED)
     assert keyed == ["a1 b1 c1", "b1 a1 d1", True, 4, "d1 b2", "b2", 5, ""], keyed
+    assert page.evaluate(LISTED) == ["COMPLETED", True]
+    assert page.evaluate(TIMES) == "–" * 8
+
+    # Names that every object of JavaScript has are no views, columns or languages.
+    page.goto(f"{URL}/?lang=constructor#/runs?sort=constructor&since=constructor")
+    expect(page.locator("h1")).to_have_text("Runs")
+    expect(page.locator(".empty")).to_have_count(1)
+    page.goto(f"{URL}/#/constructor")
+    expect(page.locator("h1")).to_have_text("There is no such page")
+    page.goto(f"{URL}/#/workers")
+    expect(page.locator("h1")).to_have_text("Workers")
+
+    # A run whose worker's clock is behind that of the gateway.
+    body = snapshot("PENDING", 100) + snapshot("COMPLETED", 70)
+    page.route("**/runs/skew/watch*", lambda route: route.fulfill(content_type="text/event-stream", body=body))
+    page.goto(f"{URL}/#/run/skew")
+    expect(page.locator("h1 .badge")).to_contain_text("Completed")

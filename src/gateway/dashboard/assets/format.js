@@ -15,8 +15,14 @@ export function number(value) {
   return new Intl.NumberFormat(locale(), { maximumFractionDigits: 1 }).format(value);
 }
 
+/** Whether it is a time that can be written as a date; anybody may have stored it. */
+function isTime(seconds) {
+  return typeof seconds === "number" && Math.abs(seconds) <= 8.64e12;
+}
+
 /** Date and time, to the second. */
 export function moment(seconds) {
+  if (!isTime(seconds)) return "–";
   const style = { dateStyle: "medium", timeStyle: "medium" };
   return new Intl.DateTimeFormat(locale(), style).format(seconds * 1000);
 }
@@ -59,7 +65,7 @@ export function now() {
 
 /** A point in time, told relative to now, with the whole of it in the title. */
 export function when(seconds) {
-  if (typeof seconds !== "number") return el("span", { class: "quiet" }, "–");
+  if (!isTime(seconds)) return el("span", { class: "quiet" }, "–");
   const node = el("time", { datetime: new Date(seconds * 1000).toISOString(), title: moment(seconds) });
   return follow(node, () => ago(seconds));
 }

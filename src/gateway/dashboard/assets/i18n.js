@@ -35,7 +35,7 @@ export function t(name, words = {}) {
 }
 
 function first(...words) {
-  return words.find((word) => word in ALL) ?? "en";
+  return words.find((word) => Object.hasOwn(ALL, word)) ?? "en";
 }
 
 function stored() {

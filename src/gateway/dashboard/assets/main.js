@@ -23,7 +23,7 @@ let shown = null;
 
 function show(anew = false) {
   const { page, id, query } = here();
-  const view = VIEWS[page];
+  const view = Object.hasOwn(VIEWS, page) ? VIEWS[page] : null;
   if (!anew && shown?.page === page && shown.id === id && shown.handle.update) {
     shown.handle.update(query);
     return;

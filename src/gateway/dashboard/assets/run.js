@@ -39,7 +39,10 @@ export function runPage(place, { id }) {
   replace(parts.head, el("h1", {}, t("nav.run")), el("p", { class: "quiet" }, t("loading")));
   const timeline = new Timeline();
   const tasks = new TaskTable();
-  const cancel = cancelBox(id, (snapshot) => take({ ...run, ...snapshot, task_records: run?.task_records }));
+  const cancel = cancelBox(id, (snapshot) => {
+    // The stream may have told the end already.
+    if (run && !isTerminal(run.status)) take({ ...run, ...snapshot, task_records: run.task_records });
+  });
   let drawnData = "";
 
   function open() {
@@ -84,7 +87,6 @@ export function runPage(place, { id }) {
   }
 
   function take(snapshot) {
-    if (run && run.updated_at > snapshot.updated_at) return;
     if (run && run.status !== snapshot.status) announce(t("run.now", { status: t(`run.${snapshot.status}`) }));
     run = snapshot;
     replace(parts.notice);

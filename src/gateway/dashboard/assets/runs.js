@@ -7,7 +7,7 @@ import { t } from "./i18n.js";
 import { STATUSES, badge, empty, guarded, problem } from "./pieces.js";
 import { here, to, withQuery } from "./route.js";
 import { filterForm, isFiltered, limits } from "./runs_filter.js";
-import { RunsList } from "./runs_list.js";
+import { MOST_MOVED, RunsList } from "./runs_list.js";
 import { drawTable } from "./runs_table.js";
 
 export function runsPage(place, { query }) {
@@ -94,7 +94,7 @@ export function runsPage(place, { query }) {
     replace(
       pager,
       isFirst ? null : el("a", { class: "button", href: withQuery({ cursor: "" }) }, t("runs.first")),
-      waiting ? el("span", { class: "quiet" }, t("runs.newer", { n: number(waiting) })) : null,
+      waiting ? el("span", { class: "quiet" }, t("runs.newer", { n: number(waiting) + (waiting < MOST_MOVED ? "" : "+") })) : null,
       el("span", { class: "quiet" }, list.isLoaded ? t("runs.shown", { n: number(list.runs.length) }) : ""),
       list.next
         ? el("a", { class: "button", id: "next-page", href: withQuery({ cursor: list.next }) }, t("runs.next"))

@@ -21,7 +21,7 @@ export function limits(query) {
     flow: of("flow"),
     tag: of("tag"),
     worker: of("worker"),
-    span: SPANS[of("since")] ?? null,
+    span: Object.hasOwn(SPANS, of("since")) ? SPANS[of("since")] : null,
     cursor: of("cursor"),
   };
 }

@@ -8,6 +8,8 @@ import { asQuery, fits } from "./runs_filter.js";
 const PAGE = 50;
 /** A first page may grow to this by what comes; then it is loaded anew, so that the next page fits on. */
 const LARGEST = 2 * PAGE;
+/** Runs that have moved away are counted up to this: a tab may stay open for weeks. */
+export const MOST_MOVED = 1000;
 /** Least time between two drawings, and between two loads that events cause. */
 const DRAW_MS = 250;
 const LOAD_MS = 1500;
@@ -86,13 +88,13 @@ export class RunsList {
 
   put(run) {
     if (this.since) this.since.push(() => this.put(run));
+    // Events come in the order of the writes. The times in them do not: each writer has a clock of its own.
     const known = this.byId.get(run.run_id);
-    if (known && known.updated_at > run.updated_at) return;
     const fitting = fits(run, this.limits);
     if (known && fitting) this.byId.set(run.run_id, run);
     else if (known) this.byId.delete(run.run_id);
     else if (!fitting || !this.isLoaded) return;
-    else if (this.limits.cursor) this.movedAway.add(run.run_id);
+    else if (this.limits.cursor) this.movedAway.size < MOST_MOVED && this.movedAway.add(run.run_id);
     else this.byId.set(run.run_id, run);
     this.changed();
   }

@@ -39,7 +39,7 @@ export function drawTable(place, runs, query, notice) {
 
 function sorting(text) {
   const name = text.replace(/^-/, "");
-  return { name: COLUMNS[name] ? name : "changed", direction: text.startsWith("-") ? "down" : "up" };
+  return { name: Object.hasOwn(COLUMNS, name) && COLUMNS[name] ? name : "changed", direction: text.startsWith("-") ? "down" : "up" };
 }
 
 function sorted(runs, { name, direction }) {
