@@ -34,6 +34,15 @@ fn language_and_key_are_kept_where_they_belong() {
 }
 
 #[test]
+fn a_gateway_that_asks_for_keys_is_used_with_one() {
+    let asking = [("PYOCO_HTTP_AUTH_MODE", "api_key")];
+    let stage = Stage::start_with(&["--dashboard-lang", "en"], &asking);
+    let (viewer, operator) = (stage.key("viewer"), stage.key("operator"));
+    let keys = [("PYOCO_TEST_VIEWER", &*viewer), ("PYOCO_TEST_OPERATOR", &*operator)];
+    finish(stage.open_with("keys", &keys), "keys");
+}
+
+#[test]
 fn the_forms_submit_and_tell_what_is_wrong() {
     Stage::start().with_worker().play("submit");
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::support::http;
 use crate::support::nats::NatsServer;
 use crate::support::port::PortLease;
-use crate::support::process::{Binary, Running, without_settings};
+use crate::support::process::{Binary, Running, run, without_settings};
 use crate::support::python;
 use crate::support::wait::{PATIENCE, eventually};
 
@@ -99,8 +99,28 @@ impl Stage {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port.port()))
     }
 
+    /// A key for a gateway that asks for them, once the gateway knows it.
+    pub fn key(&self, role: &str) -> String {
+        let mut command = Binary::Admin.command();
+        command.args(["--nats-url", &self.nats.url(), "api-key", "create", "--tenant", "t"]);
+        let made = run(command.args(["--role", role]), b"", PATIENCE);
+        let made: serde_json::Value = serde_json::from_str(&made.stdout).unwrap();
+        let key = made["api_key"].as_str().unwrap().to_owned();
+        eventually(PATIENCE, "the key is known", || {
+            let headers = [("X-API-Key", key.as_str())];
+            let answer = http::request(self.address(), "GET", "/runs", &headers, b"");
+            (answer.status == 200).then_some(())
+        });
+        key
+    }
+
     /// Starts `browser/<name>.py` on this gateway.
     pub fn open(&self, name: &str) -> Running {
+        self.open_with(name, &[])
+    }
+
+    /// The same with these variables.
+    pub fn open_with(&self, name: &str, environment: &[(&str, &str)]) -> Running {
         let script = folder().join("browser").join(format!("{name}.py"));
         let mut command = without_settings(python::playwright());
         command
@@ -108,7 +128,8 @@ impl Stage {
             .env("PYTHONUNBUFFERED", "1")
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("PYOCO_TEST_URL", format!("http://{}", self.address()))
-            .env("PYOCO_TEST_CHROMIUM", chromium());
+            .env("PYOCO_TEST_CHROMIUM", chromium())
+            .envs(environment.iter().copied());
         Running::start(&mut command)
     }
 
