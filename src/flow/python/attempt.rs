@@ -276,7 +276,9 @@ impl Attempt<'_> {
 
     fn wait(&mut self, all_passed_on: bool) -> io::Result<()> {
         let pause = (!all_passed_on).then(|| Instant::now() + FULL_PAUSE);
-        let dues = [Some(self.next_output), self.kill_at, self.leave_at, pause];
+        // Once the shim has told of the exit there is nothing left to kill.
+        let kill_at = self.kill_at.filter(|_| self.exit.is_none());
+        let dues = [Some(self.next_output), kill_at, self.leave_at, pause];
         let due = dues.into_iter().flatten().min();
         let to_write = !self.outgoing.is_empty();
         let waited = [

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::flow::executor::{FlowJob, Outcome};
-use crate::model::run::{TaskRecord, TaskStatus};
+use crate::model::run::TaskRecord;
 
 /// To the run, first thing.
 #[derive(Serialize)]
@@ -76,32 +76,9 @@ impl EndWord {
 pub(super) struct TaskMessage {
     /// Place in the list of tasks that came with the flow.
     pub task: usize,
-    pub state: TaskStatus,
-    pub started_at: Option<f64>,
-    pub ended_at: Option<f64>,
-    pub duration_ms: Option<f64>,
-    pub error: Option<String>,
-    pub traceback: Option<String>,
-    pub inputs: Value,
-    pub output: Value,
-    pub artifacts: Value,
-}
-
-impl TaskMessage {
-    pub(super) fn into_record(self) -> TaskRecord {
-        TaskRecord {
-            state: self.state,
-            started_at: self.started_at,
-            ended_at: self.ended_at,
-            duration_ms: self.duration_ms,
-            error: self.error,
-            traceback: self.traceback,
-            inputs: self.inputs,
-            output: self.output,
-            artifacts: self.artifacts,
-            logs: None,
-        }
-    }
+    /// What is known of it, but for what it has printed.
+    #[serde(flatten)]
+    pub record: TaskRecord,
 }
 
 /// The error of a run whose shim was killed.

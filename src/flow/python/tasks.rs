@@ -35,7 +35,7 @@ impl Tasks {
         if number >= self.names.len() {
             return false;
         }
-        let mut record = message.into_record();
+        let mut record = message.record;
         record.logs = capture.logs(number);
         if record.state == TaskStatus::Running {
             self.running.insert(number, record.clone());
