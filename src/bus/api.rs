@@ -60,6 +60,26 @@ pub(super) fn publish(
     Ok(ack)
 }
 
+/// Publishes to a stream that is created when it is missing; one try each.
+///
+/// # Errors
+/// Those of [`publish`] and of [`ensure_stream`].
+pub(super) fn publish_creating(
+    link: &Link,
+    stream: &Value,
+    subject: &str,
+    payload: &[u8],
+    timeout: Duration,
+) -> Result<()> {
+    match publish(link, subject, &[], payload, timeout) {
+        Err(e) if e.is_missing_stream() => {
+            ensure_stream(link, stream, timeout)?;
+            publish(link, subject, &[], payload, timeout).map(drop)
+        }
+        other => other.map(drop),
+    }
+}
+
 /// Calls `$JS.API.<call>` with a JSON body.
 pub(super) fn call<T: DeserializeOwned>(
     link: &Link,

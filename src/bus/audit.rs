@@ -54,13 +54,8 @@ impl AuditLog {
             return Err(Error::BadName(action.to_owned()));
         }
         let subject = format!("{AUDIT_SUBJECT}.{action}");
-        match api::publish(&self.control, &subject, &[], entry, self.timeout) {
-            Err(e) if e.is_missing_stream() => {
-                self.ensure()?;
-                api::publish(&self.control, &subject, &[], entry, self.timeout).map(drop)
-            }
-            other => other.map(drop),
-        }
+        let stream = resources::audit_stream(&self.config);
+        api::publish_creating(&self.control, &stream, &subject, entry, self.timeout)
     }
 
     /// The first entry at `seq` or behind it; `None` at the end, and when there is no stream.

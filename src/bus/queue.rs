@@ -181,13 +181,8 @@ impl WorkQueue {
     pub fn publish_dlq(&self, tag: &str, payload: &[u8]) -> Result<()> {
         let tag = if name::is_tag(tag) { tag } else { crate::model::job::DEFAULT_TAG };
         let subject = format!("{}.{tag}", self.config.dlq_subject_prefix);
-        match api::publish(&self.control, &subject, &[], payload, self.timeout) {
-            Err(e) if e.is_missing_stream() => {
-                self.ensure_stream(&resources::dlq_stream(&self.config))?;
-                api::publish(&self.control, &subject, &[], payload, self.timeout).map(drop)
-            }
-            other => other.map(drop),
-        }
+        let stream = resources::dlq_stream(&self.config);
+        api::publish_creating(&self.control, &stream, &subject, payload, self.timeout)
     }
 
     /// Reads a job by its sequence; `None` when it is gone.
