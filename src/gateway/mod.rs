@@ -170,9 +170,9 @@ impl RunningGateway {
         let rescue = Rescue::new(bus, index.clone(), workers.clone(), &settings).start()?;
         let care = registry_care::start(bus.workers(), workers.clone(), &settings)?;
         let http_settings = http_settings(&settings, &metrics.requests);
-        let auth = Auth::start(settings.auth.clone(), &bus.auth(), hub.clone())?;
-        let keys =
-            openapi::Keys { header: &settings.api_key_header, required: settings.auth.is_some() };
+        let header = settings.api_key_header.as_str();
+        let auth = Auth::start(settings.auth.clone(), header, &bus.auth(), hub.clone())?;
+        let keys = openapi::Keys { header, required: settings.auth.is_some() };
         let gateway = Gateway {
             bus: bus.clone(),
             auth,

@@ -1,9 +1,9 @@
 //! Where keys are made: `pyoco-server-admin api-key` against the nats-server of one test.
 
 use pyoco_server::bus::Bus;
-use pyoco_server::config::Config;
 use serde_json::Value;
 
+pub use crate::stage::connect;
 use crate::support::nats::NatsServer;
 use crate::support::process::{Binary, Finished, run};
 use crate::support::wait::PATIENCE;
@@ -43,15 +43,6 @@ pub fn json(nats: &NatsServer, arguments: &[&str]) -> Value {
 /// A key of a tenant in a role.
 pub fn make(nats: &NatsServer, tenant: &str, role: &str) -> Value {
     json(nats, &["create", "--tenant", tenant, "--role", role])
-}
-
-/// A bus of the test's own.
-pub fn connect(nats: &NatsServer) -> Bus {
-    let mut config = Config::default();
-    config.nats.url = nats.url();
-    let bus = Bus::start(&config.nats, &config.resources).unwrap();
-    assert!(bus.wait_connected(PATIENCE), "no connection");
-    bus
 }
 
 /// The record of a key as it lies in its bucket.

@@ -161,10 +161,8 @@ fn gateway_settings(config: &Config, behind_proxy: bool) -> GatewaySettings {
         max_watchers: config.http.max_watchers,
         behind_proxy,
         api_key_header: config.http.api_key_header.clone(),
-        auth: (config.http.auth_mode == AuthMode::ApiKey).then(|| AuthSettings {
-            header: config.http.api_key_header.clone(),
-            pepper: Pepper::new(config.auth.pepper.clone()),
-        }),
+        auth: (config.http.auth_mode == AuthMode::ApiKey)
+            .then(|| AuthSettings { pepper: Pepper::new(config.auth.pepper.clone()) }),
         dashboard_lang: dashboard_lang(config.http.dashboard_lang),
     }
 }

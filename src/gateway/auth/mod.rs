@@ -37,8 +37,6 @@ use crate::model::limits::{HASH_PATIENCE, HASH_QUEUE};
 /// What a gateway that asks for keys is told.
 #[derive(Debug, Clone)]
 pub struct AuthSettings {
-    /// The header in which keys come.
-    pub header: String,
     /// What is mixed into every hash.
     pub pepper: Pepper,
 }
@@ -117,19 +115,26 @@ pub enum Error {
 }
 
 impl Auth {
-    /// Starts to follow `records`, or with no settings lets everybody in.
+    /// Starts to follow `records`, or with no settings lets everybody in. Keys come in `header`.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn start(settings: Option<AuthSettings>, records: &Kv, hub: Hub) -> Result<Auth, Error> {
-        let Some(AuthSettings { header, pepper }) = settings else {
+    pub fn start(
+        settings: Option<AuthSettings>,
+        header: &str,
+        records: &Kv,
+        hub: Hub,
+    ) -> Result<Auth, Error> {
+        let Some(AuthSettings { pepper }) = settings else {
             return Ok(Auth { checks: None });
         };
         let mirror = KeyMirror::new(hub);
         let watch = mirror.follow(records)?;
         let care = Care::start(records.clone(), mirror.clone())?;
         let keys = Keys::new(pepper)?;
-        Ok(Auth { checks: Some(Checks { header, keys, mirror, care, _watch: watch }) })
+        Ok(Auth {
+            checks: Some(Checks { header: header.to_owned(), keys, mirror, care, _watch: watch }),
+        })
     }
 
     /// Who has sent this request.
