@@ -224,3 +224,10 @@ pub const CLIENT_MAX_EVENT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What is kept of a `User-Agent` in an entry of the audit.
 pub const MAX_USER_AGENT_BYTES: usize = 256;
+
+/// Longest file name of a wheel: what a file system takes, less what a folder's lock file adds.
+pub const MAX_WHEEL_NAME_BYTES: usize = 240;
+/// Most tags of a wheel.
+pub const MAX_WHEEL_TAGS: usize = 64;
+/// Wheels that a worker's record and a run's snapshot list at most (CONTRACT §2).
+pub const MAX_LISTED_WHEELS: usize = 50;

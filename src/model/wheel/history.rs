@@ -1,0 +1,82 @@
+//! What was uploaded and deleted, by whom and from where (CONTRACT §3).
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HistoryAction {
+    /// A wheel came.
+    Upload,
+    /// A wheel went.
+    Delete,
+}
+
+/// One entry of the history.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// Its id; the key is `<13-digit unix ms>_<event_id>`.
+    pub event_id: String,
+    /// Unix seconds.
+    pub occurred_at: f64,
+    /// What was done.
+    pub action: HistoryAction,
+    /// To which wheel.
+    pub wheel_name: String,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Its bytes, where they are known.
+    #[serde(default)]
+    pub size_bytes: Option<u64>,
+    /// Its hash, where it is known.
+    #[serde(default)]
+    pub sha256_hex: Option<String>,
+    /// Whether an upload was allowed to replace a wheel of the same name.
+    #[serde(default)]
+    pub replace: Option<bool>,
+    /// Whose key it was.
+    #[serde(default)]
+    pub actor: HistoryActor,
+    /// Where the request came from.
+    #[serde(default)]
+    pub source: HistorySource,
+    /// Fields of other versions.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Whose key it was; nobody's where the gateway asks for none.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct HistoryActor {
+    /// The key's tenant.
+    #[serde(default)]
+    pub tenant_id: Option<String>,
+    /// The key's id.
+    #[serde(default)]
+    pub api_key_id: Option<String>,
+}
+
+/// Where a request came from, as it says itself but for `remote_addr`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct HistorySource {
+    /// The address at the other end.
+    #[serde(default)]
+    pub remote_addr: Option<String>,
+    /// Header `X-Forwarded-For`.
+    #[serde(default)]
+    pub x_forwarded_for: Option<String>,
+    /// Header `X-Real-IP`.
+    #[serde(default)]
+    pub x_real_ip: Option<String>,
+    /// Header `User-Agent`.
+    #[serde(default)]
+    pub user_agent: Option<String>,
+    /// Header `Host`.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// `http`, or what a proxy says.
+    #[serde(default)]
+    pub scheme: Option<String>,
+}
