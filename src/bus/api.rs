@@ -1,13 +1,14 @@
 //! JetStream's JSON API over plain requests.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::link::Link;
+use super::link::{Link, Pending};
 use super::message::Message;
+use super::routes::left;
 use super::{Error, Result};
 
 /// What JetStream answers to a stored publish.
@@ -41,6 +42,14 @@ pub(super) struct StreamInfo {
     pub allow_direct: bool,
 }
 
+/// The subjects of a stream that have messages.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Subjects {
+    pub subjects: Vec<String>,
+    /// The server's clock when it looked, unix seconds.
+    pub now: Option<f64>,
+}
+
 /// Publishes to a stream and returns its acknowledgement.
 ///
 /// # Errors
@@ -53,7 +62,15 @@ pub(super) fn publish(
     payload: &[u8],
     timeout: Duration,
 ) -> Result<PubAck> {
-    let ack: PubAck = read(&link.request(subject, headers, payload, timeout)?)?;
+    acked(&link.request(subject, headers, payload, timeout)?)
+}
+
+/// Reads the answer to a publish.
+///
+/// # Errors
+/// Those of [`publish`], but for those of the request.
+pub(super) fn acked(answer: &Message) -> Result<PubAck> {
+    let ack: PubAck = read(answer)?;
     if ack.seq == 0 {
         return Err(Error::BadAnswer("acknowledgement without a sequence".into()));
     }
@@ -119,6 +136,29 @@ pub(super) fn stream_info(link: &Link, stream: &str, timeout: Duration) -> Resul
     })
 }
 
+/// The subjects with messages that `filter` matches, in the server's order.
+pub(super) fn subjects(
+    link: &Link,
+    stream: &str,
+    filter: &str,
+    deadline: Instant,
+) -> Result<Subjects> {
+    let mut found = Subjects::default();
+    loop {
+        // The server tells them in pages.
+        let body = json!({"subjects_filter": filter, "offset": found.subjects.len()});
+        let info: Value = call(link, &format!("STREAM.INFO.{stream}"), &body, left(deadline))?;
+        found.now = info["ts"].as_str().and_then(unix_seconds);
+        let page = info["state"]["subjects"].as_object();
+        let page: Vec<String> = page.into_iter().flat_map(|page| page.keys().cloned()).collect();
+        let is_last = page.is_empty();
+        found.subjects.extend(page);
+        if is_last || info["total"].as_u64().unwrap_or(0) <= found.subjects.len() as u64 {
+            return Ok(found);
+        }
+    }
+}
+
 /// Reads one message by `{"last_by_subj": …}` or `{"seq": …}`, from the stream's leader.
 pub(super) fn get_message(
     link: &Link,
@@ -126,6 +166,22 @@ pub(super) fn get_message(
     which: &Value,
     timeout: Duration,
 ) -> Result<Option<StoredMessage>> {
+    stored(begin_get(link, stream, which, timeout)?.wait())
+}
+
+/// Asks for one message; [`stored`] reads the answer.
+pub(super) fn begin_get(
+    link: &Link,
+    stream: &str,
+    which: &Value,
+    timeout: Duration,
+) -> Result<Pending> {
+    let subject = format!("$JS.API.STREAM.MSG.GET.{stream}");
+    link.begin(&subject, &[], which.to_string().as_bytes(), timeout)
+}
+
+/// What was answered to [`begin_get`].
+pub(super) fn stored(answer: Result<Message>) -> Result<Option<StoredMessage>> {
     #[derive(Deserialize)]
     struct Answer {
         message: Raw,
@@ -141,7 +197,7 @@ pub(super) fn get_message(
         #[serde(default)]
         time: String,
     }
-    let answer: Answer = match call(link, &format!("STREAM.MSG.GET.{stream}"), which, timeout) {
+    let answer: Answer = match answer.and_then(|answer| read(&answer)) {
         Ok(answer) => answer,
         Err(e) if e.is_no_message() => return Ok(None),
         Err(e) => return Err(e),

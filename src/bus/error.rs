@@ -67,6 +67,33 @@ pub enum Error {
     /// An answer that does not read as JetStream's.
     #[error("unreadable answer from JetStream: {0}")]
     BadAnswer(String),
+    /// The bytes of an object are not those that its meta describes.
+    #[error("object `{object}` cannot be read as it was stored: {problem}")]
+    Damaged {
+        /// Its name.
+        object: String,
+        /// In words.
+        problem: String,
+    },
+    /// Whoever takes the bytes of an object could not.
+    #[error("cannot pass on the bytes of object `{object}`: {problem}")]
+    Sink {
+        /// Its name.
+        object: String,
+        /// In words.
+        problem: String,
+    },
+    /// The caller wanted no more of an object.
+    #[error("stopped reading object `{0}`")]
+    Stopped(String),
+    /// The server lacks what a request needs.
+    #[error("nats-server {found} is too old for this; install version {needed} or a later one")]
+    OldServer {
+        /// Its version.
+        found: String,
+        /// The first one that will do.
+        needed: String,
+    },
     /// The settings cannot be used, or the process is out of threads.
     #[error("cannot set up the connection to NATS: {0}")]
     Setup(String),
@@ -88,6 +115,11 @@ impl Error {
             }
             _ => false,
         }
+    }
+
+    /// Whether there is no room for what was to be stored; somebody has to make some first.
+    pub fn is_store_full(&self) -> bool {
+        matches!(self, Error::Api { err_code, .. } if code::FULL.contains(err_code))
     }
 
     pub(super) fn is_missing_stream(&self) -> bool {

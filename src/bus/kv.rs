@@ -9,14 +9,14 @@ use serde_json::json;
 use super::link::Link;
 use super::resources::Bucket;
 use super::routes::left;
-use super::watch::{Watch, WatchEvent};
+use super::watch::{Followed, Told, Watch};
 use super::{Error, Result, api};
 use crate::model::name;
 
-const EXPECTED_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
+pub(super) const EXPECTED_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
 const OPERATION: &str = "KV-Operation";
 /// Between two tries of a write whose outcome is unknown or that was refused for the moment.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the newest message of a key says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,19 @@ pub struct Entry {
     pub revision: u64,
     /// Value or tombstone.
     pub operation: Operation,
+}
+
+/// What the watch of a bucket tells its owner.
+#[derive(Debug)]
+pub enum WatchEvent {
+    /// The bucket is another one than before: forget what you know.
+    Reset,
+    /// A key's newest message.
+    Entry(Entry),
+    /// Everything present has been told; from now on each change comes as it happens.
+    Live,
+    /// Changes may be missing until the next `Live`; the text says why.
+    Stale(String),
 }
 
 /// A bucket. Clones share the connection. A missing bucket is created when it is first needed.
@@ -173,15 +186,35 @@ impl Kv {
     ///
     /// # Errors
     /// [`Error::Setup`] when no thread can be started.
-    pub fn watch(&self, on_event: impl FnMut(WatchEvent) + Send + 'static) -> Result<Watch> {
-        Watch::start(self.clone(), self.watch_link.clone(), Box::new(on_event))
+    pub fn watch(&self, mut on_event: impl FnMut(WatchEvent) + Send + 'static) -> Result<Watch> {
+        let kv = self.clone();
+        let followed = Followed {
+            name: self.name().to_owned(),
+            link: self.watch_link.clone(),
+            control: self.link.clone(),
+            stream: self.bucket.stream.clone(),
+            subjects: format!("$KV.{}.>", self.name()),
+            is_whole_stream: true,
+        };
+        let on_told = move |told| match told {
+            Told::Reset => on_event(WatchEvent::Reset),
+            Told::Live => on_event(WatchEvent::Live),
+            Told::Stale(why) => on_event(WatchEvent::Stale(why)),
+            Told::Stored { seq: revision, message } => {
+                let Some(key) = kv.key_of(&message.subject).map(str::to_owned) else { return };
+                let operation = Operation::of(|name| message.header(name));
+                let value = message.data;
+                on_event(WatchEvent::Entry(Entry { key, value, revision, operation }));
+            }
+        };
+        Watch::start(followed, self.timeout, Box::new(on_told))
     }
 
-    pub(super) fn stream(&self) -> String {
+    fn stream(&self) -> String {
         format!("KV_{}", self.bucket.name)
     }
 
-    pub(super) fn key_of<'a>(&self, subject: &'a str) -> Option<&'a str> {
+    fn key_of<'a>(&self, subject: &'a str) -> Option<&'a str> {
         subject.strip_prefix("$KV.")?.strip_prefix(&*self.bucket.name)?.strip_prefix('.')
     }
 

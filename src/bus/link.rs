@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 
 use super::connect::{self, ServerInfo, Signals};
 use super::message::Message;
-use super::routes::{Routed, Routes, left};
+use super::routes::{Answer, Routed, Routes, left};
 use super::{Error, Result, watchdog};
 use crate::config::NatsConfig;
 use crate::model::name;
@@ -125,6 +125,23 @@ impl Link {
         self.inner.shared.request(subject, headers, payload, timeout)
     }
 
+    /// Sends a request; [`Pending::wait`] waits for its answer. `timeout` runs from here.
+    ///
+    /// # Errors
+    /// Those of [`Link::request`]; a time that is over before there was room to send.
+    pub(super) fn begin(
+        &self,
+        subject: &str,
+        headers: &[(&str, &str)],
+        payload: &[u8],
+        timeout: Duration,
+    ) -> Result<Pending> {
+        let shared = &self.inner.shared;
+        let live = shared.usable()?;
+        let sent = shared.begin_over(&live, subject, headers, payload, timeout)?;
+        Ok(Pending { shared: shared.clone(), sent })
+    }
+
     /// Sends a message without waiting for anything.
     ///
     /// # Errors
@@ -169,6 +186,12 @@ impl Link {
         info.as_ref().map(|info| info.max_payload).filter(|limit| *limit > 0)
     }
 
+    /// Version of the server seen last; empty while none is known.
+    pub(super) fn server_version(&self) -> String {
+        let info = self.inner.shared.info.lock().unwrap_or_else(PoisonError::into_inner);
+        info.as_ref().map(|info| info.version.clone()).unwrap_or_default()
+    }
+
     /// What is known of the connection.
     pub fn state(&self) -> LinkState {
         let shared = &self.inner.shared;
@@ -181,6 +204,54 @@ impl Link {
                 .unwrap_or_default(),
             disconnects: shared.disconnects.load(Ordering::Relaxed),
             reconnects: shared.reconnects.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A request that was sent and whose answer is still to be waited for; dropping it forgets the
+/// answer, not the request.
+pub(super) struct Pending {
+    shared: Arc<Shared>,
+    sent: Sent,
+}
+
+impl Pending {
+    /// Waits for the answer, until the time that the request was given is over.
+    pub(super) fn wait(self) -> Result<Message> {
+        self.sent.answer(self.sent.deadline)
+    }
+
+    /// The same, until `deadline` if that is earlier.
+    pub(super) fn wait_until(self, deadline: Instant) -> Result<Message> {
+        self.sent.answer(deadline.min(self.sent.deadline))
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.shared.routes.forget(self.sent.id);
+    }
+}
+
+/// What a sent request waits for.
+struct Sent {
+    id: u64,
+    subject: String,
+    answer: Receiver<Answer>,
+    timeout: Duration,
+    deadline: Instant,
+}
+
+impl Sent {
+    fn answer(&self, deadline: Instant) -> Result<Message> {
+        match self.answer.recv_timeout(left(deadline)) {
+            Ok(Ok(message)) => Ok(message),
+            Ok(Err(Error::NoResponders(_))) => Err(Error::NoResponders(self.subject.clone())),
+            Ok(Err(e)) => Err(e),
+            Err(RecvTimeoutError::Timeout) => {
+                Err(Error::Timeout { subject: self.subject.clone(), after: self.timeout })
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(Error::Disconnected),
         }
     }
 }
@@ -317,26 +388,33 @@ impl Shared {
         payload: &[u8],
         timeout: Duration,
     ) -> Result<Message> {
-        let timed_out = || Error::Timeout { subject: subject.to_owned(), after: timeout };
+        let sent = self.begin_over(live, subject, headers, payload, timeout)?;
+        let answer = sent.answer(sent.deadline);
+        if answer.is_err() {
+            self.routes.forget(sent.id);
+        }
+        answer
+    }
+
+    fn begin_over(
+        &self,
+        live: &Live,
+        subject: &str,
+        headers: &[(&str, &str)],
+        payload: &[u8],
+        timeout: Duration,
+    ) -> Result<Sent> {
         let deadline = Instant::now() + timeout;
         let epoch = self.epoch.load(Ordering::SeqCst);
+        let room = self.routes.request(epoch, payload.len(), deadline);
         let (id, answer) =
-            self.routes.request(epoch, payload.len(), deadline).ok_or_else(timed_out)?;
+            room.ok_or_else(|| Error::Timeout { subject: subject.to_owned(), after: timeout })?;
         let reply = format!("{}.{id}", self.inbox);
         if let Err(e) = self.send(live, subject, Some(&reply), headers, payload) {
             self.routes.forget(id);
             return Err(e);
         }
-        match answer.recv_timeout(left(deadline)) {
-            Ok(Ok(message)) => Ok(message),
-            Ok(Err(Error::NoResponders(_))) => Err(Error::NoResponders(subject.to_owned())),
-            Ok(Err(e)) => Err(e),
-            Err(RecvTimeoutError::Timeout) => {
-                self.routes.forget(id);
-                Err(timed_out())
-            }
-            Err(RecvTimeoutError::Disconnected) => Err(Error::Disconnected),
-        }
+        Ok(Sent { id, subject: subject.to_owned(), answer, timeout, deadline })
     }
 
     fn send(

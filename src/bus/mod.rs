@@ -3,7 +3,8 @@
 //! Of the crate only `Connection` is used: its JetStream, KV and object calls are slow, may hang
 //! and report some refusals as success. On top of it stand a [`link`](Link) per purpose (requests
 //! with a deadline over one shared inbox, a flusher, a watchdog), JetStream's management as its
-//! JSON API, and our own KV, work queue, pulls and watch.
+//! JSON API, and our own KV, object store, work
+//! queue, pulls and watch.
 //!
 //! Invariants: every wait has a deadline; an acknowledgement counts only with a sequence above 0;
 //! nothing that has not been checked becomes part of a subject or header; a watch is `live` or
@@ -15,11 +16,13 @@
 mod api;
 mod audit;
 mod backlog;
+mod bulk;
 mod connect;
 mod error;
 mod kv;
 mod link;
 mod message;
+mod objects;
 mod pull;
 mod queue;
 mod resources;
@@ -34,12 +37,13 @@ pub use api::PubAck;
 pub use audit::{AuditLog, AuditRecord};
 pub use backlog::TagBacklog;
 pub use error::Error;
-pub use kv::{Entry, Kv, Operation};
+pub use kv::{Entry, Kv, Operation, WatchEvent};
 pub use link::{Link, LinkState};
 pub use message::{Message, Meta};
+pub use objects::{Listing, ObjectEvent, ObjectMeta, ObjectStore, Sealed, Upload};
 pub use pull::{Delivered, MANY_WAIT, PullEvent, PullInbox};
 pub use queue::{ConsumerSettings, ExhaustedJob, StoredJob, WorkQueue};
-pub use watch::{WATCH_SILENCE, Watch, WatchEvent};
+pub use watch::{WATCH_SILENCE, Watch};
 
 use crate::config::{NatsConfig, ResourceConfig};
 
@@ -58,6 +62,8 @@ struct Inner {
     /// Pulls and watches: what the server sends on its own account, so that a burst of it never
     /// stands in front of an answer.
     stream: Link,
+    /// Chunks of objects; opened when the first one moves.
+    bulk: Arc<bulk::Bulk>,
     resources: ResourceConfig,
     timeout: Duration,
 }
@@ -76,13 +82,14 @@ impl Bus {
             inner: Arc::new(Inner {
                 control,
                 stream,
+                bulk: Arc::new(bulk::Bulk::new(nats)),
                 resources: resources.clone(),
                 timeout: nats.request_timeout,
             }),
         })
     }
 
-    /// Waits until all connections stand, at most for `timeout`.
+    /// Waits until the connections that every process needs stand, at most for `timeout`.
     pub fn wait_connected(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         self.inner.control.wait_up(timeout)
@@ -109,6 +116,19 @@ impl Bus {
         self.kv(resources::auth_bucket(&self.inner.resources))
     }
 
+    /// The wheels.
+    pub fn wheels(&self) -> ObjectStore {
+        let inner = &self.inner;
+        let bucket = resources::wheels_store(&inner.resources);
+        let (control, stream) = (inner.control.clone(), inner.stream.clone());
+        ObjectStore::new(control, stream, inner.bulk.clone(), bucket, inner.timeout)
+    }
+
+    /// The bucket of what was done with wheels.
+    pub fn wheel_history(&self) -> Kv {
+        self.kv(resources::wheel_history_bucket(&self.inner.resources))
+    }
+
     /// Who did what.
     pub fn audit(&self) -> AuditLog {
         let inner = &self.inner;
@@ -133,6 +153,8 @@ impl Bus {
         self.runs().ensure()?;
         self.workers().ensure()?;
         self.auth().ensure()?;
+        self.wheels().ensure()?;
+        self.wheel_history().ensure()?;
         self.audit().ensure()?;
         self.queue().ensure_all()
     }
@@ -149,6 +171,8 @@ impl Bus {
             format!("KV_{}", config.runs_bucket),
             format!("KV_{}", config.workers_bucket),
             format!("KV_{}", config.auth_bucket),
+            resources::object_stream(&config.wheels_bucket),
+            format!("KV_{}", config.wheel_history_bucket),
         ];
         let look = |stream: &str| {
             let call = format!("STREAM.INFO.{stream}");

@@ -30,7 +30,7 @@ const ADVISORY_ACK_WAIT_SEC: u64 = 10;
 
 const NANOS: u64 = 1_000_000_000;
 
-/// A KV bucket: its name and the stream behind it.
+/// A KV bucket or an object store: its name and the stream behind it.
 #[derive(Debug, Clone)]
 pub(super) struct Bucket {
     pub name: String,
@@ -48,6 +48,32 @@ pub(super) fn workers_bucket(config: &ResourceConfig) -> Bucket {
 
 pub(super) fn auth_bucket(config: &ResourceConfig) -> Bucket {
     bucket(config, &config.auth_bucket, 0)
+}
+
+pub(super) fn wheel_history_bucket(config: &ResourceConfig) -> Bucket {
+    bucket(config, &config.wheel_history_bucket, config.wheel_history_ttl.as_nanos() as u64)
+}
+
+pub(super) fn wheels_store(config: &ResourceConfig) -> Bucket {
+    let name = &config.wheels_bucket;
+    let stream = json!({
+        "name": object_stream(name),
+        "subjects": [format!("$O.{name}.C.>"), format!("$O.{name}.M.>")],
+        "retention": "limits",
+        // A full store refuses an upload instead of dropping the oldest chunks.
+        "discard": "new",
+        "max_bytes": config.wheels_max_bytes,
+        "storage": "file",
+        "num_replicas": config.replicas,
+        "allow_rollup_hdrs": true,
+        "allow_direct": true,
+    });
+    Bucket { name: name.clone(), stream }
+}
+
+/// The stream behind an object store.
+pub(super) fn object_stream(bucket: &str) -> String {
+    format!("OBJ_{bucket}")
 }
 
 pub(super) fn work_stream(config: &ResourceConfig) -> Value {

@@ -1,4 +1,4 @@
-//! Follows a bucket and never just goes quiet.
+//! Follows a bucket, or the metas of an object store, and never just goes quiet.
 //!
 //! A short-lived pull consumer delivers in batches that we ask for, so the server can never flood
 //! us. The watch is rebuilt from the last sequence seen when the connection changed, when a
@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, after, select};
 use serde_json::{Value, json};
 
-use super::kv::{Entry, Kv, Operation};
 use super::link::{Link, Route};
 use super::message::{Message, Meta};
 use super::routes::{Routed, left};
@@ -35,13 +34,45 @@ const SECOND_LOOK: Duration = Duration::from_millis(500);
 const REBUILD_MIN: Duration = Duration::from_millis(20);
 const REBUILD_MAX: Duration = Duration::from_millis(500);
 
-/// What a watch tells its owner.
+/// What is followed.
+pub(super) struct Followed {
+    /// For log lines, and for the thread's name.
+    pub name: String,
+    /// Where deliveries come.
+    pub link: Link,
+    /// For creating the stream.
+    pub control: Link,
+    /// The stream's settings, in case that it is missing.
+    pub stream: Value,
+    /// Which messages of it.
+    pub subjects: String,
+    /// Whether those are all that it has, so that its last sequence is one of theirs.
+    pub is_whole_stream: bool,
+}
+
+impl Followed {
+    fn stream_name(&self) -> &str {
+        self.stream["name"].as_str().unwrap_or_default()
+    }
+
+    /// The newest sequence that a watch must have seen, as far as `info` and the leader know.
+    fn newest(&self, info: &api::StreamInfo) -> Result<u64> {
+        if self.is_whole_stream {
+            return Ok(info.last_seq);
+        }
+        let which = json!({"last_by_subj": self.subjects});
+        let newest = api::get_message(&self.link, self.stream_name(), &which, WATCH_SILENCE)?;
+        Ok(newest.map_or(0, |newest| newest.seq))
+    }
+}
+
+/// What a watch tells whoever translates it for its owner.
 #[derive(Debug)]
-pub enum WatchEvent {
-    /// The bucket is another one than before: forget what you know.
+pub(super) enum Told {
+    /// The stream is another one than before: forget what you know.
     Reset,
-    /// A key's newest message.
-    Entry(Entry),
+    /// The newest message of a subject.
+    Stored { seq: u64, message: Message },
     /// Everything present has been told; from now on each change comes as it happens.
     Live,
     /// Changes may be missing until the next `Live`; the text says why.
@@ -55,16 +86,17 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// Starts following; `timeout` is for creating the stream.
     pub(super) fn start(
-        kv: Kv,
-        link: Link,
-        on_event: Box<dyn FnMut(WatchEvent) + Send>,
+        followed: Followed,
+        timeout: Duration,
+        on_told: Box<dyn FnMut(Told) + Send>,
     ) -> Result<Watch> {
         let (stop, stopped) = thread::stop_channel();
-        let name = format!("watch-{}", kv.name());
+        let name = format!("watch-{}", followed.name);
         let thread = thread::spawn(name, move || {
-            Follower { kv, link, on_event, last_seen: None, created: String::new(), live: false }
-                .run(&stopped);
+            let (last_seen, created, live) = (None, String::new(), false);
+            Follower { followed, timeout, on_told, last_seen, created, live }.run(&stopped);
         })
         .map_err(|e| Error::Setup(format!("cannot start a thread: {e}")))?;
         Ok(Watch { _stop: stop, _thread: thread })
@@ -72,9 +104,9 @@ impl Watch {
 }
 
 struct Follower {
-    kv: Kv,
-    link: Link,
-    on_event: Box<dyn FnMut(WatchEvent) + Send>,
+    followed: Followed,
+    timeout: Duration,
+    on_told: Box<dyn FnMut(Told) + Send>,
     /// Sequence up to which everything was told.
     last_seen: Option<u64>,
     /// When the stream was created; another time means another bucket.
@@ -110,14 +142,15 @@ impl Follower {
 
     /// Makes a consumer and follows it until it has to be rebuilt.
     fn follow(&mut self, stop: &StopSignal) -> Result<End> {
-        if !self.link.wait_up(REBUILD_MAX) {
+        if !self.followed.link.wait_up(REBUILD_MAX) {
             return Err(Error::Disconnected);
         }
-        let (stream, timeout) = (self.kv.stream(), WATCH_SILENCE);
-        let info = match api::stream_info(&self.link, &stream, timeout) {
+        let (link, timeout) = (self.followed.link.clone(), WATCH_SILENCE);
+        let stream = self.followed.stream_name().to_owned();
+        let info = match api::stream_info(&link, &stream, timeout) {
             Err(e) if e.is_missing_stream() => {
-                self.kv.ensure()?;
-                api::stream_info(&self.link, &stream, timeout)?
+                api::ensure_stream(&self.followed.control, &self.followed.stream, self.timeout)?;
+                api::stream_info(&link, &stream, timeout)?
             }
             other => other?,
         };
@@ -125,14 +158,13 @@ impl Follower {
             // A first start is a reset too: the owner knows nothing yet.
             self.last_seen = None;
             self.created.clone_from(&info.created);
-            (self.on_event)(WatchEvent::Reset);
+            (self.on_told)(Told::Reset);
         }
-        let generation = self.link.generation();
+        let generation = link.generation();
         let name = format!("pyoco-watch-{}", uuid::Uuid::new_v4().simple());
-        let subjects = format!("$KV.{}.>", self.kv.name());
-        let config = consumer_config(&name, &subjects, self.last_seen);
+        let config = consumer_config(&name, &self.followed.subjects, self.last_seen);
         let created: Value = api::call(
-            &self.link,
+            &link,
             &format!("CONSUMER.CREATE.{stream}.{name}"),
             &json!({"stream_name": stream, "config": config}),
             timeout,
@@ -140,8 +172,8 @@ impl Follower {
         let waiting = created["num_pending"].as_u64().unwrap_or(0);
         let mut consumer = Consumer {
             generation,
-            route: self.link.open_route(ROUTE_CAPACITY, &[format!("{stream}.{name}")]),
-            link: self.link.clone(),
+            route: link.open_route(ROUTE_CAPACITY, &[format!("{stream}.{name}")]),
+            link: link.clone(),
             pull_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"),
             pulls: 0,
             outstanding: 0,
@@ -157,7 +189,7 @@ impl Follower {
         consumer.pull()?;
         let end = self.read(&mut consumer, stop);
         // Best effort: the server removes it by itself after its inactivity threshold.
-        let _ = self.link.publish(&format!("$JS.API.CONSUMER.DELETE.{stream}.{name}"), None, b"");
+        let _ = link.publish(&format!("$JS.API.CONSUMER.DELETE.{stream}.{name}"), None, b"");
         end
     }
 
@@ -172,7 +204,8 @@ impl Follower {
             match routed {
                 Err(_) => return Ok(End::Rebuild("no sign of life from the server".into())),
                 // The news may come after this consumer has begun over the new socket already.
-                Ok(Routed::Reconnected) if consumer.generation == self.link.generation() => {}
+                Ok(Routed::Reconnected)
+                    if consumer.generation == self.followed.link.generation() => {}
                 Ok(Routed::Reconnected) => {
                     return Ok(End::Rebuild("the connection to NATS has changed".into()));
                 }
@@ -210,12 +243,7 @@ impl Follower {
         consumer.consumer_seq = meta.consumer_seq;
         consumer.spend(1)?;
         self.last_seen = Some(self.last_seen.unwrap_or(0).max(meta.stream_seq));
-        if let Some(key) = self.kv.key_of(&message.subject) {
-            let operation = Operation::of(|name| message.header(name));
-            let key = key.to_owned();
-            let (value, revision) = (message.data, meta.stream_seq);
-            (self.on_event)(WatchEvent::Entry(Entry { key, value, revision, operation }));
-        }
+        (self.on_told)(Told::Stored { seq: meta.stream_seq, message });
         if meta.pending == 0 {
             self.set_live();
         }
@@ -225,14 +253,16 @@ impl Follower {
     /// Whether the stream has moved on without telling us.
     fn compare(&mut self, consumer: &mut Consumer) -> Result<Option<End>> {
         let seen = self.last_seen.unwrap_or(0);
-        let info = api::stream_info(&self.link, &self.kv.stream(), WATCH_SILENCE)?;
+        let followed = &self.followed;
+        let info = api::stream_info(&followed.link, followed.stream_name(), WATCH_SILENCE)?;
         if info.created != self.created || info.last_seq < seen {
             return Ok(Some(End::Rebuild("the bucket was replaced".into())));
         }
+        let newest = followed.newest(&info)?;
         // What was stored a moment ago may still be on its way; a second look tells.
-        let behind = info.last_seq > seen && self.live && consumer.route.messages.is_empty();
+        let behind = newest > seen && self.live && consumer.route.messages.is_empty();
         if behind && consumer.was_behind_at.replace(seen) == Some(seen) {
-            let why = format!("the stream is at {} and the watch at {seen}", info.last_seq);
+            let why = format!("the stream is at {newest} and the watch at {seen}");
             return Ok(Some(End::Rebuild(why)));
         }
         if behind {
@@ -244,15 +274,15 @@ impl Follower {
     fn set_live(&mut self) {
         if !self.live {
             self.live = true;
-            (self.on_event)(WatchEvent::Live);
+            (self.on_told)(Told::Live);
         }
     }
 
     fn set_stale(&mut self, why: String) {
         if self.live {
             self.live = false;
-            log::warn!(bucket = self.kv.name(), reason = why.as_str(); "a watch is stale; rebuilding it");
-            (self.on_event)(WatchEvent::Stale(why));
+            log::warn!(bucket = self.followed.name.as_str(), reason = why.as_str(); "a watch is stale; rebuilding it");
+            (self.on_told)(Told::Stale(why));
         }
     }
 }

@@ -35,7 +35,7 @@ pub struct Config {
     pub http: HttpConfig,
     /// API keys.
     pub auth: AuthConfig,
-    /// The wheel registry and its synchronisation.
+    /// The wheels of a worker.
     pub wheels: WheelConfig,
     /// Log lines.
     pub log: LogConfig,
@@ -100,6 +100,14 @@ pub struct ResourceConfig {
     pub workers_ttl: Option<Duration>,
     /// Bucket of API key records.
     pub auth_bucket: String,
+    /// Object store of wheels.
+    pub wheels_bucket: String,
+    /// Largest wheel, and largest store, in bytes.
+    pub wheels_max_bytes: i64,
+    /// Bucket of uploads and deletions of wheels.
+    pub wheel_history_bucket: String,
+    /// How long they are kept.
+    pub wheel_history_ttl: Duration,
     /// How long a job may go without an ACK before it is delivered again.
     pub ack_wait: Duration,
     /// How often a job is delivered at most.
@@ -192,13 +200,9 @@ impl std::fmt::Debug for AuthConfig {
     }
 }
 
-/// The wheel registry and its synchronisation.
+/// The wheels of a worker; the registry's own settings are with the resources.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WheelConfig {
-    /// Object store of wheels.
-    pub bucket: String,
-    /// Largest wheel, and largest store, in bytes.
-    pub max_bytes: i64,
     /// Whether a worker keeps its wheels current.
     pub sync_enabled: bool,
     /// Where a worker keeps them.
@@ -207,10 +211,6 @@ pub struct WheelConfig {
     pub sync_interval: Duration,
     /// For one wheel to be put in place.
     pub install_timeout: Duration,
-    /// Bucket of uploads and deletions.
-    pub history_bucket: String,
-    /// How long they are kept.
-    pub history_ttl: Duration,
 }
 
 /// How log lines look.
@@ -330,6 +330,10 @@ fn resources(r: &mut Reader<'_>, ack_wait: Duration) -> ResourceConfig {
         workers_bucket: r.name("PYOCO_WORKERS_KV_BUCKET", "pyoco_workers"),
         workers_ttl: r.optional_seconds("PYOCO_WORKERS_KV_TTL_SEC"),
         auth_bucket: r.name("PYOCO_AUTH_KV_BUCKET", "pyoco_auth"),
+        wheels_bucket: r.name("PYOCO_WHEEL_OBJECT_STORE_BUCKET", "pyoco_wheels"),
+        wheels_max_bytes: r.integer("PYOCO_WHEEL_MAX_BYTES", 536_870_912, 1..=i64::MAX),
+        wheel_history_bucket: r.name("PYOCO_WHEEL_HISTORY_KV_BUCKET", "pyoco_wheel_history"),
+        wheel_history_ttl: r.seconds("PYOCO_WHEEL_HISTORY_TTL_SEC", 7_776_000.0),
         ack_wait,
         max_deliver: r.integer("PYOCO_CONSUMER_MAX_DELIVER", 20, 1..=1_000_000),
         max_ack_pending: r.integer("PYOCO_CONSUMER_MAX_ACK_PENDING", 200, 1..=1_000_000),
@@ -357,14 +361,10 @@ fn run(r: &mut Reader<'_>, ack_wait: Duration) -> RunConfig {
 fn wheels(r: &mut Reader<'_>) -> WheelConfig {
     let sync_dir = r.string("PYOCO_WHEEL_SYNC_DIR", ".pyoco/wheels");
     WheelConfig {
-        bucket: r.name("PYOCO_WHEEL_OBJECT_STORE_BUCKET", "pyoco_wheels"),
-        max_bytes: r.integer("PYOCO_WHEEL_MAX_BYTES", 536_870_912, 1..=i64::MAX),
         sync_enabled: r.flag("PYOCO_WHEEL_SYNC_ENABLED", false),
         sync_dir: PathBuf::from(sync_dir),
         sync_interval: r.seconds("PYOCO_WHEEL_SYNC_INTERVAL_SEC", 10.0),
         install_timeout: r.seconds("PYOCO_WHEEL_INSTALL_TIMEOUT_SEC", 180.0),
-        history_bucket: r.name("PYOCO_WHEEL_HISTORY_KV_BUCKET", "pyoco_wheel_history"),
-        history_ttl: r.seconds("PYOCO_WHEEL_HISTORY_TTL_SEC", 7_776_000.0),
     }
 }
 

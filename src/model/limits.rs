@@ -231,3 +231,15 @@ pub const MAX_WHEEL_NAME_BYTES: usize = 240;
 pub const MAX_WHEEL_TAGS: usize = 64;
 /// Wheels that a worker's record and a run's snapshot list at most (CONTRACT §2).
 pub const MAX_LISTED_WHEELS: usize = 50;
+
+/// Bytes of an object in one message, as other clients of object stores cut them.
+pub const OBJECT_CHUNK_BYTES: usize = 128 * 1024;
+/// Chunks of one upload on their way at once: they hide the time of an answer, and bound what an upload
+/// holds to half a MiB.
+pub const OBJECT_UPLOAD_WINDOW: usize = 4;
+/// Metas of a store that are asked for at once.
+pub const OBJECT_LIST_WINDOW: usize = 64;
+/// Longest name of an object; in base64 it is part of a subject, of which the server takes 4096 bytes.
+pub const MAX_OBJECT_NAME_BYTES: usize = 1024;
+/// For removing the bytes of an upload that was given up, and for what of it is still on its way.
+pub const OBJECT_PURGE_TIMEOUT: Duration = Duration::from_secs(2);

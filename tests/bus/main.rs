@@ -7,6 +7,7 @@ mod support;
 
 mod auth;
 mod kv;
+mod objects;
 mod outage;
 mod queue;
 mod watch;

@@ -1,0 +1,38 @@
+//! The link for large payloads, started when it is first used.
+//!
+//! Chunks of objects go over a connection of their own, so that an upload never stands in front of
+//! an answer that somebody waits for; a process that moves no objects does not open it.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::link::Link;
+use super::{Error, Result};
+use crate::config::NatsConfig;
+
+/// The link, or what it takes to start it.
+pub(super) struct Bulk {
+    nats: NatsConfig,
+    link: Mutex<Option<Link>>,
+}
+
+impl Bulk {
+    pub(super) fn new(nats: &NatsConfig) -> Bulk {
+        Bulk { nats: nats.clone(), link: Mutex::new(None) }
+    }
+
+    /// The link, connected; waits for that at most for `patience`.
+    ///
+    /// # Errors
+    /// [`Error::Disconnected`], and those of its start.
+    pub(super) fn link(&self, patience: Duration) -> Result<Link> {
+        let mut started = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = match &*started {
+            Some(link) => link.clone(),
+            None => started.insert(Link::start("bulk", &self.nats)?).clone(),
+        };
+        // Whoever comes next waits by itself.
+        drop(started);
+        if link.wait_up(patience) { Ok(link) } else { Err(Error::Disconnected) }
+    }
+}

@@ -1,0 +1,312 @@
+//! An object store: large values in chunks, each with a small message that says what it is.
+//!
+//! Chunks of an upload lie under a subject of their own, which nobody knows before the meta names
+//! it; so an object is there as a whole or not at all. Metas are stored by compare-and-set. Whoever
+//! gives up removes its chunks; what a crash leaves behind is found by [`ObjectStore::purge_orphans`].
+
+mod meta;
+mod orphans;
+mod read;
+mod upload;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+pub use meta::ObjectMeta;
+pub use upload::{Sealed, Upload};
+
+use super::bulk::Bulk;
+use super::link::Link;
+use super::resources::{self, Bucket};
+use super::routes::left;
+use super::watch::{Followed, Told, Watch};
+use super::{Error, Result, api, kv};
+use crate::model::limits::{MAX_OBJECT_NAME_BYTES, OBJECT_LIST_WINDOW};
+use crate::model::name;
+
+const ROLLUP: (&str, &str) = ("Nats-Rollup", "sub");
+
+/// A store. Clones share the connections. A missing one is created when something is stored or
+/// watched; to read from, it is empty.
+#[derive(Clone)]
+pub struct ObjectStore {
+    control: Link,
+    watch_link: Link,
+    bulk: Arc<Bulk>,
+    bucket: Arc<Bucket>,
+    timeout: Duration,
+}
+
+/// All objects of a store.
+#[derive(Debug, Clone, Default)]
+pub struct Listing {
+    /// Those that are not deleted, by name.
+    pub objects: Vec<ObjectMeta>,
+    /// Sequence of the newest meta of all when the look began, 0 when there was none: a
+    /// [`Sealed::publish`] that expects it succeeds only if nothing has changed since.
+    pub revision: u64,
+}
+
+/// What the watch of a store tells its owner.
+#[derive(Debug)]
+pub enum ObjectEvent {
+    /// The store is another one than before: forget what you know.
+    Reset,
+    /// The newest meta of an object; a deleted one says so.
+    Meta(ObjectMeta),
+    /// Everything present has been told; from now on each change comes as it happens.
+    Live,
+    /// Changes may be missing until the next `Live`; the text says why.
+    Stale(String),
+}
+
+impl ObjectStore {
+    pub(super) fn new(
+        control: Link,
+        watch_link: Link,
+        bulk: Arc<Bulk>,
+        bucket: Bucket,
+        timeout: Duration,
+    ) -> Self {
+        ObjectStore { control, watch_link, bulk, bucket: Arc::new(bucket), timeout }
+    }
+
+    /// The same store with another deadline for each request.
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        ObjectStore { timeout, ..self.clone() }
+    }
+
+    /// The store's name.
+    pub fn name(&self) -> &str {
+        &self.bucket.name
+    }
+
+    /// Creates the store if it is missing.
+    ///
+    /// # Errors
+    /// Those of a request.
+    pub fn ensure(&self) -> Result<()> {
+        api::ensure_stream(&self.control, &self.bucket.stream, self.timeout)
+    }
+
+    /// The object's meta as the stream's leader has it; `None` when it is missing or deleted.
+    ///
+    /// # Errors
+    /// [`Error::BadName`], [`Error::BadAnswer`] for a meta that cannot be read, and those of a
+    /// request.
+    pub fn find(&self, name: &str) -> Result<Option<ObjectMeta>> {
+        Ok(self.newest(name)?.filter(|meta| !meta.deleted))
+    }
+
+    /// All objects, as the stream's leader has them; the store's deadline is for the whole. A meta
+    /// that cannot be read is left out, with a log line.
+    ///
+    /// # Errors
+    /// Those of a request.
+    pub fn list(&self) -> Result<Listing> {
+        let (metas, revision) = self.metas()?;
+        let mut objects: Vec<ObjectMeta> = Vec::new();
+        for meta in metas {
+            match meta {
+                Ok(meta) if meta.deleted => {}
+                Ok(meta) => objects.push(meta),
+                Err(e) => self.complain(&e),
+            }
+        }
+        objects.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Listing { objects, revision })
+    }
+
+    /// Deletes an object if its newest meta is still `meta`, then its bytes; `false` when `meta`
+    /// says that it is deleted already. When the bytes cannot be removed now,
+    /// [`ObjectStore::purge_orphans`] finds them later.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when somebody was quicker, and those of a request. After
+    /// [`Error::is_outcome_unknown`] it may have been deleted.
+    pub fn delete(&self, meta: &ObjectMeta) -> Result<bool> {
+        if meta.deleted {
+            return Ok(false);
+        }
+        let expected = meta.revision.to_string();
+        let headers = [ROLLUP, (kv::EXPECTED_SEQUENCE, expected.as_str())];
+        self.commit(&meta.clone().into_deleted(), &headers)?;
+        self.purge_replaced(meta);
+        Ok(true)
+    }
+
+    /// Follows all metas: `on_event` is called on the watch's own thread, first with the present
+    /// meta of each object, deleted ones too, then [`ObjectEvent::Live`], then with each change.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] when no thread can be started.
+    pub fn watch(&self, mut on_event: impl FnMut(ObjectEvent) + Send + 'static) -> Result<Watch> {
+        let store = self.clone();
+        let followed = Followed {
+            name: self.name().to_owned(),
+            link: self.watch_link.clone(),
+            control: self.control.clone(),
+            stream: self.bucket.stream.clone(),
+            subjects: self.metas_subject(),
+            // Chunks count too there.
+            is_whole_stream: false,
+        };
+        Watch::start(
+            followed,
+            self.timeout,
+            Box::new(move |told| match told {
+                Told::Reset => on_event(ObjectEvent::Reset),
+                Told::Live => on_event(ObjectEvent::Live),
+                Told::Stale(why) => on_event(ObjectEvent::Stale(why)),
+                Told::Stored { seq, message } => {
+                    match store.read_meta(&message.subject, seq, &message.data) {
+                        Ok(meta) => on_event(ObjectEvent::Meta(meta)),
+                        Err(e) => store.complain(&e),
+                    }
+                }
+            }),
+        )
+    }
+
+    /// The object's newest meta, that of a deleted one too.
+    fn newest(&self, name: &str) -> Result<Option<ObjectMeta>> {
+        let which = json!({"last_by_subj": self.meta_subject(name)?});
+        let found = api::get_message(&self.control, &self.stream(), &which, self.timeout);
+        let stored = unless_missing(found)?.flatten();
+        stored.map(|stored| ObjectMeta::read(name, stored.seq, &stored.data)).transpose()
+    }
+
+    /// Stores a meta by compare-and-set; returns its revision. When the outcome of a try is unknown
+    /// it is tried again until the deadline: only one of them can succeed.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`], and those of a request. It may have been stored if, and only if, the
+    /// error is [`Error::is_outcome_unknown`].
+    fn commit(&self, meta: &ObjectMeta, headers: &[(&str, &str)]) -> Result<u64> {
+        let subject = self.meta_subject(&meta.name)?;
+        let json = meta.to_json();
+        let deadline = Instant::now() + self.timeout;
+        let conflict = || Err(Error::Conflict(meta.name.clone()));
+        let mut doubt: Option<Error> = None;
+        loop {
+            let stored = api::publish(&self.control, &subject, headers, &json, left(deadline));
+            let error = match (stored, doubt.take()) {
+                (Ok(ack), _) => return Ok(ack.seq),
+                (Err(e), None) if e.is_wrong_sequence() => return conflict(),
+                // An earlier try may be what the sequence is wrong by.
+                (Err(e), Some(unknown)) if e.is_wrong_sequence() => {
+                    return match self.with_timeout(left(deadline)).newest(&meta.name) {
+                        Ok(Some(newest)) if is_same(&newest, meta) => Ok(newest.revision),
+                        Ok(_) => conflict(),
+                        Err(_) => Err(unknown),
+                    };
+                }
+                (Err(e), earlier) => {
+                    doubt = if e.is_outcome_unknown() { Some(e.clone()) } else { earlier };
+                    e
+                }
+            };
+            let again = error.is_outcome_unknown() || error.is_transient();
+            let is_late = || left(deadline) <= kv::RETRY_PAUSE;
+            if !again || is_late() || !self.control.wait_up(left(deadline)) {
+                return Err(doubt.unwrap_or(error));
+            }
+            std::thread::sleep(kv::RETRY_PAUSE);
+        }
+    }
+
+    /// Removes the bytes of an object whose meta says something else by now.
+    fn purge_replaced(&self, old: &ObjectMeta) {
+        if let Err(e) = self.purge(&old.nuid) {
+            log::warn!(bucket = self.name(), object = old.name.as_str(), error = e.to_string();
+                "the bytes of a deleted object remain for now");
+        }
+    }
+
+    /// Removes all chunks of an upload.
+    fn purge(&self, nuid: &str) -> Result<()> {
+        let body = json!({"filter": self.chunk_subject(nuid)?});
+        let call = format!("STREAM.PURGE.{}", self.stream());
+        api::call::<Value>(&self.control, &call, &body, self.timeout).map(drop)
+    }
+
+    /// The newest meta of each object, deleted ones too, and the newest sequence of all before.
+    fn metas(&self) -> Result<(Vec<Result<ObjectMeta>>, u64)> {
+        let deadline = Instant::now() + self.timeout;
+        let all = self.metas_subject();
+        // First of all: what changes from here on makes a commit on this revision fail.
+        let which = json!({"last_by_subj": all});
+        let newest = api::get_message(&self.control, &self.stream(), &which, left(deadline));
+        let Some(newest) = unless_missing(newest)?.flatten() else { return Ok((Vec::new(), 0)) };
+        let subjects = api::subjects(&self.control, &self.stream(), &all, deadline)?.subjects;
+        let mut metas = Vec::with_capacity(subjects.len());
+        for window in subjects.chunks(OBJECT_LIST_WINDOW) {
+            let ask = |subject| {
+                let which = json!({"last_by_subj": subject});
+                api::begin_get(&self.control, &self.stream(), &which, left(deadline))
+            };
+            let asked: Vec<_> = window.iter().map(ask).collect();
+            for pending in asked {
+                let stored = api::stored(pending?.wait())?;
+                metas.extend(stored.map(|s| self.read_meta(&s.subject, s.seq, &s.data)));
+            }
+        }
+        Ok((metas, newest.seq))
+    }
+
+    fn read_meta(&self, subject: &str, seq: u64, data: &[u8]) -> Result<ObjectMeta> {
+        let name = self.name_of(subject).ok_or_else(|| Error::BadName(subject.to_owned()))?;
+        ObjectMeta::read(&name, seq, data)
+    }
+
+    fn complain(&self, error: &Error) {
+        log::warn!(bucket = self.name(), error = error.to_string(); "left out an object");
+    }
+
+    fn stream(&self) -> String {
+        resources::object_stream(&self.bucket.name)
+    }
+
+    fn metas_subject(&self) -> String {
+        format!("$O.{}.M.>", self.bucket.name)
+    }
+
+    fn chunks_subject(&self) -> String {
+        format!("$O.{}.C.>", self.bucket.name)
+    }
+
+    fn meta_subject(&self, name: &str) -> Result<String> {
+        if name.is_empty() || name.len() > MAX_OBJECT_NAME_BYTES {
+            return Err(Error::BadName(name.to_owned()));
+        }
+        Ok(format!("$O.{}.M.{}", self.bucket.name, meta::encoded(name)))
+    }
+
+    /// Checks what came from elsewhere: as a filter, a wildcard would stand for all uploads.
+    fn chunk_subject(&self, nuid: &str) -> Result<String> {
+        if !name::is_tag(nuid) {
+            return Err(Error::BadName(nuid.to_owned()));
+        }
+        Ok(format!("$O.{}.C.{nuid}", self.bucket.name))
+    }
+
+    fn name_of(&self, subject: &str) -> Option<String> {
+        let token = subject.strip_prefix("$O.")?.strip_prefix(&*self.bucket.name)?;
+        meta::decoded(token.strip_prefix(".M.")?)
+    }
+}
+
+/// Whether the newest meta of an object is the one that was to be stored.
+fn is_same(newest: &ObjectMeta, meta: &ObjectMeta) -> bool {
+    newest.nuid == meta.nuid && newest.deleted == meta.deleted
+}
+
+/// `None` when the store itself is missing.
+fn unless_missing<T>(found: Result<T>) -> Result<Option<T>> {
+    match found {
+        Err(Error::Api { code: 404, .. }) => Ok(None),
+        other => other.map(Some),
+    }
+}

@@ -1,0 +1,54 @@
+//! Finds bytes that no object names: what is left of uploads whose process has died.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::{ObjectStore, unless_missing};
+use crate::bus::{Result, api};
+
+impl ObjectStore {
+    /// Removes the chunks that no meta names and to which nothing was added for `idle_for`; returns
+    /// of how many uploads. `idle_for` must be longer than any pause in an upload, that before its
+    /// naming included. The store's deadline is for each request.
+    ///
+    /// # Errors
+    /// [`Error::BadAnswer`](crate::bus::Error::BadAnswer) when a meta cannot be read, for it may name
+    /// any of them; and those of a request.
+    pub fn purge_orphans(&self, idle_for: Duration) -> Result<usize> {
+        let deadline = Instant::now() + self.timeout;
+        let chunks = self.chunks_subject();
+        // Chunks first: what was named since is found among the metas.
+        let found = api::subjects(&self.control, &self.stream(), &chunks, deadline);
+        let Some(found) = unless_missing(found)? else { return Ok(0) };
+        if found.subjects.is_empty() {
+            return Ok(0);
+        }
+        let mut named = HashSet::new();
+        for meta in self.metas()?.0 {
+            // What cannot be read may name anything.
+            let meta = meta?;
+            if !meta.deleted {
+                named.extend(self.chunk_subject(&meta.nuid));
+            }
+        }
+        let mut purged = 0;
+        for subject in found.subjects.iter().filter(|subject| !named.contains(*subject)) {
+            let Some(nuid) = subject.strip_prefix(chunks.trim_end_matches('>')) else { continue };
+            // By the server's clock, on both sides. The message is a whole chunk.
+            let which = json!({"last_by_subj": subject});
+            let link = self.bulk.link(self.timeout)?;
+            let last = api::get_message(&link, &self.stream(), &which, self.timeout)?;
+            let times = last.and_then(|last| last.time).zip(found.now);
+            let Some((last, now)) = times else { continue };
+            if now - last < idle_for.as_secs_f64() {
+                continue;
+            }
+            self.purge(nuid)?;
+            purged += 1;
+            log::info!(bucket = self.name(), nuid = nuid; "removed bytes that no object names");
+        }
+        Ok(purged)
+    }
+}

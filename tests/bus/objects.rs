@@ -1,0 +1,230 @@
+//! The object store: beside nats-py, against each other, and when its bytes are not what they were.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Barrier, Mutex};
+use std::time::Duration;
+
+use pyoco_server::bus::{Bus, Error, ObjectEvent, ObjectMeta, ObjectStore, Sealed, Watch};
+use pyoco_server::config::Config;
+use serde_json::{Map, Value, json};
+
+use crate::connect;
+use crate::support::nats::{NatsOptions, NatsServer};
+use crate::support::python::python_08;
+use crate::support::wait::eventually;
+
+/// Runs a command of `object_store.py`.
+fn python(server: &NatsServer, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+    let mut child = Command::new(python_08())
+        .args(["-c", include_str!("object_store.py"), &server.url()])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{arguments:?}");
+    ended.stdout
+}
+
+fn python_json(server: &NatsServer, arguments: &[&str]) -> Value {
+    serde_json::from_slice(&python(server, arguments, b"")).unwrap()
+}
+
+/// The subjects of the store that have messages, without their common beginning, and how many.
+fn subjects(server: &NatsServer) -> Vec<(String, u64)> {
+    let found = python_json(server, &["subjects"]);
+    let counts = found.as_object().unwrap().iter();
+    counts.map(|(s, n)| (s["$O.pyoco_wheels.".len()..].to_owned(), n.as_u64().unwrap())).collect()
+}
+
+fn chunks(server: &NatsServer) -> u64 {
+    subjects(server).iter().filter(|(s, _)| s.starts_with("C.")).map(|(_, n)| n).sum()
+}
+
+/// Bytes that differ everywhere.
+fn sample(size: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_u32;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as u8
+    };
+    (0..size).map(|_| next()).collect()
+}
+
+fn sealed(store: &ObjectStore, bytes: &[u8]) -> Sealed {
+    let mut upload = store.upload().unwrap();
+    bytes.chunks(50_000).for_each(|piece| upload.write(piece).unwrap());
+    assert_eq!(upload.size(), bytes.len() as u64);
+    upload.seal().unwrap()
+}
+
+fn stored(store: &ObjectStore, name: &str, bytes: &[u8]) -> ObjectMeta {
+    let revision = store.list().unwrap().revision;
+    sealed(store, bytes).publish(name, Map::new(), revision).unwrap()
+}
+
+fn read(store: &ObjectStore, meta: &ObjectMeta) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let mut sink = |piece: &[u8]| {
+        bytes.extend_from_slice(piece);
+        Ok(())
+    };
+    store.read(meta, &mut sink, &|| false)?;
+    Ok(bytes)
+}
+
+fn names(store: &ObjectStore) -> Vec<String> {
+    store.list().unwrap().objects.into_iter().map(|meta| meta.name).collect()
+}
+
+#[test]
+fn python_reads_what_we_store_and_we_what_python_stores() {
+    let server = NatsServer::start();
+    let store = connect(&server).wheels();
+    assert!(store.find("a").unwrap().is_none());
+    assert_eq!((names(&store), store.list().unwrap().revision), (vec![], 0));
+    for (name, size) in [("empty", 0), ("ä ö.whl", 5), ("exact", 262_144), ("long", 300_001)] {
+        let bytes = sample(size);
+        let headers: Map<String, Value> = [("sha256".to_owned(), json!("x"))].into_iter().collect();
+        let revision = store.list().unwrap().revision;
+        let meta = sealed(&store, &bytes).publish(name, headers, revision).unwrap();
+        assert_eq!((meta.size, meta.chunks), (size as u64, size.div_ceil(131_072) as u64));
+        assert_eq!(store.find(name).unwrap().as_ref(), Some(&meta));
+        assert_eq!(python(&server, &["get", name], b""), bytes, "{name}");
+        assert_eq!(read(&store, &meta).unwrap(), bytes, "{name}");
+        let (ours, theirs) = (format!("our {name}"), format!("their {name}"));
+        python(&server, &["put", &theirs], &bytes);
+        let found = store.find(&theirs).unwrap().unwrap();
+        assert_eq!(found.headers["x-pyoco-wheel-tags"], "cpu,linux");
+        assert_eq!((found.sha256_hex(), found.chunks), (meta.sha256_hex(), meta.chunks));
+        assert_eq!(read(&store, &found).unwrap(), bytes, "{theirs}");
+        assert!(store.find(&ours).unwrap().is_none());
+    }
+    let theirs = python_json(&server, &["infos"]);
+    let theirs: Vec<_> = theirs.as_array().unwrap().iter().map(|o| o["name"].clone()).collect();
+    let mut sorted: Vec<_> = theirs.iter().map(|name| name.as_str().unwrap()).collect();
+    sorted.sort();
+    assert_eq!(names(&store), sorted);
+}
+
+#[test]
+fn a_deleted_object_is_marked_as_python_marks_it_and_its_bytes_are_gone() {
+    let server = NatsServer::start();
+    let store = connect(&server).wheels();
+    let meta = stored(&store, "a", &sample(200_000));
+    python(&server, &["put", "b"], &sample(200_000));
+    assert!(store.delete(&meta).unwrap());
+    python(&server, &["delete", "b"], b"");
+    assert_eq!(chunks(&server), 0);
+    assert!(store.find("a").unwrap().is_none() && store.find("b").unwrap().is_none());
+    assert_eq!(names(&store), Vec::<String>::new());
+    let raw = |token: &str| -> Value {
+        let message = python_json(&server, &["raw", &format!("M.{token}")]);
+        serde_json::from_str(message["data"].as_str().unwrap()).unwrap()
+    };
+    let (ours, theirs) = (raw("YQ=="), raw("Yg=="));
+    for field in ["size", "mtime", "chunks", "digest", "deleted"] {
+        assert_eq!(ours[field], theirs[field], "{field}");
+    }
+    assert_eq!(ours["nuid"], meta.nuid);
+    // Once more is a conflict, or nothing to do.
+    assert!(matches!(store.delete(&meta), Err(Error::Conflict(_))));
+    // The name may be used again, by both sides.
+    stored(&store, "b", b"new");
+    assert_eq!(python(&server, &["get", "b"], b""), b"new");
+}
+
+#[test]
+fn a_replaced_object_leaves_no_bytes() {
+    let server = NatsServer::start();
+    let store = connect(&server).wheels();
+    let old = stored(&store, "a", &sample(300_000));
+    let new = stored(&store, "a", &sample(100_000));
+    assert_eq!(chunks(&server), 1);
+    assert!(matches!(read(&store, &old), Err(Error::Damaged { .. })));
+    assert_eq!(read(&store, &new).unwrap(), sample(100_000));
+    assert!(matches!(store.delete(&old), Err(Error::Conflict(_))));
+    assert_eq!(store.find("a").unwrap().unwrap(), new);
+}
+
+#[test]
+fn the_store_is_created_as_python_creates_it() {
+    let (ours, theirs) = (NatsServer::start(), NatsServer::start());
+    let mut config = Config::default();
+    config.nats.url = ours.url();
+    config.resources.wheels_max_bytes = 64 * 1024 * 1024;
+    let bus = Bus::start(&config.nats, &config.resources).unwrap();
+    assert!(bus.wait_connected(Duration::from_secs(10)));
+    bus.ensure_resources().unwrap();
+    let [ours, theirs] = [&ours, &theirs].map(|server| python_json(server, &["config"]));
+    for (name, value) in theirs.as_object().unwrap() {
+        // What later clients and servers add by default is theirs to decide.
+        if !["metadata", "description"].contains(&name.as_str()) {
+            assert_eq!(&ours[name], value, "{name}");
+        }
+    }
+    let listed: Vec<String> = bus.inspect().into_iter().map(|(name, _)| name).collect();
+    for name in ["OBJ_pyoco_wheels", "KV_pyoco_wheel_history"] {
+        assert!(listed.iter().any(|known| known == name), "{listed:?}");
+    }
+}
+
+#[test]
+fn an_upload_that_is_given_up_leaves_nothing() {
+    let server = NatsServer::start();
+    let store = connect(&server).wheels();
+    let bytes = sample(1_000_000);
+    let mut upload = store.upload().unwrap();
+    upload.write(&bytes).unwrap();
+    drop(upload);
+    assert_eq!(chunks(&server), 0);
+    let unnamed = sealed(&store, &bytes);
+    assert_eq!(chunks(&server), 8);
+    drop(unnamed);
+    assert_eq!(chunks(&server), 0);
+    // A conflict is no success.
+    stored(&store, "a", b"x");
+    let late = sealed(&store, &bytes);
+    assert!(matches!(late.publish("b", Map::new(), 0), Err(Error::Conflict(_))));
+    drop(late);
+    assert_eq!(subjects(&server).len(), 2);
+}
+
+#[test]
+fn of_many_commits_on_one_revision_exactly_one_wins() {
+    let server = NatsServer::start();
+    let store = connect(&server).wheels();
+    for round in 0..5 {
+        let uploads: Vec<_> = (0..6).map(|n| sealed(&store, format!("{n}").as_bytes())).collect();
+        let revision = store.list().unwrap().revision;
+        let barrier = Barrier::new(uploads.len());
+        let results: Vec<_> = std::thread::scope(|scope| {
+            let commits: Vec<_> = uploads
+                .iter()
+                .enumerate()
+                .map(|(n, upload)| {
+                    let barrier = &barrier;
+                    scope.spawn(move || {
+                        barrier.wait();
+                        // Other names: it is the store that must not have changed.
+                        upload.publish(&format!("{round}-{n}"), Map::new(), revision)
+                    })
+                })
+                .collect();
+            commits.into_iter().map(|commit| commit.join().unwrap()).collect()
+        });
+        assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 1, "{results:?}");
+        assert!(results.iter().all(|r| matches!(r, Ok(_) | Err(Error::Conflict(_)))));
+        // A loser looks again and repeats it.
+        let loser = results.iter().position(Result::is_err).unwrap();
+        let revision = store.list().unwrap().revision;
+        uploads[loser].publish(&format!("{round}-again"), Map::new(), revision).unwrap();
+    }
+    assert_eq!(names(&store).len(), 10);
+    assert_eq!(chunks(&server), 10);
+}
