@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::{Map, Value};
 
 use crate::model::run::{TaskRecord, TaskStatus};
+use crate::model::wheel::WheelSet;
 
 /// What is to be executed.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub struct FlowJob {
 #[derive(Debug, Clone)]
 #[expect(clippy::large_enum_variant, reason = "nearly all events are of the large variant")]
 pub enum FlowEvent {
+    /// Which wheels the run has; told before all else, and only where there are generations of them.
+    Wheels(WheelSet),
     /// The flow was found: its canonical name and all of its tasks, none of them started.
     Started {
         /// The flow's own name, which may differ from the one asked for.

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::limits::MAX_ERROR_BYTES;
 pub use super::task::{TaskLogs, TaskRecord, TaskStatus};
+use super::wheel::{WheelRef, WheelSet, shortened};
 
 /// The status of a run: `PENDING → RUNNING → COMPLETED | FAILED`, and from `PENDING` or `RUNNING`
 /// `→ CANCELLING → CANCELLED`.
@@ -133,6 +134,12 @@ pub struct RunSnapshot {
     /// When the gateway took the run, unix seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submitted_at: Option<f64>,
+    /// The set of wheels that the last attempt has had; ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wheel_generation: Option<String>,
+    /// The wheels of that set, [`MAX_LISTED_WHEELS`](super::limits::MAX_LISTED_WHEELS) at most; ours.
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    pub wheels: Vec<WheelRef>,
     /// How to give the job back when its worker is gone; internal, not shown over HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<Delivery>,
@@ -184,6 +191,8 @@ impl RunSnapshot {
             cancel_reason: None,
             attempt: None,
             submitted_at: Some(now),
+            wheel_generation: None,
+            wheels: Vec::new(),
             delivery: None,
             extra: Map::new(),
         }
@@ -205,12 +214,19 @@ impl RunSnapshot {
         }
     }
 
-    /// The last resort for a document that the server does not take: leaves out records and
-    /// parameters. `false` when there is nothing left to leave out.
+    /// Notes which wheels a run has.
+    pub fn set_wheels(&mut self, set: &WheelSet) {
+        self.wheel_generation = Some(set.generation.clone());
+        self.wheels = shortened(&set.wheels);
+    }
+
+    /// The last resort for a document that the server does not take: leaves out records, parameters
+    /// and the list of wheels. `false` when there is nothing left to leave out.
     pub fn drop_bulk(&mut self) -> bool {
-        if self.task_records.is_empty() && self.params.is_empty() {
+        if self.task_records.is_empty() && self.params.is_empty() && self.wheels.is_empty() {
             return false;
         }
+        self.wheels.clear();
         self.task_records.clear();
         self.task_records_truncated = true;
         self.params.clear();

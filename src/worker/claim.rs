@@ -75,6 +75,8 @@ pub(super) fn decide(job: &Job, newest: Option<&Entry>, claimant: Claimant<'_>) 
     snapshot.task_records.clear();
     snapshot.task_records_truncated = false;
     snapshot.task_logs_truncated = false;
+    snapshot.wheel_generation = None;
+    snapshot.wheels.clear();
     snapshot.error = None;
     snapshot.end_time = None;
     Claim::Execute { snapshot: Box::new(snapshot), revision }

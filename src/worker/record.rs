@@ -99,6 +99,7 @@ impl Recorder {
     /// Notes what the executor reports.
     pub(super) fn apply(&mut self, event: FlowEvent) {
         match event {
+            FlowEvent::Wheels(set) => self.snapshot.set_wheels(&set),
             FlowEvent::Started { flow_name, tasks } => {
                 self.snapshot.flow_name = flow_name;
                 for task in tasks {

@@ -125,6 +125,7 @@ fn a_cancel_before_the_start_runs_nothing() {
     let mut states = Vec::new();
     loop {
         match events.recv_timeout(DEADLINE).unwrap() {
+            FlowEvent::Wheels(_) => panic!("a native flow has none"),
             FlowEvent::Started { tasks, .. } => assert_eq!(tasks, ["a", "b"]),
             FlowEvent::Task { record, .. } => states.push(record.state),
             FlowEvent::Finished(outcome) => {

@@ -19,14 +19,17 @@ mod lab;
 #[allow(dead_code, reason = "each area uses the part it needs")]
 mod workers;
 
+mod shelf;
 mod stage;
 
 mod chaos;
 mod deaths;
 mod ends;
 mod examples;
+mod generations;
 mod hostile;
 mod odd;
 mod served;
 mod steady;
 mod values;
+mod wheels;

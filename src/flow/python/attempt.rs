@@ -70,7 +70,7 @@ pub(super) fn run(
         outgoing,
         incoming: Vec::new(),
         capture: Capture::new(&token),
-        tasks: Tasks::default(),
+        tasks: Tasks::new(template.wheels().cloned()),
         open: Open { run: true, shim: true, out: true, err: true },
         told_cancel: false,
         finished: false,
@@ -81,6 +81,7 @@ pub(super) fn run(
         leave_at: None,
     };
     attempt.follow();
+    // Of an old generation this may have been the last run.
     drop(template);
 }
 

@@ -1,5 +1,7 @@
 //! Why the template process could not be started, with the way out.
 
+use std::path::PathBuf;
+
 /// Why no Python run can be started.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PythonError {
@@ -34,6 +36,17 @@ pub enum PythonError {
         reason: String,
         /// Where it was raised; not part of the text.
         traceback: String,
+    },
+    /// A folder of a wheel is not there, or cannot be read.
+    #[error(
+        "cannot use the wheel unpacked in {}: {reason}; a worker that synchronises again unpacks it anew",
+        folder.display()
+    )]
+    Folder {
+        /// Where it should be.
+        folder: PathBuf,
+        /// What the system said.
+        reason: String,
     },
     /// The process ended, or said nothing in time.
     #[error("the Python template process `{interpreter}` {what}{output}")]

@@ -15,17 +15,23 @@
 //! is there, so one that a dying template may or may not have forked is given to the next, and never
 //! executed twice. What a run prints is always drained, and its end kept. Events are coalesced per task, so memory is bounded however
 //! fast a flow goes. The death of the template costs no run that has started; the next one gets a
-//! new template. The Python side is in `host/`; this side knows nothing of NATS and nothing of
+//! new template. The code of a template never changes: new wheels get a new template, in which new runs
+//! are forked, and the old one stays until its last run has ended. So every generation of wheels that
+//! has runs keeps one process (20 MB and what its resolver has imported), at most as many as there are
+//! runs at once and one more. The Python side is in `host/`; this side knows nothing of NATS and nothing of
 //! how Pyoco executes a flow.
 
 mod attempt;
 mod capture;
+mod code;
 mod environment;
 mod error;
 mod execution;
 mod host;
+mod lines;
 mod message;
 mod orders;
+mod retired;
 mod tasks;
 mod template;
 mod wires;
@@ -37,6 +43,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use serde_json::Value;
 
+pub use code::Code;
 pub use environment::visible_environment;
 pub use error::PythonError;
 
@@ -80,6 +87,19 @@ impl PythonExecutor {
     /// Why it cannot be started: no interpreter, no pyoco, a resolver that cannot be loaded.
     pub fn warm_up(&self) -> Result<(), PythonError> {
         self.host.template().map(drop)
+    }
+
+    /// Gives all runs that are forked from now on this code, by a fresh template; blocks until that is
+    /// ready, while runs go on to start from the one before. Runs in flight keep what they have
+    /// begun with, and so does a run that is being forked in this moment; each tells which it has by
+    /// [`FlowEvent::Wheels`]. Called before the first run this takes the place of
+    /// [`PythonExecutor::warm_up`]. Of several calls at once each has its turn.
+    ///
+    /// # Errors
+    /// Why the fresh template could not be started, for example since the resolver cannot be imported with
+    /// these wheels. Then nothing has changed, and `code` is dropped.
+    pub fn use_code(&self, code: Arc<Code>) -> Result<(), PythonError> {
+        self.host.use_code(code)
     }
 }
 

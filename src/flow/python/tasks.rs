@@ -8,11 +8,14 @@ use super::capture::Capture;
 use super::message::TaskMessage;
 use crate::flow::executor::FlowEvent;
 use crate::model::run::{TaskRecord, TaskStatus};
+use crate::model::wheel::WheelSet;
 
 /// Coalesces: however often a task changes, one record of it waits.
 #[derive(Default)]
 pub(super) struct Tasks {
     names: Vec<String>,
+    /// Goes out before all else.
+    wheels: Option<FlowEvent>,
     /// Goes out before any record.
     started: Option<FlowEvent>,
     waiting: BTreeMap<usize, TaskRecord>,
@@ -24,6 +27,11 @@ pub(super) struct Tasks {
 pub(super) struct Deaf;
 
 impl Tasks {
+    /// Of a run that was forked with these wheels.
+    pub(super) fn new(wheels: Option<WheelSet>) -> Self {
+        Tasks { wheels: wheels.map(FlowEvent::Wheels), ..Tasks::default() }
+    }
+
     pub(super) fn begin(&mut self, flow_name: String, tasks: Vec<String>) {
         self.names.clone_from(&tasks);
         self.started = Some(FlowEvent::Started { flow_name, tasks });
@@ -75,10 +83,12 @@ impl Tasks {
             Err(TrySendError::Full(event)) => Ok(Some(event)),
             Err(TrySendError::Disconnected(_)) => Err(Deaf),
         };
-        if let Some(event) = self.started.take() {
-            self.started = deliver(event)?;
-            if self.started.is_some() {
-                return Ok(false);
+        for early in [&mut self.wheels, &mut self.started] {
+            if let Some(event) = early.take() {
+                *early = deliver(event)?;
+                if early.is_some() {
+                    return Ok(false);
+                }
             }
         }
         while let Some((number, record)) = self.waiting.pop_first() {
@@ -97,6 +107,6 @@ impl Tasks {
         let names = &self.names;
         let changes =
             records.map(|(number, record)| FlowEvent::Task { name: names[number].clone(), record });
-        self.started.take().into_iter().chain(changes).collect()
+        self.wheels.take().into_iter().chain(self.started.take()).chain(changes).collect()
     }
 }

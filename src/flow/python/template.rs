@@ -1,6 +1,6 @@
 //! The template process: started once, asked for a run at a time, watched by a thread of its own.
 
-use std::io::{self, IoSlice, PipeReader, PipeWriter, Read};
+use std::io::{self, IoSlice, PipeReader, PipeWriter};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -14,10 +14,13 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde_json::json;
 
+use super::lines::Lines;
 use super::message::Hello;
+use super::retired::Retired;
 use super::wires::{self, Waited};
-use super::{PythonError, PythonSettings};
-use crate::model::limits::{CHILD_POLL, MAX_CHILD_LINE_BYTES, TEMPLATE_STOP_DEADLINE};
+use super::{Code, PythonError, PythonSettings};
+use crate::model::limits::{CHILD_POLL, TEMPLATE_STOP_DEADLINE};
+use crate::model::wheel::WheelSet;
 use crate::thread::{self, JoinOnDrop};
 
 /// What the interpreter is told on its command line: take the rest from standard input, which is
@@ -26,8 +29,9 @@ const COMMAND: &str = "import socket; control = socket.socket(fileno=0); exec(co
 const PROCESS_LABEL: &str = "pyoco-python-host";
 /// The first message.
 const BOOT: &str = include_str!("host/boot.py");
-/// The second one, in the order in which they import each other.
-const MODULES: [(&str, &str); 7] = [
+/// What comes next, in the order in which they import each other.
+const MODULES: [(&str, &str); 8] = [
+    ("wheels", include_str!("host/wheels.py")),
     ("processes", include_str!("host/processes.py")),
     ("flows", include_str!("host/flows.py")),
     ("output", include_str!("host/output.py")),
@@ -36,20 +40,22 @@ const MODULES: [(&str, &str); 7] = [
     ("shim", include_str!("host/shim.py")),
     ("template", include_str!("host/template.py")),
 ];
+/// The orders grow with the wheels, and the kernel bounds a message; see `host/boot.py`.
+const ORDER_PART_BYTES: usize = 64 * 1024;
 /// How long a message may wait for the template, which is busy forking at most.
 const SEND_DEADLINE: Duration = Duration::from_secs(10);
 /// From the close of a dying template's sockets to its end, at most; also the pause before a template
 /// that lives on is asked again.
 const DYING_PAUSE: Duration = Duration::from_millis(500);
-/// Reads of its output in one turn; together as much as a pipe holds.
-const MAX_READS: usize = 8;
 /// How much of its output an error shows.
 const SHOWN_OUTPUT_BYTES: usize = 2000;
 
-/// A running template. Dropping the last clone of its `Arc` ends it.
+/// A running template. Dropping the last clone of its `Arc` has it end; nobody waits for that.
 #[derive(Debug)]
 pub(super) struct Template {
     control: Arc<OwnedFd>,
+    /// What it has imported from. Its runs may outlive the process, and go on to import.
+    code: Option<Arc<Code>>,
     /// Of the process.
     pub pid: u32,
     /// Versions as it told them.
@@ -57,15 +63,31 @@ pub(super) struct Template {
     pub pyoco: Option<String>,
     is_dead: Arc<AtomicBool>,
     process: Option<Arc<OwnedFd>>,
-    /// Its drop tells the keeper to end the process; declared before the thread, which is then joined.
+    /// Its drop tells the keeper to end the process.
     _stop: PipeWriter,
-    _keeper: JoinOnDrop,
+    /// Taken by the drop.
+    keeper: Option<JoinOnDrop>,
+    retired: Arc<Retired>,
+}
+
+impl Drop for Template {
+    fn drop(&mut self) {
+        if let Some(keeper) = self.keeper.take() {
+            self.retired.take(keeper);
+        }
+    }
 }
 
 impl Template {
-    /// Starts the interpreter and waits until it has imported everything.
-    pub(super) fn start(settings: &PythonSettings) -> Result<Template, PythonError> {
+    /// Starts the interpreter and waits until it has imported everything, from `code` first. The
+    /// template's thread goes to `retired` in the end.
+    pub(super) fn start(
+        settings: &PythonSettings,
+        code: Option<&Arc<Code>>,
+        retired: &Arc<Retired>,
+    ) -> Result<Template, PythonError> {
         let system = |e: io::Error| PythonError::System(e.to_string());
+        let search_path = code.map(|code| code.search_path()).transpose()?;
         let interpreter = settings.interpreter.as_str();
         let (control, far_control) = wires::message_pair().map_err(system)?;
         let (stopped, stop) = wires::waker().map_err(system)?;
@@ -100,6 +122,7 @@ impl Template {
             is_dead: Arc::clone(&is_dead),
             was_ready: false,
             recent: String::new(),
+            _code: code.cloned(),
         };
         let keeper = thread::spawn("py-template", move || keeper.run()).map_err(system)?;
         let orders = json!({
@@ -108,11 +131,15 @@ impl Template {
                 "resolver": settings.resolver,
                 "memory_limit": settings.memory_limit,
                 "max_value_bytes": settings.max_value_bytes,
+                "search_path": search_path,
             },
         });
+        let orders = orders.to_string() + "\n";
         // When this fails, it has died, and the keeper tells that with what it has printed.
-        let _ = send(&control, BOOT.as_bytes(), &[])
-            .and_then(|()| send(&control, orders.to_string().as_bytes(), &[]));
+        let _ = send(&control, BOOT.as_bytes(), &[]).and_then(|()| {
+            let mut parts = orders.as_bytes().chunks(ORDER_PART_BYTES);
+            parts.try_for_each(|part| send(&control, part, &[]))
+        });
         let died = |what: &str, output: String| PythonError::Died {
             interpreter: interpreter.to_owned(),
             what: what.to_owned(),
@@ -120,16 +147,17 @@ impl Template {
         };
         let why = match told.recv_timeout(settings.start_deadline) {
             Ok(Said::Hello(Hello::Ready { python, pyoco })) => {
-                let (_stop, _keeper) = (stop, keeper);
                 return Ok(Template {
                     control,
+                    code: code.cloned(),
                     pid,
                     python,
                     pyoco,
                     is_dead,
                     process,
-                    _stop,
-                    _keeper,
+                    _stop: stop,
+                    keeper: Some(keeper),
+                    retired: Arc::clone(retired),
                 });
             }
             Ok(Said::Hello(Hello::Failed { failed, error, traceback, python })) => {
@@ -147,6 +175,11 @@ impl Template {
         drop(stop);
         drop(keeper);
         Err(why)
+    }
+
+    /// The wheels that its runs get; `None` where there are no generations.
+    pub(super) fn wheels(&self) -> Option<&WheelSet> {
+        self.code.as_ref().map(|code| &code.set)
     }
 
     /// Whether it can still fork.
@@ -274,6 +307,8 @@ struct Keeper {
     was_ready: bool,
     /// The end of what it has printed so far, for an error; given up when it is ready.
     recent: String,
+    /// Held until the process has ended: it goes with this.
+    _code: Option<Arc<Code>>,
 }
 
 impl Keeper {
@@ -370,51 +405,6 @@ impl Keeper {
         } else if !was_stopped && self.was_ready {
             log::warn!(pid = self.child.id(), status = how;
                 "the Python template process has died; the next Python run starts another one");
-        }
-    }
-}
-
-/// Lines of a pipe, cut at a bound.
-struct Lines {
-    pipe: Option<std::fs::File>,
-    partial: Vec<u8>,
-}
-
-impl Lines {
-    fn new(pipe: OwnedFd) -> Self {
-        // Blocking, it would hold the keeper up; that this cannot fail on a pipe is all the same.
-        let is_safe = wires::set_nonblocking(pipe.as_fd()).is_ok();
-        Lines { pipe: is_safe.then(|| pipe.into()), partial: Vec::new() }
-    }
-
-    fn waited(&self) -> Option<Waited<'_>> {
-        self.pipe.as_ref().map(|pipe| Waited { fd: pipe.as_fd(), to_write: false })
-    }
-
-    /// Reads what is there, and of an endless stream so much that others have their turn.
-    fn read(&mut self, mut line: impl FnMut(&str)) {
-        let mut buffer = [0; 8192];
-        for _ in 0..MAX_READS {
-            let Some(pipe) = &mut self.pipe else { break };
-            match pipe.read(&mut buffer) {
-                Ok(0) => self.pipe = None,
-                Ok(length) => self.partial.extend_from_slice(&buffer[..length]),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(_) => self.pipe = None,
-            }
-            while let Some(end) = self.partial.iter().position(|&byte| byte == b'\n') {
-                let whole: Vec<u8> = self.partial.drain(..=end).collect();
-                line(String::from_utf8_lossy(&whole).trim_end());
-            }
-            if self.partial.len() > MAX_CHILD_LINE_BYTES {
-                let part = std::mem::take(&mut self.partial);
-                line(&String::from_utf8_lossy(&part));
-            }
-        }
-        if self.pipe.is_none() && !self.partial.is_empty() {
-            let part = std::mem::take(&mut self.partial);
-            line(&String::from_utf8_lossy(&part));
         }
     }
 }

@@ -16,6 +16,7 @@ from pyoco_host.flows import FlowNotFound, flow_of_document, flow_of_resolver
 from pyoco_host.output import NoCapture, TaskStream
 from pyoco_host.processes import close_wakeup_pipe, end_with, set_process_name
 from pyoco_host.progress import Progress
+from pyoco_host.wheels import explained
 
 MAX_ERROR_CHARS = 8 * 1024
 
@@ -128,7 +129,7 @@ class Attempt:
             text = str(error)
         if not text or isinstance(error, (SystemExit, KeyboardInterrupt)):
             text = f"{type(error).__name__}: {text}".removesuffix(": ")
-        return {"end": "failed", "error": text[:MAX_ERROR_CHARS]}
+        return {"end": "failed", "error": explained(text[:MAX_ERROR_CHARS], self.settings)}
 
     def build(self):
         """The flow and its parameters."""

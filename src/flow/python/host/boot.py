@@ -1,11 +1,19 @@
-"""The first message on the control socket: makes modules of the others' texts, then goes to work."""
+"""The first message on the control socket: makes modules of the texts that follow, then goes to work."""
 
 import json
 import os
 import sys
 import types
 
-order = json.loads(control.recv(1 << 20))  # noqa: F821 (set by the command line)
+text = b""
+while not text.endswith(b"\n"):
+    # In parts, since the kernel bounds a message; JSON has no line end within.
+    part = control.recv(1 << 20)  # noqa: F821 (set by the command line)
+    if not part:
+        # The worker has gone.
+        sys.exit(0)
+    text += part
+order = json.loads(text)
 package = types.ModuleType("pyoco_host")
 package.__path__ = []
 sys.modules["pyoco_host"] = package

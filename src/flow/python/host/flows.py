@@ -36,9 +36,9 @@ def flow_of_document(text, flow_name):
         raise ValueError("the flow.yaml has no `flow`")
     loader = TaskLoader(config)
     heard = Heard(sys.stdout)
-    with contextlib.redirect_stdout(heard):
-        loader.load()
     try:
+        with contextlib.redirect_stdout(heard):
+            loader.load()
         flow = compile_graph(config, loader.tasks, flow_name)
     except Exception as error:
         complaints = heard.complaints()

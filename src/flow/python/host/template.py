@@ -30,6 +30,7 @@ from pyoco_host.processes import (
     wakeup_pipe,
 )
 from pyoco_host.shim import refuse, shim
+from pyoco_host.wheels import explained, insert_path, search_first
 
 # What every run needs; the last one pyoco imports only when it executes a flow.
 SHARED_MODULES = (
@@ -58,7 +59,8 @@ def template(control, settings):
     try:
         resolver = load(settings)
     except BaseException as error:
-        reply = {"failed": kind_of(error), "error": text_of(error), "python": python_version()}
+        text = explained(text_of(error), settings)
+        reply = {"failed": kind_of(error), "error": text, "python": python_version()}
         reply["traceback"] = traceback.format_exc()[-MAX_TRACEBACK_CHARS:]
         control.send(fitting(reply))
         return
@@ -174,6 +176,7 @@ def load(settings):
         # Where the folder is gone, there is nothing in it to import.
         with contextlib.suppress(OSError):
             sys.path[0] = os.getcwd()
+    search_first(settings)
     for name in SHARED_MODULES:
         importlib.import_module(name)
     # 0.8 compiles graphs; 0.6 executes them.
@@ -183,7 +186,7 @@ def load(settings):
         return None
     place, _, function = settings["resolver"].rpartition(":")
     if place.endswith(".py"):
-        found = import_file(place)
+        found = import_file(place, settings)
     else:
         found = importlib.import_module(place)
     for name in function.split("."):
@@ -193,11 +196,11 @@ def load(settings):
     return found
 
 
-def import_file(path):
+def import_file(path, settings):
     """Imports a file as a module of its own name, with its neighbours importable."""
     path = os.path.abspath(path)
     name = os.path.splitext(os.path.basename(path))[0]
-    sys.path.insert(0, os.path.dirname(path))
+    insert_path(os.path.dirname(path), settings)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"there is no file {path}")
     spec = importlib.util.spec_from_file_location(name, path)

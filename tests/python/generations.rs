@@ -1,0 +1,210 @@
+//! Wheels of a worker: which code a run gets, until when it stays, and what happens when it is broken.
+
+use std::path::{Path, PathBuf};
+
+use pyoco_server::flow::FlowEvent;
+use pyoco_server::flow::python::PythonError;
+use serde_json::{Value, json};
+
+use crate::flow::Run;
+use crate::shelf::{Kept, Shelf, code, give, output, wheels};
+use crate::stage::{Stage, gone, is_running, kill, write_flows};
+use crate::support::python;
+
+/// `tool` is in the wheels; `wait` imports it only when it is told to.
+const FLOWS: &str = r#"
+@pyoco.task
+def tell(ctx):
+    import tool
+    return tool.VERSION
+flow_of(tell)
+
+@pyoco.task
+def wait(ctx):
+    print("waiting", flush=True)
+    while not os.path.exists(ctx.params["go"]): time.sleep(0.01)
+    import tool
+    return tool.VERSION
+flow_of(wait)
+
+@pyoco.task
+def path(ctx): return [os.getcwd(), *sys.path]
+flow_of(path)
+"#;
+
+/// A stage whose runs have `tool` in this version.
+fn stage_with(shelf: &Shelf, version: &str) -> (Stage, Kept) {
+    let stage = Stage::with(FLOWS);
+    let kept = give(&stage.executor, version, &[&shelf.tool(version)]).unwrap();
+    (stage, kept)
+}
+
+/// A run that waits; returns with the file that ends the wait.
+fn waiting(stage: &Stage, name: &str) -> (Run, PathBuf) {
+    let go = stage.path(name);
+    let mut run = stage.start("wait", json!({"go": go}));
+    run.wait_for(
+        |event| matches!(event, FlowEvent::Task { record, .. } if record.started_at.is_some()),
+    );
+    (run, go)
+}
+
+fn let_on(run: &mut Run, go: &Path) -> Value {
+    std::fs::write(go, "").unwrap();
+    run.finish();
+    output(run, "wait")
+}
+
+#[test]
+fn a_run_in_flight_keeps_its_code_and_new_runs_get_the_new() {
+    let shelf = Shelf::new();
+    let (stage, kept_one) = stage_with(&shelf, "1");
+    let old_template = stage.template_pid();
+    let (mut first, go_first) = waiting(&stage, "first");
+    let (mut second, go_second) = waiting(&stage, "second");
+    let kept_two = give(&stage.executor, "2", &[&shelf.tool("2")]).unwrap();
+    assert_eq!(stage.status()["generation"], "2");
+    assert_eq!(stage.status()["older_templates"], 1);
+    let new = stage.run("tell");
+    assert_eq!(output(&new, "tell"), "2");
+    let set = wheels(&new).unwrap();
+    assert_eq!((set.generation.as_str(), set.wheels[0].wheel_name.as_str()), ("2", "tool-2.whl"));
+    assert!(matches!(new.seen[0], FlowEvent::Wheels(_)), "{:?}", new.seen);
+    assert_eq!(let_on(&mut first, &go_first), "1");
+    assert_eq!(wheels(&first).unwrap().generation, "1");
+    assert!(kept_one.is_held() && is_running(old_template), "it still has a run");
+    assert_eq!(let_on(&mut second, &go_second), "1");
+    kept_one.let_go();
+    gone(old_template);
+    assert_eq!(stage.status()["older_templates"], 0);
+    assert!(kept_two.is_held());
+    drop((new, stage));
+    assert!(!kept_two.is_held(), "the end of the executor is the end of its templates");
+}
+
+#[test]
+fn without_generations_nothing_is_told_of_wheels() {
+    let stage = Stage::with(FLOWS);
+    let run = stage.run("path");
+    assert!(wheels(&run).is_none());
+    assert!(stage.status().get("generation").is_none());
+    let kept = give(&stage.executor, "none", &[]).unwrap();
+    let run = stage.run("path");
+    assert_eq!(wheels(&run).unwrap().generation, "none");
+    assert!(wheels(&run).unwrap().wheels.is_empty() && kept.is_held());
+}
+
+#[test]
+fn code_that_cannot_be_loaded_changes_nothing() {
+    let shelf = Shelf::new();
+    let stage = Stage::with(&format!("import tool\n{FLOWS}"));
+    let kept = give(&stage.executor, "1", &[&shelf.tool("1")]).unwrap();
+    let template = stage.template_pid();
+    let (mut run, go) = waiting(&stage, "go");
+    let broken = shelf.wheel("broken", &[("tool.py", "import json\nraise OSError('no device')\n")]);
+    let (bad, bad_kept) = code("2", &[&broken]);
+    let error = stage.executor.use_code(bad).unwrap_err();
+    assert!(error.to_string().contains("OSError: no device"), "{error}");
+    let PythonError::Load { traceback, .. } = &error else { panic!("{error:?}") };
+    assert!(traceback.contains("tool.py\", line 2"), "{traceback}");
+    assert!(!bad_kept.is_held(), "nothing of it is in use");
+    // A wheel that ends the interpreter, and one whose folder is gone.
+    let exits = shelf.wheel("exits", &[("tool.py", "print('bye')\nimport os\nos._exit(3)\n")]);
+    let error = give(&stage.executor, "3", &[&exits]).err().unwrap().to_string();
+    assert!(error.contains("bye"), "{error}");
+    let error = give(&stage.executor, "4", &[&shelf.folder.path().join("none")]).err().unwrap();
+    assert!(matches!(error, PythonError::Folder { .. }), "{error}");
+    assert_eq!(stage.template_pid(), template);
+    let status = stage.status();
+    assert_eq!((&status["generation"], &status["starts"]), (&json!("1"), &json!(1)));
+    assert_eq!(output(&stage.run("tell"), "tell"), "1");
+    assert_eq!(let_on(&mut run, &go), "1");
+    assert!(kept.is_held());
+}
+
+#[test]
+fn a_template_that_has_died_comes_back_with_the_same_code() {
+    let shelf = Shelf::new();
+    let (stage, kept) = stage_with(&shelf, "1");
+    for _ in 0..2 {
+        kill(stage.template_pid());
+        let run = stage.run("tell");
+        assert_eq!((output(&run, "tell"), &*wheels(&run).unwrap().generation), (json!("1"), "1"));
+    }
+    assert_eq!(stage.status()["starts"], 3);
+    assert!(kept.is_held());
+}
+
+#[test]
+fn a_template_that_dies_as_soon_as_it_is_ready_comes_back_with_the_new_code() {
+    let shelf = Shelf::new();
+    let (stage, _kept) = stage_with(&shelf, "1");
+    // The template waits for orders by a poll, right after its word that it is ready.
+    let text = format!(
+        "VERSION = '2'\nimport os, select\nmarker = {:?}\n
+if not os.path.exists(marker):
+    open(marker, 'w').close()
+    select.poll = lambda: os._exit(7)
+",
+        stage.path("died")
+    );
+    write_flows(stage.folder.path(), &format!("import tool\n{FLOWS}"));
+    let _kept =
+        give(&stage.executor, "2", &[&shelf.wheel("dying", &[("tool.py", &text)])]).unwrap();
+    assert_eq!(output(&stage.run("tell"), "tell"), "2");
+    assert_eq!(stage.status()["generation"], "2");
+    assert_eq!(stage.status()["starts"], 3);
+}
+
+#[test]
+fn without_its_interpreter_a_worker_keeps_what_it_has() {
+    use std::os::unix::fs::PermissionsExt;
+    let shelf = Shelf::new();
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("python");
+    let text = format!("#!/bin/sh\nexec '{}' \"$@\"\n", python::python_08().display());
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let stage = Stage::with_settings(FLOWS, |settings| {
+        settings.interpreter = script.display().to_string();
+    });
+    let kept = give(&stage.executor, "1", &[&shelf.tool("1")]).unwrap();
+    std::fs::remove_file(&script).unwrap();
+    let error = give(&stage.executor, "2", &[&shelf.tool("2")]).err().unwrap();
+    assert!(matches!(error, PythonError::NoInterpreter { .. }), "{error}");
+    assert_eq!(output(&stage.run("tell"), "tell"), "1");
+    assert!(kept.is_held());
+}
+
+#[test]
+fn wheels_are_searched_before_all_else_in_their_order() {
+    let shelf = Shelf::new();
+    let stage = Stage::with(FLOWS);
+    std::fs::write(stage.path("tool.py"), "VERSION = 'beside the flows'\n").unwrap();
+    assert_eq!(output(&stage.run("tell"), "tell"), "beside the flows");
+    let (one, two) = (shelf.tool("1"), shelf.tool("2"));
+    let _kept = give(&stage.executor, "g", &[&two, &one]).unwrap();
+    assert_eq!(output(&stage.run("tell"), "tell"), "2");
+    let paths = output(&stage.run("path"), "path");
+    let expected = json!([two, one, stage.folder.path(), paths[0]]);
+    assert_eq!(json!(paths.as_array().unwrap()[1..5]), expected, "{paths}");
+}
+
+#[test]
+fn code_stays_until_the_last_run_has_ended_also_when_its_template_was_killed() {
+    let shelf = Shelf::new();
+    let (stage, kept) = stage_with(&shelf, "1");
+    let (mut run, go) = waiting(&stage, "go");
+    let kept_two = give(&stage.executor, "2", &[&shelf.tool("2")]).unwrap();
+    assert!(kept.is_held());
+    assert_eq!(let_on(&mut run, &go), "1");
+    kept.let_go();
+    let (mut run, go) = waiting(&stage, "go-again");
+    kill(stage.template_pid());
+    let (three, kept_three) = code("3", &[&shelf.tool("3")]);
+    stage.executor.use_code(three).unwrap();
+    assert!(kept_two.is_held(), "its template is dead, its run is not");
+    assert_eq!(let_on(&mut run, &go), "2", "what it imports late is from its own wheels");
+    kept_two.let_go();
+    assert!(kept_three.is_held());
+}

@@ -1,0 +1,140 @@
+//! What the files of a wheel do for a flow: as if they were installed for its Python.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use pyoco_server::flow::python::PythonError;
+use pyoco_server::flow::{Outcome, PythonExecutor};
+use serde_json::json;
+
+use crate::flow::{Run, job, start};
+use crate::shelf::{Shelf, give, output};
+use crate::stage::{Stage, error, plain};
+use crate::support::python;
+
+/// What an error says of a module that is nowhere.
+const HINT: &str = "what a wheel depends on is not installed with it";
+
+fn run_yaml(executor: &PythonExecutor, yaml: &str) -> Run {
+    let mut run = start(executor, job("main", Some(yaml), json!({})));
+    run.finish();
+    run
+}
+
+/// A plugin of pyoco: a task `<name>_hello` that tells its version.
+fn plugin(shelf: &Shelf, name: &str, version: &str) -> PathBuf {
+    let info = format!("{name}-{version}.dist-info");
+    shelf.wheel(
+        &format!("{name}-{version}"),
+        &[
+            (
+                &format!("{name}.py"),
+                &format!(
+                    "def hook(registry):\n    @registry.task(name='{name}_hello')\n    def hello(ctx=None):
+        from importlib.metadata import version
+        return ['{version}', version('{name}')]\n"
+                ),
+            ),
+            (
+                &format!("{info}/METADATA"),
+                &format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"),
+            ),
+            (
+                &format!("{info}/entry_points.txt"),
+                &format!("[pyoco.tasks]\n{name} = {name}:hook\n"),
+            ),
+        ],
+    )
+}
+
+#[test]
+fn tasks_are_found_by_entry_points() {
+    for interpreter in [python::python_08(), python::python_06()] {
+        let shelf = Shelf::new();
+        let executor = PythonExecutor::new(plain(interpreter));
+        let [one, two] = ["1.0", "2.0"].map(|version| plugin(&shelf, "plug", version));
+        let other = plugin(&shelf, "other", "3.0");
+        for (generation, paths, expected) in [
+            ("1", [&one, &other], json!(["1.0", "1.0"])),
+            ("2", [&two, &other], json!(["2.0", "2.0"])),
+        ] {
+            give(&executor, generation, &paths.map(PathBuf::as_path)).unwrap();
+            let run =
+                run_yaml(&executor, "version: 1\nflow:\n  graph: plug_hello >> other_hello\n");
+            assert_eq!(output(&run, "plug_hello"), expected);
+            assert_eq!(output(&run, "other_hello"), json!(["3.0", "3.0"]));
+        }
+    }
+}
+
+#[test]
+fn a_task_is_an_alias_of_one_that_a_wheel_brings() {
+    let shelf = Shelf::new();
+    let executor = PythonExecutor::new(plain(python::python_08()));
+    give(&executor, "1", &[&plugin(&shelf, "plug", "1.0")]).unwrap();
+    let yaml = "version: 1\nflow:\n  graph: mine\ntasks:\n  mine:\n    use: plug_hello\n";
+    assert_eq!(output(&run_yaml(&executor, yaml), "mine"), json!(["1.0", "1.0"]));
+}
+
+#[test]
+fn wheels_share_a_namespace_package() {
+    let shelf = Shelf::new();
+    let one = shelf.wheel("one", &[("space/one.py", "def f(ctx=None): return 'one'\n")]);
+    let two = shelf.wheel("two", &[("space/two.py", "def f(ctx=None): return 'two'\n")]);
+    for interpreter in [python::python_08(), python::python_06()] {
+        let executor = PythonExecutor::new(plain(interpreter));
+        give(&executor, "1", &[&one, &two]).unwrap();
+        let yaml = "version: 1\nflow:\n  graph: a >> b\ntasks:\n  a:\n    callable: space.one:f\n  b:\n    callable: space.two:f\n";
+        let run = run_yaml(&executor, yaml);
+        assert_eq!((output(&run, "a"), output(&run, "b")), (json!("one"), json!("two")));
+    }
+}
+
+#[test]
+fn a_module_that_no_wheel_brings_is_named() {
+    let shelf = Shelf::new();
+    let needs = shelf.wheel(
+        "needs",
+        &[
+            ("needs.py", "import absent_module\ndef hook(registry): pass\n"),
+            ("needs-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: needs\nVersion: 1.0\n"),
+            ("needs-1.0.dist-info/entry_points.txt", "[pyoco.tasks]\nneeds = needs:hook\n"),
+        ],
+    );
+    let stage = Stage::with("@pyoco.task\ndef late(ctx):\n    import needs\nflow_of(late)\n");
+    let callable = "version: 1\nflow:\n  graph: a\ntasks:\n  a:\n    callable: needs:hook\n";
+    let uses = "version: 1\nflow:\n  graph: a\ntasks:\n  a:\n    use: needs_task\n";
+    let named = "version: 1\nflow:\n  graph: needs_task\n";
+    let before = error(&stage.run("late"));
+    assert!(before.contains("'needs'") && !before.contains(HINT), "{before}");
+    give(&stage.executor, "1", &[&needs]).unwrap();
+    let told = [callable, uses, named].map(|yaml| error(&stage.run_yaml(yaml, json!({}))));
+    for error in told.into_iter().chain([error(&stage.run("late"))]) {
+        assert!(error.contains("No module named 'absent_module'"), "{error}");
+        assert_eq!(error.matches(HINT).count(), 1, "{error}");
+    }
+    let stage = Stage::with("import needs\n");
+    let error = give(&stage.executor, "1", &[&needs]).err().unwrap();
+    assert!(matches!(error, PythonError::Load { .. }), "{error:?}");
+    let error = error.to_string();
+    assert!(error.contains("'absent_module'") && error.contains(HINT), "{error}");
+}
+
+#[test]
+fn thousands_of_wheels_are_no_trouble() {
+    let shelf = Shelf::new();
+    let long = "x".repeat(100);
+    let folders: Vec<PathBuf> =
+        (0..3000).map(|n| shelf.wheel(&format!("{long}-{n}"), &[])).collect();
+    folders.iter().for_each(|folder| std::fs::create_dir_all(folder).unwrap());
+    std::fs::write(folders[2999].join("tool.py"), "def f(ctx=None): return 'last'\n").unwrap();
+    let executor = PythonExecutor::new(plain(python::python_08()));
+    let paths: Vec<_> = folders.iter().map(PathBuf::as_path).collect();
+    let before = Instant::now();
+    give(&executor, "1", &paths).unwrap();
+    let run =
+        run_yaml(&executor, "version: 1\nflow:\n  graph: a\ntasks:\n  a:\n    callable: tool:f\n");
+    assert_eq!(run.outcome(), Outcome::Completed);
+    assert_eq!(output(&run, "a"), "last");
+    assert!(before.elapsed() < Duration::from_secs(30), "{:?}", before.elapsed());
+}
