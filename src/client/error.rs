@@ -1,5 +1,6 @@
 //! Why a call did not give an answer.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -89,5 +90,26 @@ pub enum Error {
         request: String,
         /// Where to.
         location: String,
+    },
+    /// A file that was to be sent cannot be read, or has changed while it was sent. The server has
+    /// taken nothing of it.
+    #[error("cannot send the file {}: {reason}", path.display())]
+    BadFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The server says that it has stored other bytes than were sent.
+    #[error("{request}: {name} was sent with the SHA-256 {sent} and stored with {stored}")]
+    OtherHash {
+        /// Method and path.
+        request: String,
+        /// The wheel.
+        name: String,
+        /// In hex.
+        sent: String,
+        /// In hex.
+        stored: String,
     },
 }

@@ -6,15 +6,18 @@
 //! API key never goes elsewhere. It knows `model` and nothing of command lines, the environment
 //! (but for the proxy, see [`Client::new`]) or what a gateway is made of.
 //!
-//! [`runs`] holds the requests about runs, [`events`] the streams, [`workers`] the workers and figures; wheels
-//! get a file of their own beside them.
+//! [`runs`] holds the requests about runs, [`events`] the streams, [`workers`] the workers and figures,
+//! [`wheels`] the wheels.
 
 mod address;
+mod early_answer;
 mod error;
 pub mod events;
 mod multipart;
 pub mod runs;
 mod transport;
+mod upload;
+pub mod wheels;
 pub mod workers;
 
 use std::time::Duration;
@@ -22,6 +25,7 @@ use std::time::Duration;
 pub use error::Error;
 pub use events::{Event, EventStream, WatchQuery};
 pub use runs::{Include, ListQuery, PageQuery, Submission};
+pub use wheels::{WheelHistoryQuery, WheelUpload};
 pub use workers::WorkersQuery;
 
 use address::Address;
@@ -63,7 +67,7 @@ impl Client {
             Some(key) => Some(transport::api_key_header(&settings.api_key_header, key)?),
             None => None,
         };
-        let agent = transport::agent(&address);
+        let agent = ureq::Agent::new_with_config(transport::config(&address));
         Ok(Client { agent, address, api_key, timeout: settings.timeout })
     }
 

@@ -16,33 +16,70 @@ pub enum Part<'a> {
     File(&'a str, &'a str, &'a [u8]),
 }
 
+/// What stands around a file of a form, so that the file itself can be sent as it is read.
+pub struct Frame {
+    /// For the header.
+    pub content_type: String,
+    /// Before the file: the plain fields and the head of its part.
+    pub head: Vec<u8>,
+    /// After it.
+    pub tail: Vec<u8>,
+}
+
 /// Puts the parts together; the boundary is random, so that no content can hold it.
 pub fn encode(parts: &[Part<'_>]) -> Multipart {
-    let boundary = format!("pyoco-{}", uuid::Uuid::new_v4().simple());
+    let boundary = boundary();
     let mut body = Vec::new();
     for part in parts {
-        body.extend_from_slice(
-            format!("--{boundary}\r\nContent-Disposition: form-data; ").as_bytes(),
-        );
         match part {
-            Part::Text(name, value) => {
-                body.extend_from_slice(format!("name=\"{}\"\r\n\r\n", quoted(name)).as_bytes());
-                body.extend_from_slice(value.as_bytes());
-            }
+            Part::Text(name, value) => add_text(&mut body, &boundary, name, value),
             Part::File(name, file_name, content) => {
-                let head = format!(
-                    "name=\"{}\"; filename=\"{}\"\r\nContent-Type: application/octet-stream\r\n\r\n",
-                    quoted(name),
-                    quoted(file_name)
-                );
-                body.extend_from_slice(head.as_bytes());
+                add_file_head(&mut body, &boundary, name, file_name);
                 body.extend_from_slice(content);
+                body.extend_from_slice(b"\r\n");
             }
         }
-        body.extend_from_slice(b"\r\n");
     }
     body.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
-    Multipart { content_type: format!("multipart/form-data; boundary={boundary}"), body }
+    Multipart { content_type: content_type(&boundary), body }
+}
+
+/// What stands around a file of the field `name`. The plain fields, names and values, come first, so
+/// that they are known to whoever reads the file.
+pub fn around_file(fields: &[(&str, &str)], name: &str, file_name: &str) -> Frame {
+    let boundary = boundary();
+    let mut head = Vec::new();
+    for (name, value) in fields {
+        add_text(&mut head, &boundary, name, value);
+    }
+    add_file_head(&mut head, &boundary, name, file_name);
+    let tail = format!("\r\n--{boundary}--\r\n").into_bytes();
+    Frame { content_type: content_type(&boundary), head, tail }
+}
+
+fn boundary() -> String {
+    format!("pyoco-{}", uuid::Uuid::new_v4().simple())
+}
+
+fn content_type(boundary: &str) -> String {
+    format!("multipart/form-data; boundary={boundary}")
+}
+
+fn add_text(body: &mut Vec<u8>, boundary: &str, name: &str, value: &str) {
+    let name = quoted(name);
+    let part = format!(
+        "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+    );
+    body.extend_from_slice(part.as_bytes());
+}
+
+fn add_file_head(body: &mut Vec<u8>, boundary: &str, name: &str, file_name: &str) {
+    let (name, file_name) = (quoted(name), quoted(file_name));
+    let head = format!(
+        "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"; \
+         filename=\"{file_name}\"\r\nContent-Type: application/octet-stream\r\n\r\n"
+    );
+    body.extend_from_slice(head.as_bytes());
 }
 
 /// As browsers escape names: what could end the header is percent-encoded.
@@ -67,5 +104,16 @@ mod tests {
              --{boundary}--\r\n"
         );
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_frame_and_its_file_are_the_same_form() {
+        let frame = around_file(&[("replace", "true")], "wheel", "a.whl");
+        let (_, boundary) = frame.content_type.split_once("boundary=").unwrap();
+        let whole = [&frame.head[..], b"bytes", &frame.tail[..]].concat();
+        let form = encode(&[Part::Text("replace", "true"), Part::File("wheel", "a.whl", b"bytes")]);
+        let (_, other) = form.content_type.split_once("boundary=").unwrap();
+        let form = String::from_utf8(form.body).unwrap().replace(other, boundary);
+        assert_eq!(String::from_utf8(whole).unwrap(), form);
     }
 }

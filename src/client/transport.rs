@@ -4,6 +4,8 @@ use std::io::{ErrorKind, Read};
 use std::time::Instant;
 
 use serde_json::Value;
+use ureq::config::Config;
+use ureq::http::request::Builder;
 use ureq::http::{HeaderName, HeaderValue, Method, Request, Response, header};
 use ureq::{Agent, Body, Timeout};
 
@@ -47,18 +49,17 @@ impl Call<'_> {
     }
 }
 
-/// Redirects are followed here and not by the library, which would not repeat a body.
-pub fn agent(address: &Address) -> Agent {
+/// How all requests to that server are sent. Redirects are followed here and not by the library,
+/// which would not repeat a body.
+pub(super) fn config(address: &Address) -> Config {
     let proxy = if address.is_loopback() { None } else { ureq::Proxy::try_from_env() };
-    Agent::new_with_config(
-        Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .proxy(proxy)
-            .user_agent(format!("pyoco-client/{}", crate::VERSION))
-            .timeout_connect(Some(CLIENT_CONNECT_TIMEOUT))
-            .build(),
-    )
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .proxy(proxy)
+        .user_agent(format!("pyoco-client/{}", crate::VERSION))
+        .timeout_connect(Some(CLIENT_CONNECT_TIMEOUT))
+        .build()
 }
 
 /// The header of the API key, marked so that no log shows its value.
@@ -76,7 +77,17 @@ pub fn api_key_header(header: &str, key: &str) -> Result<(HeaderName, HeaderValu
 impl Client {
     /// Sends `call` and reads a JSON answer.
     pub(super) fn json(&self, call: &Call<'_>) -> Result<Value, Error> {
-        let bytes = self.bytes(call)?;
+        let response = self.response(call)?;
+        self.read_json(call, response)
+    }
+
+    /// Reads the JSON of an answer.
+    pub(super) fn read_json(
+        &self,
+        call: &Call<'_>,
+        response: Response<Body>,
+    ) -> Result<Value, Error> {
+        let bytes = self.read(call, response)?;
         json::from_wire(&bytes)
             .map_err(|error| Error::BadReply { request: call.name(), reason: error.to_string() })
     }
@@ -90,9 +101,19 @@ impl Client {
     /// Sends `call`, follows redirects, and gives the answer of a success, whose body is not read yet.
     pub(super) fn response(&self, call: &Call<'_>) -> Result<Response<Body>, Error> {
         let end = Instant::now() + self.timeout;
+        self.followed(call, |url| self.send(call, url, end))
+    }
+
+    /// Lets `send` send `call` to its address, and again to where it is redirected; gives the answer of
+    /// a success, whose body is not read yet.
+    pub(super) fn followed(
+        &self,
+        call: &Call<'_>,
+        mut send: impl FnMut(&str) -> Result<Response<Body>, Error>,
+    ) -> Result<Response<Body>, Error> {
         let mut url = self.url(call);
         for _ in 0..=CLIENT_MAX_REDIRECTS {
-            let response = self.send(call, &url, end)?;
+            let response = send(&url)?;
             let status = response.status();
             if !status.is_redirection() {
                 if status.is_success() {
@@ -124,7 +145,8 @@ impl Client {
         url
     }
 
-    fn send(&self, call: &Call<'_>, url: &str, end: Instant) -> Result<Response<Body>, Error> {
+    /// The head of `call`, with the API key.
+    pub(super) fn head(&self, call: &Call<'_>, url: &str) -> Builder {
         let mut request = Request::builder().method(call.method.clone()).uri(url);
         if let Some((name, value)) = &self.api_key {
             request = request.header(name, value);
@@ -132,6 +154,11 @@ impl Client {
         for (name, value) in &call.headers {
             request = request.header(*name, value);
         }
+        request
+    }
+
+    fn send(&self, call: &Call<'_>, url: &str, end: Instant) -> Result<Response<Body>, Error> {
+        let request = self.head(call, url);
         let left = end.saturating_duration_since(Instant::now());
         let sent = match &call.body {
             Some((content_type, body)) => request

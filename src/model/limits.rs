@@ -184,6 +184,16 @@ pub const MAX_EXPRESSION_BYTES: usize = 64 * 1024 * 1024;
 pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The part of it in which a connection must be there; beyond it the gateway counts as unreachable.
 pub const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The slowest line, in bytes per second, over which the client sends a file: an upload may take as much
+/// longer than [`CLIENT_TIMEOUT`] as the file takes at this rate.
+pub const CLIENT_UPLOAD_RATE: u64 = 64 * 1024;
+/// How fast a gateway stores what it was sent, at least, in bytes per second: when it has a file whole, its
+/// answer may come as much later.
+pub const CLIENT_STORE_RATE: u64 = 1024 * 1024;
+/// Longest METADATA of a wheel that is looked at before its upload; a long description has some 100 KiB.
+pub const MAX_METADATA_BYTES: u64 = 1024 * 1024;
+/// Longest `entry_points.txt` of a wheel that is looked at before its upload; an entry has some 50 bytes.
+pub const MAX_ENTRY_POINTS_BYTES: u64 = 256 * 1024;
 /// Largest answer that the client reads: 200 full snapshots of 256 KiB, and some air.
 pub const CLIENT_MAX_REPLY_BYTES: u64 = 64 * 1024 * 1024;
 /// Redirects that the client follows; a gateway answers with one at most.

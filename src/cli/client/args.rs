@@ -6,6 +6,8 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::wheel::args::{WheelDelete, WheelHistory, WheelUpload, Wheels};
+
 const EXAMPLES: &str = "\
 Examples:
   pyoco-client submit --flow-name main --param x=1 --tag gpu
@@ -14,6 +16,7 @@ Examples:
   pyoco-client watch 7f3a… --until-terminal --exit-status
   pyoco-client workers --output table
   pyoco-client cancel --run-id 7f3a… --wait
+  pyoco-client wheel-upload --wheel-file dist/mytasks-1.0-py3-none-any.whl --tags gpu
 
 Exit codes:
   0 done, 1 bad arguments, an HTTP error or a wait that timed out, 130 Ctrl-C;
@@ -88,6 +91,14 @@ pub enum Command {
     Cancel(Cancel),
     /// List workers
     Workers(Workers),
+    /// List the wheels of the registry
+    Wheels(Wheels),
+    /// List what was uploaded and deleted, newest first
+    WheelHistory(WheelHistory),
+    /// Upload a wheel, from which workers get its code
+    WheelUpload(WheelUpload),
+    /// Delete a wheel
+    WheelDelete(WheelDelete),
     /// Show the gateway's figures, as Prometheus reads them
     Metrics,
     /// Write the completions for a shell to stdout

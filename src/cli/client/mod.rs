@@ -1,9 +1,10 @@
-//! `pyoco-client`: submits, shows, watches and cancels runs through a gateway.
+//! `pyoco-client`: submits, shows, watches and cancels runs, and looks after wheels, through a gateway.
 //!
 //! [`args`] is the command line, [`run`] does what it says, [`output`] writes it. A new command is
 //! a variant in `args`, an arm in [`run`] and, when it does more than one call, a file of its own.
 
 pub mod args;
+mod failed_call;
 mod output;
 mod params;
 mod progress;
@@ -12,6 +13,7 @@ mod settings;
 mod table;
 mod wait;
 mod watch;
+pub mod wheel;
 
 use std::ffi::OsString;
 use std::io;

@@ -8,15 +8,15 @@ use super::args::{
     Cancel, Command, Filter, Format, List, ListVnext, Scope, Submit, SubmitWait, SubmitYaml,
     Workers, WorkersFormat,
 };
+use super::failed_call::failure_of;
 use super::output::{Output, message};
 use super::table::Table;
 use super::wait::Wait;
-use super::{Ending, params, usage_of, watch};
+use super::{Ending, params, usage_of, watch, wheel};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::client::{Client, Error, Include, ListQuery, PageQuery, Submission, WorkersQuery};
 use crate::model::clock;
-use crate::model::error::Code;
 
 /// Does what the command line says.
 pub fn run(client: &Client, command: Command, output: &mut Output) -> Result<Exit, Ending> {
@@ -37,6 +37,10 @@ pub fn run(client: &Client, command: Command, output: &mut Output) -> Result<Exi
         Command::Watch(args) => watch::watch(client, &args, output),
         Command::Cancel(args) => cancel(client, &args, output),
         Command::Workers(args) => workers(client, &args, output),
+        Command::Wheels(args) => wheel::list(client, &args, output),
+        Command::WheelHistory(args) => wheel::history(client, &args, output),
+        Command::WheelUpload(args) => wheel::upload(client, &args, output),
+        Command::WheelDelete(args) => wheel::delete(client, &args, output),
         Command::Metrics => {
             output.text(&client.metrics().map_err(failure_of)?)?;
             Ok(Exit::Done)
@@ -163,12 +167,14 @@ fn workers(client: &Client, args: &Workers, output: &mut Output) -> Result<Exit,
     }
 }
 
-fn show(answer: Result<Value, Error>, output: &mut Output) -> Result<Exit, Ending> {
+/// Writes an answer as it is.
+pub(super) fn show(answer: Result<Value, Error>, output: &mut Output) -> Result<Exit, Ending> {
     output.json(&answer.map_err(failure_of)?)?;
     Ok(Exit::Done)
 }
 
-fn table(table: &Table, output: &mut Output) -> Result<Exit, Ending> {
+/// Writes a table for people.
+pub(super) fn table(table: &Table, output: &mut Output) -> Result<Exit, Ending> {
     let text = table.render(output.width, output.colours);
     output.text(&text)?;
     Ok(Exit::Done)
@@ -187,48 +193,4 @@ fn query(filter: &Filter) -> ListQuery {
 /// `a, b` → `a` and `b`; empty ones are slips of the pen.
 fn listed(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
-}
-
-/// A failed call as the user sees it.
-pub fn failure_of(error: Error) -> Failure {
-    let (id, title) = match &error {
-        Error::Unreachable { .. } => {
-            (Code::GatewayUnreachable.err_id(), "cannot reach the gateway")
-        }
-        Error::BadServer { .. } | Error::BadApiKey { .. } => {
-            (Code::BadCommandLine.err_id(), "cannot use the command line")
-        }
-        _ => ("ERR-PYOCO-HTTP".to_owned(), "the request failed"),
-    };
-    let hint = match &error {
-        Error::Unreachable { .. } => Code::GatewayUnreachable.hint().to_owned(),
-        Error::Status { status, err_id, hint, .. } => {
-            let known = Code::ALL.into_iter().find(|code| Some(code.err_id()) == *err_id);
-            let hint = hint
-                .clone()
-                .or_else(|| known.map(|code| code.hint().to_owned()))
-                .unwrap_or_else(|| hint_for(*status).to_owned());
-            // The number says where to look it up.
-            err_id.as_ref().map_or(hint.clone(), |id| format!("{hint} ({id})"))
-        }
-        Error::TimedOut { .. } | Error::Broken { .. } => {
-            "the request may have taken effect; look with `pyoco-client list`, and at the \
-             gateway's log"
-                .to_owned()
-        }
-        _ => "check that --server names a pyoco gateway".to_owned(),
-    };
-    Failure { exit: Exit::Failed, id, title, reason: error.to_string(), usage: None, hint }
-}
-
-/// For servers that give no hint themselves.
-fn hint_for(status: u16) -> &'static str {
-    match status {
-        401 => Code::ApiKeyMissing.hint(),
-        403 => Code::ApiKeyInvalid.hint(),
-        404 => Code::RunNotFound.hint(),
-        503 => Code::NatsUnavailable.hint(),
-        400..=499 => "correct the request; --help shows what is possible",
-        _ => "see the gateway's log",
-    }
 }

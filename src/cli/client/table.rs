@@ -106,12 +106,18 @@ impl Table {
         table
     }
 
-    fn new(header: &[&'static str]) -> Table {
+    /// A table without rows.
+    pub(super) fn new(header: &[&'static str]) -> Table {
         Table { header: header.to_vec(), rows: Vec::new() }
     }
 
+    /// Adds a row, a cell per column.
+    pub(super) fn add(&mut self, row: Vec<String>) {
+        self.rows.push(row);
+    }
+
     /// A column in which nobody has anything tells nothing.
-    fn without_empty_columns(mut self) -> Table {
+    pub(super) fn without_empty_columns(mut self) -> Table {
         let empty = |table: &Table, column: usize| table.rows.iter().all(|row| row[column] == "-");
         for column in (0..self.header.len()).rev() {
             if !self.rows.is_empty() && empty(&self, column) {
@@ -204,11 +210,13 @@ pub(super) fn cut(text: &str, width: usize) -> String {
     out
 }
 
-fn text(item: &Value, key: &str) -> String {
+/// A field of a document.
+pub(super) fn text(item: &Value, key: &str) -> String {
     cell(item.get(key).unwrap_or(&Value::Null))
 }
 
-fn tags(item: &Value) -> String {
+/// Its tags, separated by commas.
+pub(super) fn tags(item: &Value) -> String {
     let tags = item["tags"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let tags = tags.collect::<Vec<_>>().join(",");
     if tags.is_empty() { dash() } else { one_line(&tags) }
@@ -223,7 +231,8 @@ fn cell(value: &Value) -> String {
     }
 }
 
-fn dash() -> String {
+/// Stands for nothing.
+pub(super) fn dash() -> String {
     "-".to_owned()
 }
 
@@ -231,7 +240,8 @@ fn duration_text(seconds: f64) -> String {
     if seconds < 1.0 { format!("{:.0} ms", seconds * 1000.0) } else { format!("{seconds:.1} s") }
 }
 
-fn ago(seconds: f64) -> String {
+/// How long ago something was, in one unit.
+pub(super) fn ago(seconds: f64) -> String {
     let units = [(86_400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s")];
     // A clock that is behind makes the future of the past.
     match units.into_iter().find(|(length, _)| seconds >= *length) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::Ending;
-use super::run::failure_of;
+use super::failed_call::failure_of;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::client::{Client, Error, Include};

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::Ending;
 use super::args::{Watch, WatchFormat};
+use super::failed_call::failure_of;
 use super::output::Output;
 use super::progress::Progress;
-use super::run::failure_of;
 use super::wait::{is_passing, is_terminal, timed_out};
 use crate::cli::exit::Exit;
 use crate::client::{Client, Error, Event, Include, WatchQuery};

@@ -1,0 +1,150 @@
+//! Reads of a wheel what the preflight looks at: the names of its entries and two small files.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Seek};
+
+use zip::ZipArchive;
+
+use crate::model::limits::{MAX_ENTRY_POINTS_BYTES, MAX_METADATA_BYTES};
+
+const DIST_INFO: &str = ".dist-info";
+
+/// What a wheel says of itself, in its one folder `*.dist-info`. A file that is there and cannot be read
+/// is an error with its reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contents {
+    /// The folder's name up to its ending: package, a dash, version.
+    pub stem: String,
+    /// The text of METADATA; `None` when it is missing.
+    pub metadata: Option<Result<String, String>>,
+    /// The text of `entry_points.txt`; `None` when it is missing.
+    pub entry_points: Option<Result<String, String>>,
+    /// Whether there is a RECORD.
+    pub has_record: bool,
+}
+
+/// Reads an archive; nothing else of it is unpacked.
+///
+/// # Errors
+/// Why there is nothing to be read: it is no zip archive, or has not just one folder `*.dist-info`.
+pub fn read(file: impl Read + Seek) -> Result<Contents, String> {
+    let mut archive = ZipArchive::new(file)
+        .map_err(|error| format!("the file is not a readable zip archive ({error})"))?;
+    let folders: BTreeSet<String> = archive
+        .file_names()
+        .flatten()
+        .filter_map(|name| Some(name.split_once('/')?.0.to_owned()))
+        .filter(|folder| folder.ends_with(DIST_INFO))
+        .collect();
+    let mut names = folders.iter();
+    let folder = match (names.next(), names.next()) {
+        (Some(folder), None) => folder,
+        (None, _) => return Err("METADATA is missing: there is no folder *.dist-info".to_owned()),
+        (Some(one), Some(two)) => {
+            return Err(format!("there are several folders *.dist-info: {one}, {two}"));
+        }
+    };
+    let name = |file: &str| format!("{folder}/{file}");
+    Ok(Contents {
+        stem: folder.strip_suffix(DIST_INFO).unwrap_or(folder).to_owned(),
+        metadata: text(&mut archive, &name("METADATA"), MAX_METADATA_BYTES),
+        entry_points: text(&mut archive, &name("entry_points.txt"), MAX_ENTRY_POINTS_BYTES),
+        has_record: archive.index_for_name(&name("RECORD")).is_some(),
+    })
+}
+
+/// The text of an entry, as far as `limit` lets it be read; whatever size the archive claims for it.
+fn text(
+    archive: &mut ZipArchive<impl Read + Seek>,
+    name: &str,
+    limit: u64,
+) -> Option<Result<String, String>> {
+    archive.index_for_name(name)?;
+    let mut bytes = Vec::new();
+    let read = archive.by_name(name).map_err(|error| error.to_string()).and_then(|entry| {
+        let read = entry.take(limit + 1).read_to_end(&mut bytes);
+        read.map_err(|error| error.to_string())
+    });
+    Some(match read {
+        Err(error) => Err(format!("cannot read {name} ({error})")),
+        Ok(_) if bytes.len() as u64 > limit => Err(format!("{name} is larger than {limit} bytes")),
+        Ok(_) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Cursor, Write};
+    use zip::write::SimpleFileOptions;
+
+    fn archive(files: &[(&str, &[u8])]) -> Cursor<Vec<u8>> {
+        let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        for (name, bytes) in files {
+            writer.start_file(*name, SimpleFileOptions::default()).unwrap();
+            writer.write_all(bytes).unwrap();
+        }
+        let mut archive = writer.finish().unwrap();
+        archive.set_position(0);
+        archive
+    }
+
+    #[test]
+    fn the_texts_of_the_one_folder_are_read() {
+        let contents = read(archive(&[
+            ("a/METADATA", b"no"),
+            ("a-1.0.dist-info/METADATA", b"Name: a"),
+            ("a-1.0.dist-info/entry_points.txt", b"[g]\n\xff"),
+            ("a-1.0.dist-info/RECORD", b""),
+        ]));
+        let expected = Contents {
+            stem: "a-1.0".to_owned(),
+            metadata: Some(Ok("Name: a".to_owned())),
+            entry_points: Some(Ok("[g]\n\u{fffd}".to_owned())),
+            has_record: true,
+        };
+        assert_eq!(contents, Ok(expected));
+        let contents = read(archive(&[("a-1.0.dist-info/WHEEL", b"")])).unwrap();
+        assert_eq!((contents.metadata, contents.entry_points), (None, None));
+        assert!(!contents.has_record);
+    }
+
+    #[test]
+    fn what_is_no_wheel_is_told_apart() {
+        for (file, why) in [
+            (Cursor::new(b"junk".to_vec()), "not a readable zip archive"),
+            (Cursor::new(Vec::new()), "not a readable zip archive"),
+            (archive(&[("a.py", b""), ("a.dist-info", b"")]), "no folder *.dist-info"),
+            (
+                archive(&[("a-1.dist-info/X", b""), ("b-1.dist-info/X", b"")]),
+                "several folders *.dist-info: a-1.dist-info, b-1.dist-info",
+            ),
+        ] {
+            let error = read(file).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+        let whole = archive(&[("a-1.dist-info/METADATA", b"Name: a")]).into_inner();
+        let cut = read(Cursor::new(whole[..whole.len() - 4].to_vec()));
+        assert!(cut.unwrap_err().contains("not a readable zip archive"));
+    }
+
+    #[test]
+    fn a_bomb_is_read_up_to_its_bound_only() {
+        let large = vec![b' '; 8 * MAX_METADATA_BYTES as usize];
+        let file = archive(&[("a-1.dist-info/METADATA", &large)]);
+        assert!(file.get_ref().len() < 100_000, "{}", file.get_ref().len());
+        let error = read(file).unwrap().metadata.unwrap().unwrap_err();
+        assert_eq!(error, "a-1.dist-info/METADATA is larger than 1048576 bytes");
+        let good = archive(&[("a-1.dist-info/METADATA", &large[..MAX_METADATA_BYTES as usize])]);
+        assert!(read(good).unwrap().metadata.unwrap().is_ok());
+    }
+
+    #[test]
+    fn a_damaged_entry_is_an_error_of_its_own() {
+        let mut bytes = archive(&[("a-1.dist-info/METADATA", b"Name: a")]).into_inner();
+        // The first byte of the compressed text, behind the local header of 30 bytes and the name.
+        bytes[30 + "a-1.dist-info/METADATA".len()] ^= 0xff;
+        let error = read(Cursor::new(bytes)).unwrap().metadata.unwrap().unwrap_err();
+        assert!(error.starts_with("cannot read a-1.dist-info/METADATA"), "{error}");
+    }
+}
