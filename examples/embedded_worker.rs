@@ -84,6 +84,7 @@ fn gateway(config: &Config) -> GatewaySettings {
     GatewaySettings {
         default_tag: config.run.default_tag.clone(),
         max_workflow_bytes: config.run.max_workflow_bytes,
+        max_wheel_bytes: 512 * 1024 * 1024,
         disconnect_timeout: config.registry.disconnect_timeout,
         worker_heartbeat: config.registry.heartbeat_interval,
         cancel_grace: config.run.cancel_grace_period,

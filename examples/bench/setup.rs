@@ -57,6 +57,7 @@ impl Setup {
         let settings = GatewaySettings {
             default_tag: "default".to_owned(),
             max_workflow_bytes: self.config.run.max_workflow_bytes,
+            max_wheel_bytes: 512 * 1024 * 1024,
             disconnect_timeout: self.config.registry.disconnect_timeout,
             worker_heartbeat: self.config.registry.heartbeat_interval,
             cancel_grace: self.config.run.cancel_grace_period,

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::auth::Refusal;
 use super::http::{BodyError, Reply};
 use super::hub;
+use super::multipart::FormError;
 use super::schema::Problem;
 use crate::bus;
 use crate::model::error::Code;
@@ -170,6 +171,12 @@ impl From<BodyError> for ApiError {
             }
             BodyError::Incomplete => ApiError::BadBody("request body ended early"),
         }
+    }
+}
+
+impl From<FormError> for ApiError {
+    fn from(error: FormError) -> Self {
+        ApiError::BadBody(error.text())
     }
 }
 

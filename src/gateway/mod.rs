@@ -1,8 +1,8 @@
 //! The HTTP gateway: from a public TCP socket to NATS, and back.
 //!
 //! [`edge`] owns the public port and decides what may come in at all; [`http`] hands what came in
-//! to a fixed pool of handler threads. Handlers see only requests that are whole, bounded and
-//! well-formed, and whatever they do (panic, stall, answer late) costs one answer, never a thread
+//! to a fixed pool of handler threads. Handlers see only requests that are whole (uploads: told
+//! whether they are), bounded and well-formed, and whatever they do (panic, stall, answer late) costs one answer, never a thread
 //! of the pool. [`route`] is the table of handlers, [`api`] the handlers, [`index`] every run in
 //! memory, [`auth`] who asks, `audit` what they have changed, [`hub`] tells changes to whoever watches, [`metrics`] measures, [`dashboard`] is
 //! the page for people, [`openapi`] describes the routes. This floor knows nothing of workers but their
@@ -20,7 +20,7 @@ pub mod hub;
 pub mod index;
 mod json_fault;
 pub mod metrics;
-mod multipart;
+pub mod multipart;
 mod openapi;
 mod registry_care;
 mod rescue;
@@ -61,6 +61,8 @@ pub struct GatewaySettings {
     pub default_tag: String,
     /// Largest `flow.yaml`, in bytes.
     pub max_workflow_bytes: u64,
+    /// Largest wheel, in bytes.
+    pub max_wheel_bytes: u64,
     /// Silence after which a worker counts as disconnected.
     pub disconnect_timeout: Duration,
     /// Between two writes of a worker's record.
@@ -283,14 +285,16 @@ fn absolute(request: &Request, path: &str) -> String {
 }
 
 fn http_settings(settings: &GatewaySettings, figures: &RequestFigures) -> HttpSettings {
-    let form = settings.max_workflow_bytes + limits::MULTIPART_OVERHEAD_BYTES;
+    // A form that is a little too large gets the words of its route.
+    let form = settings.max_workflow_bytes.saturating_add(limits::MULTIPART_OVERHEAD_BYTES);
+    let wheel = settings.max_wheel_bytes.saturating_add(limits::MULTIPART_OVERHEAD_BYTES);
     let edge = edge::EdgeSettings {
-        body_rules: Arc::new(move |method, path| BodyRule::Whole {
-            limit: match route::body_kind(method, path) {
-                BodyKind::Json => limits::MAX_JSON_BODY_BYTES,
-                // A form that is a little too large gets the words of its route.
-                BodyKind::WorkflowForm => form,
-            },
+        body_rules: Arc::new(move |method, path| match route::body_kind(method, path) {
+            BodyKind::Json => BodyRule::Whole { limit: limits::MAX_JSON_BODY_BYTES },
+            BodyKind::WorkflowForm => BodyRule::Whole { limit: form },
+            BodyKind::WheelForm => {
+                BodyRule::Streamed { limit: wheel, too_large: "wheel too large" }
+            }
         }),
         on_refusal: Some({
             let figures = figures.clone();

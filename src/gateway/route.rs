@@ -30,6 +30,8 @@ pub enum BodyKind {
     Json,
     /// A form with a workflow document.
     WorkflowForm,
+    /// A form with a wheel, which may be far larger than what fits into memory: it is streamed.
+    WheelForm,
 }
 
 /// How long an answer goes on.

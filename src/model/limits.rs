@@ -21,6 +21,8 @@ pub const MAX_JSON_BODY_BYTES: u64 = 1024 * 1024 - 16 * 1024;
 pub const MULTIPART_OVERHEAD_BYTES: u64 = 64 * 1024;
 /// Most parts of one multipart body.
 pub const MAX_MULTIPART_PARTS: usize = 32;
+/// Head of one part of a streamed multipart body; two short lines in practice.
+pub const MAX_PART_HEAD_BYTES: usize = 8 * 1024;
 
 /// Page size of `GET /runs`: bounds and default (CONTRACT §3).
 pub const LIST_LIMIT: (i64, i64, i64) = (1, 200, 50);
@@ -58,6 +60,14 @@ pub const MAX_REFUSERS: usize = 16;
 pub const FREE_BUFFER_BYTES: usize = 16 * 1024;
 /// Request bodies and answers that all connections together may buffer.
 pub const MAX_BUFFERED_BYTES: usize = 64 * 1024 * 1024;
+/// Streamed uploads at once: each holds a thread, a buffer here and there, and whatever its handler
+/// needs for each piece.
+pub const MAX_UPLOADS: usize = 8;
+/// What is passed on at once of a streamed upload; all that the edge holds of it.
+pub const UPLOAD_PIECE_BYTES: usize = 64 * 1024;
+/// Bytes per second below which a streamed upload is given up, once [`BODY_DEADLINE`] is used up: a
+/// slow home line sends more than that, and each upload holds one of few places.
+pub const MIN_UPLOAD_RATE: u64 = 64 * 1024;
 /// Answers up to this size leave their handler at once, however slowly the client reads; larger
 /// ones get a thread of their own, as streams do.
 pub const ABSORB_BYTES: usize = 64 * 1024;

@@ -12,3 +12,4 @@ mod proxy;
 mod requests;
 mod stop;
 mod streams;
+mod uploads;

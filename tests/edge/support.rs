@@ -11,10 +11,15 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use pyoco_server::gateway::edge::{BodyRule, EdgeSettings};
 use pyoco_server::gateway::http::{HttpServer, HttpSettings, Reply, Request};
 
+use crate::uploads;
+
 /// Longer than anything here takes; what passes it has failed.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Body limit of the test routes; `/big` takes more.
 pub const BODY_LIMIT: u64 = 100_000;
+
+/// Body limit of the routes that begin with `/upload`.
+pub const UPLOAD_LIMIT: u64 = 300_000_000;
 
 /// Tests of one process that measure the process itself (threads, memory) run alone.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -37,6 +42,8 @@ pub struct Site {
     pub events: Option<Sender<String>>,
     /// Told how each stream ended: whether its writer still took data.
     pub stream_ended: Receiver<bool>,
+    /// Told how each upload ended: how many bytes, or why not.
+    pub uploaded: Receiver<Result<u64, String>>,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -58,8 +65,12 @@ pub fn quick() -> HttpSettings {
             answer_deadline: Duration::from_secs(5),
             write_deadline: Duration::from_secs(2),
             checkout_deadline: Duration::from_secs(2),
-            body_rules: Arc::new(|_, path| BodyRule::Whole {
-                limit: if path == "/big" { 8 << 20 } else { BODY_LIMIT },
+            body_rules: Arc::new(|_, path| match path {
+                "/big" => BodyRule::Whole { limit: 8 << 20 },
+                _ if path.starts_with("/upload") => {
+                    BodyRule::Streamed { limit: UPLOAD_LIMIT, too_large: "upload too large" }
+                }
+                _ => BodyRule::Whole { limit: BODY_LIMIT },
             }),
             ..EdgeSettings::default()
         },
@@ -75,6 +86,7 @@ pub fn site(settings: HttpSettings) -> Site {
     let (begin, slow_begun) = unbounded();
     let (events, feed) = bounded::<String>(1000);
     let (end, stream_ended) = unbounded();
+    let (upload_end, uploaded) = unbounded();
     let count = Arc::clone(&handled);
     let handler = move |request: &mut Request| {
         count.fetch_add(1, Ordering::SeqCst);
@@ -126,6 +138,13 @@ pub fn site(settings: HttpSettings) -> Site {
                 Reply::bytes(200, "application/octet-stream", vec![b'b'; size])
             }
             "/empty" => Reply::empty(204),
+            path if path.starts_with("/upload") => {
+                if path == "/upload-held" {
+                    begin.send(()).unwrap();
+                    let _ = released.recv_timeout(PATIENCE);
+                }
+                uploads::handle(request, &upload_end)
+            }
             _ => echo(request),
         }
     };
@@ -140,6 +159,7 @@ pub fn site(settings: HttpSettings) -> Site {
         slow_begun,
         events: Some(events),
         stream_ended,
+        uploaded,
         _alone: alone,
     }
 }

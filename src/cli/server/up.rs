@@ -153,6 +153,7 @@ fn gateway_settings(config: &Config, behind_proxy: bool) -> GatewaySettings {
     GatewaySettings {
         default_tag: config.run.default_tag.clone(),
         max_workflow_bytes: config.run.max_workflow_bytes,
+        max_wheel_bytes: config.wheels.max_bytes.unsigned_abs(),
         disconnect_timeout: config.registry.disconnect_timeout,
         worker_heartbeat: config.registry.heartbeat_interval,
         cancel_grace: config.run.cancel_grace_period,

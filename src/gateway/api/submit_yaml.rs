@@ -7,7 +7,7 @@ use super::submit::{self, Submission};
 use crate::gateway::Gateway;
 use crate::gateway::error::ApiError;
 use crate::gateway::http::{Reply, Request};
-use crate::gateway::multipart::{self, FormError, Part};
+use crate::gateway::multipart::{self, Part};
 use crate::gateway::schema::Problem;
 use crate::model::error::Code;
 use crate::model::limits::{MAX_FLOW_NAME_BYTES, MAX_MULTIPART_PARTS};
@@ -28,13 +28,7 @@ pub fn run(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Rep
     })?;
     let fields: Vec<(String, String)>;
     let parts = if multipart::is_form(Some(&content_type)) {
-        multipart::parse(&content_type, body).map_err(|e| {
-            ApiError::BadBody(match e {
-                FormError::NoBoundary => "Missing boundary in multipart.",
-                FormError::Malformed => "Invalid multipart data.",
-                FormError::TooManyParts => "Too many fields in multipart data.",
-            })
-        })?
+        multipart::parse(&content_type, body)?
     } else if multipart::is_older_form(&content_type) {
         // It cannot carry a file, but what it does carry need not be asked for again.
         fields = form_urlencoded::parse(body).into_owned().take(MAX_MULTIPART_PARTS).collect();

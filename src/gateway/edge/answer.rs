@@ -50,6 +50,17 @@ pub struct Answer {
 #[derive(Debug)]
 pub struct NotAnAnswer;
 
+/// Bytes of the interim answer at the beginning of `bytes`: the handler wants the body that it was
+/// announced. `None` when something else begins there, or not enough is there to tell.
+pub fn interim(bytes: &[u8]) -> Option<usize> {
+    let mut storage = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut answer = httparse::Response::new(&mut storage);
+    match answer.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) if answer.code == Some(100) => Some(length),
+        _ => None,
+    }
+}
+
 /// Reads an answer's head from the beginning of `bytes`; `None` when it is not all there yet. The
 /// client's head is written into `out`. `closing`: the client's connection ends with this answer.
 ///
@@ -147,6 +158,7 @@ mod tests {
             keep_alive,
             version_1_0,
             body_length: 0,
+            streamed: false,
             expects_continue: false,
             head_only,
             repeatable: true,

@@ -1,8 +1,9 @@
-//! One allowance of memory for all connections together.
+//! One allowance for all connections together: of memory, or of places.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes that all connections together may buffer beyond their small free part.
+/// What all connections together may take of something: bytes that they buffer beyond their small
+/// free part, or places.
 pub struct Budget {
     limit: usize,
     used: AtomicUsize,
@@ -15,7 +16,7 @@ pub struct Reservation<'b> {
 }
 
 impl Budget {
-    /// A budget of `limit` bytes.
+    /// A budget of `limit` bytes or places.
     pub fn new(limit: usize) -> Budget {
         Budget { limit, used: AtomicUsize::new(0) }
     }

@@ -167,9 +167,11 @@ impl Client {
         budget: &'b Budget,
     ) -> Result<(Vec<u8>, Reservation<'b>), Refusal> {
         let mut reserved = budget.empty();
-        let Ok(length) = usize::try_from(length) else { return Err(Refusal::body_too_large()) };
+        let Ok(length) = usize::try_from(length) else {
+            return Err(Refusal::body_too_large("request body too large"));
+        };
         if length > budget.limit() + FREE_BUFFER_BYTES {
-            return Err(Refusal::body_too_large());
+            return Err(Refusal::body_too_large("request body too large"));
         }
         let early = length.min(self.end - self.start);
         let mut body = vec![0; length.min(FREE_BUFFER_BYTES)];
@@ -202,6 +204,21 @@ impl Client {
             }
         }
         Ok((body, reserved))
+    }
+
+    /// Moves what has been read already, or else what one read gives, into `piece`; zero when the
+    /// client is gone. Blocks unless there is something to read.
+    ///
+    /// # Errors
+    /// As `read`; one for which [`is_retry`] holds means nothing.
+    pub fn read_piece(&mut self, piece: &mut [u8]) -> io::Result<usize> {
+        let early = piece.len().min(self.end - self.start);
+        if early == 0 {
+            return (&self.socket.stream).read(piece);
+        }
+        piece[..early].copy_from_slice(&self.buffered()[..early]);
+        self.consume(early);
+        Ok(early)
     }
 
     /// Writes all of `bytes`; the deadline is for the whole of it.

@@ -11,6 +11,7 @@ use super::head::{Admitted, admit, new_request_id};
 use super::pool::{Lease, NoAnswer, NoUpstream};
 use super::refusal::Refusal;
 use super::relay::{Relayed, relay};
+use super::upload::upload;
 
 /// Capacity that a connection keeps for its next request.
 const KEPT_BYTES: usize = 4 * 1024;
@@ -52,6 +53,8 @@ pub fn serve(shared: &Shared, socket: &Arc<Socket>, peer: IpAddr) {
             Outcome::Close => {
                 return client.finish(shared.stopping.load(Ordering::SeqCst));
             }
+            // The client is most likely still sending.
+            Outcome::CloseEarly => return client.finish(false),
             Outcome::Cut => return socket.close(),
             Outcome::Refused(refusal) => {
                 return refuse(shared, client, &refusal, &request.request_id, request.head_only);
@@ -83,6 +86,8 @@ enum Outcome {
     KeepAlive,
     /// The answer is out, and was the last.
     Close,
+    /// The answer is out before all of the body was read.
+    CloseEarly,
     /// The answer broke off; only a broken connection tells the client.
     Cut,
     /// There is no answer but this.
@@ -96,6 +101,9 @@ fn exchange(
     forward: &[u8],
     out: &mut Vec<u8>,
 ) -> Outcome {
+    if request.streamed {
+        return exchange_upload(shared, client, request, forward, out);
+    }
     let settings = &shared.settings;
     // A client whose body is already here does not wait for leave to send it.
     if request.expects_continue
@@ -117,6 +125,31 @@ fn exchange(
     drop((body, reserved));
     match relay(shared, client, lease, &answer, out) {
         Relayed::Whole if answer.keep_alive => Outcome::KeepAlive,
+        Relayed::Whole => Outcome::Close,
+        Relayed::Lost => Outcome::Refused(Refusal::lost()),
+        Relayed::Cut => Outcome::Cut,
+    }
+}
+
+/// As [`exchange`], for a body that is passed on while it arrives.
+fn exchange_upload(
+    shared: &Shared,
+    client: &mut Client,
+    request: &Admitted,
+    forward: &[u8],
+    out: &mut Vec<u8>,
+) -> Outcome {
+    let mut place = shared.uploads.empty();
+    if !place.grow(1) {
+        return Outcome::Refused(Refusal::busy("too many uploads at once"));
+    }
+    let answered = match upload(shared, client, request, forward, out) {
+        Ok(answered) => answered,
+        Err(refusal) => return Outcome::Refused(refusal),
+    };
+    match relay(shared, client, answered.lease, &answered.answer, out) {
+        Relayed::Whole if answered.early => Outcome::CloseEarly,
+        Relayed::Whole if answered.answer.keep_alive => Outcome::KeepAlive,
         Relayed::Whole => Outcome::Close,
         Relayed::Lost => Outcome::Refused(Refusal::lost()),
         Relayed::Cut => Outcome::Cut,

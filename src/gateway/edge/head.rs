@@ -10,6 +10,8 @@ use crate::model::limits::{MAX_HEADERS, MAX_REQUEST_ID_BYTES};
 
 /// Carries the client's address to the handler. Only the edge can set it.
 pub const PEER_HEADER: &str = "X-Pyoco-Peer";
+/// Announces a streamed body to the handler: how many bytes will come. Only the edge can set it.
+pub const BODY_HEADER: &str = "X-Pyoco-Body";
 /// Names a request in logs and answers.
 pub const REQUEST_ID_HEADER: &str = "X-Request-ID";
 
@@ -20,10 +22,17 @@ const MAX_CONNECTION_NAMES: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyRule {
     /// Read as a whole, up to so many bytes, before a handler is occupied with it.
-    // A rule that streams an upload to its handler belongs here, as a second variant.
     Whole {
         /// Largest acceptable `Content-Length`; above it the answer is 413.
         limit: u64,
+    },
+    /// Passed on while it arrives: the handler begins before the body has ended, and learns at its
+    /// end whether all of it has come.
+    Streamed {
+        /// Largest acceptable `Content-Length`; above it the answer is 413.
+        limit: u64,
+        /// What that answer says.
+        too_large: &'static str,
     },
 }
 
@@ -39,6 +48,8 @@ pub struct Admitted {
     pub version_1_0: bool,
     /// Bytes of body that follow the head.
     pub body_length: u64,
+    /// The body is passed on while it arrives; there is one.
+    pub streamed: bool,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
     /// HEAD: the answer has no body, whatever its head says.
@@ -91,24 +102,27 @@ pub fn admit(
     let mut framing = Framing::default();
     let verdict =
         read_headers(request.headers, &mut framing).and_then(|()| judge(&request, &framing, rules));
+    // An HTTP/1.0 client cannot read an interim answer.
+    framing.expects_continue &= request.version != Some(0) && framing.content_length > Some(0);
     let request_id = match framing.request_ids[..] {
         [id] if is_request_id(id) => Some(id.to_owned()),
         _ => None,
     };
-    if let Err(refusal) = verdict {
-        return Err(rejected(refusal, request_id, head_only));
-    }
+    let streamed = match verdict {
+        Ok(streamed) => streamed,
+        Err(refusal) => return Err(rejected(refusal, request_id, head_only)),
+    };
     let request_id = request_id.unwrap_or_else(new_request_id);
     let version_1_0 = request.version == Some(0);
     let named = |name: &str| framing.connection.iter().any(|n| n.eq_ignore_ascii_case(name));
     let body_length = framing.content_length.unwrap_or(0);
-    write_forward(&request, &framing, peer, &request_id, forward);
+    write_forward(&request, &framing, peer, &request_id, streamed, forward);
     Ok(Admitted {
         keep_alive: !named("close") && (!version_1_0 || named("keep-alive")),
         version_1_0,
         body_length,
-        // An HTTP/1.0 client cannot read an interim answer.
-        expects_continue: framing.expects_continue && !version_1_0 && body_length > 0,
+        streamed,
+        expects_continue: framing.expects_continue,
         head_only,
         repeatable: head_only || method == "GET",
         request_id,
@@ -198,11 +212,12 @@ fn read_headers<'b>(
     Ok(())
 }
 
+/// Whether the request may pass, and then whether its body is streamed.
 fn judge(
     request: &httparse::Request<'_, '_>,
     framing: &Framing<'_>,
     rules: &BodyRules,
-) -> Result<(), Refusal> {
+) -> Result<bool, Refusal> {
     let method = request.method.unwrap_or_default();
     let target = request.path.unwrap_or_default();
     if method == "CONNECT" {
@@ -221,8 +236,14 @@ fn judge(
     let path = target.split('?').next().unwrap_or_default();
     let length = framing.content_length.unwrap_or(0);
     match rules(method, path) {
-        BodyRule::Whole { limit } if length > limit => Err(Refusal::body_too_large()),
-        BodyRule::Whole { .. } => Ok(()),
+        BodyRule::Whole { limit } if length > limit => {
+            Err(Refusal::body_too_large("request body too large"))
+        }
+        BodyRule::Streamed { limit, too_large } if length > limit => {
+            Err(Refusal::body_too_large(too_large))
+        }
+        BodyRule::Whole { .. } => Ok(false),
+        BodyRule::Streamed { .. } => Ok(length > 0),
     }
 }
 
@@ -231,6 +252,7 @@ fn write_forward(
     framing: &Framing<'_>,
     peer: &str,
     request_id: &str,
+    streamed: bool,
     forward: &mut Vec<u8>,
 ) {
     forward.clear();
@@ -254,8 +276,20 @@ fn write_forward(
         }
         put(&[b"\r\n"]);
     }
-    if let Some(length) = framing.content_length {
-        put(&[b"Content-Length: ", length.to_string().as_bytes(), b"\r\n"]);
+    let length = framing.content_length.map(|length| length.to_string());
+    match &length {
+        // In chunks, because the server behind allocates and reads what is left of an announced
+        // length; and for once, because what is left of chunks would be taken for a request.
+        Some(length) if streamed => {
+            put(&[BODY_HEADER.as_bytes(), b": ", length.as_bytes(), b"\r\n"]);
+            put(&[b"Transfer-Encoding: chunked\r\nConnection: close\r\n"]);
+            if framing.expects_continue {
+                // Answered by the server when a handler begins to read.
+                put(&[b"Expect: 100-continue\r\n"]);
+            }
+        }
+        Some(length) => put(&[b"Content-Length: ", length.as_bytes(), b"\r\n"]),
+        None => {}
     }
     put(&[b"\r\n"]);
 }
@@ -313,7 +347,10 @@ mod tests {
     use super::*;
 
     fn admitted(head: &str) -> Result<(Admitted, String), u16> {
-        let rules: BodyRules = Arc::new(|_, _| BodyRule::Whole { limit: 100 });
+        let rules: BodyRules = Arc::new(|_, path| match path {
+            "/stream" => BodyRule::Streamed { limit: 200, too_large: "as the test wishes" },
+            _ => BodyRule::Whole { limit: 100 },
+        });
         let mut forward = Vec::new();
         match admit(head.as_bytes(), "10.0.0.1", &rules, &mut forward) {
             Ok(admitted) => Ok((admitted, String::from_utf8(forward).unwrap())),
@@ -351,6 +388,29 @@ mod tests {
         assert_eq!(with("Content-Length: 101\r\n").unwrap_err(), 413);
         assert_eq!(with("Content-Length: 17592186044416\r\n").unwrap_err(), 413);
         assert_eq!(with("Content-Length: 100\r\n").unwrap().0.body_length, 100);
+    }
+
+    #[test]
+    fn a_streamed_body_is_announced_and_sent_in_chunks() {
+        let head = |headers: &str| {
+            admitted(&format!(
+                "POST /stream HTTP/1.1\r\nHost: h\r\nX-Pyoco-Body: 9\r\n{headers}\r\n"
+            ))
+        };
+        let (request, forward) = head("Expect: 100-continue\r\nContent-Length: 200\r\n").unwrap();
+        assert!(request.streamed && request.expects_continue && request.keep_alive);
+        assert_eq!(
+            forward.split_once("Host: h\r\n").unwrap().1,
+            "X-Pyoco-Body: 200\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\
+             Expect: 100-continue\r\n\r\n",
+        );
+        assert_eq!(head("Content-Length: 201\r\n").unwrap_err(), 413);
+        assert_eq!(head("Transfer-Encoding: chunked\r\n").unwrap_err(), 501);
+        for empty in ["", "Content-Length: 0\r\n", "Expect: 100-continue\r\n"] {
+            let (request, forward) = head(empty).unwrap();
+            assert!(!request.streamed && !request.expects_continue);
+            assert!(!forward.contains("X-Pyoco-Body") && !forward.contains("chunked"), "{forward}");
+        }
     }
 
     #[test]

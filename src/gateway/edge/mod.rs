@@ -6,11 +6,16 @@
 //! it ([`head`]), writes it anew and sends it over one of a fixed set of private connections
 //! ([`pool`]); the answer comes back the same way ([`relay`]). Invariants:
 //!
-//! * a request reaches a handler whole or not at all, and is bounded in every dimension;
+//! * a request reaches a handler whole or not at all, and is bounded in every dimension; with one
+//!   exception, the body of an upload ([`BodyRule::Streamed`]). It reaches its handler while it
+//!   arrives ([`upload`]), with its length announced in a header that no client can set, and ends
+//!   there with the mark of its end after exactly so many bytes, or with an error; a handler acts on
+//!   it after that mark only;
 //! * bytes are never forwarded as they came, so both sides agree where each message ends;
 //! * a connection costs a few KiB until its request has been accepted;
 //! * no client, however slow, occupies a handler: bodies are read before one is taken, short
-//!   answers are taken off it before they are written, long ones leave the pool;
+//!   answers are taken off it before they are written, long ones leave the pool, and so do
+//!   uploads, of which there are few at once, each in a small fixed memory;
 //! * nothing that happens to one connection ends the accept loop or another connection.
 //!
 //! The edge does not know what a path means, except for the body limit that it is given, and it
@@ -27,6 +32,7 @@ mod pool;
 mod refusal;
 mod relay;
 mod status;
+mod upload;
 
 use std::collections::HashMap;
 use std::io;
@@ -37,12 +43,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use answer::LENGTH_HEADER;
-pub use head::{BodyRule, BodyRules, PEER_HEADER, REQUEST_ID_HEADER, new_request_id};
+pub use budget::{Budget, Reservation};
+pub use head::{BODY_HEADER, BodyRule, BodyRules, PEER_HEADER, REQUEST_ID_HEADER, new_request_id};
 pub use pool::{Connect, Link, PROBE};
 pub use status::{date, reason};
 
 use accept::Crews;
-use budget::Budget;
 use client::Socket;
 use pool::{Pool, UpstreamDeadlines};
 
@@ -61,8 +67,12 @@ pub struct EdgeSettings {
     pub max_buffered_bytes: usize,
     /// From the first byte of a request to the end of its head; also for a new connection's first.
     pub head_deadline: Duration,
-    /// For the whole body of a request.
+    /// For the whole body of a request; for one that is streamed, for each silence.
     pub body_deadline: Duration,
+    /// Bytes per second below which a streamed body is given up, after `body_deadline`.
+    pub upload_rate: u64,
+    /// Streamed bodies at once; further ones are answered 503.
+    pub max_uploads: usize,
     /// For a keep-alive connection without a request.
     pub idle_deadline: Duration,
     /// For an answer to begin, and for each silence within one; then 504, or the end.
@@ -87,6 +97,8 @@ impl Default for EdgeSettings {
             max_buffered_bytes: limits::MAX_BUFFERED_BYTES,
             head_deadline: limits::HEAD_DEADLINE,
             body_deadline: limits::BODY_DEADLINE,
+            upload_rate: limits::MIN_UPLOAD_RATE,
+            max_uploads: limits::MAX_UPLOADS,
             idle_deadline: limits::IDLE_DEADLINE,
             answer_deadline: limits::ANSWER_DEADLINE,
             write_deadline: limits::WRITE_DEADLINE,
@@ -130,6 +142,8 @@ struct Shared {
     settings: EdgeSettings,
     pool: Pool,
     budget: Budget,
+    /// Of places for streamed bodies.
+    uploads: Budget,
     /// Set before idle connections are closed; looked at after a connection has become idle.
     stopping: AtomicBool,
     next_id: AtomicU64,
@@ -171,6 +185,7 @@ impl Edge {
             let shared = Arc::new(Shared {
                 pool,
                 budget: Budget::new(settings.max_buffered_bytes),
+                uploads: Budget::new(settings.max_uploads.max(1)),
                 settings,
                 stopping: AtomicBool::new(false),
                 next_id: AtomicU64::new(0),

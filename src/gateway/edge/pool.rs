@@ -108,6 +108,8 @@ pub struct Upstream {
 pub struct Lease<'p> {
     upstream: Option<Upstream>,
     pool: &'p Pool,
+    /// Another connection has been asked for in its place already.
+    replaced: bool,
 }
 
 impl Pool {
@@ -149,7 +151,7 @@ impl Pool {
                 default(self.deadlines.checkout) => return Err(NoUpstream::Busy),
             },
         };
-        Ok(Lease { upstream: Some(upstream), pool: self })
+        Ok(Lease { upstream: Some(upstream), pool: self, replaced: false })
     }
 
     /// The life of the opener thread: replaces what is missing until told to stop.
@@ -220,6 +222,9 @@ impl Lease<'_> {
 
     /// Back into the pool: the last answer was read to its end and the connection stays open.
     pub fn give_back(mut self) {
+        if self.replaced {
+            return;
+        }
         if let Some(upstream) = self.upstream.take() {
             if upstream.start == upstream.end {
                 self.pool.put(upstream);
@@ -231,19 +236,26 @@ impl Lease<'_> {
         }
     }
 
+    /// Out of the pool from now on, for a request that takes long; another one is opened at once,
+    /// and this one ends with its lease.
+    pub fn leave(&mut self) {
+        if !self.replaced {
+            self.replaced = true;
+            self.pool.replace();
+        }
+    }
+
     /// Out of the pool for good, for an answer that takes long; another one is opened at once.
     pub fn detach(mut self) -> Upstream {
-        let upstream =
-            self.upstream.take().expect("a lease holds its connection until it is consumed");
-        self.pool.replace();
-        upstream
+        self.leave();
+        self.upstream.take().expect("a lease holds its connection until it is consumed")
     }
 }
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
         if self.upstream.take().is_some() {
-            self.pool.replace();
+            self.leave();
         }
     }
 }
@@ -296,6 +308,22 @@ impl Upstream {
         Ok(())
     }
 
+    /// Sends one more piece of a request whose head was sent before.
+    ///
+    /// # Errors
+    /// As [`Upstream::send`].
+    pub fn send_more(&self, mut piece: &[u8]) -> io::Result<()> {
+        while !piece.is_empty() {
+            match (&*self.stream).write(piece) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => piece = &piece[count..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Reads the head of the answer to `request` and writes the client's into `out`. `closing` is
     /// looked at when the head is there, which may be long after the request was sent.
     ///
@@ -309,15 +337,26 @@ impl Upstream {
         out: &mut Vec<u8>,
     ) -> Result<Answer, NoAnswer> {
         let until = Instant::now() + deadline;
+        let mut begun = self.start < self.end;
         loop {
-            match self.fill() {
-                Ok(0) if self.start == self.end => return Err(NoAnswer::Closed),
-                Ok(0) => return Err(NoAnswer::Broken),
-                Ok(_) => {}
-                Err(error) if is_retry(&error) => {}
-                Err(_) if self.start == self.end => return Err(NoAnswer::Closed),
-                Err(_) => return Err(NoAnswer::Broken),
+            // What came while the request was still being sent is looked at first.
+            if !begun {
+                match self.fill() {
+                    Ok(0) if self.start == self.end => return Err(NoAnswer::Closed),
+                    Ok(0) => return Err(NoAnswer::Broken),
+                    Ok(_) => {}
+                    Err(error) if is_retry(&error) => {}
+                    Err(_) if self.start == self.end => return Err(NoAnswer::Closed),
+                    Err(_) => return Err(NoAnswer::Broken),
+                }
             }
+            if request.streamed
+                && let Some(length) = answer::interim(self.buffered())
+            {
+                // A client that did not wait for leave has sent everything by now.
+                self.consume(length);
+            }
+            begun = false;
             let closing = closing.load(Ordering::SeqCst);
             match answer::read(self.buffered(), request, closing, out) {
                 Ok(Some(answer)) => {
@@ -362,6 +401,7 @@ impl Upstream {
             keep_alive: true,
             version_1_0: false,
             body_length: 0,
+            streamed: false,
             expects_continue: false,
             head_only: false,
             repeatable: false,

@@ -38,8 +38,8 @@ impl Refusal {
     }
 
     /// 413: decided from the head alone, before the body is read.
-    pub fn body_too_large() -> Refusal {
-        Refusal::bad_input(413, "request body too large", "send less in one request")
+    pub fn body_too_large(detail: &'static str) -> Refusal {
+        Refusal::bad_input(413, detail, "send less in one request")
     }
 
     /// 417: an `Expect` other than `100-continue`.

@@ -148,7 +148,12 @@ impl Backend {
             log::error!("a streaming answer does not end; its thread is left behind");
             self.service.streams.abandon();
         }
-        handlers_ended && streams_ended
+        let uploads_ended = self.service.uploads.wait_empty(until);
+        if !uploads_ended {
+            log::error!("the handler of an upload does not return; its thread is left behind");
+            self.service.uploads.abandon();
+        }
+        handlers_ended && streams_ended && uploads_ended
     }
 
     /// Starts a generation on a new socket in place of `old`, unless somebody else has done so.

@@ -5,10 +5,13 @@
 //! [`HttpSettings::behind_proxy`], on the public port itself, and then limits and deadlines are the
 //! proxy's work. Invariants: a panic in a handler costs that request a 500 and nothing else; a
 //! short answer leaves in one write with its exact length; an answer that takes long (a stream, a
-//! large download) runs on a thread of its own, so that the pool always has its handlers back.
+//! large download) runs on a thread of its own, so that the pool always has its handlers back, and
+//! so does a handler whose request brings an upload; that one reads its body while it arrives, and
+//! knows at its end whether all of it has come ([`BodyReader`]).
 //! This floor does not know paths, status rules or JSON shapes of the product: that is the router's.
 
 mod backend;
+mod body;
 mod reply;
 mod request;
 mod serve;
@@ -21,14 +24,15 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit};
 
+pub use body::{BodyError, BodyReader};
 pub use reply::{Reply, ReplyBody, WriteBody};
-pub use request::{BodyError, Request};
+pub use request::Request;
 pub use serve::{Access, Observer};
 
 use backend::Backend;
 use serve::Service;
 
-use super::edge::{Edge, EdgeError, EdgeSettings};
+use super::edge::{Budget, Edge, EdgeError, EdgeSettings};
 use crate::model::limits;
 use crate::thread::crew::{Crew, Stack};
 
@@ -113,6 +117,7 @@ impl HttpServer {
         let local_addr = listener.local_addr()?;
         give_up_on_silence(&listener);
         let max_streams = settings.max_streams.max(1);
+        let max_uploads = settings.edge.max_uploads.max(1);
         let service = Service {
             handler,
             body_rules: Arc::clone(&settings.edge.body_rules),
@@ -120,6 +125,8 @@ impl HttpServer {
             observer: settings.observer,
             // Not small: a stream of events takes snapshots apart, and JSON is read by recursion.
             streams: Crew::new("http-stream", max_streams, Stack::Full)?,
+            uploads: Crew::new("http-upload", 2 * max_uploads, Stack::Full)?,
+            upload_places: Arc::new(Budget::new(max_uploads)),
         };
         if settings.behind_proxy {
             let backend = Backend::on_port(service, settings.threads, listener)?;
@@ -205,16 +212,23 @@ fn fit_to_descriptors(mut settings: HttpSettings) -> HttpSettings {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let fixed = limits::RESERVED_DESCRIPTORS + DESCRIPTORS_PER_UPSTREAM * settings.threads;
     let free = limit.saturating_sub(fixed);
+    // An upload costs as much as a stream; few are allowed, so that these come first.
+    let uploads = settings.edge.max_uploads.min(free / 8 / DESCRIPTORS_PER_UPSTREAM);
+    let free = free - uploads * DESCRIPTORS_PER_UPSTREAM;
     // A stream costs a client's descriptor and three behind it: at most half of all for these.
     let streams = settings.max_streams.min(free / 2 / DESCRIPTORS_PER_UPSTREAM);
     let left = free - streams * DESCRIPTORS_PER_UPSTREAM;
     let connections = settings.edge.max_connections.min(left.max(LEAST_CONNECTIONS));
-    if streams < settings.max_streams || connections < settings.edge.max_connections {
+    if streams < settings.max_streams
+        || connections < settings.edge.max_connections
+        || uploads < settings.edge.max_uploads
+    {
         log::warn!(
-            "only {limit} files may be open: serving {connections} connections and {streams} streams \
-             at once; raise it with `ulimit -n`"
+            "only {limit} files may be open: serving {connections} connections, {streams} streams and \
+             {uploads} uploads at once; raise it with `ulimit -n`"
         );
     }
+    settings.edge.max_uploads = uploads.max(1);
     settings.max_streams = streams.max(1);
     settings.edge.max_connections = connections;
     settings

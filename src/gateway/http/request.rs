@@ -1,41 +1,20 @@
 //! A request as handlers see it.
 
-use std::io::{ErrorKind, Read};
-
+use super::body::{Body, BodyError, BodyReader, Settled};
 use crate::gateway::auth::Caller;
-use crate::gateway::edge::{PEER_HEADER, REQUEST_ID_HEADER, new_request_id};
-use crate::model::limits::{MAX_BUFFERED_BYTES, MAX_REQUEST_ID_BYTES};
-
-/// What is read and thrown away of a body that a proxy should not have let through.
-const MAX_DRAINED_BYTES: u64 = MAX_BUFFERED_BYTES as u64;
+use crate::gateway::edge::{BodyRule, PEER_HEADER, REQUEST_ID_HEADER, new_request_id};
+use crate::model::limits::MAX_REQUEST_ID_BYTES;
 
 /// A request whose head has been read and checked. In front of a handler there is either the edge,
-/// which lets only whole and bounded requests through, or a reverse proxy that does the same.
+/// which lets only whole and bounded requests through, or a reverse proxy that does the same. Only
+/// an upload is not whole yet: see [`Request::body_reader`].
 pub struct Request {
     inner: tiny_http::Request,
     request_id: String,
     peer: String,
-    body_limit: u64,
     body: Body,
     caller: Caller,
     object: Option<String>,
-}
-
-/// Why a request has no body to work with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BodyError {
-    /// It is longer than its route takes (413).
-    #[error("request body too large")]
-    TooLarge,
-    /// It ended before its announced length, or could not be read (400); never act on it.
-    #[error("request body ended early")]
-    Incomplete,
-}
-
-enum Body {
-    Unread,
-    Read(Vec<u8>),
-    Failed(BodyError),
 }
 
 impl Request {
@@ -53,8 +32,7 @@ impl Request {
         Request {
             request_id,
             peer: peer.unwrap_or_default(),
-            body_limit: u64::MAX,
-            body: Body::Unread,
+            body: Body::new(),
             caller: Caller::Nobody,
             object: None,
             inner,
@@ -117,76 +95,32 @@ impl Request {
         &self.request_id
     }
 
-    /// The whole body; the same bytes each time.
+    /// The whole body; the same bytes each time. Of a body that is streamed, only a small one.
     ///
     /// # Errors
     /// See [`BodyError`]; the same each time.
-    // A route that streams its upload will get `body_reader(&mut self) -> impl Read` beside this,
-    // and its own `BodyRule` at the edge.
     pub fn body(&mut self) -> Result<&[u8], BodyError> {
-        if matches!(self.body, Body::Unread) {
-            self.body = self.read_body();
-        }
-        match &self.body {
-            Body::Read(bytes) => Ok(bytes),
-            Body::Failed(error) => Err(*error),
-            Body::Unread => Err(BodyError::Incomplete),
-        }
+        self.body.whole(&mut self.inner)
     }
 
-    pub(super) fn limit_body(&mut self, limit: u64) {
-        self.body_limit = limit;
+    /// The body while it arrives, for a route whose rule is [`BodyRule::Streamed`]; any other body
+    /// is read from memory. See [`BodyReader`] for what its end means.
+    pub fn body_reader(&mut self) -> BodyReader<'_> {
+        self.body.reader(&mut self.inner)
     }
 
-    /// Without an edge in front: makes sure that nothing of the body is left on the connection when
-    /// tiny_http looks there for the next request. `false` when that cannot be had; then the
-    /// connection must not be used again, nor the request be dropped.
-    pub(super) fn settle_body(&mut self) -> bool {
-        let header = |name: &str| find_header(&self.inner, name);
-        if header("Connection").is_some_and(|v| v.to_ascii_lowercase().contains("upgrade")) {
-            // tiny_http takes the rest of the connection for the body, and no further request.
-            self.body = Body::Read(Vec::new());
-            return true;
-        }
-        let in_chunks = header("Transfer-Encoding").is_some();
-        let announced = self.inner.body_length().map(|length| length as u64);
-        if !in_chunks && announced.is_none_or(|length| length <= self.body_limit) {
-            // tiny_http itself skips what a handler leaves unread of this.
-            return true;
-        }
-        if announced.is_some_and(|length| length > MAX_DRAINED_BYTES) {
-            return false;
-        }
-        let mut bytes = Vec::new();
-        let mut piece = [0; 8 * 1024];
-        let mut total = 0;
-        while total <= MAX_DRAINED_BYTES {
-            match self.inner.as_reader().read(&mut piece) {
-                Ok(0) if announced.is_none_or(|length| length == total) => {
-                    self.body = if total > self.body_limit {
-                        Body::Failed(BodyError::TooLarge)
-                    } else {
-                        Body::Read(bytes)
-                    };
-                    return true;
-                }
-                Ok(0) => return false,
-                Ok(count) => {
-                    total += count as u64;
-                    if total <= self.body_limit {
-                        bytes.extend_from_slice(&piece[..count]);
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return false,
-            }
-        }
-        false
+    /// Bytes that [`Request::body_reader`] has still to give; before the first of them, the whole
+    /// length, which is announced beforehand and bounded by the route's limit.
+    pub fn body_left(&self) -> u64 {
+        self.body.left()
     }
 
-    /// Whether the body is known to be longer than its route takes.
-    pub(super) fn is_too_large(&self) -> bool {
-        matches!(self.body, Body::Failed(BodyError::TooLarge))
+    pub(super) fn settle_body(&mut self, rule: BodyRule, behind_proxy: bool) -> Settled {
+        self.body.settle(&mut self.inner, rule, behind_proxy)
+    }
+
+    pub(super) fn drain_body(&mut self) {
+        self.body.drain(&mut self.inner);
     }
 
     pub(super) fn is_http_1_0(&self) -> bool {
@@ -196,25 +130,9 @@ impl Request {
     pub(super) fn into_inner(self) -> tiny_http::Request {
         self.inner
     }
-
-    fn read_body(&mut self) -> Body {
-        let announced = self.inner.body_length();
-        let mut bytes = Vec::new();
-        // One byte more than is taken tells a body in chunks that is too long from one that fits.
-        let limit = self.body_limit.saturating_add(1);
-        match self.inner.as_reader().take(limit).read_to_end(&mut bytes) {
-            Err(_) => Body::Failed(BodyError::Incomplete),
-            Ok(_) if bytes.len() as u64 > self.body_limit => Body::Failed(BodyError::TooLarge),
-            // tiny_http takes the end of a connection for the end of a body.
-            Ok(_) if announced.is_some_and(|length| length != bytes.len()) => {
-                Body::Failed(BodyError::Incomplete)
-            }
-            Ok(_) => Body::Read(bytes),
-        }
-    }
 }
 
-fn find_header<'r>(request: &'r tiny_http::Request, name: &str) -> Option<&'r str> {
+pub(super) fn find_header<'r>(request: &'r tiny_http::Request, name: &str) -> Option<&'r str> {
     let mut headers = request.headers().iter();
     headers
         .find(|header| header.field.as_str().as_str().eq_ignore_ascii_case(name))
