@@ -177,3 +177,46 @@ impl Form<'_> {
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Seek, Write};
+
+    fn form<'a>(progress: &'a mut dyn FnMut(u64, u64), size: u64) -> Form<'a> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"12345").unwrap();
+        file.rewind().unwrap();
+        let (hash, early) = (Sha256::new(), EarlyAnswers::default());
+        Form {
+            head: b"<",
+            file,
+            size,
+            left: size,
+            tail: b">",
+            hash,
+            early,
+            failure: None,
+            progress,
+        }
+    }
+
+    #[test]
+    fn as_many_bytes_are_sent_as_were_announced() {
+        let (mut told, mut text) = (Vec::new(), String::new());
+        let mut progress = |sent, size| told.push((sent, size));
+        // What the file has grown by since is not sent.
+        let mut grown = form(&mut progress, 4);
+        grown.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "<1234>");
+        assert_eq!(
+            hex(&grown.hash.finalize()),
+            "03ac674216f3e15c761ee1a5e255f067953623c8b388b4459e13f978d7c846f4"
+        );
+        assert_eq!(told.last(), Some(&(4, 4)));
+        let mut progress = |_, _| ();
+        let mut shorter = form(&mut progress, 6);
+        assert!(shorter.read_to_string(&mut String::new()).is_err());
+        assert_eq!(shorter.failure.as_deref(), Some("it has become shorter"));
+    }
+}

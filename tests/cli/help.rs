@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::support::process::{Binary, run};
 use crate::support::wait::PATIENCE;
 
-const COMMANDS: [(Binary, &str); 24] = [
+const COMMANDS: [(Binary, &str); 28] = [
     (Binary::Client, "pyoco-client"),
     (Binary::Client, "pyoco-client submit"),
     (Binary::Client, "pyoco-client submit-yaml"),
@@ -19,6 +19,10 @@ const COMMANDS: [(Binary, &str); 24] = [
     (Binary::Client, "pyoco-client watch"),
     (Binary::Client, "pyoco-client cancel"),
     (Binary::Client, "pyoco-client workers"),
+    (Binary::Client, "pyoco-client wheels"),
+    (Binary::Client, "pyoco-client wheel-history"),
+    (Binary::Client, "pyoco-client wheel-upload"),
+    (Binary::Client, "pyoco-client wheel-delete"),
     (Binary::Client, "pyoco-client metrics"),
     (Binary::Client, "pyoco-client completions"),
     (Binary::Server, "pyoco-server"),
@@ -74,6 +78,14 @@ fn every_flag_of_the_python_client_is_there() {
         ),
         ("cancel", "--run-id --wait --timeout-sec"),
         ("workers", "--scope --state --include-hidden --limit --output"),
+        ("wheels", ""),
+        ("wheel-history", "--limit --wheel-name --action"),
+        (
+            "wheel-upload",
+            "--wheel-file --tags --replace --no-replace --preflight --allow-no-entry-points \
+             --allow-missing-usage-doc",
+        ),
+        ("wheel-delete", "--name"),
         ("metrics", ""),
     ] {
         let help = run(Binary::Client.command().args([command, "--help"]), b"", PATIENCE).stdout;

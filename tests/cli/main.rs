@@ -11,3 +11,4 @@ mod help;
 mod nats_child;
 mod real_nats;
 mod watch;
+mod wheels;

@@ -16,3 +16,4 @@ mod python_client;
 mod python_flows;
 mod python_gateway;
 mod python_worker;
+mod wheels;

@@ -46,7 +46,8 @@ pub fn failure_of(error: Error) -> Failure {
 
 /// Whether a request, method and path, was about wheels.
 fn is_about_wheels(request: &str) -> bool {
-    request.split(['/', ' ', '?']).any(|word| word == "wheels")
+    let path = request.split_once(' ').map_or("", |(_, path)| path);
+    path == "/wheels" || path.starts_with("/wheels/")
 }
 
 /// For servers that give no hint themselves.

@@ -9,9 +9,9 @@ use crate::cli::client::args::Format;
 use crate::model::wheel::parse_tags;
 
 const UPLOAD_CHECKS: &str = "\
-Before anything is sent, the file is looked at: it is a zip archive with the name of a wheel, a RECORD, and a
-METADATA that agrees with the name; it has entry points; it has usage documentation, which is a description of 80
-characters or more, or a Project-URL labelled Documentation, Docs, Doc or Usage.
+Before anything is sent, the file is looked at: it is a zip archive with the name of a wheel, a RECORD, and a \
+METADATA that agrees with the name; it has entry points; it has usage documentation, which is a description of \
+80 characters or more, or a Project-URL labelled Documentation, Docs, Doc or Usage.
 
 Of a package the registry takes a version only once, and only a greater one than it has.";
 

@@ -1,0 +1,132 @@
+//! Our client and the wheel registry of the Python package.
+
+use serde_json::{Value, json};
+
+use crate::site::{Client, Site};
+use crate::support::http;
+use crate::support::wait::{PATIENCE, eventually};
+use crate::support::wheel::{WheelFile, sha256_hex};
+
+fn tasks(version: &str) -> WheelFile {
+    WheelFile::new("mytasks", version)
+        .file("mytasks.py", "def add(a, b): return a + b\n")
+        .metadata("Summary", "Tasks")
+        .metadata("Project-URL", "Documentation, https://example.org")
+        .entry_points("[pyoco.tasks]\nadd = mytasks:add\n")
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    list.as_array().unwrap().iter().map(|wheel| wheel["name"].as_str().unwrap()).collect()
+}
+
+/// What `wheel-history` prints. The Python gateway answers a 503 with `NoKeysError` now and then, because a
+/// listing of keys there may come to nothing.
+fn history(client: &Client<'_>, arguments: &[&str]) -> String {
+    let arguments = [&["wheel-history"], arguments].concat();
+    eventually(PATIENCE, "the history", || {
+        let ended = client.finish(&arguments);
+        let again = ended.code == Some(1) && ended.stderr.contains("NoKeysError");
+        assert!(again || ended.code == Some(0), "{arguments:?}: {ended:?}");
+        (!again).then_some(ended.stdout)
+    })
+}
+
+#[test]
+fn our_client_looks_after_the_registry_of_the_python_gateway() {
+    let site = Site::start();
+    let gateway = site.python_gateway();
+    let client = Client::ours(&site, &gateway);
+    assert_eq!(client.json(&["wheels"]), json!([]));
+    assert_eq!(client.text(&["wheels", "--output", "table"]), "(no items)\n");
+
+    let write = |wheel: &WheelFile| wheel.write_to(site.folder()).to_str().unwrap().to_owned();
+    let (first, second) = (tasks("1.0"), tasks("1.1+local.1"));
+    let path = write(&first);
+    let item = client.json(&["wheel-upload", "--wheel-file", &path, "--tags", " gpu,cpu,gpu"]);
+    assert_eq!(item["name"], first.file_name());
+    assert_eq!(item["tags"], json!(["gpu", "cpu"]));
+    assert_eq!(item["size_bytes"], first.build().len());
+    assert_eq!(item["sha256_hex"], sha256_hex(&first.build()));
+    client.json(&["wheel-upload", "--wheel-file", &write(&second), "--no-replace"]);
+    let list = client.json(&["wheels"]);
+    assert_eq!(names(&list), [first.file_name(), second.file_name()]);
+    let table = client.text(&["wheels", "--output", "table"]);
+    let row = table.lines().find(|line| line.starts_with(&first.file_name())).unwrap();
+    assert!(row.contains("KiB") && row.contains("gpu,cpu") && row.ends_with(['w', 'o']), "{row}");
+
+    for (arguments, parts) in [
+        (
+            ["wheel-upload", "--wheel-file", &path],
+            ["HTTP 409 POST /wheels: {\"detail\":\"wheel version", "- hint: raise the wheel's"],
+        ),
+        (
+            ["wheel-delete", "--name", "none-1.0-py3-none-any.whl"],
+            ["HTTP 404 DELETE /wheels/none-1.0-py3-none-any.whl: ", "`pyoco-client wheels`"],
+        ),
+        (
+            ["wheel-history", "--wheel-name", "x"],
+            ["HTTP 422 GET /wheels/history: {\"detail\":\"invalid wheel name\"}", "- hint: "],
+        ),
+    ] {
+        let ended = client.finish(&arguments);
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{ended:?}");
+        for part in parts {
+            assert!(ended.stderr.contains(part), "no {part:?} in {}", ended.stderr);
+        }
+    }
+
+    let deleted = client.json(&["wheel-delete", "--name", &second.file_name()]);
+    assert_eq!(deleted, json!({"name": second.file_name(), "deleted": true}));
+    assert_eq!(names(&client.json(&["wheels"])), [first.file_name()]);
+    let done = |arguments: &[&str]| -> Vec<(String, String)> {
+        let entries: Value = serde_json::from_str(&history(&client, arguments)).unwrap();
+        let text = |entry: &Value, key: &str| entry[key].as_str().unwrap().to_owned();
+        let entries = entries.as_array().unwrap().iter();
+        entries.map(|entry| (text(entry, "action"), text(entry, "wheel_name"))).collect()
+    };
+    let entry = |action: &str, wheel: &WheelFile| (action.to_owned(), wheel.file_name());
+    let (gone, came) = (entry("delete", &second), entry("upload", &second));
+    assert_eq!(done(&[]), [gone.clone(), came.clone(), entry("upload", &first)]);
+    assert_eq!(done(&["--action", "delete"]), std::slice::from_ref(&gone));
+    assert_eq!(done(&["--limit", "2"]), [gone.clone(), came.clone()]);
+    assert_eq!(done(&["--wheel-name", &second.file_name(), "--action", "upload"]), [came]);
+    let table = history(&client, &["--output", "table"]);
+    assert!(table.contains("delete") && table.contains("127.0.0.1"), "{table}");
+    assert!(table.lines().next().unwrap().starts_with("when"), "{table}");
+}
+
+#[test]
+fn a_wheel_of_many_chunks_arrives_whole() {
+    let site = Site::start();
+    let gateway = site.python_gateway();
+    let client = Client::ours(&site, &gateway);
+    // Bytes that do not shrink, so that the wheel is as large.
+    let mut state = 1_u32;
+    let bytes: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    })
+    .take(8 * 1024 * 1024)
+    .collect();
+    let wheel = tasks("2.0").file("mytasks.bin", &bytes);
+    let built = wheel.build();
+    assert!(built.len() > bytes.len());
+    let path = wheel.write_to(site.folder());
+    client.json(&["wheel-upload", "--wheel-file", path.to_str().unwrap()]);
+    let answer = http::get(gateway.address, &format!("/wheels/{}", wheel.file_name()));
+    assert_eq!(answer.status, 200);
+    assert_eq!(sha256_hex(&answer.body), sha256_hex(&built));
+}
+
+#[test]
+fn an_upload_without_a_key_is_refused_as_every_request_is() {
+    let site = Site::start();
+    let gateway = site.python_asking_gateway();
+    let client = Client::ours(&site, &gateway);
+    let path = tasks("1.0").write_to(site.folder());
+    let ended = client.finish(&["wheel-upload", "--wheel-file", path.to_str().unwrap()]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    for part in ["HTTP 401 POST /wheels: ", "PYOCO_API_KEY"] {
+        assert!(ended.stderr.contains(part), "no {part:?} in {}", ended.stderr);
+    }
+}
