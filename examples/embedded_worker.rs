@@ -84,7 +84,8 @@ fn gateway(config: &Config) -> GatewaySettings {
     GatewaySettings {
         default_tag: config.run.default_tag.clone(),
         max_workflow_bytes: config.run.max_workflow_bytes,
-        max_wheel_bytes: 512 * 1024 * 1024,
+        max_wheel_bytes: u64::try_from(config.resources.wheels_max_bytes).unwrap_or(0),
+        wheel_history_kept: config.resources.wheel_history_ttl,
         disconnect_timeout: config.registry.disconnect_timeout,
         worker_heartbeat: config.registry.heartbeat_interval,
         cancel_grace: config.run.cancel_grace_period,

@@ -57,7 +57,8 @@ impl Setup {
         let settings = GatewaySettings {
             default_tag: "default".to_owned(),
             max_workflow_bytes: self.config.run.max_workflow_bytes,
-            max_wheel_bytes: 512 * 1024 * 1024,
+            max_wheel_bytes: u64::try_from(self.config.resources.wheels_max_bytes).unwrap_or(0),
+            wheel_history_kept: self.config.resources.wheel_history_ttl,
             disconnect_timeout: self.config.registry.disconnect_timeout,
             worker_heartbeat: self.config.registry.heartbeat_interval,
             cancel_grace: self.config.run.cancel_grace_period,

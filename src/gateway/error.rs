@@ -18,6 +18,7 @@ const WATCHERS_RETRY_AFTER_SEC: &str = "5";
 const WATCHERS_HINT: &str =
     "repeat the request after the seconds in Retry-After, or raise PYOCO_HTTP_MAX_WATCHERS";
 
+const STORE_HINT: &str = "delete wheels that nobody needs with `pyoco-client wheel-delete`; the store's size is set when it is made (PYOCO_WHEEL_MAX_BYTES)";
 const LATER_HINT: &str = "repeat the request after the seconds in Retry-After";
 
 /// An error of a handler. Expected errors carry their catalogue code.
@@ -76,6 +77,23 @@ pub enum ApiError {
     /// No such worker (404).
     #[error("worker not found")]
     WorkerNotFound,
+    /// No such wheel (404).
+    #[error("wheel not found")]
+    WheelNotFound,
+    /// The registry has that wheel, that version or a newer one (409).
+    #[error("{detail}")]
+    WheelConflict {
+        /// The contract's text.
+        detail: &'static str,
+        /// What is there.
+        reason: String,
+    },
+    /// The store of wheels takes no more (507).
+    #[error("wheel store is full")]
+    WheelStoreFull,
+    /// As many uploads are under way as may be (503).
+    #[error("too many uploads at once")]
+    TooManyUploads,
     /// There is no API key in the request (401).
     #[error("api key required")]
     ApiKeyRequired,
@@ -188,15 +206,23 @@ impl ApiError {
             ApiError::BadBody(_) => 400,
             ApiError::ApiKeyRequired => 401,
             ApiError::InvalidApiKey | ApiError::Forbidden { .. } => 403,
-            ApiError::UnknownPath | ApiError::RunNotFound | ApiError::WorkerNotFound => 404,
+            ApiError::UnknownPath
+            | ApiError::RunNotFound
+            | ApiError::WorkerNotFound
+            | ApiError::WheelNotFound => 404,
             ApiError::MethodNotAllowed { .. } => 405,
+            ApiError::WheelConflict { .. } => 409,
             ApiError::TooLarge { .. } => 413,
             ApiError::Schema(_)
             | ApiError::Unacceptable { .. }
             | ApiError::InvalidWorkflow { .. } => 422,
             ApiError::TooManyInvalidKeys { .. } => 429,
             ApiError::Internal(_) => 500,
-            ApiError::NatsUnavailable(_) | ApiError::TooManyWatchers | ApiError::TooManyKeys => 503,
+            ApiError::NatsUnavailable(_)
+            | ApiError::TooManyWatchers
+            | ApiError::TooManyKeys
+            | ApiError::TooManyUploads => 503,
+            ApiError::WheelStoreFull => 507,
         }
     }
 
@@ -209,6 +235,8 @@ impl ApiError {
             ApiError::Unacceptable { code, .. } | ApiError::TooLarge { code, .. } => Some(*code),
             ApiError::RunNotFound => Some(Code::RunNotFound),
             ApiError::WorkerNotFound => Some(Code::WorkerNotFound),
+            ApiError::WheelNotFound => Some(Code::WheelNotFound),
+            ApiError::WheelConflict { .. } => Some(Code::WheelConflict),
             ApiError::NatsUnavailable(_) => Some(Code::NatsUnavailable),
             ApiError::ApiKeyRequired => Some(Code::ApiKeyMissing),
             ApiError::InvalidApiKey | ApiError::TooManyInvalidKeys { .. } => {
@@ -220,6 +248,8 @@ impl ApiError {
             | ApiError::Forbidden { .. }
             | ApiError::TooManyKeys
             | ApiError::TooManyWatchers
+            | ApiError::TooManyUploads
+            | ApiError::WheelStoreFull
             | ApiError::Internal(_) => None,
         }
     }
@@ -243,7 +273,7 @@ impl ApiError {
             body.insert("hint".into(), code.hint().into());
         }
         match self {
-            ApiError::Unacceptable { reason, .. } => {
+            ApiError::Unacceptable { reason, .. } | ApiError::WheelConflict { reason, .. } => {
                 body.insert("reason".into(), reason.clone().into());
             }
             ApiError::InvalidWorkflow { reason, place } => {
@@ -260,7 +290,12 @@ impl ApiError {
                 body.insert("role".into(), role.as_str().into());
                 body.insert("hint".into(), roles_hint(*needs).into());
             }
-            ApiError::TooManyInvalidKeys { .. } | ApiError::TooManyKeys => {
+            ApiError::WheelStoreFull => {
+                body.insert("hint".into(), STORE_HINT.into());
+            }
+            ApiError::TooManyInvalidKeys { .. }
+            | ApiError::TooManyKeys
+            | ApiError::TooManyUploads => {
                 body.insert("hint".into(), LATER_HINT.into());
             }
             ApiError::Schema(problems) if problem_json => {
@@ -282,7 +317,9 @@ impl ApiError {
             ApiError::NatsUnavailable(_) | ApiError::TooManyKeys => {
                 reply.with_header("Retry-After", RETRY_AFTER_SEC)
             }
-            ApiError::TooManyWatchers => reply.with_header("Retry-After", WATCHERS_RETRY_AFTER_SEC),
+            ApiError::TooManyWatchers | ApiError::TooManyUploads => {
+                reply.with_header("Retry-After", WATCHERS_RETRY_AFTER_SEC)
+            }
             _ => reply,
         }
     }
@@ -304,10 +341,12 @@ impl ApiError {
             403 => "Forbidden",
             404 => "Not Found",
             405 => "Method Not Allowed",
+            409 => "Conflict",
             413 => "Content Too Large",
             422 => "Unprocessable Content",
             429 => "Too Many Requests",
             503 => "Service Unavailable",
+            507 => "Insufficient Storage",
             _ => "Internal Server Error",
         }
     }
@@ -324,7 +363,9 @@ impl ApiError {
             ApiError::NatsUnavailable(_) => {
                 log::warn!(request_id = request_id, err_id = err_id, msg_id = msg_id; "{self}");
             }
-            ApiError::Unacceptable { reason, .. } | ApiError::InvalidWorkflow { reason, .. } => {
+            ApiError::Unacceptable { reason, .. }
+            | ApiError::InvalidWorkflow { reason, .. }
+            | ApiError::WheelConflict { reason, .. } => {
                 log::info!(request_id = request_id, err_id = err_id, msg_id = msg_id,
                     reason = reason.as_str(); "refused: {self}");
             }

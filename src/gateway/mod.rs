@@ -4,7 +4,7 @@
 //! to a fixed pool of handler threads. Handlers see only requests that are whole (uploads: told
 //! whether they are), bounded and well-formed, and whatever they do (panic, stall, answer late) costs one answer, never a thread
 //! of the pool. [`route`] is the table of handlers, [`api`] the handlers, [`index`] every run in
-//! memory, [`auth`] who asks, `audit` what they have changed, [`hub`] tells changes to whoever watches, [`metrics`] measures, [`dashboard`] is
+//! memory, [`auth`] who asks, `audit` what they have changed, `wheels` which code workers get, [`hub`] tells changes to whoever watches, [`metrics`] measures, [`dashboard`] is
 //! the page for people, [`openapi`] describes the routes. This floor knows nothing of workers but their
 //! records, and never executes a flow.
 
@@ -28,6 +28,7 @@ pub mod route;
 mod schema;
 mod sse;
 mod undo;
+mod wheels;
 mod workers;
 
 use std::net::{SocketAddr, TcpListener};
@@ -52,6 +53,7 @@ use metrics::{BacklogFigures, Metrics, RequestFigures, RunFigures};
 use rescue::Rescue;
 use route::{Access, BodyKind, Route};
 use undo::Undo;
+use wheels::WheelRegistry;
 use workers::WorkerMirror;
 
 /// What a gateway is told at its start.
@@ -63,6 +65,8 @@ pub struct GatewaySettings {
     pub max_workflow_bytes: u64,
     /// Largest wheel, in bytes.
     pub max_wheel_bytes: u64,
+    /// How long the history of wheels is kept.
+    pub wheel_history_kept: Duration,
     /// Silence after which a worker counts as disconnected.
     pub disconnect_timeout: Duration,
     /// Between two writes of a worker's record.
@@ -119,6 +123,7 @@ pub struct Gateway {
     queue: WorkQueue,
     index: RunIndex,
     workers: WorkerMirror,
+    wheels: WheelRegistry,
     hub: Hub,
     auth: Auth,
     audit: Audit,
@@ -136,7 +141,9 @@ pub struct RunningGateway {
     http: HttpServer,
     _care: (StopSource, JoinOnDrop),
     _rescue: (StopSource, JoinOnDrop),
+    _wheel_care: (StopSource, JoinOnDrop),
     _watches: (Watch, Watch),
+    _wheel_watches: (Watch, Watch),
 }
 
 /// Ends all streams of events when it is dropped; they would outlast any grace period.
@@ -169,6 +176,9 @@ impl RunningGateway {
         let index = RunIndex::new(hub.clone(), metrics.runs.clone());
         let workers = WorkerMirror::new(hub.clone());
         let watches = (index.follow(&bus.runs())?, workers.follow(&bus.workers())?);
+        let wheels = WheelRegistry::new(bus, settings.wheel_history_kept);
+        let wheel_watches = wheels.follow()?;
+        let wheel_care = wheels::care::start(bus.wheels())?;
         let rescue = Rescue::new(bus, index.clone(), workers.clone(), &settings).start()?;
         let care = registry_care::start(bus.workers(), workers.clone(), &settings)?;
         let http_settings = http_settings(&settings, &metrics.requests);
@@ -185,6 +195,7 @@ impl RunningGateway {
             undo: Undo::start(bus.runs(), index.clone())?,
             index,
             workers,
+            wheels,
             hub: hub.clone(),
             metrics,
             openapi: Cached::new("application/json", openapi::document(&keys)),
@@ -200,7 +211,9 @@ impl RunningGateway {
             http,
             _care: care,
             _rescue: rescue,
+            _wheel_care: wheel_care,
             _watches: watches,
+            _wheel_watches: wheel_watches,
         })
     }
 

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use super::Gateway;
 use super::api::{
-    cancel, events, health, list, metrics, openapi, show, submit, submit_yaml, watch, workers,
+    cancel, events, health, list, metrics, openapi, show, submit, submit_yaml, watch, wheels,
+    workers,
 };
 use super::dashboard;
 use super::error::ApiError;
@@ -75,6 +76,11 @@ pub const ROUTES: &[Route] = &[
     stream("/events", Permission::ReadRuns, events::all),
     get("/workers", Access::Protected(Permission::ReadWorkers), workers::list),
     patch("/workers/{}", Permission::HideWorkers, workers::patch),
+    get("/wheels", Access::Protected(Permission::ReadWheels), wheels::list),
+    post("/wheels", BodyKind::WheelForm, Permission::UploadWheels, wheels::upload),
+    get("/wheels/history", Access::Protected(Permission::ReadWheelHistory), wheels::history),
+    get("/wheels/{}", Access::Protected(Permission::ReadWheels), wheels::download),
+    delete("/wheels/{}", Permission::DeleteWheels, wheels::delete),
     get("/metrics", Access::Protected(Permission::ReadMetrics), metrics::text),
     get("/openapi.json", Access::Public, openapi::document),
     get("/", Access::Public, dashboard::page),
@@ -97,6 +103,10 @@ const fn patch(path: &'static str, needs: Permission, handler: HandlerFn) -> Rou
     Route { method: "PATCH", ..get(path, Access::Protected(needs), handler) }
 }
 
+const fn delete(path: &'static str, needs: Permission, handler: HandlerFn) -> Route {
+    Route { method: "DELETE", ..get(path, Access::Protected(needs), handler) }
+}
+
 /// Finds the route of a request; the path is percent-encoded, as it came.
 ///
 /// # Errors
@@ -110,7 +120,10 @@ pub fn find(method: &str, raw_path: &str) -> Result<(&'static Route, Vec<String>
             if route.method == method {
                 return Ok((route, params));
             }
-            allowed.push(route.method);
+            // Several lines may match one path.
+            if !allowed.contains(&route.method) {
+                allowed.push(route.method);
+            }
         }
     }
     if !allowed.is_empty() {
@@ -172,6 +185,14 @@ mod tests {
             ("GET", "/runs/a/watch", "/runs/{}/watch [\"a\"]"),
             ("PATCH", "/workers/host.example-1", "/workers/{} [\"host.example-1\"]"),
             ("GET", "/workers/w", "allow PATCH"),
+            ("GET", "/wheels/history", "/wheels/history []"),
+            ("DELETE", "/wheels/history", "/wheels/{} [\"history\"]"),
+            ("POST", "/wheels/history", "allow GET, DELETE"),
+            (
+                "GET",
+                "/wheels/a-1.0%2Bx-py3-none-any.whl",
+                "/wheels/{} [\"a-1.0+x-py3-none-any.whl\"]",
+            ),
             ("DELETE", "/runs", "allow GET, POST"),
             ("POST", "/health", "allow GET"),
             ("GET", "/runs/", "to /runs"),

@@ -39,6 +39,12 @@ impl Problem {
         Problem::new("missing", loc, "Field required", input)
     }
 
+    /// A word that is no flag.
+    pub fn no_flag(loc: Vec<Value>, input: Value) -> Self {
+        let msg = "Input should be a valid boolean, unable to interpret input";
+        Problem::new("bool_parsing", loc, msg, input)
+    }
+
     /// As it stands in the answer.
     pub fn to_json(&self) -> Value {
         let mut fields = Map::new();
@@ -117,7 +123,7 @@ impl Query {
     pub fn flag(&self, name: &str, default: bool, problems: &mut Vec<Problem>) -> bool {
         let Some(text) = self.last(name) else { return default };
         parse_flag(text).unwrap_or_else(|| {
-            problems.push(no_flag(vec!["query".into(), name.into()], text.into()));
+            problems.push(Problem::no_flag(vec!["query".into(), name.into()], text.into()));
             default
         })
     }
@@ -207,20 +213,16 @@ pub fn required_flag(fields: Map<String, Value>, name: &str) -> Result<bool, Api
             return Err(Problem::new("bool_type", loc(), msg, value).into());
         }
     };
-    read.ok_or_else(|| no_flag(loc(), value).into())
+    read.ok_or_else(|| Problem::no_flag(loc(), value).into())
 }
 
-fn parse_flag(text: &str) -> Option<bool> {
+/// A flag as FastAPI reads it.
+pub fn parse_flag(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "true" | "t" | "yes" | "y" | "on" => Some(true),
         "0" | "false" | "f" | "no" | "n" | "off" => Some(false),
         _ => None,
     }
-}
-
-fn no_flag(loc: Vec<Value>, input: Value) -> Problem {
-    let msg = "Input should be a valid boolean, unable to interpret input";
-    Problem::new("bool_parsing", loc, msg, input)
 }
 
 fn not_an_object(input: Value) -> Problem {

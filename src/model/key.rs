@@ -163,6 +163,14 @@ pub enum Permission {
     HideWorkers,
     /// Read figures, which cover all tenants.
     ReadMetrics,
+    /// List and download wheels, which all tenants share.
+    ReadWheels,
+    /// Upload wheels: code that workers then execute.
+    UploadWheels,
+    /// Delete wheels.
+    DeleteWheels,
+    /// Read who has uploaded and deleted wheels, and from where: of all tenants.
+    ReadWheelHistory,
 }
 
 impl Role {
@@ -186,15 +194,19 @@ impl Role {
 
     /// The one table of who may do what.
     pub fn may(self, permission: Permission) -> bool {
-        use Permission::{CancelRuns, HideWorkers, ReadMetrics, ReadRuns, ReadWorkers, SubmitRuns};
+        use Permission::{
+            CancelRuns, DeleteWheels, HideWorkers, ReadMetrics, ReadRuns, ReadWheelHistory,
+            ReadWheels, ReadWorkers, SubmitRuns, UploadWheels,
+        };
         match self {
             Role::Admin | Role::Operator => true,
             Role::Submitter => {
-                matches!(permission, ReadRuns | SubmitRuns | CancelRuns | ReadWorkers)
+                matches!(permission, ReadRuns | SubmitRuns | CancelRuns | ReadWorkers | ReadWheels)
             }
             Role::Viewer => match permission {
-                ReadRuns | ReadWorkers | ReadMetrics => true,
-                SubmitRuns | CancelRuns | HideWorkers => false,
+                ReadRuns | ReadWorkers | ReadMetrics | ReadWheels => true,
+                SubmitRuns | CancelRuns | HideWorkers | UploadWheels | DeleteWheels
+                | ReadWheelHistory => false,
             },
         }
     }
@@ -202,13 +214,17 @@ impl Role {
 
 impl Permission {
     /// All of them.
-    pub const ALL: [Permission; 6] = [
+    pub const ALL: [Permission; 10] = [
         Permission::ReadRuns,
         Permission::SubmitRuns,
         Permission::CancelRuns,
         Permission::ReadWorkers,
         Permission::HideWorkers,
         Permission::ReadMetrics,
+        Permission::ReadWheels,
+        Permission::UploadWheels,
+        Permission::DeleteWheels,
+        Permission::ReadWheelHistory,
     ];
 
     /// What it allows, as the end of "may not …".
@@ -220,6 +236,10 @@ impl Permission {
             Permission::ReadWorkers => "list workers",
             Permission::HideWorkers => "hide workers",
             Permission::ReadMetrics => "read metrics",
+            Permission::ReadWheels => "read wheels",
+            Permission::UploadWheels => "upload wheels",
+            Permission::DeleteWheels => "delete wheels",
+            Permission::ReadWheelHistory => "read the history of wheels",
         }
     }
 
@@ -229,7 +249,13 @@ impl Permission {
             Permission::SubmitRuns => Some("run.submit"),
             Permission::CancelRuns => Some("run.cancel"),
             Permission::HideWorkers => Some("worker.hide"),
-            Permission::ReadRuns | Permission::ReadWorkers | Permission::ReadMetrics => None,
+            Permission::UploadWheels => Some("wheel.upload"),
+            Permission::DeleteWheels => Some("wheel.delete"),
+            Permission::ReadRuns
+            | Permission::ReadWorkers
+            | Permission::ReadMetrics
+            | Permission::ReadWheels
+            | Permission::ReadWheelHistory => None,
         }
     }
 }
@@ -306,10 +332,10 @@ mod tests {
     #[test]
     fn each_role_may_less_than_the_one_before() {
         let rights = |role: Role| Permission::ALL.map(|permission| u8::from(role.may(permission)));
-        assert_eq!(rights(Role::Admin), [1, 1, 1, 1, 1, 1]);
-        assert_eq!(rights(Role::Operator), [1, 1, 1, 1, 1, 1]);
-        assert_eq!(rights(Role::Submitter), [1, 1, 1, 1, 0, 0]);
-        assert_eq!(rights(Role::Viewer), [1, 0, 0, 1, 0, 1]);
+        assert_eq!(rights(Role::Admin), [1; 10]);
+        assert_eq!(rights(Role::Operator), [1; 10]);
+        assert_eq!(rights(Role::Submitter), [1, 1, 1, 1, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(rights(Role::Viewer), [1, 0, 0, 1, 0, 1, 1, 0, 0, 0]);
         for role in Role::ALL {
             assert_eq!(Role::parse(role.as_str()), Some(role));
         }

@@ -263,3 +263,17 @@ pub const OBJECT_LIST_WINDOW: usize = 64;
 pub const MAX_OBJECT_NAME_BYTES: usize = 1024;
 /// For removing the bytes of an upload that was given up, and for what of it is still on its way.
 pub const OBJECT_PURGE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Events of the history of wheels that a gateway has in memory, and shows: years of uploads, in a few MiB.
+pub const MAX_WHEEL_HISTORY: usize = 10_000;
+/// Page size of `GET /wheels/history`: bounds and default (CONTRACT §3).
+pub const WHEEL_HISTORY_LIMIT: (i64, i64, i64) = (1, 500, 100);
+/// Chunks that belong to no wheel are purged when nothing was added to them for so long: an upload that
+/// lives is never silent for half of it.
+pub const ORPHAN_CHUNKS_AFTER: Duration = Duration::from_secs(60);
+/// How often an upload looks at the registry again because another wheel was published meanwhile.
+pub const MAX_PUBLISH_CONFLICTS: usize = 32;
+/// What is still read of an upload that is refused, so that the client gets to read the answer; of a larger
+/// one the connection is cut instead.
+pub const DRAINED_UPLOAD_BYTES: u64 = 8 * 1024 * 1024;
+/// Longest text field of a form that comes beside a file.
+pub const MAX_FORM_FIELD_BYTES: usize = 16 * 1024;

@@ -10,4 +10,5 @@ pub mod show;
 pub mod submit;
 pub mod submit_yaml;
 pub mod watch;
+pub mod wheels;
 pub mod workers;

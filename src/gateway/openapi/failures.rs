@@ -24,6 +24,8 @@ const ALL: &[(u16, &str, &str)] = &[
     ),
     (404, "NotFound", "There is none of that id, or it belongs to another tenant."),
     (408, "TooSlow", "Head or body did not arrive in time."),
+    (409, "Conflict", "The registry has that wheel, that version of its package, or a newer one."),
+    (411, "LengthRequired", "A body of this route needs `Content-Length`."),
     (413, "TooLarge", "The body, or what is made of it, is too large."),
     (417, "ExpectationFailed", "`Expect` is not `100-continue`."),
     (
@@ -46,6 +48,7 @@ const ALL: &[(u16, &str, &str)] = &[
         "No answer in time. Look whether the request took effect before it is repeated.",
     ),
     (505, "HttpVersion", "Neither HTTP/1.1 nor HTTP/1.0."),
+    (507, "StoreFull", "The store of wheels takes no more until some are deleted."),
 ];
 
 /// The name of a failure among the components.

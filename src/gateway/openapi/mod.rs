@@ -12,6 +12,7 @@ mod runs;
 mod service;
 mod shape;
 mod streams;
+mod wheels;
 mod workers;
 
 use serde_json::{Map, Value, json};
@@ -39,6 +40,7 @@ fn operations() -> Vec<Operation> {
         runs::operations(),
         streams::operations(),
         workers::operations(),
+        wheels::operations(),
         service::operations(),
         dashboard::operations(),
     ]
@@ -52,6 +54,7 @@ fn schemas() -> Map<String, Value> {
         runs::schemas(),
         streams::schemas(),
         workers::schemas(),
+        wheels::schemas(),
         service::schemas(),
         failures::schemas(),
     ];
@@ -80,6 +83,7 @@ fn put_together(keys: &Keys<'_>) -> Value {
             {"name": "runs", "description": "Submit, show, list and cancel runs."},
             {"name": "streams", "description": "Changes as server-sent events."},
             {"name": "workers", "description": "Who executes runs."},
+            {"name": "wheels", "description": "Python code for workers."},
             {"name": "service", "description": "Probes, metrics and this document."},
             {"name": "dashboard", "description": "A page for people."},
         ],
@@ -290,6 +294,10 @@ mod tests {
             ApiError::TooLarge { detail: "", code },
             ApiError::RunNotFound,
             ApiError::WorkerNotFound,
+            ApiError::WheelNotFound,
+            ApiError::WheelConflict { detail: "", reason: text() },
+            ApiError::WheelStoreFull,
+            ApiError::TooManyUploads,
             ApiError::TooManyWatchers,
             ApiError::ApiKeyRequired,
             ApiError::InvalidApiKey,
@@ -303,19 +311,27 @@ mod tests {
 
     /// Whether a request that the router has given to `route` can end with `error`.
     fn happens_at(error: &ApiError, route: &Route) -> bool {
-        let has_query = matches!(route.path, "/runs" | "/runs/{}/watch" | "/workers");
+        let has_query =
+            matches!(route.path, "/runs" | "/runs/{}/watch" | "/workers" | "/wheels/history");
+        let takes_body = !matches!(route.method, "GET" | "DELETE");
+        let is_upload = route.body == BodyKind::WheelForm;
         match error {
             // A file that is not there.
             ApiError::UnknownPath => route.path == "/static/{}",
             // Found out before there is a route; `info.description` tells of them.
             ApiError::MethodNotAllowed { .. } | ApiError::TrailingSlash { .. } => false,
-            ApiError::Schema(_) => has_query || route.method != "GET",
+            ApiError::Schema(_) => has_query || takes_body,
             ApiError::Unacceptable { .. } => {
-                matches!(route.path, "/runs" | "/runs/yaml" | "/workers")
+                matches!(route.path, "/runs" | "/runs/yaml" | "/workers" | "/wheels/history")
+                    || is_upload
             }
             ApiError::InvalidWorkflow { .. } => route.body == BodyKind::WorkflowForm,
             ApiError::RunNotFound => route.path.starts_with("/runs/{}"),
             ApiError::WorkerNotFound => route.path.starts_with("/workers/{}"),
+            ApiError::WheelNotFound => route.path.starts_with("/wheels/{}"),
+            ApiError::WheelConflict { .. }
+            | ApiError::WheelStoreFull
+            | ApiError::TooManyUploads => is_upload,
             ApiError::TooManyWatchers => route.lasts == Lasts::Long,
             ApiError::ApiKeyRequired
             | ApiError::InvalidApiKey
@@ -346,7 +362,7 @@ mod tests {
         }
         // The other way round: what is special to a route is not told of others.
         for ((route, operation), wanted) in described.iter().zip(&wanted) {
-            for status in ["404", "422"] {
+            for status in ["404", "409", "422", "507"] {
                 let has = operation["responses"].get(status).is_some();
                 assert_eq!(
                     has,

@@ -69,7 +69,8 @@ impl WheelName {
         }
         // Where a version has a dash, file names have an underscore.
         let version = version.replace('_', "-");
-        let list = |part: &str| part.split('.').map(str::to_owned).collect();
+        // Tags are compared in lower case, in which everybody else writes them.
+        let list = |part: &str| part.split('.').map(str::to_ascii_lowercase).collect();
         Ok(WheelName {
             file_name: file_name.to_owned(),
             package: normalized(package),
@@ -131,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_file_name_says_what_it_is() {
-        let name = WheelName::parse("Foo_Bar-1!1.0rc1+cpu-1b-py2.py3-none-any.whl").unwrap();
+        let name = WheelName::parse("Foo_Bar-1!1.0rc1+cpu-1b-py2.py3-None-any.whl").unwrap();
         assert_eq!(
             (name.package.as_str(), name.version.to_string()),
             ("foo-bar", "1!1.0rc1+cpu".into())

@@ -1,0 +1,42 @@
+//! `DELETE /wheels/{name}`: workers that have it give it up.
+
+use serde_json::json;
+
+use super::note;
+use crate::bus;
+use crate::gateway::Gateway;
+use crate::gateway::error::ApiError;
+use crate::gateway::http::{Reply, Request};
+use crate::gateway::wheels::item;
+use crate::model::wheel::HistoryAction;
+
+/// How often it is looked for again because somebody else changed it.
+const MAX_CONFLICTS: usize = 8;
+
+/// Deletes a wheel.
+///
+/// # Errors
+/// [`ApiError::WheelNotFound`], NATS trouble.
+pub fn wheel(
+    gateway: &Gateway,
+    request: &mut Request,
+    params: &[String],
+) -> Result<Reply, ApiError> {
+    let name = params[0].trim();
+    let store = &gateway.wheels.store;
+    for _ in 0..MAX_CONFLICTS {
+        let meta = store.find(name)?.ok_or(ApiError::WheelNotFound)?;
+        match store.delete(&meta) {
+            Ok(_) => {
+                note(gateway, request, HistoryAction::Delete, &item(&meta), None);
+                log::info!(wheel_name = name, request_id = request.request_id(); "deleted a wheel");
+                let answer = json!({"name": meta.name, "deleted": true});
+                gateway.wheels.shelf.deleted(meta);
+                return Ok(Reply::json(200, answer.to_string().into_bytes()));
+            }
+            Err(bus::Error::Conflict(_)) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Err(ApiError::NatsUnavailable("the wheel changes faster than it can be deleted".into()))
+}

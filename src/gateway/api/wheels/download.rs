@@ -1,0 +1,45 @@
+//! `GET /wheels/{name}`: the bytes of a wheel.
+
+use std::io;
+
+use crate::gateway::Gateway;
+use crate::gateway::error::ApiError;
+use crate::gateway::http::{Reply, Request};
+use crate::model::wheel::CONTENT_TYPE;
+
+/// Streams a wheel out of the store. What its hash does not vouch for breaks off before its end.
+///
+/// # Errors
+/// [`ApiError::WheelNotFound`], NATS trouble; what goes wrong later breaks the answer off.
+pub fn wheel(
+    gateway: &Gateway,
+    request: &mut Request,
+    params: &[String],
+) -> Result<Reply, ApiError> {
+    let name = params[0].trim();
+    let store = gateway.wheels.store.clone();
+    let meta = store.find(name)?.ok_or(ApiError::WheelNotFound)?;
+    let disposition = format!("attachment; filename=\"{}\"", meta.name);
+    let request_id = request.request_id().to_owned();
+    let reply = Reply::download(200, CONTENT_TYPE, meta.size, move |out| {
+        // The last piece waits for the verdict on the whole.
+        let mut held: Vec<u8> = Vec::new();
+        let read = store.read(
+            &meta,
+            &mut |bytes| {
+                out.write_all(&held)?;
+                held.clear();
+                held.extend_from_slice(bytes);
+                Ok(())
+            },
+            &|| false,
+        );
+        if let Err(e) = read {
+            log::warn!(wheel_name = meta.name.as_str(), request_id = request_id.as_str(),
+                error = e.to_string(); "the download of a wheel broke off");
+            return Err(io::Error::other(e.to_string()));
+        }
+        out.write_all(&held)
+    });
+    Ok(reply.with_header("Content-Disposition", disposition))
+}

@@ -1,0 +1,44 @@
+//! `GET /wheels/history`: what was uploaded and deleted, the newest first.
+
+use serde_json::json;
+
+use super::{patience, unacceptable};
+use crate::gateway::Gateway;
+use crate::gateway::error::ApiError;
+use crate::gateway::http::{Reply, Request};
+use crate::gateway::schema::Query;
+use crate::gateway::wheels::Wanted;
+use crate::model::limits::WHEEL_HISTORY_LIMIT;
+use crate::model::wheel::{HistoryAction, WheelName};
+
+/// The newest events.
+///
+/// # Errors
+/// A query that cannot be read, [`ApiError::NatsUnavailable`] while the history is not current.
+pub fn list(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
+    let query = Query::parse(request.query());
+    let mut problems = Vec::new();
+    let limit = query.integer("limit", WHEEL_HISTORY_LIMIT, &mut problems);
+    if !problems.is_empty() {
+        return Err(ApiError::Schema(problems));
+    }
+    let text = |name: &str| query.last(name).map(str::trim).filter(|text| !text.is_empty());
+    let wheel_name = text("wheel_name");
+    if let Some(name) = wheel_name
+        && let Err(e) = WheelName::parse(name)
+    {
+        return Err(unacceptable("invalid wheel name", e.to_string()));
+    }
+    let action = match text("action").map(str::to_ascii_lowercase).as_deref() {
+        None => None,
+        Some("upload") => Some(HistoryAction::Upload),
+        Some("delete") => Some(HistoryAction::Delete),
+        Some(_) => return Err(unacceptable("invalid action", "it is `upload` or `delete`")),
+    };
+    if !gateway.wheels.history.wait_live(patience(gateway)) {
+        return Err(ApiError::NatsUnavailable("the history of wheels is not current".into()));
+    }
+    let limit = usize::try_from(limit).unwrap_or(1);
+    let events = gateway.wheels.history.newest(&Wanted { wheel_name, action }, limit);
+    Ok(Reply::json(200, json!(events).to_string().into_bytes()))
+}

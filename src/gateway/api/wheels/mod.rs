@@ -1,0 +1,73 @@
+//! The routes of the wheel registry.
+
+mod delete;
+mod download;
+mod form;
+mod history;
+mod list;
+mod upload;
+
+pub use delete::wheel as delete;
+pub use download::wheel as download;
+pub use history::list as history;
+pub use list::all as list;
+pub use upload::wheel as upload;
+
+use super::list::INDEX_PATIENCE;
+use crate::gateway::Gateway;
+use crate::gateway::error::ApiError;
+use crate::gateway::http::Request;
+use crate::model::clock;
+use crate::model::error::Code;
+use crate::model::wheel::{HistoryAction, HistoryActor, HistoryEntry, HistorySource, WheelItem};
+
+/// How long a request waits for the list of wheels to be current.
+fn patience(gateway: &Gateway) -> std::time::Duration {
+    INDEX_PATIENCE.min(gateway.bus.request_timeout())
+}
+
+/// Notes in the history what was done. The deed is done by then: what cannot be noted goes to the log.
+fn note(
+    gateway: &Gateway,
+    request: &Request,
+    action: HistoryAction,
+    item: &WheelItem,
+    replace: Option<bool>,
+) {
+    let header = |name: &str| request.header(name).filter(|v| !v.is_empty()).map(str::to_owned);
+    let holder = request.caller().holder();
+    let entry = HistoryEntry {
+        event_id: uuid::Uuid::new_v4().simple().to_string(),
+        occurred_at: clock::now(),
+        action,
+        wheel_name: item.name.clone(),
+        tags: item.tags.clone(),
+        size_bytes: Some(item.size_bytes),
+        sha256_hex: item.sha256_hex.clone(),
+        replace,
+        actor: HistoryActor {
+            tenant_id: holder.map(|holder| holder.tenant_id.clone()),
+            api_key_id: holder.map(|holder| holder.key_id.clone()),
+        },
+        source: HistorySource {
+            remote_addr: Some(request.peer().to_owned()).filter(|peer| !peer.is_empty()),
+            x_forwarded_for: header("X-Forwarded-For"),
+            x_real_ip: header("X-Real-IP"),
+            user_agent: header("User-Agent"),
+            host: header("Host"),
+            scheme: Some(header("X-Forwarded-Proto").unwrap_or_else(|| "http".to_owned())),
+        },
+        extra: serde_json::Map::new(),
+    };
+    if let Err(e) = gateway.wheels.history.append(entry) {
+        let code = Code::NatsUnavailable;
+        log::error!(err_id = code.err_id(), msg_id = code.msg_id(), error = e.to_string(),
+            request_id = request.request_id(), wheel_name = item.name.as_str();
+            "cannot note in the history what was done to a wheel");
+    }
+}
+
+/// A name or filter that the contract has words for.
+fn unacceptable(detail: &'static str, reason: impl Into<String>) -> ApiError {
+    ApiError::Unacceptable { detail, code: Code::BadInput, reason: reason.into() }
+}

@@ -1,0 +1,60 @@
+//! `POST /wheels`: a new wheel, for the workers that serve one of its tags.
+
+use std::io::Read;
+
+use serde_json::{Map, Value, json};
+
+use super::form::{self, Form, stored};
+use super::note;
+use crate::bus::{self, ObjectMeta};
+use crate::gateway::Gateway;
+use crate::gateway::error::ApiError;
+use crate::gateway::http::{Reply, Request};
+use crate::gateway::wheels::{admission, item};
+use crate::model::limits::{DRAINED_UPLOAD_BYTES, MAX_PUBLISH_CONFLICTS};
+use crate::model::wheel::{CONTENT_TYPE, HistoryAction, SHA256_HEADER, TAGS_HEADER};
+
+/// Takes a wheel in.
+///
+/// # Errors
+/// Those of the form and [`ApiError::WheelConflict`]; nothing of the wheel stays in the store then.
+pub fn wheel(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
+    let content_type = request.header("Content-Type").unwrap_or_default().to_owned();
+    let mut body = request.body_reader();
+    let form = form::read(gateway, &content_type, &mut body).inspect_err(|_| {
+        // Somebody who still sends does not read; what is small enough is let come.
+        let _ = std::io::copy(&mut body.take(DRAINED_UPLOAD_BYTES), &mut std::io::sink());
+    })?;
+    request.set_object(&form.name.file_name);
+    let meta = publish(gateway, &form)?;
+    let item = item(&meta);
+    gateway.wheels.shelf.wrote(meta);
+    log::info!(wheel_name = item.name.as_str(), bytes = item.size_bytes, tags = item.tags.join(","),
+        request_id = request.request_id(); "took a wheel in");
+    note(gateway, request, HistoryAction::Upload, &item, Some(form.replace));
+    Ok(Reply::json(200, json!(item).to_string().into_bytes()))
+}
+
+/// Makes it visible, if the registry still is as it was when that was decided.
+fn publish(gateway: &Gateway, form: &Form) -> Result<ObjectMeta, ApiError> {
+    let store = &gateway.wheels.store;
+    let mut headers: Map<String, Value> = Map::new();
+    headers.insert("content-type".into(), CONTENT_TYPE.into());
+    headers.insert(SHA256_HEADER.into(), form.sealed.sha256_hex.clone().into());
+    if !form.tags.is_empty() {
+        headers.insert(TAGS_HEADER.into(), form.tags.join(",").into());
+    }
+    for _ in 0..MAX_PUBLISH_CONFLICTS {
+        let listing = store.list()?;
+        let there = listing.objects.iter().map(|meta| meta.name.as_str());
+        admission::decide(there, &form.name, form.replace)?;
+        match form.sealed.publish(&form.name.file_name, headers.clone(), listing.revision) {
+            Ok(meta) => return Ok(meta),
+            Err(bus::Error::Conflict(_)) => {}
+            Err(e) => return Err(stored(e)),
+        }
+    }
+    Err(ApiError::NatsUnavailable(
+        "the registry changes faster than a wheel can be published".into(),
+    ))
+}

@@ -1,0 +1,255 @@
+//! Upload, list, download, delete and history, as a client sees them.
+
+use serde_json::{Value, json};
+
+use crate::desk::{delete, names, post, stored_messages, take, upload};
+use crate::stage::{Stage, connect};
+use crate::support::http;
+use crate::support::wait::{PATIENCE, eventually};
+use crate::support::wheel::{WheelFile, sha256_hex};
+
+fn detail(answer: &http::Response) -> (u16, Value) {
+    (answer.status, answer.json()["detail"].clone())
+}
+
+#[test]
+fn a_wheel_comes_is_shown_and_goes() {
+    let stage = Stage::start();
+    assert_eq!(stage.get("/wheels").json(), json!([]));
+    assert_eq!(stage.get("/wheels/history").json(), json!([]));
+    let wheel = WheelFile::new("Foo_Bar", "1.0").file("foo/__init__.py", "x = 1\n");
+    let (name, bytes) = (wheel.file_name(), wheel.build());
+    let item = take(&stage, &wheel, " cpu, linux,cpu ");
+    assert_eq!(item["name"], name);
+    assert_eq!(item["size_bytes"], bytes.len());
+    assert_eq!(item["bucket"], "pyoco_wheels");
+    assert_eq!(item["sha256_hex"], sha256_hex(&bytes));
+    assert_eq!(item["tags"], json!(["cpu", "linux"]));
+    assert!(item["digest"].as_str().unwrap().starts_with("SHA-256="), "{item}");
+    assert!(item["modified"].as_f64().unwrap() > 1e9 && item["mtime"].is_string(), "{item}");
+    // At once, and the same.
+    assert_eq!(stage.get("/wheels").json(), json!([item]));
+    let download = stage.get(&format!("/wheels/{name}"));
+    assert_eq!((download.status, &download.body), (200, &bytes));
+    assert_eq!(download.header("content-type"), Some("application/octet-stream"));
+    assert_eq!(
+        download.header("content-disposition"),
+        Some(&*format!("attachment; filename=\"{name}\""))
+    );
+    assert_eq!(delete(&stage, &name).json(), json!({"name": name, "deleted": true}));
+    assert_eq!(detail(&delete(&stage, &name)), (404, json!("wheel not found")));
+    assert_eq!(detail(&stage.get(&format!("/wheels/{name}"))), (404, json!("wheel not found")));
+    assert!(names(&stage).is_empty());
+    // What is left says that there was something: no bytes of it.
+    assert_eq!(stored_messages(&stage), 1);
+}
+
+#[test]
+fn a_version_is_uploaded_once_and_rises() {
+    let stage = Stage::start();
+    let send = |name: &str, version: &str, tag: &str, replace: &str| {
+        let wheel = WheelFile::new(name, version).tag(tag);
+        let fields = [("replace", replace)];
+        upload(stage.address(), &wheel.file_name(), &wheel.build(), &fields)
+    };
+    let any = "py3-none-any";
+    assert_eq!(send("foo", "1.9", any, "true").status, 200);
+    assert_eq!(send("foo", "1.10", any, "false").status, 200);
+    let exists = json!("wheel version already exists; bump version");
+    let lower = json!("wheel version must be greater than existing latest version");
+    for (name, version, tag, replace, expected) in [
+        ("foo", "1.10", any, "true", &exists),
+        ("FOO", "1.10.0", any, "true", &exists),
+        ("foo", "1.10", "cp311-cp311-linux_x86_64", "no", &exists),
+        ("foo", "1.9.1", any, "true", &lower),
+        ("foo", "1.10rc1", any, "true", &lower),
+        ("foo", "1.10", any, "false", &json!("wheel already exists")),
+    ] {
+        let answer = send(name, version, tag, replace);
+        assert_eq!(detail(&answer), (409, expected.clone()), "{name} {version} {tag} {replace}");
+        assert_eq!(answer.json()["err_id"], "ERR-PYOCO-0022");
+        assert!(
+            answer.json()["reason"].as_str().unwrap().contains("foo-1.10-"),
+            "{}",
+            answer.text()
+        );
+    }
+    assert_eq!(names(&stage), ["foo-1.10-py3-none-any.whl", "foo-1.9-py3-none-any.whl"]);
+    // What is deleted does not count any more.
+    assert_eq!(delete(&stage, "foo-1.10-py3-none-any.whl").status, 200);
+    assert_eq!(send("foo", "1.10rc1", any, "true").status, 200);
+    assert_eq!(send("foo", "1.10", any, "true").status, 200);
+    // Two metas of one chunk each, one of the deleted one's successor, one of the candidate.
+    assert_eq!(names(&stage).len(), 3);
+    assert_eq!(stored_messages(&stage), 6);
+}
+
+#[test]
+fn what_cannot_be_a_wheel_is_refused_and_leaves_nothing() {
+    let stage = Stage::start_with(&[("PYOCO_WHEEL_MAX_BYTES", "200000")]);
+    let good = WheelFile::new("foo", "1.0");
+    let (name, bytes) = (good.file_name(), good.build());
+    let send = |filename: &str, content: &[u8], fields: &[(&str, &str)]| {
+        upload(stage.address(), filename, content, fields)
+    };
+    for (filename, expected) in [
+        ("", "invalid wheel name"),
+        ("foo.zip", "invalid wheel name"),
+        ("../foo-1.0-py3-none-any.whl", "invalid wheel name"),
+        ("foo-1.0.whl", "invalid wheel filename"),
+        ("foo-one-py3-none-any.whl", "invalid wheel filename"),
+    ] {
+        assert_eq!(detail(&send(filename, &bytes, &[])), (422, json!(expected)), "{filename}");
+    }
+    for tags in ["a b", "a.b", "good,*"] {
+        let answer = send(&name, &bytes, &[("tags", tags)]);
+        assert_eq!(detail(&answer), (422, json!("invalid wheel tags")), "{tags}");
+    }
+    for content in [&b""[..], b"junk", &bytes[..bytes.len() - 1], &bytes[1..]] {
+        assert_eq!(detail(&send(&name, content, &[])), (422, json!("invalid wheel file")));
+    }
+    let large = WheelFile::new("foo", "1.0").file("noise", noise(200_000));
+    assert_eq!(detail(&send(&name, &large.build(), &[])), (413, json!("wheel too large")));
+    let answer = send(&name, &bytes, &[("replace", "maybe")]);
+    assert_eq!(answer.status, 422);
+    assert_eq!(answer.json()["detail"][0]["loc"], json!(["body", "replace"]));
+    let answer = post(stage.address(), &[("wheel", None, b"text")]);
+    assert_eq!(answer.json()["detail"][0]["type"], "value_error", "{}", answer.text());
+    for content_type in
+        ["application/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"]
+    {
+        let body: &[u8] = if content_type.starts_with("multi") { b"--x--\r\n" } else { b"{}" };
+        let headers = [("Content-Type", content_type)];
+        let answer = http::request(stage.address(), "POST", "/wheels", &headers, body);
+        assert_eq!(answer.status, 422, "{content_type}: {}", answer.text());
+        assert_eq!(answer.json()["detail"][0]["loc"], json!(["body", "wheel"]));
+    }
+    let headers = [("Content-Type", "multipart/form-data; boundary=x")];
+    let cut = b"--x\r\nContent-Disposition: form-data; name=\"wheel\"; filename=\"foo-1.0-py3-none-any.whl\"\r\n\r\nPK";
+    assert_eq!(http::request(stage.address(), "POST", "/wheels", &headers, cut).status, 400);
+    for path in ["nope", "a%20b.whl", "%00.whl", "foo-1.0-py3-none-any.whl"] {
+        assert_eq!(stage.get(&format!("/wheels/{path}")).status, 404, "{path}");
+        assert_eq!(delete(&stage, path).status, 404, "{path}");
+    }
+    eventually(PATIENCE, "the chunks of refused uploads to be gone", || {
+        (stored_messages(&stage) == 0).then_some(())
+    });
+    assert_eq!(stage.get("/wheels/history").json(), json!([]));
+    // The last of two files counts, whatever stands around them.
+    let later = WheelFile::new("bar", "2.0").build();
+    let parts: [(&str, Option<&str>, &[u8]); 4] = [
+        ("wheel", Some(&name), &bytes),
+        ("else", None, b"x"),
+        ("wheel", Some("bar-2.0-py3-none-any.whl"), &later),
+        ("tags", None, b"late"),
+    ];
+    let answer = post(stage.address(), &parts);
+    assert_eq!(
+        (&answer.json()["name"], &answer.json()["tags"]),
+        (&json!("bar-2.0-py3-none-any.whl"), &json!(["late"]))
+    );
+    assert_eq!(names(&stage), ["bar-2.0-py3-none-any.whl"]);
+}
+
+#[test]
+fn a_full_store_says_so() {
+    let stage = Stage::start_with(&[("PYOCO_WHEEL_MAX_BYTES", "600000")]);
+    let one = WheelFile::new("one", "1").file("noise", noise(400_000));
+    take(&stage, &one, "");
+    let two = WheelFile::new("two", "1").file("noise", noise(400_000));
+    let answer = upload(stage.address(), &two.file_name(), &two.build(), &[]);
+    assert_eq!(detail(&answer), (507, json!("wheel store is full")));
+    assert!(answer.json()["hint"].as_str().unwrap().contains("wheel-delete"), "{}", answer.text());
+    assert_eq!(delete(&stage, &one.file_name()).status, 200);
+    eventually(PATIENCE, "room for the other wheel", || {
+        let answer = upload(stage.address(), &two.file_name(), &two.build(), &[]);
+        (answer.status == 200).then_some(())
+    });
+}
+
+#[test]
+fn the_history_tells_who_from_where() {
+    let stage = Stage::start();
+    let foo = WheelFile::new("foo", "1.0");
+    take(&stage, &foo, "cpu");
+    take(&stage, &WheelFile::new("bar", "1.0"), "");
+    let headers =
+        [("User-Agent", "tests/1"), ("X-Real-IP", "10.0.0.1"), ("X-Forwarded-For", "1.2.3.4")];
+    let path = format!("/wheels/{}", foo.file_name());
+    assert_eq!(http::request(stage.address(), "DELETE", &path, &headers, b"").status, 200);
+    let events = stage.get("/wheels/history").json();
+    let actions: Vec<_> = events
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| (event["action"].as_str().unwrap(), event["wheel_name"].as_str().unwrap()))
+        .collect();
+    let (foo_name, bar_name) = ("foo-1.0-py3-none-any.whl", "bar-1.0-py3-none-any.whl");
+    assert_eq!(actions, [("delete", foo_name), ("upload", bar_name), ("upload", foo_name)]);
+    let gone = &events[0];
+    assert_eq!((&gone["replace"], &gone["tags"]), (&Value::Null, &json!(["cpu"])));
+    assert_eq!(gone["sha256_hex"], sha256_hex(&foo.build()));
+    assert_eq!(gone["actor"], json!({"tenant_id": null, "api_key_id": null}));
+    assert_eq!(
+        gone["source"],
+        json!({
+            "remote_addr": "127.0.0.1", "x_forwarded_for": "1.2.3.4", "x_real_ip": "10.0.0.1",
+            "user_agent": "tests/1", "host": stage.address().to_string(), "scheme": "http",
+        })
+    );
+    assert_eq!(
+        (&events[1]["replace"], events[1]["event_id"].as_str().unwrap().len()),
+        (&json!(true), 32)
+    );
+    let count = |query: &str| {
+        let answer = stage.get(&format!("/wheels/history?{query}"));
+        assert_eq!(answer.status, 200, "{query}: {}", answer.text());
+        answer.json().as_array().unwrap().len()
+    };
+    assert_eq!(count("limit=1"), 1);
+    assert_eq!(count("action=UPLOAD"), 2);
+    assert_eq!(count(&format!("wheel_name={foo_name}")), 2);
+    assert_eq!(count(&format!("wheel_name={foo_name}&action=delete")), 1);
+    assert_eq!(count("wheel_name=&action="), 3);
+    for (query, words) in
+        [("wheel_name=foo", "invalid wheel name"), ("action=look", "invalid action")]
+    {
+        let answer = stage.get(&format!("/wheels/history?{query}"));
+        assert_eq!(detail(&answer), (422, json!(words)), "{query}");
+    }
+    assert_eq!(stage.get("/wheels/history?limit=501").status, 422);
+    // A gateway that starts later knows all of it.
+    let other = crate::stage::Gateway::start(&stage.nats, &[]);
+    let told = http::get(other.address, "/wheels/history").json();
+    assert_eq!(told, events);
+    assert_eq!(http::get(other.address, "/wheels").json(), stage.get("/wheels").json());
+}
+
+#[test]
+fn bytes_that_are_not_the_wheels_are_not_handed_out_whole() {
+    let stage = Stage::start();
+    let wheel = WheelFile::new("foo", "1.0").file("noise", noise(400_000));
+    take(&stage, &wheel, "");
+    let meta = connect(&stage.nats).wheels().find(&wheel.file_name()).unwrap().unwrap();
+    crate::race::spoil(&stage, &meta.nuid);
+    let head = format!("GET /wheels/{} HTTP/1.1\r\nHost: x\r\n\r\n", wheel.file_name());
+    let mut connection = http::Connection::open(stage.address());
+    connection.send(head.as_bytes()).unwrap();
+    let error = connection.receive().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
+    // The gateway is well.
+    assert_eq!(names(&stage), [wheel.file_name()]);
+}
+
+/// Bytes that no archive makes smaller.
+pub fn noise(count: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    (0..count)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        })
+        .collect()
+}
