@@ -12,3 +12,4 @@ pub mod port;
 pub mod process;
 pub mod python;
 pub mod wait;
+pub mod wheel;

@@ -27,3 +27,4 @@ mod scripted;
 mod snapshots;
 mod stopping;
 mod time_limit;
+mod wheels_built;
