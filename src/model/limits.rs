@@ -277,3 +277,26 @@ pub const MAX_PUBLISH_CONFLICTS: usize = 32;
 pub const DRAINED_UPLOAD_BYTES: u64 = 8 * 1024 * 1024;
 /// Longest text field of a form that comes beside a file.
 pub const MAX_FORM_FIELD_BYTES: usize = 16 * 1024;
+/// Files and folders of one unpacked wheel; the largest packages have a tenth of it.
+pub const MAX_WHEEL_ENTRIES: usize = 100_000;
+/// What the files of one wheel may take when they are unpacked, however large it is.
+pub const MAX_WHEEL_UNPACKED_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+/// The same in multiples of the wheel's own size; code packs to a fifth, a zip bomb to a thousandth.
+pub const MAX_WHEEL_GROWTH: u64 = 100;
+/// What any wheel may take, so that a small one with a sparse file is not taken for a bomb.
+pub const FREE_WHEEL_UNPACKED_BYTES: u64 = 64 * 1024 * 1024;
+/// Longest path within a wheel; with the folder that it is unpacked to, it stays far below what a
+/// system call takes.
+pub const MAX_WHEEL_PATH_BYTES: usize = 512;
+/// Largest METADATA or WHEEL file that is read; a description with pictures in it has half of it.
+pub const MAX_WHEEL_TEXT_BYTES: u64 = 4 * 1024 * 1024;
+/// Largest RECORD that is read: [`MAX_WHEEL_ENTRIES`] rows with long paths.
+pub const MAX_WHEEL_RECORD_BYTES: u64 = 32 * 1024 * 1024;
+/// For the interpreter to say which wheels fit it; a cold disk takes seconds.
+pub const INTERPRETER_DEADLINE: Duration = Duration::from_secs(30);
+/// What is kept of the output of a helper process of Python; its list of tags takes 60 KB.
+pub const MAX_HELPER_OUTPUT_BYTES: usize = 1024 * 1024;
+/// How long another worker may be at removing a folder of wheels that this one is about to use.
+pub const WHEEL_LOCK_DEADLINE: Duration = Duration::from_secs(30);
+/// How long the folders of a worker that does not run are kept for its next start.
+pub const WHEELS_KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);

@@ -23,6 +23,7 @@ mod settle;
 mod slot;
 mod sweep;
 mod tick;
+pub mod wheels;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

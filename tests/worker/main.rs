@@ -13,6 +13,7 @@ mod flows;
 mod golden;
 mod history;
 mod lab;
+mod wheels_lab;
 mod workers;
 
 mod burst;
@@ -27,3 +28,7 @@ mod scripted;
 mod snapshots;
 mod stopping;
 mod time_limit;
+mod wheels_built;
+mod wheels_fit;
+mod wheels_kept;
+mod wheels_unpacked;

@@ -1,0 +1,261 @@
+//! The folder of a worker's wheels: one folder per wheel in it, named by its hash, whole or not there.
+
+use std::collections::HashSet;
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use super::error::Error;
+use super::fit::Interpreter;
+use super::helper::Patience;
+use super::lock::Lock;
+use super::memory::{self, Memory};
+
+/// What folders that are not finished, or not wanted any more, begin with.
+const SCRATCH: &str = ".tmp-";
+const LOCK: &str = ".lock";
+const HASH_DIGITS: usize = 64;
+const FOLDER_MODE: u32 = 0o555;
+const OPEN_FOLDER_MODE: u32 = 0o755;
+
+/// The folder of wheels. Workers may share one; they see each other by locks alone.
+#[derive(Debug)]
+pub struct Folders {
+    root: PathBuf,
+    memory: Memory,
+}
+
+impl Folders {
+    /// Creates the folder unless it is there. Workers with other tags or another interpreter remember
+    /// their wheels apart.
+    ///
+    /// # Errors
+    /// [`Error::Folder`].
+    pub fn open(root: &Path, tags: &[String], python: &Interpreter) -> Result<Folders, Error> {
+        let root = fs::create_dir_all(root)
+            .and_then(|()| root.canonicalize())
+            .map_err(|e| Error::folder("create the folder", root, e))?;
+        let memory = Memory::new(&root, tags, python);
+        Ok(Folders { root, memory })
+    }
+
+    /// Where it is, as an absolute path.
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The place of a wheel with this hash, which nobody removes while it is held.
+    pub(super) fn slot(&self, sha256: &str, patience: &Patience<'_>) -> Result<Slot, Error> {
+        let path = self.root.join(sha256);
+        let lock = lock_of(&path);
+        let lock = Lock::shared(&lock, patience).map_err(|e| Error::folder("lock", &lock, e))?;
+        Ok(Slot { path, sha256: sha256.to_owned(), lock })
+    }
+
+    /// A new folder for what is not finished. It goes when it is dropped, or when its process has died.
+    ///
+    /// # Errors
+    /// [`Error::Folder`].
+    pub fn scratch(&self) -> Result<Scratch, Error> {
+        let path = self.root.join(format!("{SCRATCH}{}", uuid::Uuid::new_v4().simple()));
+        // The lock comes first: a folder without one is nobody's.
+        let lock = Lock::try_alone(&lock_of(&path))
+            .and_then(|lock| lock.ok_or_else(|| io::Error::other("its lock is taken")))
+            .and_then(|lock| fs::create_dir(&path).map(|()| lock))
+            .map_err(|e| Error::folder("create", &path, e))?;
+        Ok(Scratch { path, lock: Some(lock) })
+    }
+
+    /// Removes the folders of wheels that nobody uses or remembers, and what killed processes have left;
+    /// how many these were. Whatever else there is stays.
+    ///
+    /// # Errors
+    /// [`Error::Folder`] when the folder cannot be read; what cannot be removed is a warning.
+    pub fn collect(&self) -> Result<usize, Error> {
+        self.memory.touch();
+        let list = |e| Error::folder("list", &self.root, e);
+        let remembered: HashSet<String> = memory::all(&self.root).map_err(list)?;
+        let mut removed = 0;
+        for entry in fs::read_dir(&self.root).map_err(list)? {
+            let name = entry.map_err(list)?.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let stem = name.strip_suffix(LOCK).unwrap_or(name);
+            let is_ours = is_hash(stem) || stem.starts_with(SCRATCH);
+            let path = self.root.join(stem);
+            // The lock of a folder goes with it, and alone only when there is none.
+            let is_spare = name == stem || !path.exists();
+            if !is_ours || !is_spare || remembered.contains(stem) {
+                continue;
+            }
+            match self.remove(&path) {
+                Ok(true) => removed += 1,
+                Ok(false) => {}
+                Err(e) => {
+                    log::warn!(path = path.display().to_string().as_str(); "cannot remove an old folder of wheels: {e}");
+                }
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Whether there was a folder, and it was not in use.
+    fn remove(&self, path: &Path) -> io::Result<bool> {
+        let Some(lock) = Lock::try_alone(&lock_of(path))? else { return Ok(false) };
+        let was_there = path.exists();
+        if was_there {
+            // Under its name it is whole or gone, so it leaves its name first.
+            let scratch = self.scratch().map_err(io::Error::other)?;
+            fs::set_permissions(path, Permissions::from_mode(OPEN_FOLDER_MODE))?;
+            fs::rename(path, scratch.path().join("old"))?;
+        }
+        lock.remove()?;
+        Ok(was_there)
+    }
+}
+
+/// The place of one wheel.
+#[derive(Debug)]
+pub(super) struct Slot {
+    path: PathBuf,
+    sha256: String,
+    lock: Lock,
+}
+
+impl Slot {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder, if it is there.
+    pub(super) fn folder(self) -> Result<Folder, Slot> {
+        let Ok(metadata) = fs::metadata(&self.path) else { return Err(self) };
+        let since = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let since = since.map_or(0.0, |since| since.as_secs_f64());
+        Ok(Folder { path: self.path, sha256: self.sha256, since, _lock: self.lock })
+    }
+
+    /// Puts a finished folder into its place, or takes the one of somebody who was quicker.
+    pub(super) fn fill(self, finished: &Path) -> io::Result<Folder> {
+        // What it has must be on the disk before its name is.
+        rustix::fs::syncfs(File::open(finished)?)?;
+        match fs::rename(finished, &self.path) {
+            Ok(()) => {
+                fs::set_permissions(&self.path, Permissions::from_mode(FOLDER_MODE))?;
+                if let Some(parent) = self.path.parent() {
+                    File::open(parent)?.sync_all()?;
+                }
+            }
+            Err(_) if self.path.is_dir() => {}
+            Err(e) => return Err(e),
+        }
+        self.folder().map_err(|slot| {
+            io::Error::new(io::ErrorKind::NotFound, format!("{} is gone", slot.path.display()))
+        })
+    }
+}
+
+/// An unpacked wheel, which stays as long as this is held.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    sha256: String,
+    since: f64,
+    _lock: Lock,
+}
+
+impl Folder {
+    /// What goes on `sys.path`.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Of the wheel, in hex.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// When it was unpacked, unix seconds.
+    pub fn since(&self) -> f64 {
+        self.since
+    }
+}
+
+/// A folder for what is not finished.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+    /// Taken when it is dropped.
+    lock: Option<Lock>,
+}
+
+impl Scratch {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let removed = remove_tree(&self.path);
+        let removed = removed.and_then(|()| self.lock.take().map_or(Ok(()), Lock::remove));
+        if let Err(e) = removed {
+            log::warn!(path = self.path.display().to_string().as_str(); "cannot remove a temporary folder of wheels: {e}");
+        }
+    }
+}
+
+/// Whether a name is that of a wheel's folder.
+pub(super) fn is_hash(name: &str) -> bool {
+    name.len() == HASH_DIGITS && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Makes all below `folder` unchangeable, but for itself: it is still to be moved.
+pub(super) fn seal(folder: &Path) -> io::Result<()> {
+    for path in walk(folder)? {
+        let metadata = path.symlink_metadata()?;
+        let is_program = metadata.permissions().mode() & 0o111 != 0;
+        let mode = if metadata.is_dir() || is_program { FOLDER_MODE } else { 0o444 };
+        if path != folder {
+            fs::set_permissions(&path, Permissions::from_mode(mode))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a folder whose folders nobody may write to.
+fn remove_tree(folder: &Path) -> io::Result<()> {
+    for path in walk(folder)? {
+        if path.symlink_metadata()?.is_dir() {
+            fs::set_permissions(&path, Permissions::from_mode(OPEN_FOLDER_MODE))?;
+        }
+    }
+    fs::remove_dir_all(folder)
+}
+
+/// The folder and all below it; links are not followed.
+fn walk(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = vec![folder.to_owned()];
+    let mut next = 0;
+    while let Some(path) = found.get(next).cloned() {
+        next += 1;
+        if path.symlink_metadata()?.is_dir() {
+            for entry in fs::read_dir(&path)? {
+                found.push(entry?.path());
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn lock_of(folder: &Path) -> PathBuf {
+    let mut path = folder.as_os_str().to_owned();
+    path.push(LOCK);
+    path.into()
+}

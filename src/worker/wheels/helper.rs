@@ -1,0 +1,162 @@
+//! Runs a short helper script in the configured interpreter, within a time and with bounded output.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::fit::Python;
+use crate::model::limits::{CHILD_POLL, MAX_HELPER_OUTPUT_BYTES};
+use crate::thread::{self, StopSignal};
+
+/// How long something may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience<'a> {
+    until: Instant,
+    /// All of it, for whoever is told.
+    given: Duration,
+    stop: &'a StopSignal,
+}
+
+/// Why the patience is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Impatience {
+    /// It took too long.
+    #[error("was not done within {0} s")]
+    Late(u64),
+    /// The worker ends.
+    #[error("the worker is stopping")]
+    Stopped,
+}
+
+impl<'a> Patience<'a> {
+    /// From now on, until `stop` closes.
+    pub fn new(given: Duration, stop: &'a StopSignal) -> Patience<'a> {
+        Patience { until: Instant::now() + given, given, stop }
+    }
+
+    /// Whether to go on.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self) -> Result<(), Impatience> {
+        if thread::is_stopped(self.stop) {
+            Err(Impatience::Stopped)
+        } else if Instant::now() >= self.until {
+            Err(Impatience::Late(self.given.as_secs()))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Waits, unless it is stopped.
+    pub(super) fn pause(&self, pause: Duration) {
+        // Nothing is ever sent: this is the time, or the stop.
+        let _ = self.stop.recv_timeout(pause);
+    }
+}
+
+/// What a helper has said.
+pub(super) struct Said {
+    pub status: ExitStatus,
+    /// The beginning of it, [`MAX_HELPER_OUTPUT_BYTES`] at most.
+    pub out: Vec<u8>,
+    pub err: Vec<u8>,
+}
+
+/// Why there is nothing to be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HelperError {
+    #[error("cannot be started: {0}")]
+    Start(#[source] io::Error),
+    #[error("cannot be waited for: {0}")]
+    Wait(#[source] io::Error),
+    #[error(transparent)]
+    Over(#[from] Impatience),
+}
+
+/// Executes `script` in the folder `place`; its process has ended when this returns.
+pub(super) fn run(
+    python: &Python,
+    script: &str,
+    arguments: &[&Path],
+    place: &Path,
+    patience: &Patience<'_>,
+) -> Result<Said, HelperError> {
+    let child = Command::new(&python.program)
+        .arg("-c")
+        .arg(script)
+        .args(arguments)
+        .current_dir(place)
+        .env_clear()
+        .envs(python.environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(HelperError::Start)?;
+    let mut running = Running(child);
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let (mut from_out, mut from_err) = (running.0.stdout.take(), running.0.stderr.take());
+    loop {
+        patience.check()?;
+        // Asked before its output is looked at: what comes after is nobody's who is waited for.
+        let ended = running.0.try_wait().map_err(HelperError::Wait)?;
+        let pause = if ended.is_some() { Duration::ZERO } else { CHILD_POLL };
+        let streams = [from_out.as_ref().map(AsFd::as_fd), from_err.as_ref().map(AsFd::as_fd)];
+        let [out_ready, err_ready] = ready(streams, pause).map_err(HelperError::Wait)?;
+        if out_ready && !read(&mut from_out, &mut out) {
+            from_out = None;
+        }
+        if err_ready && !read(&mut from_err, &mut err) {
+            from_err = None;
+        }
+        if let Some(status) = ended
+            && !out_ready
+            && !err_ready
+        {
+            return Ok(Said { status, out, err });
+        }
+    }
+}
+
+/// A process that is killed unless it was waited for.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended in most cases.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Which of the streams have something; waits for `pause` at most.
+fn ready(streams: [Option<BorrowedFd<'_>>; 2], pause: Duration) -> io::Result<[bool; 2]> {
+    let mut fds: Vec<PollFd<'_>> =
+        streams.iter().flatten().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(pause.subsec_nanos()) };
+    match poll(&mut fds, Some(&timeout)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Err(e) => return Err(e.into()),
+    }
+    let mut answers = fds.iter().map(|fd| !fd.revents().is_empty());
+    Ok(streams.map(|stream| stream.is_some() && answers.next().unwrap_or(false)))
+}
+
+/// Takes what is there; whether more can come.
+fn read(stream: &mut Option<impl Read>, kept: &mut Vec<u8>) -> bool {
+    let mut block = [0; 8192];
+    match stream.as_mut().map_or(Ok(0), |stream| stream.read(&mut block)) {
+        Ok(0) => false,
+        Ok(count) => {
+            let room = MAX_HELPER_OUTPUT_BYTES.saturating_sub(kept.len());
+            kept.extend_from_slice(&block[..count.min(room)]);
+            true
+        }
+        Err(e) => e.kind() == io::ErrorKind::Interrupted,
+    }
+}

@@ -1,0 +1,75 @@
+//! Locks on disk, shared with other workers and gone with the process that holds them.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::helper::Patience;
+use crate::model::limits::{CHILD_POLL, WHEEL_LOCK_DEADLINE};
+
+/// A lock that is held until it is dropped.
+#[derive(Debug)]
+pub(super) struct Lock {
+    path: PathBuf,
+    file: File,
+}
+
+impl Lock {
+    /// Locks together with others; waits for one who has it alone, which never lasts.
+    pub(super) fn shared(path: &Path, patience: &Patience<'_>) -> io::Result<Lock> {
+        let until = Instant::now() + WHEEL_LOCK_DEADLINE;
+        loop {
+            let file = opened(path)?;
+            match file.try_lock_shared() {
+                Ok(()) if is_still_there(path, &file) => {
+                    return Ok(Lock { path: path.to_owned(), file });
+                }
+                // Whoever had it has removed it.
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => patience.pause(CHILD_POLL),
+                Err(TryLockError::Error(e)) => return Err(e),
+            }
+            patience.check().map_err(io::Error::other)?;
+            if Instant::now() >= until {
+                return Err(io::Error::other("another process holds it for too long"));
+            }
+        }
+    }
+
+    /// Locks alone, if nobody else has it.
+    pub(super) fn try_alone(path: &Path) -> io::Result<Option<Lock>> {
+        let file = opened(path)?;
+        match file.try_lock() {
+            Ok(()) if is_still_there(path, &file) => Ok(Some(Lock { path: path.to_owned(), file })),
+            Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(e)) => Err(e),
+        }
+    }
+
+    /// Removes the file of a lock that is held alone; whoever waits for it notices.
+    pub(super) fn remove(self) -> io::Result<()> {
+        fs::remove_file(&self.path)
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file does the same; a child that has inherited it would keep it.
+        let _ = self.file.unlock();
+    }
+}
+
+fn opened(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+}
+
+/// Whether the file that was locked is the one that others find under its name.
+fn is_still_there(path: &Path, file: &File) -> bool {
+    let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    match (fs::metadata(path), file.metadata()) {
+        (Ok(named), Ok(held)) => id(named) == id(held),
+        _ => false,
+    }
+}

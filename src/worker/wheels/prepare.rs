@@ -1,0 +1,220 @@
+//! From what the registry offers to the set of folders that new runs get.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::error::{Error, Fault};
+use super::fit::{Interpreter, Python};
+use super::folders::{Folder, Folders};
+use super::helper::Patience;
+use super::memory::{Remembered, RememberedWheel, hex};
+use super::select::{Choice, Offer, Selection, select};
+use super::unpack::unpack;
+use crate::model::clock;
+use crate::model::wheel::{InstalledWheel, WheelRef, WheelSet};
+use crate::thread::StopSignal;
+
+/// Hex digits of the id of a set.
+const GENERATION_DIGITS: usize = 16;
+
+/// The wheels of new runs. Their folders stay as long as this is held.
+#[derive(Debug)]
+pub struct Generation {
+    /// What runs say of them.
+    pub set: WheelSet,
+    /// What begins `sys.path`, in order.
+    pub paths: Vec<PathBuf>,
+    /// What the worker's record says of them, in the same order.
+    pub installed: Vec<InstalledWheel>,
+    /// Held for their locks.
+    folders: Vec<Folder>,
+}
+
+/// Whose wheels are prepared, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Worker<'a> {
+    /// Its folder of wheels.
+    pub folders: &'a Folders,
+    /// The tags that it serves.
+    pub tags: &'a [String],
+    /// How its interpreter is started.
+    pub python: &'a Python,
+    /// What fits that.
+    pub interpreter: &'a Interpreter,
+    /// For one wheel, from the first byte that is fetched.
+    pub timeout: Duration,
+    /// Ends all of it.
+    pub stop: &'a StopSignal,
+}
+
+/// Wheels that were looked at and found wrong, with the reason: they are not fetched again.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    /// By file name and hash.
+    reasons: HashMap<(String, String), String>,
+}
+
+/// What [`prepare`] comes to.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What new runs are to get.
+    pub generation: Generation,
+    /// Why it is so.
+    pub selection: Selection,
+}
+
+/// Puts all wheels in place that are meant for the worker and fit. Those that are not here are
+/// fetched to a file; the closure writes it, and asks the patience it is given whether to go on. A
+/// wheel that is wrong in itself is refused, and an older one takes its place.
+///
+/// # Errors
+/// The first thing that went wrong otherwise: nothing has changed then, and another try may succeed.
+pub fn prepare(
+    worker: &Worker<'_>,
+    offers: &[Offer],
+    refusals: &mut Refusals,
+    mut fetch: impl FnMut(&Choice, &Path, &Patience<'_>) -> Result<(), String>,
+) -> Result<Prepared, Error> {
+    let mut offers = offers.to_vec();
+    refusals.mark(&mut offers);
+    'select: loop {
+        let selection = select(worker.tags, &offers, worker.interpreter);
+        let mut parts = Vec::new();
+        for choice in &selection.chosen {
+            match put(worker, choice, &mut fetch) {
+                Ok(folder) => parts.push((choice.installed(&folder), folder)),
+                Err(Error::Wheel { wheel, fault }) if fault.is_final() => {
+                    log::warn!(wheel = wheel.as_str(); "a wheel is refused: {fault}");
+                    refusals.add(choice, &fault);
+                    // Each turn refuses one more, so this ends.
+                    refusals.mark(&mut offers);
+                    continue 'select;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        return Ok(Prepared { generation: Generation::new(parts), selection });
+    }
+}
+
+/// One wheel in its folder, unpacked now if it is not there.
+fn put(
+    worker: &Worker<'_>,
+    choice: &Choice,
+    fetch: &mut impl FnMut(&Choice, &Path, &Patience<'_>) -> Result<(), String>,
+) -> Result<Folder, Error> {
+    let patience = Patience::new(worker.timeout, worker.stop);
+    let slot = match worker.folders.slot(&choice.offer.sha256, &patience)?.folder() {
+        Ok(folder) => return Ok(folder),
+        Err(slot) => slot,
+    };
+    let of_wheel = |fault| Error::Wheel { wheel: choice.offer.name.clone(), fault };
+    let scratch = worker.folders.scratch()?;
+    let (archive, folder) = (scratch.path().join("wheel"), scratch.path().join("folder"));
+    fetch(choice, &archive, &patience).map_err(|why| {
+        // What the fetch says is a consequence then.
+        of_wheel(patience.check().map_or_else(Fault::from, |()| Fault::Fetch(why)))
+    })?;
+    let interpreter = (worker.python, worker.interpreter);
+    unpack(&archive, choice, (&folder, slot.path()), interpreter, &patience).map_err(of_wheel)?;
+    slot.fill(&folder).map_err(|e| of_wheel(Fault::disk("put its folder in place", e)))
+}
+
+impl Choice {
+    fn installed(&self, folder: &Folder) -> InstalledWheel {
+        InstalledWheel {
+            wheel_name: self.offer.name.clone(),
+            package_name: self.name.package.clone(),
+            package_version: self.name.version.to_string(),
+            installed_at: folder.since(),
+            nuid: self.offer.nuid.clone(),
+        }
+    }
+}
+
+impl Refusals {
+    fn add(&mut self, choice: &Choice, fault: &Fault) {
+        let key = (choice.offer.name.clone(), choice.offer.sha256.clone());
+        self.reasons.insert(key, fault.to_string());
+    }
+
+    /// Tells the offers, and forgets what is offered no more.
+    fn mark(&mut self, offers: &mut [Offer]) {
+        let mut known = HashMap::new();
+        for offer in offers {
+            let key = (offer.name.clone(), offer.sha256.to_ascii_lowercase());
+            if let Some(reason) = self.reasons.get(&key) {
+                offer.refused = Some(reason.clone());
+                known.insert(key, reason.clone());
+            }
+        }
+        self.reasons = known;
+    }
+}
+
+impl Generation {
+    fn new(parts: Vec<(InstalledWheel, Folder)>) -> Generation {
+        let (installed, folders): (Vec<InstalledWheel>, Vec<Folder>) = parts.into_iter().unzip();
+        let mut hasher = Sha256::new();
+        for folder in &folders {
+            hasher.update(folder.sha256());
+            hasher.update([b'\n']);
+        }
+        let mut generation = hex(&hasher.finalize());
+        generation.truncate(GENERATION_DIGITS);
+        let wheels = installed.iter().zip(&folders).map(|(wheel, folder)| WheelRef {
+            wheel_name: wheel.wheel_name.clone(),
+            package_name: wheel.package_name.clone(),
+            package_version: wheel.package_version.clone(),
+            sha256: folder.sha256().to_owned(),
+        });
+        let set = WheelSet { generation, wheels: wheels.collect() };
+        let paths = folders.iter().map(|folder| folder.path().to_owned()).collect();
+        Generation { set, paths, installed, folders }
+    }
+
+    /// What was remembered last by a worker of this kind; wheels whose folders are gone are left out.
+    /// `None` when there is nothing.
+    ///
+    /// # Errors
+    /// [`Error::Folder`] when a folder cannot be locked.
+    pub fn last(folders: &Folders, patience: &Patience<'_>) -> Result<Option<Generation>, Error> {
+        let Some(remembered) = folders.memory().read() else { return Ok(None) };
+        let mut parts = Vec::new();
+        for wheel in remembered.wheels {
+            match folders.slot(&wheel.sha256, patience)?.folder() {
+                Ok(folder) => parts.push((wheel.wheel, folder)),
+                Err(_) => {
+                    let name = wheel.wheel.wheel_name.as_str();
+                    log::warn!(wheel = name; "the folder of a wheel is gone");
+                }
+            }
+        }
+        Ok(Some(Generation::new(parts)))
+    }
+
+    /// Remembers it for the next start.
+    ///
+    /// # Errors
+    /// [`Error::Folder`].
+    pub fn remember(&self, folders: &Folders) -> Result<(), Error> {
+        let wheels = self.installed.iter().zip(&self.folders).map(|(wheel, folder)| {
+            let path = folder.path().display().to_string();
+            RememberedWheel {
+                wheel: wheel.clone(),
+                sha256: folder.sha256().to_owned(),
+                folder: path,
+            }
+        });
+        let remembered = Remembered {
+            generation: self.set.generation.clone(),
+            updated_at: clock::now(),
+            wheels: wheels.collect(),
+        };
+        let written = folders.memory().write(&remembered);
+        written.map_err(|e| Error::folder("write the list of wheels below", folders.path(), e))
+    }
+}

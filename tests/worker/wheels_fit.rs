@@ -1,0 +1,89 @@
+//! What an interpreter says of the wheels that fit it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use pyoco_server::model::wheel::WheelName;
+use pyoco_server::thread;
+use pyoco_server::worker::wheels::{Error, Interpreter, Patience, Python};
+
+use crate::wheels_lab::{WheelLab, python};
+
+#[test]
+fn what_is_computed_without_a_library_is_what_the_library_says() {
+    let lab = WheelLab::new();
+    let own =
+        Interpreter::ask_without_library(&lab.python, lab.folder.path(), &lab.patience()).unwrap();
+    assert_eq!(own.version, lab.interpreter.version);
+    assert!(own.tags().len() > 100, "{:?}", own.tags());
+    let set = |python: &Interpreter| python.tags().iter().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(set(&own), set(&lab.interpreter));
+    // Versions of the library disagree on where the tags without any C library stand.
+    let order = |python: &Interpreter| -> Vec<String> {
+        let named = python.tags().iter().filter(|tag| !tag.contains("-linux_"));
+        named.cloned().collect()
+    };
+    assert_eq!(order(&own), order(&lab.interpreter));
+}
+
+#[test]
+fn wheels_for_others_do_not_fit() {
+    let lab = WheelLab::new();
+    let fits = |tag: &str| {
+        let name = WheelName::parse(&format!("a-1-{tag}.whl")).unwrap();
+        lab.interpreter.rank(&name).is_some()
+    };
+    for tag in ["py3-none-any", "py2.py3-none-any", "cp32-abi3-manylinux1_x86_64.linux_aarch64.any"]
+    {
+        let expected = !tag.starts_with("cp") || cfg!(target_arch = "x86_64");
+        assert_eq!(fits(tag), expected, "{tag}");
+    }
+    for tag in
+        ["cp39-cp39-win_amd64", "py2-none-any", "py4-none-any", "cp311-cp311-macosx_11_0_arm64"]
+    {
+        assert!(!fits(tag), "{tag}");
+    }
+}
+
+#[test]
+fn an_interpreter_that_does_not_answer_is_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_stop, signal) = thread::stop_channel();
+    let reason = |program: &Path, patience: Duration| {
+        let python = Python { program: program.to_str().unwrap().to_owned(), ..python() };
+        match Interpreter::ask(&python, folder.path(), &Patience::new(patience, &signal)) {
+            Err(Error::Interpreter { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        }
+    };
+    let script = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    let long = Duration::from_secs(30);
+    assert!(reason(Path::new("/no/python"), long).contains("cannot be started"));
+    let failing = script("failing", "echo no encodings >&2; exit 3");
+    assert!(reason(&failing, long).contains("exit status: 3: no encodings"));
+    assert!(reason(&script("odd", "echo hello"), long).contains("cannot be read"));
+    // Far more than a pipe holds, and never an end.
+    let started = Instant::now();
+    let slow = script("slow", "exec yes");
+    assert!(reason(&slow, Duration::from_millis(300)).contains("was not done within"));
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn nothing_of_the_folder_where_it_is_asked_is_imported() {
+    let lab = WheelLab::new();
+    for name in ["packaging", "json", "sysconfig", "struct", "compileall"] {
+        fs::write(lab.folder.path().join(format!("{name}.py")), "raise SystemExit('caught')")
+            .unwrap();
+    }
+    let again = Interpreter::ask(&lab.python, lab.folder.path(), &lab.patience()).unwrap();
+    assert_eq!(again, lab.interpreter);
+}

@@ -1,0 +1,229 @@
+//! Folders of wheels over time: races, restarts, crashes, and what is removed when.
+
+use std::fs::{self, File};
+use std::sync::Barrier;
+use std::time::{Duration, SystemTime};
+
+use pyoco_server::worker::wheels::{Error, Fault, Generation, Offer};
+
+use crate::support::wheel::WheelFile;
+use crate::wheels_lab::{WheelLab, offer};
+
+fn wheel(version: &str) -> WheelFile {
+    WheelFile::new("foo", version).file("foo/__init__.py", format!("V = '{version}'\n"))
+}
+
+#[test]
+fn an_upgrade_is_another_folder_and_the_old_one_goes_with_its_last_user() {
+    let mut lab = WheelLab::new();
+    let old = lab.sync(&[wheel("1.0")]).unwrap().generation;
+    old.remember(&lab.folders()).unwrap();
+    let new = lab.sync(&[wheel("1.0"), wheel("1.1")]).unwrap().generation;
+    new.remember(&lab.folders()).unwrap();
+    assert_ne!(old.set.generation, new.set.generation);
+    let script = "import foo; print(foo.V)";
+    assert_eq!(lab.python(&old.paths, script), "1.0");
+    assert_eq!(lab.python(&new.paths, script), "1.1");
+    assert_eq!(lab.folders().collect().unwrap(), 0, "a run may still use the old one");
+    let path = old.paths[0].clone();
+    drop(old);
+    assert_eq!(lab.folders().collect().unwrap(), 1);
+    assert!(!path.exists() && !path.with_extension("lock").exists());
+    assert_eq!(lab.python(&new.paths, script), "1.1");
+    // What is remembered stays, though nobody holds it.
+    let path = new.paths[0].clone();
+    drop(new);
+    assert_eq!(lab.folders().collect().unwrap(), 0);
+    assert!(path.is_dir());
+}
+
+#[test]
+fn the_same_wheels_are_the_same_generation_and_are_not_fetched_again() {
+    let mut lab = WheelLab::new();
+    let wheels = [WheelFile::new("b", "1"), WheelFile::new("C", "1"), WheelFile::new("a", "1")];
+    let first = lab.sync(&wheels).unwrap().generation;
+    let again = lab.sync(&wheels).unwrap().generation;
+    assert_eq!((first.set.clone(), lab.fetched), (again.set.clone(), 3));
+    assert_eq!(first.installed, again.installed, "since when it is there stays");
+    let packages: Vec<&str> = first.set.wheels.iter().map(|w| w.package_name.as_str()).collect();
+    assert_eq!(packages, ["a", "b", "c"]);
+    let fewer = lab.sync(&wheels[..2]).unwrap().generation;
+    assert_ne!(fewer.set.generation, first.set.generation);
+    assert_eq!(lab.sync(&[]).unwrap().generation.paths.len(), 0);
+}
+
+#[test]
+fn a_worker_that_starts_again_goes_on_with_what_it_had() {
+    let mut lab = WheelLab::new();
+    assert!(Generation::last(&lab.folders(), &lab.patience()).unwrap().is_none());
+    let wheels = [wheel("1.0"), WheelFile::new("bar", "1.0")];
+    let before = lab.sync(&wheels).unwrap().generation;
+    before.remember(&lab.folders()).unwrap();
+    let (set, installed) = (before.set.clone(), before.installed.clone());
+    let bar = before.paths[0].clone();
+    drop(before);
+    let after = Generation::last(&lab.folders(), &lab.patience()).unwrap().unwrap();
+    assert_eq!((&after.set, &after.installed), (&set, &installed));
+    assert_eq!(lab.folders().collect().unwrap(), 0);
+    let text = fs::read_to_string(lab.root().join(".installed.json")).unwrap();
+    let shown: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(shown["generation"], set.generation.as_str());
+    assert_eq!(shown["wheels"][0]["wheel_name"], "bar-1.0-py3-none-any.whl");
+    assert_eq!(shown["wheels"][0]["nuid"], "nuid");
+    drop(after);
+    // A worker of another kind has nothing to do with it.
+    lab.tags = vec!["gpu".to_owned()];
+    assert!(Generation::last(&lab.folders(), &lab.patience()).unwrap().is_none());
+    assert_eq!(lab.folders().collect().unwrap(), 0);
+    lab.tags = vec!["cpu".to_owned()];
+    // Somebody has removed a folder by hand.
+    fs::remove_dir_all(&bar).unwrap();
+    let less = Generation::last(&lab.folders(), &lab.patience()).unwrap().unwrap();
+    assert_eq!(less.set.wheels[..], set.wheels[1..]);
+    assert_ne!(less.set.generation, set.generation);
+}
+
+#[test]
+fn what_a_worker_has_remembered_long_ago_is_forgotten() {
+    let mut lab = WheelLab::new();
+    lab.sync(&[wheel("1.0")]).unwrap().generation.remember(&lab.folders()).unwrap();
+    let long_ago = SystemTime::now() - Duration::from_secs(30 * 24 * 3600);
+    for entry in fs::read_dir(lab.root()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap().starts_with(".installed-") {
+            File::options().append(true).open(&path).unwrap().set_modified(long_ago).unwrap();
+        }
+    }
+    // Its own is renewed by a worker that lives.
+    lab.tags = vec!["gpu".to_owned()];
+    assert_eq!(lab.folders().collect().unwrap(), 1);
+    assert!(lab.names().is_empty());
+}
+
+#[test]
+fn what_cannot_be_read_is_nothing_to_go_on_with() {
+    let mut lab = WheelLab::new();
+    lab.sync(&[wheel("1.0")]).unwrap().generation.remember(&lab.folders()).unwrap();
+    for text in ["", "{", "[]", r#"{"wheels": [{"sha256": "../../etc"}]}"#] {
+        for entry in fs::read_dir(lab.root()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                fs::write(path, text).unwrap();
+            }
+        }
+        let last = Generation::last(&lab.folders(), &lab.patience()).unwrap();
+        assert!(last.is_none_or(|last| last.paths.is_empty()), "{text}");
+    }
+}
+
+#[test]
+fn workers_that_unpack_the_same_wheel_at_once_share_its_folder() {
+    let lab = WheelLab::new();
+    let many =
+        (0..50).fold(wheel("1.0"), |wheel, n| wheel.file(&format!("foo/m{n}.py"), "A = 1\n"));
+    let (name, bytes) = (many.file_name(), many.build());
+    let workers = 4;
+    let barrier = Barrier::new(workers);
+    let root = lab.root();
+    let paths: Vec<_> = std::thread::scope(|scope| {
+        let start = || {
+            let (barrier, name, bytes, root) = (&barrier, &name, &bytes, &root);
+            scope.spawn(move || {
+                // Another worker in the same folder.
+                let mut other = WheelLab::new();
+                let kept = std::mem::replace(&mut other.folder, tempfile::tempdir().unwrap());
+                drop(kept);
+                let link = other.folder.path().join("wheels");
+                fs::create_dir_all(root).unwrap();
+                std::os::unix::fs::symlink(root, link).unwrap();
+                let generation = other
+                    .sync_offers(&[offer(name, bytes)], |_, to| {
+                        // All of them are past the look whether it is there.
+                        barrier.wait();
+                        fs::write(to, bytes).map_err(|e| e.to_string())
+                    })
+                    .unwrap()
+                    .generation;
+                other.folders().collect().unwrap();
+                assert_eq!(other.python(&generation.paths, "import foo.m49; print(foo.V)"), "1.0");
+                generation
+            })
+        };
+        let threads: Vec<_> = (0..workers).map(|_| start()).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(paths.iter().all(|generation| generation.paths == paths[0].paths));
+    assert_eq!(lab.names().len(), 1, "{:?}", lab.names());
+    drop(paths);
+    assert_eq!(lab.folders().collect().unwrap(), 1);
+}
+
+#[test]
+fn what_a_killed_worker_has_left_is_removed_and_nothing_else() {
+    let mut lab = WheelLab::new();
+    let generation = lab.sync(&[wheel("1.0")]).unwrap().generation;
+    let root = lab.root();
+    // As it is after a kill between any two steps of unpacking.
+    for name in [".tmp-a/folder/foo", ".tmp-b", "mine", "d41d8"] {
+        fs::create_dir_all(root.join(name)).unwrap();
+    }
+    fs::write(root.join(".tmp-a/wheel"), "PK").unwrap();
+    for name in [".tmp-a.lock", ".tmp-c.lock", "foo-1.0-py3-none-any.whl", "mine.lock"] {
+        fs::write(root.join(name), "").unwrap();
+    }
+    let spare = root.join(format!("{}.lock", "0".repeat(64)));
+    fs::write(&spare, "").unwrap();
+    // One that is at work now.
+    let folders = lab.folders();
+    let scratch = folders.scratch().unwrap();
+    fs::write(scratch.path().join("wheel"), "PK").unwrap();
+    assert_eq!(lab.folders().collect().unwrap(), 2);
+    assert!(scratch.path().join("wheel").is_file());
+    assert!(!spare.exists() && !root.join(".tmp-c.lock").exists());
+    drop(scratch);
+    let used = generation.paths[0].file_name().unwrap().to_str().unwrap().to_owned();
+    let mut left = vec![used, "mine".into(), "d41d8".into(), "foo-1.0-py3-none-any.whl".into()];
+    left.sort();
+    assert_eq!(lab.names(), left);
+    assert!(root.join("mine.lock").exists());
+}
+
+#[test]
+fn what_fails_otherwise_changes_nothing_and_may_be_tried_again() {
+    let mut lab = WheelLab::new();
+    let (name, bytes) = (wheel("1.0").file_name(), wheel("1.0").build());
+    let fault = |result: Result<_, Error>| match result
+        .map(|_: pyoco_server::worker::wheels::Prepared| ())
+    {
+        Err(Error::Wheel { wheel, fault }) => {
+            assert_eq!(wheel, "foo-1.0-py3-none-any.whl");
+            fault
+        }
+        other => panic!("{other:?}"),
+    };
+    let offers = [offer(&name, &bytes)];
+    let gone = lab.sync_offers(&offers, |_, _| Err("the registry is away".into()));
+    assert!(matches!(fault(gone), Fault::Fetch(why) if why == "the registry is away"));
+    let other = lab.sync_offers(&offers, |_, to| fs::write(to, "x").map_err(|e| e.to_string()));
+    assert!(matches!(fault(other), Fault::Hash { .. }));
+    let never = lab.sync_offers(&offers, |_, _| Ok(()));
+    assert!(matches!(fault(never), Fault::Disk { .. }));
+    lab.timeout = Duration::ZERO;
+    let late = lab.sync_files(&[(name.clone(), bytes.clone())]);
+    assert!(matches!(&late, Err(Error::Folder { .. } | Error::Wheel { .. })), "{late:?}");
+    lab.timeout = Duration::from_secs(60);
+    lab.stop();
+    let stopped = lab.sync_files(&[(name.clone(), bytes.clone())]);
+    assert!(stopped.is_err());
+    assert!(lab.names().is_empty(), "{:?}", lab.names());
+    lab.restart();
+    assert_eq!(lab.sync_files(&[(name, bytes)]).unwrap().generation.paths.len(), 1);
+}
+
+#[test]
+fn an_offer_without_a_hash_is_no_path() {
+    let mut lab = WheelLab::new();
+    let odd = Offer { sha256: "../../x".into(), ..offer("foo-1.0-py3-none-any.whl", b"") };
+    let prepared = lab.sync_offers(&[odd], |_, _| panic!("it was fetched")).unwrap();
+    assert_eq!(prepared.selection.skipped.len(), 1);
+}
