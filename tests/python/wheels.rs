@@ -121,13 +121,13 @@ fn a_module_that_no_wheel_brings_is_named() {
 }
 
 #[test]
-fn thousands_of_wheels_are_no_trouble() {
+fn more_wheels_than_one_message_holds_are_no_trouble() {
     let shelf = Shelf::new();
-    let long = "x".repeat(100);
+    let long = "x".repeat(200);
     let folders: Vec<PathBuf> =
-        (0..3000).map(|n| shelf.wheel(&format!("{long}-{n}"), &[])).collect();
+        (0..1100).map(|n| shelf.wheel(&format!("{long}-{n}"), &[])).collect();
     folders.iter().for_each(|folder| std::fs::create_dir_all(folder).unwrap());
-    std::fs::write(folders[2999].join("tool.py"), "def f(ctx=None): return 'last'\n").unwrap();
+    std::fs::write(folders[1099].join("tool.py"), "def f(ctx=None): return 'last'\n").unwrap();
     let executor = PythonExecutor::new(plain(python::python_08()));
     let paths: Vec<_> = folders.iter().map(PathBuf::as_path).collect();
     let before = Instant::now();
