@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use pyoco_server::flow::FlowEvent;
 use pyoco_server::flow::python::PythonError;
 use pyoco_server::thread::stop_channel;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::flow::Run;
 use crate::shelf::{Kept, Shelf, code, give, output, wheels};
-use crate::stage::{Stage, gone, is_running, kill, write_flows};
+use crate::stage::{Stage, gone, is_running, kill, signal, write_flows};
 use crate::support::python;
 use crate::support::wait::{PATIENCE, eventually};
 
@@ -272,6 +273,29 @@ fn code_that_comes_while_a_template_starts_follows_it() {
 }
 
 #[test]
+fn a_run_that_was_not_forked_yet_tells_the_code_that_it_gets() {
+    let shelf = Shelf::new();
+    let (stage, first) = stage_with(&shelf, "1");
+    for (how, expected, next) in [(Signal::CONT, "1", "2"), (Signal::KILL, "3", "3")] {
+        let old = stage.template_pid();
+        signal(old, Signal::STOP);
+        let mut runs = [(); 3].map(|()| stage.start("tell", json!({})));
+        // They have been given to the old one, or will be given to the new.
+        let kept = give(&stage.executor, next, &[&shelf.tool(next)]).unwrap();
+        signal(old, how);
+        for run in &mut runs {
+            run.finish();
+            let has = output(run, "tell");
+            assert_eq!(has, wheels(run).unwrap().generation.as_str());
+            assert!(has == expected || has == next, "{has}");
+        }
+        assert_eq!(output(&stage.run("tell"), "tell"), next);
+        assert!(kept.is_held());
+    }
+    first.let_go();
+}
+
+#[test]
 fn the_last_of_several_callers_counts() {
     let shelf = Shelf::new();
     let (stage, first) = stage_with(&shelf, "0");
@@ -308,7 +332,7 @@ fn a_start_is_given_up_when_the_worker_stops() {
         drop(source);
         let error = changing.join().unwrap().unwrap_err();
         assert!(matches!(error, PythonError::Stopped), "{error}");
-        assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
+        assert!(before.elapsed() < Duration::from_secs(20), "{:?}", before.elapsed());
     });
     assert!(kept.is_held() && !next_kept.is_held());
     assert_eq!(output(&stage.run("tell"), "tell"), "1");
@@ -343,12 +367,10 @@ fn a_template_that_ends_slowly_holds_no_run_up() {
     let kept = give(&stage.executor, "1", &[&stubborn]).unwrap();
     let (mut run, go) = waiting(&stage, "go");
     let template = stage.template_pid();
-    let before = Instant::now();
     let _kept = give(&stage.executor, "2", &[&shelf.tool("2")]).unwrap();
     assert_eq!(let_on(&mut run, &go), "1");
     drop(run);
-    assert!(is_running(template) && kept.is_held());
-    assert!(before.elapsed() < Duration::from_secs(6), "{:?}", before.elapsed());
+    assert!(is_running(template) && kept.is_held(), "the run did not wait for its end");
     kept.let_go();
     assert!(!is_running(template), "it was killed before its code was let go");
 }
