@@ -385,6 +385,21 @@ mod tests {
         assert_eq!(again, snapshot);
     }
 
+    #[test]
+    fn wheels_are_shown_where_there_are_generations_of_them() {
+        let mut snapshot = RunSnapshot::pending("r".into(), "main".into(), "default".into(), 1.0);
+        let fields = |snapshot: &RunSnapshot| {
+            let document = serde_json::to_value(snapshot).unwrap();
+            (document.get("wheel_generation").cloned(), document.get("wheels").cloned())
+        };
+        assert_eq!(fields(&snapshot), (None, None));
+        snapshot.set_wheels(&WheelSet { generation: "g".into(), wheels: [].into() });
+        assert_eq!(fields(&snapshot), (Some("g".into()), None));
+        let text = br#"{"run_id":"r","status":"PENDING","wheel_generation":null,"wheels":null}"#;
+        let read: RunSnapshot = json::from_wire(text).unwrap();
+        assert_eq!(fields(&read), (None, None));
+    }
+
     /// `a` runs, `b` waits, `c` has succeeded; `d` runs and has reported an error of its own.
     fn unfinished() -> RunSnapshot {
         let mut snapshot = RunSnapshot::pending("r".into(), "main".into(), "default".into(), 1.0);

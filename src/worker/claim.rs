@@ -99,9 +99,16 @@ pub(super) fn fresh(job: &Job, now: f64) -> RunSnapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::wheel::{WheelRef, WheelSet};
 
     fn job() -> Job {
         Job::parse(br#"{"run_id":"r","flow_name":"main","params":{"a":1}}"#).unwrap()
+    }
+
+    fn wheel() -> WheelRef {
+        let [wheel_name, package_name, package_version, sha256] =
+            ["w.whl", "w", "1", "0"].map(str::to_owned);
+        WheelRef { wheel_name, package_name, package_version, sha256 }
     }
 
     fn claimant(attempt: u64) -> Claimant<'static> {
@@ -144,11 +151,13 @@ mod tests {
             s.attempt = Some(1);
             s.worker_id = Some("dead".into());
             s.tasks.insert("a".into(), "RUNNING".into());
+            s.set_wheels(&WheelSet { generation: "g".into(), wheels: [wheel()].into() });
         };
         match decided(earlier_attempt) {
             Claim::Execute { snapshot, revision: 7 } => {
                 assert_eq!(snapshot.worker_id.as_deref(), Some("w"));
                 assert_eq!((snapshot.attempt, snapshot.tasks.len()), (Some(2), 0));
+                assert_eq!((snapshot.wheel_generation, snapshot.wheels), (None, vec![]));
                 assert_eq!(snapshot.params["a"], 1);
             }
             other => panic!("{other:?}"),

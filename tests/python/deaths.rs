@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use pyoco_server::flow::Outcome;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::flow::Run;
-use crate::stage::{Stage, error, gone, is_running, pid_in};
+use crate::stage::{Stage, error, gone, is_running, pid_in, signal};
 use crate::support::wait::{PATIENCE, eventually};
 
 const FLOWS: &str = r#"
@@ -29,10 +29,6 @@ def spin(ctx):
     while True: pass
 flow_of(spin)
 "#;
-
-fn signal(pid: u32, signal: Signal) {
-    kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), signal).unwrap();
-}
 
 fn pids_in(path: &Path) -> Vec<u32> {
     eventually(PATIENCE, "the flow writes its pids", || {

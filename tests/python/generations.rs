@@ -1,15 +1,19 @@
 //! Wheels of a worker: which code a run gets, until when it stays, and what happens when it is broken.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use pyoco_server::flow::FlowEvent;
 use pyoco_server::flow::python::PythonError;
+use pyoco_server::thread::stop_channel;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::flow::Run;
 use crate::shelf::{Kept, Shelf, code, give, output, wheels};
-use crate::stage::{Stage, gone, is_running, kill, write_flows};
+use crate::stage::{Stage, gone, is_running, kill, signal, write_flows};
 use crate::support::python;
+use crate::support::wait::{PATIENCE, eventually};
 
 /// `tool` is in the wheels; `wait` imports it only when it is told to.
 const FLOWS: &str = r#"
@@ -207,4 +211,166 @@ fn code_stays_until_the_last_run_has_ended_also_when_its_template_was_killed() {
     assert_eq!(let_on(&mut run, &go), "2", "what it imports late is from its own wheels");
     kept_two.let_go();
     assert!(kept_three.is_held());
+}
+
+/// A wheel whose import waits for a file.
+fn slow(shelf: &Shelf, version: &str, go: &Path) -> PathBuf {
+    let text = format!(
+        "import os, time\nVERSION = '{version}'\nopen({:?}, 'w').close()\n
+while not os.path.exists({go:?}): time.sleep(0.01)\n",
+        go.with_extension("begun")
+    );
+    shelf.wheel(&format!("slow-{version}"), &[("tool.py", &text)])
+}
+
+fn begun(go: &Path) {
+    let begun = go.with_extension("begun");
+    eventually(PATIENCE, "the template imports", || begun.exists().then_some(()));
+}
+
+#[test]
+fn runs_go_on_to_start_while_new_code_is_loaded() {
+    let shelf = Shelf::new();
+    let stage = Stage::with(&format!("import tool\n{FLOWS}"));
+    let kept = give(&stage.executor, "1", &[&shelf.tool("1")]).unwrap();
+    let go = stage.path("go");
+    let (next, _kept) = code("2", &[&slow(&shelf, "2", &go)]);
+    std::thread::scope(|scope| {
+        let changing = scope.spawn(|| stage.executor.use_code(next));
+        begun(&go);
+        assert_eq!(output(&stage.run("tell"), "tell"), "1");
+        assert!(!changing.is_finished() && kept.is_held());
+        std::fs::write(&go, "").unwrap();
+        changing.join().unwrap().unwrap();
+    });
+    assert_eq!(output(&stage.run("tell"), "tell"), "2");
+    kept.let_go();
+}
+
+#[test]
+fn code_that_comes_while_a_template_starts_follows_it() {
+    let shelf = Shelf::new();
+    let stage = Stage::with(&format!("import tool\n{FLOWS}"));
+    let go = stage.path("go");
+    std::fs::write(&go, "").unwrap();
+    let kept = give(&stage.executor, "1", &[&slow(&shelf, "1", &go)]).unwrap();
+    std::fs::remove_file(&go).unwrap();
+    std::fs::remove_file(go.with_extension("begun")).unwrap();
+    kill(stage.template_pid());
+    let mut run = stage.start("tell", json!({}));
+    begun(&go);
+    let (next, _kept) = code("2", &[&shelf.tool("2")]);
+    std::thread::scope(|scope| {
+        let changing = scope.spawn(|| stage.executor.use_code(next));
+        // Whether it waits already makes no difference to what must come of it.
+        std::fs::write(&go, "").unwrap();
+        changing.join().unwrap().unwrap();
+    });
+    run.finish();
+    assert_eq!(output(&run, "tell"), wheels(&run).unwrap().generation.as_str());
+    assert_eq!(output(&stage.run("tell"), "tell"), "2");
+    kept.let_go();
+}
+
+#[test]
+fn a_run_that_was_not_forked_yet_tells_the_code_that_it_gets() {
+    let shelf = Shelf::new();
+    let (stage, first) = stage_with(&shelf, "1");
+    for (how, expected, next) in [(Signal::CONT, "1", "2"), (Signal::KILL, "3", "3")] {
+        let old = stage.template_pid();
+        signal(old, Signal::STOP);
+        let mut runs = [(); 3].map(|()| stage.start("tell", json!({})));
+        // They have been given to the old one, or will be given to the new.
+        let kept = give(&stage.executor, next, &[&shelf.tool(next)]).unwrap();
+        signal(old, how);
+        for run in &mut runs {
+            run.finish();
+            let has = output(run, "tell");
+            assert_eq!(has, wheels(run).unwrap().generation.as_str());
+            assert!(has == expected || has == next, "{has}");
+        }
+        assert_eq!(output(&stage.run("tell"), "tell"), next);
+        assert!(kept.is_held());
+    }
+    first.let_go();
+}
+
+#[test]
+fn the_last_of_several_callers_counts() {
+    let shelf = Shelf::new();
+    let (stage, first) = stage_with(&shelf, "0");
+    let mut kept: Vec<Kept> = std::thread::scope(|scope| {
+        let callers: Vec<_> = (1..=3)
+            .map(|n| {
+                let path = shelf.tool(&n.to_string());
+                let executor = &stage.executor;
+                scope.spawn(move || give(executor, &n.to_string(), &[&path]).unwrap())
+            })
+            .collect();
+        callers.into_iter().map(|caller| caller.join().unwrap()).collect()
+    });
+    let generation = stage.status()["generation"].as_str().unwrap().to_owned();
+    assert_eq!(output(&stage.run("tell"), "tell"), generation.as_str());
+    let present = kept.remove(generation.parse::<usize>().unwrap() - 1);
+    kept.iter().chain([&first]).for_each(Kept::let_go);
+    assert!(present.is_held());
+}
+
+#[test]
+fn a_start_is_given_up_when_the_worker_stops() {
+    let shelf = Shelf::new();
+    let stage = Stage::with(&format!("import tool\n{FLOWS}"));
+    let kept = give(&stage.executor, "1", &[&shelf.tool("1")]).unwrap();
+    let go = stage.path("go");
+    let (next, next_kept) = code("2", &[&slow(&shelf, "2", &go)]);
+    let (source, signal) = stop_channel();
+    std::thread::scope(|scope| {
+        let executor = &stage.executor;
+        let changing = scope.spawn(move || executor.use_code_unless_stopped(next, &signal));
+        begun(&go);
+        let before = Instant::now();
+        drop(source);
+        let error = changing.join().unwrap().unwrap_err();
+        assert!(matches!(error, PythonError::Stopped), "{error}");
+        assert!(before.elapsed() < Duration::from_secs(20), "{:?}", before.elapsed());
+    });
+    assert!(kept.is_held() && !next_kept.is_held());
+    assert_eq!(output(&stage.run("tell"), "tell"), "1");
+}
+
+#[test]
+fn the_end_of_a_worker_ends_runs_and_templates_of_all_generations() {
+    let shelf = Shelf::new();
+    let (stage, first) = stage_with(&shelf, "1");
+    let mut kept = vec![first];
+    let mut runs = Vec::new();
+    let mut templates = Vec::new();
+    for generation in ["2", "3", "4"] {
+        runs.push(waiting(&stage, &format!("never-{generation}")).0);
+        templates.push(stage.template_pid());
+        kept.push(give(&stage.executor, generation, &[&shelf.tool(generation)]).unwrap());
+    }
+    templates.push(stage.template_pid());
+    assert_eq!(stage.status()["older_templates"], 3);
+    assert!(kept.iter().all(Kept::is_held) && templates.iter().all(|pid| is_running(*pid)));
+    runs.iter_mut().for_each(|run| run.execution.kill(Duration::ZERO));
+    drop((runs, stage));
+    assert!(!kept.iter().any(Kept::is_held) && !templates.iter().any(|pid| is_running(*pid)));
+}
+
+#[test]
+fn a_template_that_ends_slowly_holds_no_run_up() {
+    let shelf = Shelf::new();
+    let stage = Stage::with(&format!("import tool\n{FLOWS}"));
+    let text = "VERSION = '1'\nimport atexit, time\natexit.register(time.sleep, 3600)\n";
+    let stubborn = shelf.wheel("stubborn", &[("tool.py", text)]);
+    let kept = give(&stage.executor, "1", &[&stubborn]).unwrap();
+    let (mut run, go) = waiting(&stage, "go");
+    let template = stage.template_pid();
+    let _kept = give(&stage.executor, "2", &[&shelf.tool("2")]).unwrap();
+    assert_eq!(let_on(&mut run, &go), "1");
+    drop(run);
+    assert!(is_running(template) && kept.is_held(), "the run did not wait for its end");
+    kept.let_go();
+    assert!(!is_running(template), "it was killed before its code was let go");
 }

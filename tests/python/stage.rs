@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pyoco_server::flow::python::{PythonError, visible_environment};
 use pyoco_server::flow::{FlowEvent, Outcome, PythonExecutor, PythonSettings};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::flow::{Run, job, start};
@@ -171,8 +172,11 @@ pub fn gone(pid: u32) {
 
 /// Ends a process that does not expect it.
 pub fn kill(pid: u32) {
-    let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    signal(pid, Signal::KILL);
+}
+
+pub fn signal(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), signal).unwrap();
 }
 
 pub fn parent_of(pid: u32) -> u32 {

@@ -7,9 +7,11 @@ use crossbeam_channel::Sender;
 use pyoco_server::flow::{CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome};
 use pyoco_server::model::clock;
 use pyoco_server::model::run::{TaskLogs, TaskRecord, TaskStatus};
+use pyoco_server::model::wheel::{WheelRef, WheelSet};
 use serde_json::{Value, json};
 
 use crate::lab::Lab;
+use crate::support::wait::{PATIENCE, eventually};
 use crate::workers::LocalWorker;
 
 type Script = dyn Fn(&FlowJob, &Sender<FlowEvent>) + Send + Sync;
@@ -117,6 +119,56 @@ fn what_tasks_print_is_shown_and_left_out_before_their_records() {
     assert_eq!(last["task_records"]["c"]["logs"]["stdout"], "c".repeat(12_000));
     let stored = lab.bus.runs().get(&large).unwrap().unwrap().value;
     assert!(stored.len() <= 32_768, "{} bytes", stored.len());
+}
+
+fn wheels(generation: &str, count: usize) -> FlowEvent {
+    let wheels = (0..count).map(|n| WheelRef {
+        wheel_name: format!("pack{n}-1.{n}-py3-none-any.whl"),
+        package_name: format!("pack{n}"),
+        package_version: format!("1.{n}"),
+        sha256: format!("{n:064x}"),
+    });
+    FlowEvent::Wheels(WheelSet { generation: generation.into(), wheels: wheels.collect() })
+}
+
+#[test]
+fn a_snapshot_tells_which_wheels_the_run_has() {
+    let lab = Lab::start(&[]);
+    let (open, opened) = crossbeam_channel::bounded::<()>(0);
+    let executor = Scripted::new(move |job, events| {
+        if let Some(count) = job.params.get("wheels").and_then(Value::as_u64) {
+            events.send(wheels("0123456789abcdef", count as usize)).unwrap();
+            let _ = opened.recv();
+        }
+        begin(events, &["a"]);
+        events.send(FlowEvent::Finished(Outcome::Completed)).unwrap();
+    });
+    let _worker = LocalWorker::start_with(&lab, "w1", &["default"], 4, executor);
+    let without = lab.submit("default", "any", json!({}));
+    let none = lab.submit("default", "any", json!({"wheels": 0}));
+    let two = lab.submit("default", "any", json!({"wheels": 2}));
+    let many = lab.submit("default", "any", json!({"wheels": 60}));
+    let told = |run_id: &str| {
+        eventually(PATIENCE, "the wheels are told", || {
+            lab.snapshot(run_id).filter(|snapshot| snapshot.get("wheel_generation").is_some())
+        })
+    };
+    for (run_id, listed) in [(&none, 0), (&two, 2), (&many, 50)] {
+        let snapshot = told(run_id);
+        assert_eq!(snapshot["status"], "RUNNING", "it is told at once: {snapshot}");
+        assert_eq!(snapshot["wheel_generation"], "0123456789abcdef");
+        assert_eq!(snapshot["wheels"].as_array().map_or(0, Vec::len), listed);
+    }
+    drop(open);
+    for run_id in [&none, &two, &many] {
+        assert_eq!(lab.ended(run_id, "COMPLETED").last()["wheel_generation"], "0123456789abcdef");
+    }
+    let wheel = json!({"wheel_name": "pack1-1.1-py3-none-any.whl", "package_name": "pack1",
+        "package_version": "1.1", "sha256": format!("{:064x}", 1)});
+    assert_eq!(lab.snapshot(&two).unwrap()["wheels"][1], wheel);
+    let history = lab.ended(&without, "COMPLETED");
+    let last = history.last();
+    assert!(last.get("wheel_generation").is_none() && last.get("wheels").is_none(), "{last}");
 }
 
 #[test]

@@ -58,6 +58,9 @@ pub enum PythonError {
         /// The end of what it has printed, with its introduction; empty when there is nothing.
         output: String,
     },
+    /// Its start was given up.
+    #[error("the start of the Python template process was given up, since the worker stops")]
+    Stopped,
     /// Sockets, pipes or threads are not to be had.
     #[error("cannot prepare a Python run: {0}")]
     System(String),

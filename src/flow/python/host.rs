@@ -3,11 +3,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
+use crossbeam_channel::never;
 use serde_json::{Value, json};
 
 use super::retired::Retired;
 use super::template::Template;
 use super::{Code, PythonError, PythonSettings};
+use crate::thread::StopSignal;
 
 /// Starts a template when one is needed and there is none that lives, or when there is new code.
 ///
@@ -73,7 +75,8 @@ impl Host {
             return Err(error.clone());
         }
         let was_there = state.template.take().is_some();
-        let started = Template::start(&self.settings, state.code.as_ref(), &self.retired);
+        let code = state.code.as_ref();
+        let started = Template::start(&self.settings, code, &self.retired, &never());
         match started.map(Arc::new) {
             Ok(template) => {
                 self.report_start(&template, was_there);
@@ -91,10 +94,11 @@ impl Host {
     }
 
     /// See [`super::PythonExecutor::use_code`].
-    pub(super) fn use_code(&self, code: Arc<Code>) -> Result<(), PythonError> {
+    pub(super) fn use_code(&self, code: Arc<Code>, stop: &StopSignal) -> Result<(), PythonError> {
         let turn = locked(&self.turn);
         // Without the lock of the state, so that runs get the present template meanwhile.
-        let template = Arc::new(Template::start(&self.settings, Some(&code), &self.retired)?);
+        let template = Template::start(&self.settings, Some(&code), &self.retired, stop)?;
+        let template = Arc::new(template);
         let mut state = locked(&self.state);
         self.report_start(&template, state.template.is_some());
         let new = State { code: Some(code), template: Some(template), failure: None };

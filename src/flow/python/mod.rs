@@ -40,7 +40,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, never};
 use serde_json::Value;
 
 pub use code::Code;
@@ -49,6 +49,7 @@ pub use error::PythonError;
 
 use super::executor::{CancelToken, Execution, Executor, FlowEvent, FlowJob};
 use crate::model::workflow::Workflow;
+use crate::thread::StopSignal;
 use host::Host;
 
 /// How Python is started and what its runs may use.
@@ -99,7 +100,20 @@ impl PythonExecutor {
     /// Why the fresh template could not be started, for example since the resolver cannot be imported with
     /// these wheels. Then nothing has changed, and `code` is dropped.
     pub fn use_code(&self, code: Arc<Code>) -> Result<(), PythonError> {
-        self.host.use_code(code)
+        self.host.use_code(code, &never())
+    }
+
+    /// Like [`PythonExecutor::use_code`], and gives up at once when `stop` says so: a start may take as
+    /// long as its deadline allows.
+    ///
+    /// # Errors
+    /// Also [`PythonError::Stopped`].
+    pub fn use_code_unless_stopped(
+        &self,
+        code: Arc<Code>,
+        stop: &StopSignal,
+    ) -> Result<(), PythonError> {
+        self.host.use_code(code, stop)
     }
 }
 

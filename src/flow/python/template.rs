@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Sender, bounded, select};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde_json::json;
@@ -21,7 +21,7 @@ use super::wires::{self, Waited};
 use super::{Code, PythonError, PythonSettings};
 use crate::model::limits::{CHILD_POLL, TEMPLATE_STOP_DEADLINE};
 use crate::model::wheel::WheelSet;
-use crate::thread::{self, JoinOnDrop};
+use crate::thread::{self, JoinOnDrop, StopSignal};
 
 /// What the interpreter is told on its command line: take the rest from standard input, which is
 /// the control socket. The name is for people who look at a list of processes.
@@ -64,7 +64,7 @@ pub(super) struct Template {
     is_dead: Arc<AtomicBool>,
     process: Option<Arc<OwnedFd>>,
     /// Its drop tells the keeper to end the process.
-    _stop: PipeWriter,
+    _ending: PipeWriter,
     /// Taken by the drop.
     keeper: Option<JoinOnDrop>,
     retired: Arc<Retired>,
@@ -80,17 +80,18 @@ impl Drop for Template {
 
 impl Template {
     /// Starts the interpreter and waits until it has imported everything, from `code` first. The
-    /// template's thread goes to `retired` in the end.
+    /// template's thread goes to `retired` in the end. Gives up when `stop` says so.
     pub(super) fn start(
         settings: &PythonSettings,
         code: Option<&Arc<Code>>,
         retired: &Arc<Retired>,
+        stop: &StopSignal,
     ) -> Result<Template, PythonError> {
         let system = |e: io::Error| PythonError::System(e.to_string());
         let search_path = code.map(|code| code.search_path()).transpose()?;
         let interpreter = settings.interpreter.as_str();
         let (control, far_control) = wires::message_pair().map_err(system)?;
-        let (stopped, stop) = wires::waker().map_err(system)?;
+        let (stopped, ending) = wires::waker().map_err(system)?;
         let mut child = Command::new(interpreter)
             .args(["-c", COMMAND, PROCESS_LABEL])
             .env_clear()
@@ -145,8 +146,17 @@ impl Template {
             what: what.to_owned(),
             output,
         };
-        let why = match told.recv_timeout(settings.start_deadline) {
-            Ok(Said::Hello(Hello::Ready { python, pyoco })) => {
+        let mut is_stopped = false;
+        let said = select! {
+            recv(told) -> said => said.ok(),
+            recv(stop) -> _ => {
+                is_stopped = true;
+                None
+            }
+            default(settings.start_deadline) => None,
+        };
+        let why = match said {
+            Some(Said::Hello(Hello::Ready { python, pyoco })) => {
                 return Ok(Template {
                     control,
                     code: code.cloned(),
@@ -155,24 +165,27 @@ impl Template {
                     pyoco,
                     is_dead,
                     process,
-                    _stop: stop,
+                    _ending: ending,
                     keeper: Some(keeper),
                     retired: Arc::clone(retired),
                 });
             }
-            Ok(Said::Hello(Hello::Failed { failed, error, traceback, python })) => {
+            Some(Said::Hello(Hello::Failed { failed, error, traceback, python })) => {
                 refused(settings, &failed, error, traceback, python)
             }
-            Ok(Said::Died { output }) => died("ended before it was ready", output),
-            Err(_) => {
+            Some(Said::Died { output }) => died("ended before it was ready", output),
+            None => {
                 // It has ignored us so far, so it is not asked to end.
                 kill(pid);
                 let deadline = settings.start_deadline.as_secs();
-                died(&format!("was not ready within {deadline} s"), String::new())
+                match is_stopped {
+                    true => PythonError::Stopped,
+                    false => died(&format!("was not ready within {deadline} s"), String::new()),
+                }
             }
         };
         // The keeper ends by this, and is joined after it.
-        drop(stop);
+        drop(ending);
         drop(keeper);
         Err(why)
     }

@@ -227,6 +227,17 @@ fn run() -> Value {
         "workflow_yaml_bytes": or_null(count("Its size")),
         "cancel_requested_by": or_null(text("`api_key:<key_id>`")),
         "cancel_reason": or_null(text("What they said")),
+        "wheel_generation": or_null(text("The set of wheels that its last attempt has had")),
+        "wheels": list_of("The wheels of that set, 50 at most", json!({
+            "type": "object",
+            "required": ["wheel_name", "package_name", "package_version", "sha256"],
+            "properties": {
+                "wheel_name": text("Its file name"),
+                "package_name": text("Normalised"),
+                "package_version": text("Its version"),
+                "sha256": text("Of its bytes, in hex"),
+            },
+        })),
     });
     object(
         "A run's snapshot. Workers of other versions may add fields.",

@@ -11,6 +11,7 @@ The control socket carries one message per run, with the run's file descriptors 
 import contextlib
 import gc
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -182,6 +183,10 @@ def load(settings):
     # 0.8 compiles graphs; 0.6 executes them.
     with contextlib.suppress(ModuleNotFoundError):
         importlib.import_module("pyoco.dsl.graph")
+    if settings["search_path"]:
+        # Every document has all of them looked up; what is read here, no run has to read again.
+        with contextlib.suppress(Exception):
+            importlib.metadata.entry_points()
     if settings["resolver"] is None:
         return None
     place, _, function = settings["resolver"].rpartition(":")
