@@ -77,6 +77,7 @@ fn worker(config: &Config) -> WorkerSettings {
         run_once: None,
         run: config.run.clone(),
         registry: config.registry.clone(),
+        wheels: None,
     }
 }
 

@@ -91,6 +91,7 @@ impl Setup {
             run_once: None,
             run: self.config.run.clone(),
             registry: self.config.registry.clone(),
+            wheels: None,
         };
         let bus = Bus::start(&self.config.nats, &self.config.resources)?;
         let (stop, stopped) = thread::stop_channel();

@@ -298,5 +298,7 @@ pub const INTERPRETER_DEADLINE: Duration = Duration::from_secs(30);
 pub const MAX_HELPER_OUTPUT_BYTES: usize = 1024 * 1024;
 /// How long another worker may be at removing a folder of wheels that this one is about to use.
 pub const WHEEL_LOCK_DEADLINE: Duration = Duration::from_secs(30);
+/// Longest pause of a worker after a synchronisation of wheels that has failed, unless its interval is longer.
+pub const MAX_SYNC_PAUSE: Duration = Duration::from_secs(300);
 /// How long the folders of a worker that does not run are kept for its next start.
 pub const WHEELS_KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 pub use error::Error;
 pub use registry::hostname;
+pub use wheels::WheelSyncSettings;
 
 use crate::bus::{Bus, Kv, WorkQueue};
 use crate::config::{RegistryConfig, RunConfig};
@@ -57,6 +58,8 @@ pub struct WorkerSettings {
     pub run: RunConfig,
     /// Timing of the worker's record.
     pub registry: RegistryConfig,
+    /// How it keeps its wheels current; `None` does not.
+    pub wheels: Option<WheelSyncSettings>,
 }
 
 /// What all threads of one worker share.
@@ -69,6 +72,8 @@ struct Context {
     queue: WorkQueue,
     executors: Vec<Arc<dyn Executor>>,
     held: held::Held,
+    /// What the synchronisation of wheels says of itself.
+    wheels: wheels::Status,
     /// Milliseconds between two in-progress ACKs; the puller lowers it when a consumer that was
     /// there before us has a shorter `ack_wait` than ours would have.
     progress_interval_ms: AtomicU64,
@@ -102,6 +107,11 @@ pub fn run(
 ) -> Result<(), Error> {
     // Nothing can be done before; when it takes longer, everything below tries on by itself.
     bus.wait_connected(CONNECT_PATIENCE);
+    let sync = settings
+        .wheels
+        .clone()
+        .map(|wheels| wheels::Sync::start(wheels, settings.tags.clone(), bus.wheels()));
+    let sync = sync.transpose()?;
     let progress_ms = settings.run.ack_progress_interval.as_millis();
     let context = Arc::new(Context {
         settings,
@@ -112,6 +122,7 @@ pub fn run(
         queue: bus.queue(),
         executors,
         held: held::Held::default(),
+        wheels: sync.as_ref().map(|sync| sync.status.clone()).unwrap_or_default(),
     });
     let registry = registry::Registry::start(&context)?;
     let sweeper = {
@@ -126,7 +137,12 @@ pub fn run(
         concurrency = context.settings.concurrency;
         "worker started"
     );
+    if let Some(sync) = &sync {
+        sync.wait_ready(context.settings.run_once.is_some(), stop);
+    }
     let taken_over = pull::run(&context, &registry, stop)?;
+    // No run will need other wheels.
+    drop(sync);
     // Closing the channel ends the sweeper; the tuple then joins its thread.
     drop(sweeper);
     match taken_over {

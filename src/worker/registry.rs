@@ -135,7 +135,7 @@ impl Body {
             stopped_at: None,
             stop_reason: None,
             updated_at: None,
-            wheel_sync: serde_json::json!({"enabled": false, "last_result": "disabled"}),
+            wheel_sync: wheel_sync(&context),
             concurrency: Some(settings.concurrency),
             current_run_ids: Vec::new(),
             version: Some(crate::VERSION.to_owned()),
@@ -188,13 +188,16 @@ impl Body {
         }
     }
 
-    /// Takes over what the executors say of themselves; `true` when it is not what it was.
+    /// Takes over what executors and wheels say of themselves; `true` when it is not what it was.
     fn look_at_executors(&mut self) -> bool {
         let executors = self.context.executors.iter();
         let fields = executors.filter_map(|executor| executor.record_field());
         let said = fields.map(|(name, value)| (name.to_owned(), value)).collect();
-        let is_news = self.record.extra != said;
+        let wheel_sync = wheel_sync(&self.context);
+        let is_news =
+            self.record.extra != said || has_other_wheels(&self.record.wheel_sync, &wheel_sync);
         self.record.extra = said;
+        self.record.wheel_sync = wheel_sync;
         is_news
     }
 
@@ -273,6 +276,23 @@ impl Body {
         // Told once is enough.
         let _ = self.tell_taken_over.try_send(by);
     }
+}
+
+/// The record's field, with all that a reader may look for.
+fn wheel_sync(context: &Context) -> serde_json::Value {
+    serde_json::to_value(context.wheels.get()).unwrap_or_default()
+}
+
+/// Whether more than the time of the last attempt is another one.
+fn has_other_wheels(known: &serde_json::Value, now: &serde_json::Value) -> bool {
+    let lasting = |value: &serde_json::Value| {
+        let mut value = value.clone();
+        for time in ["last_attempt_at", "last_success_at"] {
+            value[time] = serde_json::Value::Null;
+        }
+        value
+    };
+    lasting(known) != lasting(now)
 }
 
 /// The machine's name, for people and for default worker ids.

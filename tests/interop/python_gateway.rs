@@ -170,6 +170,7 @@ impl NativeWorker {
             run_once: None,
             run: config.run.clone(),
             registry: config.registry.clone(),
+            wheels: None,
         };
         let (stop, stopped) = stop_channel();
         let thread = std::thread::spawn(move || {

@@ -87,6 +87,7 @@ impl LocalWorker {
             run_once: None,
             run: lab.config.run.clone(),
             registry: lab.config.registry.clone(),
+            wheels: None,
         };
         let (stop, stopped) = stop_channel();
         let config = lab.config.clone();

@@ -61,9 +61,9 @@ pub(super) fn up(args: Up) -> Result<Exit, Failure> {
             true => vec![config.run.default_tag.clone()],
             false => args.worker_tags,
         };
-        let settings = worker::settings(&config, tags)?;
+        let mut settings = worker::settings(&config, tags)?;
         config.python.resolver = args.worker_flow_resolver.or(config.python.resolver);
-        let executors = worker::executors(&config)?;
+        let executors = worker::executors(&config, &mut settings)?;
         // A bus of its own, as a worker elsewhere would have.
         let worker_bus = Bus::start(&config.nats, &config.resources)
             .map_err(|e| program::failed(Code::NatsUnavailable, "cannot start the worker", e))?;

@@ -1,6 +1,7 @@
 //! The command line of `pyoco-worker` (CONTRACT §5).
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
@@ -11,6 +12,7 @@ const EXAMPLES: &str = "\
 Examples:
   pyoco-worker --tags default,gpu --concurrency 4
   pyoco-worker --flow-resolver flows.py:resolve --python .venv/bin/python
+  pyoco-worker --tags text --wheel-sync --flow-resolver textflows:resolve_flow
   pyoco-worker --run-once --poll-timeout 5    one job, then the end
 
 SIGTERM or Ctrl-C: takes no new job, finishes what runs, gives back the rest.
@@ -55,6 +57,23 @@ pub struct Args {
     /// Longest time that a run may execute; then it is FAILED [env: PYOCO_RUN_TIMEOUT_SEC]
     #[arg(long, value_name = "SECONDS", value_parser = config::parse_positive_seconds)]
     pub run_timeout_sec: Option<Duration>,
+    /// Give runs the wheels that are uploaded for this worker's tags [env: PYOCO_WHEEL_SYNC_ENABLED]
+    #[arg(long, overrides_with = "no_wheel_sync")]
+    pub wheel_sync: bool,
+    /// Do not, whatever the settings say
+    #[arg(long)]
+    pub no_wheel_sync: bool,
+    /// Where wheels are unpacked; workers may share it [env: PYOCO_WHEEL_SYNC_DIR]
+    /// [default: .pyoco/wheels]
+    #[arg(long, value_name = "DIR")]
+    pub wheel_sync_dir: Option<PathBuf>,
+    /// Longest time between two looks at the registry [env: PYOCO_WHEEL_SYNC_INTERVAL_SEC] [default: 10]
+    #[arg(long, value_name = "SECONDS", value_parser = config::parse_positive_seconds)]
+    pub wheel_sync_interval_sec: Option<Duration>,
+    /// For one wheel to be fetched, verified and unpacked [env: PYOCO_WHEEL_INSTALL_TIMEOUT_SEC]
+    /// [default: 180]
+    #[arg(long, value_name = "SECONDS", value_parser = config::parse_positive_seconds)]
+    pub wheel_install_timeout_sec: Option<Duration>,
     /// Execute one job, then end
     #[arg(long)]
     pub run_once: bool,

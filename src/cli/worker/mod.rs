@@ -19,7 +19,8 @@ use crate::flow::{Executor, NativeExecutor, PythonExecutor, PythonSettings, Regi
 use crate::model::error::Code;
 use crate::model::limits::TEMPLATE_START_DEADLINE;
 use crate::model::name;
-use crate::worker::{self, WorkerSettings};
+use crate::worker::wheels::Python;
+use crate::worker::{self, WheelSyncSettings, WorkerSettings};
 
 /// The program's name, in help and in hints.
 pub const PROGRAM: &str = "pyoco-worker";
@@ -43,6 +44,13 @@ fn start(args: Args) -> Result<Exit, Failure> {
         config.python.env = args.run_env;
     }
     config.run.timeout = args.run_timeout_sec.or(config.run.timeout);
+    config.wheels.sync_enabled |= args.wheel_sync;
+    config.wheels.sync_enabled &= !args.no_wheel_sync;
+    config.wheels.sync_dir = args.wheel_sync_dir.unwrap_or(config.wheels.sync_dir);
+    config.wheels.sync_interval =
+        args.wheel_sync_interval_sec.unwrap_or(config.wheels.sync_interval);
+    config.wheels.install_timeout =
+        args.wheel_install_timeout_sec.unwrap_or(config.wheels.install_timeout);
     let tags = match args.tags.is_empty() {
         true => vec![config.run.default_tag.clone()],
         false => args.tags,
@@ -62,7 +70,7 @@ fn start(args: Args) -> Result<Exit, Failure> {
         settings.run_once = Some(seconds(args.poll_timeout, "--poll-timeout")?);
     }
     let stop = signals::stop_signal()?;
-    let executors = executors(&config)?;
+    let executors = executors(&config, &mut settings)?;
     let bus = Bus::start(&config.nats, &config.resources)
         .map_err(|e| program::failed(Code::NatsUnavailable, "cannot use the NATS settings", e))?;
     worker::run(settings, &bus, executors, &stop)
@@ -91,35 +99,56 @@ pub(super) fn settings(config: &Config, tags: Vec<String>) -> Result<WorkerSetti
         run_once: None,
         run: config.run.clone(),
         registry: config.registry.clone(),
+        wheels: None,
     })
 }
 
 /// What this program can execute; the first one that accepts a job gets it. With a flow resolver
-/// Python is started now, which takes a moment.
-pub(super) fn executors(config: &Config) -> Result<Vec<Arc<dyn Executor>>, Failure> {
+/// Python is started now, which takes a moment; where the worker's code comes as wheels, the first set of
+/// them starts it, and `settings` are told so.
+pub(super) fn executors(
+    config: &Config,
+    settings: &mut WorkerSettings,
+) -> Result<Vec<Arc<dyn Executor>>, Failure> {
     // Only names that a flow exposes are ever looked up, and never PYOCO_ ones.
     let native = NativeExecutor::new(Registry::with_builtins())
         .with_environment(|name| std::env::var(name).ok());
     if config.python.is_off() {
-        return match &config.python.resolver {
-            None => Ok(vec![Arc::new(native)]),
-            Some(_) => Err(Failure::usage(
-                "a flow resolver is given, and Python is off",
-                None,
-                "leave out one of --flow-resolver and --python off (PYOCO_FLOW_RESOLVER, PYOCO_PYTHON)",
-            )),
+        let needs_python = |what: &str, flags: &str| {
+            let hint = format!("leave out one of {flags}");
+            Err(Failure::usage(format!("{what}, and Python is off"), None, hint))
+        };
+        return match (&config.python.resolver, config.wheels.sync_enabled) {
+            (None, false) => Ok(vec![Arc::new(native)]),
+            (Some(_), _) => needs_python(
+                "a flow resolver is given",
+                "--flow-resolver and --python off (PYOCO_FLOW_RESOLVER, PYOCO_PYTHON)",
+            ),
+            (None, true) => needs_python(
+                "wheels are to be synchronised",
+                "--wheel-sync and --python off (PYOCO_WHEEL_SYNC_ENABLED, PYOCO_PYTHON)",
+            ),
         };
     }
     hide_secrets();
+    let environment = visible_environment(std::env::vars_os(), |name| config.python.shows(name));
     let python = PythonExecutor::new(PythonSettings {
         interpreter: config.python.interpreter.clone(),
         resolver: config.python.resolver.clone(),
         memory_limit: config.python.memory_limit,
-        environment: visible_environment(std::env::vars_os(), |name| config.python.shows(name)),
+        environment: environment.clone(),
         start_deadline: TEMPLATE_START_DEADLINE,
         max_value_bytes: config.run.max_snapshot_bytes,
     });
-    if config.python.resolver.is_some() {
+    if config.wheels.sync_enabled {
+        settings.wheels = Some(WheelSyncSettings {
+            dir: config.wheels.sync_dir.clone(),
+            interval: config.wheels.sync_interval,
+            install_timeout: config.wheels.install_timeout,
+            python: Python { program: config.python.interpreter.clone(), environment },
+            executor: python.clone(),
+        });
+    } else if config.python.resolver.is_some() {
         python.warm_up().map_err(|error| {
             let mut hint = "--python or PYOCO_PYTHON names the Python that executes flows";
             if let PythonError::Load { traceback, .. } = &error {

@@ -141,6 +141,12 @@ impl Refusals {
         self.reasons.insert(key, fault.to_string());
     }
 
+    /// One of them, for people: which wheel, and why.
+    pub fn first(&self) -> Option<String> {
+        let least = self.reasons.iter().min_by(|a, b| a.0.cmp(b.0));
+        least.map(|((name, _), reason)| format!("wheel {name}: {reason}"))
+    }
+
     /// Tells the offers, and forgets what is offered no more.
     fn mark(&mut self, offers: &mut [Offer]) {
         let mut known = HashMap::new();
