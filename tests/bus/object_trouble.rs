@@ -196,6 +196,30 @@ fn a_frozen_server_ends_an_upload_in_time() {
 }
 
 #[test]
+fn neither_a_slow_writer_nor_a_slow_reader_is_taken_for_a_slow_server() {
+    let server = NatsServer::start();
+    let timeout = Duration::from_secs(1);
+    let store = connect(&server).wheels().with_timeout(timeout);
+    let bytes = sample(1_200_000);
+    let mut upload = store.upload().unwrap();
+    for half in bytes.chunks(600_000) {
+        upload.write(half).unwrap();
+        std::thread::sleep(timeout + timeout / 2);
+    }
+    let meta = upload.seal().unwrap().publish("a", Map::new(), 0).unwrap();
+    let mut got = Vec::new();
+    let mut sink = |piece: &[u8]| {
+        if got.is_empty() {
+            std::thread::sleep(timeout + timeout / 2);
+        }
+        got.extend_from_slice(piece);
+        Ok(())
+    };
+    store.read(&meta, &mut sink, &|| false).unwrap();
+    assert_eq!(got, bytes);
+}
+
+#[test]
 fn a_read_goes_on_after_a_short_outage() {
     let mut server = NatsServer::start();
     let store = connect(&server).wheels().with_timeout(Duration::from_secs(10));

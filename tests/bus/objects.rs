@@ -114,6 +114,34 @@ fn python_reads_what_we_store_and_we_what_python_stores() {
 }
 
 #[test]
+fn uploads_whose_chunks_lie_between_each_other_are_read_each() {
+    let server = NatsServer::start();
+    let store = connect(&server).wheels();
+    let contents: Vec<_> = [1_000_000, 3_000_000, 400_000].map(sample).into();
+    let mut uploads: Vec<_> = contents.iter().map(|_| store.upload().unwrap()).collect();
+    let mut pieces: Vec<_> = contents.iter().map(|bytes| bytes.chunks(190_000)).collect();
+    loop {
+        let turns = uploads.iter_mut().zip(&mut pieces);
+        let written = turns.filter_map(|(upload, rest)| rest.next().map(|p| upload.write(p)));
+        if written.map(Result::unwrap).count() == 0 {
+            break;
+        }
+    }
+    for (n, (upload, bytes)) in uploads.into_iter().zip(&contents).enumerate() {
+        let revision = store.list().unwrap().revision;
+        let name = format!("{n}");
+        let meta = upload.seal().unwrap().publish(&name, Map::new(), revision).unwrap();
+        assert_eq!(&read(&store, &meta).unwrap(), bytes);
+        assert_eq!(&python(&server, &["get", &name], b""), bytes);
+        // A meta may be wrong about the number of its chunks.
+        for chunks in [0, 1, 100] {
+            let vague = ObjectMeta { chunks, ..meta.clone() };
+            assert_eq!(&read(&store, &vague).unwrap(), bytes, "{chunks}");
+        }
+    }
+}
+
+#[test]
 fn a_deleted_object_is_marked_as_python_marks_it_and_its_bytes_are_gone() {
     let server = NatsServer::start();
     let store = connect(&server).wheels();

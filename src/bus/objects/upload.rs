@@ -26,8 +26,9 @@ impl ObjectStore {
     /// Begins an upload, in a store that is created if it is missing.
     ///
     /// # Errors
-    /// Those of a request, and of starting the connection for chunks.
+    /// [`Error::OldServer`], and those of a request and of starting the connection for chunks.
     pub fn upload(&self) -> Result<Upload> {
+        check_version(&self.control.server_version())?;
         self.ensure()?;
         let link = self.bulk.link(self.timeout)?;
         let nuid = uuid::Uuid::new_v4().simple().to_string();
@@ -50,7 +51,6 @@ impl ObjectStore {
 }
 
 /// An object's bytes on their way. Dropping it removes what was stored of them.
-///
 pub struct Upload {
     link: Link,
     subject: String,
