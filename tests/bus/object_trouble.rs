@@ -196,6 +196,46 @@ fn a_frozen_server_ends_an_upload_in_time() {
 }
 
 #[test]
+fn an_object_whose_commit_is_in_doubt_has_its_bytes_if_it_is_there() {
+    let server = NatsServer::start();
+    let store = connect(&server).wheels().with_timeout(Duration::from_millis(300));
+    let patient = store.with_timeout(Duration::from_secs(10));
+    let answered = Duration::from_secs(10);
+    let bytes = sample(300_000);
+    for round in 0..10 {
+        let name = format!("{round}");
+        let listing = eventually(answered, "the server answers", || patient.list().ok());
+        let upload = eventually(answered, "it takes an upload", || {
+            let mut upload = store.upload().ok()?;
+            upload.write(&bytes).ok()?;
+            upload.seal().ok()
+        });
+        // The server stands still at some moment between the first request and the last answer.
+        let result = std::thread::scope(|scope| {
+            let commit = scope.spawn(|| upload.publish(&name, Map::new(), listing.revision));
+            std::thread::sleep(Duration::from_micros(60 * round));
+            server.pause();
+            commit.join().unwrap()
+        });
+        server.resume();
+        drop(upload);
+        match result {
+            Ok(meta) => {
+                let found = eventually(answered, "it answers again", || patient.find(&name).ok());
+                assert_eq!(found, Some(meta));
+            }
+            Err(error) => assert!(error.is_outcome_unknown(), "{error}"),
+        }
+    }
+    eventually(answered, "the server answers", || patient.purge_orphans(Duration::ZERO).ok());
+    let objects = patient.list().unwrap().objects;
+    for meta in &objects {
+        assert_eq!(read(&patient, meta).unwrap(), bytes, "{}", meta.name);
+    }
+    assert_eq!(chunks(&server), 3 * objects.len() as u64);
+}
+
+#[test]
 fn neither_a_slow_writer_nor_a_slow_reader_is_taken_for_a_slow_server() {
     let server = NatsServer::start();
     let timeout = Duration::from_secs(1);
