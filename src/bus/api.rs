@@ -6,7 +6,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::link::{Link, Pending};
+use super::inbox::Pending;
+use super::link::Link;
 use super::message::Message;
 use super::routes::left;
 use super::{Error, Result};

@@ -18,6 +18,8 @@ mod code {
     pub const SEQUENCE_NOT_FOUND: u64 = 10043;
     /// A stream that takes no more; somebody has to make room first.
     pub const FULL: [u64; 2] = [10077, 10109];
+    /// No room: the stream's own bound, the account's, the server's.
+    pub const NO_ROOM: [u64; 5] = [10077, 10109, 10002, 10028, 10047];
     /// No leader, overload, insufficient resources and the like: the same request may succeed
     /// in a moment.
     pub const TRANSIENT: [u64; 7] = [10158, 10163, 10167, 10118, 10194, 10008, 10023];
@@ -119,7 +121,7 @@ impl Error {
 
     /// Whether there is no room for what was to be stored; somebody has to make some first.
     pub fn is_store_full(&self) -> bool {
-        matches!(self, Error::Api { err_code, .. } if code::FULL.contains(err_code))
+        matches!(self, Error::Api { err_code, .. } if code::NO_ROOM.contains(err_code))
     }
 
     pub(super) fn is_missing_stream(&self) -> bool {

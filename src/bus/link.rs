@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
+use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use super::connect::{self, ServerInfo, Signals};
+use super::inbox::{Pending, Route, Sent};
 use super::message::Message;
-use super::routes::{Answer, Routed, Routes, left};
+use super::routes::{Routes, left};
 use super::{Error, Result, watchdog};
 use crate::config::NatsConfig;
 use crate::model::name;
@@ -53,9 +54,9 @@ pub(super) struct Shared {
     pub(super) role: &'static str,
     pub(super) nats: NatsConfig,
     pub(super) servers: Vec<nats::ServerAddress>,
-    routes: Routes,
+    pub(super) routes: Routes,
     /// Prefix of all reply subjects of this link; it survives reconnects.
-    inbox: String,
+    pub(super) inbox: String,
     live: RwLock<Option<Arc<Live>>>,
     /// Set by the watchdog: the socket stands, but nobody answers.
     suspect: AtomicBool,
@@ -205,74 +206,6 @@ impl Link {
             disconnects: shared.disconnects.load(Ordering::Relaxed),
             reconnects: shared.reconnects.load(Ordering::Relaxed),
         }
-    }
-}
-
-/// A request that was sent and whose answer is still to be waited for; dropping it forgets the
-/// answer, not the request.
-pub(super) struct Pending {
-    shared: Arc<Shared>,
-    sent: Sent,
-}
-
-impl Pending {
-    /// Waits for the answer, until the time that the request was given is over.
-    pub(super) fn wait(self) -> Result<Message> {
-        self.sent.answer(self.sent.deadline)
-    }
-
-    /// The same, until `deadline` if that is earlier.
-    pub(super) fn wait_until(self, deadline: Instant) -> Result<Message> {
-        self.sent.answer(deadline.min(self.sent.deadline))
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        self.shared.routes.forget(self.sent.id);
-    }
-}
-
-/// What a sent request waits for.
-struct Sent {
-    id: u64,
-    subject: String,
-    answer: Receiver<Answer>,
-    timeout: Duration,
-    deadline: Instant,
-}
-
-impl Sent {
-    fn answer(&self, deadline: Instant) -> Result<Message> {
-        match self.answer.recv_timeout(left(deadline)) {
-            Ok(Ok(message)) => Ok(message),
-            Ok(Err(Error::NoResponders(_))) => Err(Error::NoResponders(self.subject.clone())),
-            Ok(Err(e)) => Err(e),
-            Err(RecvTimeoutError::Timeout) => {
-                Err(Error::Timeout { subject: self.subject.clone(), after: self.timeout })
-            }
-            Err(RecvTimeoutError::Disconnected) => Err(Error::Disconnected),
-        }
-    }
-}
-
-/// A long-lived inbox of a link; dropping it closes it.
-pub(super) struct Route {
-    shared: Arc<Shared>,
-    id: u64,
-    pub(super) messages: Receiver<Routed>,
-}
-
-impl Route {
-    /// The reply subject for the route's pull number `pull`.
-    pub(super) fn reply_subject(&self, pull: u64) -> String {
-        format!("{}.{}-{pull}", self.shared.inbox, self.id)
-    }
-}
-
-impl Drop for Route {
-    fn drop(&mut self) {
-        self.shared.routes.close(self.id);
     }
 }
 

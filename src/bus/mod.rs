@@ -19,6 +19,7 @@ mod backlog;
 mod bulk;
 mod connect;
 mod error;
+mod inbox;
 mod kv;
 mod link;
 mod message;

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use serde_json::json;
 
-use super::link::{Link, Route};
+use super::inbox::Route;
+use super::link::Link;
 use super::message::{Message, Meta};
 use super::routes::Routed;
 use super::{Error, Result};

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, after, select};
 use serde_json::{Value, json};
 
-use super::link::{Link, Route};
+use super::inbox::Route;
+use super::link::Link;
 use super::message::{Message, Meta};
 use super::routes::{Routed, left};
 use super::{Error, Result, api};

@@ -257,6 +257,8 @@ pub const OBJECT_CHUNK_BYTES: usize = 128 * 1024;
 /// Chunks of one upload on their way at once: they hide the time of an answer, and bound what an upload
 /// holds to half a MiB.
 pub const OBJECT_UPLOAD_WINDOW: usize = 4;
+/// Chunks of one object that are asked for at once, for the same reasons.
+pub const OBJECT_READ_WINDOW: usize = 4;
 /// Metas of a store that are asked for at once.
 pub const OBJECT_LIST_WINDOW: usize = 64;
 /// Longest name of an object; in base64 it is part of a subject, of which the server takes 4096 bytes.

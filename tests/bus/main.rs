@@ -7,6 +7,8 @@ mod support;
 
 mod auth;
 mod kv;
+mod object_trouble;
+mod object_watch;
 mod objects;
 mod outage;
 mod queue;

@@ -75,6 +75,23 @@ async def recreate(js):
     await store(js)
 
 
+async def fill(js):
+    """Stores bytes that nobody names until there is room for none."""
+    for size in (10_000, 1_000, 100, 10, 1):
+        try:
+            while True:
+                await add(js, "C.filling", size)
+        except nats.js.errors.APIError:
+            pass
+
+
+async def leader_only(js):
+    """Turns direct gets off."""
+    config = (await js._api_request(f"$JS.API.STREAM.INFO.{STREAM}"))["config"]
+    config["allow_direct"] = False
+    await js._api_request(f"$JS.API.STREAM.UPDATE.{STREAM}", json.dumps(config).encode())
+
+
 async def main():
     url, command, *arguments = sys.argv[1:]
     client = await nats.connect(url)

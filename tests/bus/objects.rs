@@ -1,21 +1,22 @@
-//! The object store: beside nats-py, against each other, and when its bytes are not what they were.
+//! The object store: beside nats-py, and against each other.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::Barrier;
 use std::time::Duration;
 
-use pyoco_server::bus::{Bus, Error, ObjectEvent, ObjectMeta, ObjectStore, Sealed, Watch};
+use pyoco_server::bus::{Bus, Error, ObjectMeta, ObjectStore, Sealed};
 use pyoco_server::config::Config;
 use serde_json::{Map, Value, json};
 
 use crate::connect;
-use crate::support::nats::{NatsOptions, NatsServer};
+use crate::outage::connections;
+use crate::support::nats::NatsServer;
 use crate::support::python::python_08;
 use crate::support::wait::eventually;
 
 /// Runs a command of `object_store.py`.
-fn python(server: &NatsServer, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+pub fn python(server: &NatsServer, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let mut child = Command::new(python_08())
         .args(["-c", include_str!("object_store.py"), &server.url()])
         .args(arguments)
@@ -29,23 +30,23 @@ fn python(server: &NatsServer, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     ended.stdout
 }
 
-fn python_json(server: &NatsServer, arguments: &[&str]) -> Value {
+pub fn python_json(server: &NatsServer, arguments: &[&str]) -> Value {
     serde_json::from_slice(&python(server, arguments, b"")).unwrap()
 }
 
 /// The subjects of the store that have messages, without their common beginning, and how many.
-fn subjects(server: &NatsServer) -> Vec<(String, u64)> {
+pub fn subjects(server: &NatsServer) -> Vec<(String, u64)> {
     let found = python_json(server, &["subjects"]);
     let counts = found.as_object().unwrap().iter();
     counts.map(|(s, n)| (s["$O.pyoco_wheels.".len()..].to_owned(), n.as_u64().unwrap())).collect()
 }
 
-fn chunks(server: &NatsServer) -> u64 {
+pub fn chunks(server: &NatsServer) -> u64 {
     subjects(server).iter().filter(|(s, _)| s.starts_with("C.")).map(|(_, n)| n).sum()
 }
 
 /// Bytes that differ everywhere.
-fn sample(size: usize) -> Vec<u8> {
+pub fn sample(size: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_u32;
     let mut next = || {
         state ^= state << 13;
@@ -56,19 +57,19 @@ fn sample(size: usize) -> Vec<u8> {
     (0..size).map(|_| next()).collect()
 }
 
-fn sealed(store: &ObjectStore, bytes: &[u8]) -> Sealed {
+pub fn sealed(store: &ObjectStore, bytes: &[u8]) -> Sealed {
     let mut upload = store.upload().unwrap();
     bytes.chunks(50_000).for_each(|piece| upload.write(piece).unwrap());
     assert_eq!(upload.size(), bytes.len() as u64);
     upload.seal().unwrap()
 }
 
-fn stored(store: &ObjectStore, name: &str, bytes: &[u8]) -> ObjectMeta {
+pub fn stored(store: &ObjectStore, name: &str, bytes: &[u8]) -> ObjectMeta {
     let revision = store.list().unwrap().revision;
     sealed(store, bytes).publish(name, Map::new(), revision).unwrap()
 }
 
-fn read(store: &ObjectStore, meta: &ObjectMeta) -> Result<Vec<u8>, Error> {
+pub fn read(store: &ObjectStore, meta: &ObjectMeta) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     let mut sink = |piece: &[u8]| {
         bytes.extend_from_slice(piece);
@@ -78,7 +79,7 @@ fn read(store: &ObjectStore, meta: &ObjectMeta) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-fn names(store: &ObjectStore) -> Vec<String> {
+pub fn names(store: &ObjectStore) -> Vec<String> {
     store.list().unwrap().objects.into_iter().map(|meta| meta.name).collect()
 }
 
@@ -110,6 +111,34 @@ fn python_reads_what_we_store_and_we_what_python_stores() {
     let mut sorted: Vec<_> = theirs.iter().map(|name| name.as_str().unwrap()).collect();
     sorted.sort();
     assert_eq!(names(&store), sorted);
+}
+
+#[test]
+fn uploads_whose_chunks_lie_between_each_other_are_read_each() {
+    let server = NatsServer::start();
+    let store = connect(&server).wheels();
+    let contents: Vec<_> = [1_000_000, 3_000_000, 400_000].map(sample).into();
+    let mut uploads: Vec<_> = contents.iter().map(|_| store.upload().unwrap()).collect();
+    let mut pieces: Vec<_> = contents.iter().map(|bytes| bytes.chunks(190_000)).collect();
+    loop {
+        let turns = uploads.iter_mut().zip(&mut pieces);
+        let written = turns.filter_map(|(upload, rest)| rest.next().map(|p| upload.write(p)));
+        if written.map(Result::unwrap).count() == 0 {
+            break;
+        }
+    }
+    for (n, (upload, bytes)) in uploads.into_iter().zip(&contents).enumerate() {
+        let revision = store.list().unwrap().revision;
+        let name = format!("{n}");
+        let meta = upload.seal().unwrap().publish(&name, Map::new(), revision).unwrap();
+        assert_eq!(&read(&store, &meta).unwrap(), bytes);
+        assert_eq!(&python(&server, &["get", &name], b""), bytes);
+        // A meta may be wrong about the number of its chunks.
+        for chunks in [0, 1, 100] {
+            let vague = ObjectMeta { chunks, ..meta.clone() };
+            assert_eq!(&read(&store, &vague).unwrap(), bytes, "{chunks}");
+        }
+    }
 }
 
 #[test]
@@ -227,4 +256,62 @@ fn of_many_commits_on_one_revision_exactly_one_wins() {
     }
     assert_eq!(names(&store).len(), 10);
     assert_eq!(chunks(&server), 10);
+}
+
+#[test]
+fn the_connection_for_chunks_is_opened_when_the_first_one_moves() {
+    let server = NatsServer::start();
+    let settled = connections(&server);
+    let bus = connect(&server);
+    let store = bus.wheels();
+    store.ensure().unwrap();
+    store.list().unwrap();
+    assert_eq!(connections(&server), settled + 2);
+    let meta = stored(&store, "a", b"x");
+    assert_eq!(connections(&server), settled + 3);
+    read(&store, &meta).unwrap();
+    assert_eq!(connections(&server), settled + 3);
+    drop((bus, store));
+    eventually(Duration::from_secs(10), "its connections are closed", || {
+        (connections(&server) == settled).then_some(())
+    });
+}
+
+#[test]
+fn many_objects_are_listed_in_one_go() {
+    let server = NatsServer::start();
+    let store = connect(&server).wheels();
+    let mut revision = 0;
+    for n in 0..200 {
+        let meta = sealed(&store, b"x").publish(&format!("{n:03}"), Map::new(), revision).unwrap();
+        revision = meta.revision;
+    }
+    let listing = store.list().unwrap();
+    assert_eq!(listing.revision, revision);
+    assert_eq!(names(&store), (0..200).map(|n| format!("{n:03}")).collect::<Vec<_>>());
+    // The newest meta counts, also when it is that of a deleted object.
+    let first = &listing.objects[0];
+    store.delete(first).unwrap();
+    let listing = store.list().unwrap();
+    assert_eq!((listing.objects.len(), listing.revision > revision), (199, true));
+}
+
+#[test]
+fn names_and_uploads_that_would_forge_a_subject_never_reach_the_wire() {
+    let server = NatsServer::start();
+    let store = connect(&server).wheels();
+    let meta = stored(&store, "a", b"x");
+    for bad in [String::new(), "x".repeat(2_000)] {
+        assert!(matches!(store.find(&bad), Err(Error::BadName(_))));
+        let upload = sealed(&store, b"y");
+        assert!(matches!(upload.publish(&bad, Map::new(), 1), Err(Error::BadName(_))));
+    }
+    for bad in ["", "*", ">", "a.b", "a b"] {
+        let forged = ObjectMeta { nuid: bad.into(), ..meta.clone() };
+        assert!(matches!(read(&store, &forged), Err(Error::BadName(_))), "{bad:?}");
+    }
+    // A meta with a wildcard deletes itself, and the bytes of nobody.
+    let forged = ObjectMeta { nuid: ">".into(), ..meta.clone() };
+    assert!(store.delete(&forged).unwrap());
+    assert_eq!(chunks(&server), 1);
 }

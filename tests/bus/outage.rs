@@ -116,7 +116,7 @@ fn a_dropped_bus_closes_its_connections() {
 }
 
 /// Established connections to the server, as the kernel counts them from the server's side.
-fn connections(server: &NatsServer) -> usize {
+pub fn connections(server: &NatsServer) -> usize {
     let port = format!(":{:04X}", server.address().port());
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());

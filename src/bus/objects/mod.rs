@@ -51,6 +51,7 @@ pub struct Listing {
 
 /// What the watch of a store tells its owner.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most events are metas, each handed over once")]
 pub enum ObjectEvent {
     /// The store is another one than before: forget what you know.
     Reset,
@@ -132,8 +133,18 @@ impl ObjectStore {
         }
         let expected = meta.revision.to_string();
         let headers = [ROLLUP, (kv::EXPECTED_SEQUENCE, expected.as_str())];
-        self.commit(&meta.clone().into_deleted(), &headers)?;
-        self.purge_replaced(meta);
+        let deleted = meta.clone().into_deleted();
+        match self.commit(&deleted, &headers) {
+            // The mark needs room, too, and the bytes are all there is to give.
+            Err(e) if e.is_store_full() => {
+                self.purge(&meta.nuid)?;
+                self.commit(&deleted, &headers)?;
+            }
+            other => {
+                other?;
+                self.purge_replaced(meta);
+            }
+        }
         Ok(true)
     }
 

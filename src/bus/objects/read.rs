@@ -1,15 +1,18 @@
 //! Brings an object's bytes out of the store, and holds them to its digest.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::Instant;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{ObjectMeta, ObjectStore};
+use crate::bus::inbox::Pending;
 use crate::bus::link::Link;
 use crate::bus::routes::left;
 use crate::bus::{Error, Result, api, kv};
+use crate::model::limits::OBJECT_READ_WINDOW;
 
 impl ObjectStore {
     /// Reads the bytes of the object that `meta` describes and hands them on piece by piece. Only
@@ -46,7 +49,10 @@ impl ObjectStore {
                 store: self,
                 link: self.bulk.link(self.timeout)?,
                 subject: self.chunk_subject(&meta.nuid)?,
+                left: meta.chunks,
                 next_seq: 1,
+                next_ask: 1,
+                asked: VecDeque::with_capacity(OBJECT_READ_WINDOW),
                 is_direct: true,
             };
             while size < meta.size {
@@ -70,12 +76,23 @@ impl ObjectStore {
 }
 
 /// The chunks of an upload, in order.
+///
+/// Where they lie in the stream is not known before, so each request asks for the first one at a
+/// place or behind it. Most often they lie side by side: then some requests, each for the next place, are
+/// under way at once and bring one chunk each. Where something lies between, several bring the same
+/// chunk, of which the first counts; none is passed over.
 struct Chunks<'a> {
     store: &'a ObjectStore,
     link: Link,
     subject: String,
-    /// Where to look for the next one.
+    /// How many are still to come, as far as the meta knows.
+    left: u64,
+    /// Before this place nothing is to be had any more.
     next_seq: u64,
+    /// The place that is asked for next.
+    next_ask: u64,
+    /// Requests under way and the places they ask for, in order.
+    asked: VecDeque<(u64, Pending)>,
     /// Whether the stream answers direct gets, as far as known.
     is_direct: bool,
 }
@@ -86,10 +103,22 @@ impl Chunks<'_> {
     fn next(&mut self) -> Result<Option<Vec<u8>>> {
         let deadline = Instant::now() + self.store.timeout;
         loop {
-            let error = match self.get(deadline) {
-                Ok(chunk) => return Ok(chunk),
+            let found = self.get_direct().and_then(|found| match found {
+                Some(found) => Ok(Some(found)),
+                // A replica that lags behind does not know the chunk yet; the leader decides.
+                None => self.get_from_leader(deadline),
+            });
+            let error = match found {
+                Ok(None) => return Ok(None),
+                Ok(Some((seq, data))) => {
+                    self.left = self.left.saturating_sub(1);
+                    self.next_seq = seq + 1;
+                    self.next_ask = self.next_ask.max(self.next_seq);
+                    return Ok(Some(data));
+                }
                 Err(e) => e,
             };
+            self.forget_asked();
             if !error.is_transient()
                 || left(deadline) <= kv::RETRY_PAUSE
                 || !self.link.wait_up(left(deadline))
@@ -100,45 +129,59 @@ impl Chunks<'_> {
         }
     }
 
-    fn get(&mut self, deadline: Instant) -> Result<Option<Vec<u8>>> {
-        let which = json!({"seq": self.next_seq, "next_by_subj": self.subject});
-        let found = match self.is_direct {
-            true => self.get_direct(&which, deadline)?,
-            false => None,
-        };
-        // A replica that lags behind does not know the chunk yet; the leader decides.
-        let found = match found {
-            Some(found) => Some(found),
-            None => api::get_message(&self.link, &self.store.stream(), &which, left(deadline))?
-                .map(|stored| (stored.seq, stored.data)),
-        };
-        Ok(found.map(|(seq, data)| {
-            self.next_seq = seq + 1;
-            data
-        }))
-    }
-
     /// From any replica: the bytes as they are, not as text in JSON.
-    fn get_direct(
-        &mut self,
-        which: &serde_json::Value,
-        deadline: Instant,
-    ) -> Result<Option<(u64, Vec<u8>)>> {
-        let subject = format!("$JS.API.DIRECT.GET.{}", self.store.stream());
-        let body = which.to_string();
-        let message = match self.link.request(&subject, &[], body.as_bytes(), left(deadline)) {
+    fn get_direct(&mut self) -> Result<Option<(u64, Vec<u8>)>> {
+        if !self.is_direct {
+            return Ok(None);
+        }
+        self.ask()?;
+        let Some((_, pending)) = self.asked.pop_front() else { return Ok(None) };
+        let message = match pending.wait() {
             Err(Error::NoResponders(_)) => {
                 self.is_direct = false;
+                self.forget_asked();
                 return Ok(None);
             }
             other => other?,
         };
         if message.status().is_some() {
+            self.forget_asked();
             return Ok(None);
         }
         match message.header("Nats-Sequence").and_then(|seq| seq.parse().ok()) {
             Some(seq) if seq >= self.next_seq => Ok(Some((seq, message.data))),
             _ => Err(Error::BadAnswer("direct get without a sequence".into())),
         }
+    }
+
+    fn get_from_leader(&mut self, deadline: Instant) -> Result<Option<(u64, Vec<u8>)>> {
+        let (stream, which) = (self.store.stream(), self.which(self.next_seq));
+        let stored = api::get_message(&self.link, &stream, &which, left(deadline))?;
+        Ok(stored.map(|stored| (stored.seq, stored.data)))
+    }
+
+    /// Keeps as many requests under way as there are chunks to come, up to a bound.
+    fn ask(&mut self) -> Result<()> {
+        while self.asked.front().is_some_and(|(place, _)| *place < self.next_seq) {
+            self.asked.pop_front();
+        }
+        let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).clamp(1, OBJECT_READ_WINDOW);
+        let subject = format!("$JS.API.DIRECT.GET.{}", self.store.stream());
+        while self.asked.len() < wanted {
+            let which = self.which(self.next_ask).to_string();
+            let asked = self.link.begin(&subject, &[], which.as_bytes(), self.store.timeout)?;
+            self.asked.push_back((self.next_ask, asked));
+            self.next_ask += 1;
+        }
+        Ok(())
+    }
+
+    fn forget_asked(&mut self) {
+        self.asked.clear();
+        self.next_ask = self.next_seq;
+    }
+
+    fn which(&self, seq: u64) -> Value {
+        json!({"seq": seq, "next_by_subj": self.subject})
     }
 }

@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 
 use super::meta::{self, ObjectMeta};
 use super::{ObjectStore, ROLLUP};
-use crate::bus::link::{Link, Pending};
+use crate::bus::inbox::Pending;
+use crate::bus::link::Link;
 use crate::bus::{Error, Result, api, kv};
 use crate::model::limits::{OBJECT_CHUNK_BYTES, OBJECT_PURGE_TIMEOUT, OBJECT_UPLOAD_WINDOW};
 
@@ -25,8 +26,9 @@ impl ObjectStore {
     /// Begins an upload, in a store that is created if it is missing.
     ///
     /// # Errors
-    /// Those of a request, and of starting the connection for chunks.
+    /// [`Error::OldServer`], and those of a request and of starting the connection for chunks.
     pub fn upload(&self) -> Result<Upload> {
+        check_version(&self.control.server_version())?;
         self.ensure()?;
         let link = self.bulk.link(self.timeout)?;
         let nuid = uuid::Uuid::new_v4().simple().to_string();
@@ -49,7 +51,6 @@ impl ObjectStore {
 }
 
 /// An object's bytes on their way. Dropping it removes what was stored of them.
-///
 pub struct Upload {
     link: Link,
     subject: String,
@@ -174,6 +175,12 @@ pub struct Sealed {
 }
 
 impl Sealed {
+    /// What [`ObjectMeta::nuid`] will be: it tells the caller whether a commit in doubt was carried
+    /// out.
+    pub fn nuid(&self) -> &str {
+        &self.chunks.nuid
+    }
+
     /// Names the bytes, provided that the newest meta of the whole store is `expected` (a
     /// [`Listing::revision`](super::Listing::revision), 0 when there is none); what the name stood
     /// for before is removed. After a conflict the caller may look again and repeat it; after a
