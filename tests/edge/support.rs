@@ -389,8 +389,17 @@ pub fn threads() -> usize {
 
 /// Resident memory of this process in KiB.
 pub fn resident_kib() -> u64 {
+    memory_kib("VmRSS:")
+}
+
+/// The most that it ever was.
+pub fn peak_kib() -> u64 {
+    memory_kib("VmHWM:")
+}
+
+fn memory_kib(field: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
