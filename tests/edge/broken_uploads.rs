@@ -1,9 +1,13 @@
 //! Uploads that break off, that never end, or that mean harm.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use crate::support::{PATIENCE, UPLOAD_LIMIT, descriptors, eventually, in_child, quick, site};
+use crate::support::{
+    PATIENCE, UPLOAD_LIMIT, descriptors, eventually, in_child, private_directory, quick, site,
+};
 use crate::uploads::{content, expected, head};
 
 const ENDED_EARLY: &str = "request body ended early";
@@ -291,4 +295,38 @@ fn no_part_of_a_body_is_ever_taken_for_the_whole() {
     assert_eq!(ended.iter().filter(|end| end.is_ok()).count(), whole);
     assert!(ended.iter().flatten().all(|count| *count > 0));
     assert!(whole >= 120 && ended.len() > whole + 100, "{whole} of {}", ended.len());
+}
+
+#[test]
+fn a_handler_believes_neither_a_length_nor_an_end_mark_alone() {
+    if !in_child("broken_uploads::a_handler_believes_neither_a_length_nor_an_end_mark_alone") {
+        return;
+    }
+    let site = site(quick());
+    let socket = std::fs::read_dir(private_directory()).unwrap().next().unwrap().unwrap().path();
+    for (body, ok) in [
+        ("5\r\nhello\r\n5\r\nworld\r\n0\r\n\r\n", true),
+        // Cut in a chunk, between two, behind the last byte, and in the end mark.
+        ("a\r\nhello", false),
+        ("5\r\nhello\r\n", false),
+        ("a\r\nhelloworld\r\n", false),
+        ("a\r\nhelloworld\r\n0\r\n", false),
+        // Marked as whole, and too short or too long.
+        ("5\r\nhello\r\n0\r\n\r\n", false),
+        ("b\r\nhelloworld!\r\n0\r\n\r\n", false),
+        ("a\r\nhelloworld\r\n1\r\n!\r\n0\r\n\r\n", false),
+        ("a\r\nhelloworldx", false),
+    ] {
+        let mut edge = UnixStream::connect(&socket).unwrap();
+        edge.set_read_timeout(Some(PATIENCE)).unwrap();
+        let head = "POST /upload HTTP/1.1\r\nHost: t\r\nX-Pyoco-Body: 10\r\n\
+            Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
+        edge.write_all([head, body].concat().as_bytes()).unwrap();
+        edge.shutdown(Shutdown::Write).unwrap();
+        let expected = if ok { Ok(10) } else { Err(ENDED_EARLY.to_owned()) };
+        assert_eq!(site.outcome(), expected, "{body:?}");
+        let mut answer = String::new();
+        let _ = edge.read_to_string(&mut answer);
+        assert!(answer.starts_with(if ok { "HTTP/1.1 200 " } else { "HTTP/1.1 400 " }), "{answer}");
+    }
 }
