@@ -20,6 +20,7 @@ fn call(address: SocketAddr, route: &Route, id: &str, key: Option<&str>) -> Resp
         (BodyKind::WorkflowForm, _) => {
             form(&[("workflow", Some("f"), b"flow: {graph: a}"), ("flow_name", None, b"m")])
         }
+        (BodyKind::WheelForm, _) => form(&[("wheel", Some("no.wheel"), b"none")]),
         (BodyKind::Json, "/runs") => {
             ("application/json".into(), br#"{"flow_name":"m","params":{}}"#.to_vec())
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::support::{eventually, in_child, quick, site};
+use crate::support::{eventually, in_child, private_directory, quick, site};
 
 fn limit_descriptors(count: u64) {
     let maximum = getrlimit(Resource::Nofile).maximum;
@@ -63,13 +63,7 @@ fn the_server_behind_is_replaced_when_it_stops_accepting() {
     settings.edge.idle_deadline = Duration::from_secs(60);
     let site = site(settings);
     // Somebody tidies up temporary files: nobody can connect any more, what is connected stays.
-    let prefix = format!("pyoco-{}-", std::process::id());
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(std::path::PathBuf::from);
-    let places = [Some(std::env::temp_dir()), runtime];
-    let found = places.into_iter().flatten().filter_map(|place| std::fs::read_dir(place).ok());
-    let found =
-        found.flatten().flatten().find(|e| e.file_name().to_string_lossy().starts_with(&prefix));
-    std::fs::remove_dir_all(found.unwrap().path()).unwrap();
+    std::fs::remove_dir_all(private_directory()).unwrap();
     // Each stream takes a connection out of the pool.
     let mut streams: Vec<_> = (0..12).map(|_| site.wire()).collect();
     for wire in &mut streams {

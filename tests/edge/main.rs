@@ -5,6 +5,7 @@
 
 mod support;
 
+mod broken_uploads;
 mod exhaustion;
 mod hostile;
 mod limits;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::support::{quick, site};
+use crate::support::{UPLOAD_LIMIT, eventually, quick, site};
+use crate::uploads::{content, expected, head};
 
 fn behind_proxy() -> crate::support::Site {
     let mut settings = quick();
@@ -56,4 +57,58 @@ fn an_absurd_length_does_not_end_the_process() {
     }
     drop(wire);
     assert_eq!(site.count(), 10);
+}
+
+#[test]
+fn uploads_are_read_without_an_edge_too() {
+    let site = behind_proxy();
+    let mut wire = site.wire();
+    let body = content(700_001);
+    for length in [0, 1, 1024, 1025, 65_536, 700_001] {
+        wire.send(&head("/upload", length as u64, ""));
+        wire.send_bytes(&body[..length]);
+        assert_eq!(wire.answer().text(), expected(&body[..length]), "{length}");
+    }
+    // What the handler leaves is skipped, and is no request.
+    for (path, status) in [("/upload-refused", 401), ("/upload-half", 409), ("/upload-panic", 500)]
+    {
+        let mut body = content(150_000);
+        body.extend_from_slice(b"GET /evil HTTP/1.1\r\nHost: t\r\n\r\n");
+        wire.send(&head(path, body.len() as u64, ""));
+        wire.send_bytes(&body);
+        assert_eq!(wire.answer().status, status);
+    }
+    let before = site.count();
+    wire.send("POST /upload HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n");
+    wire.send("1d\r\nGET /evil HTTP/1.1\r\nHost: t\r\n\r\n0\r\n\r\n");
+    assert_eq!(wire.answer().status, 411);
+    wire.send("GET /still HTTP/1.1\r\nHost: t\r\n\r\n");
+    assert!(wire.answer().text().starts_with("GET /still?"));
+    assert_eq!(site.count(), before + 1);
+}
+
+#[test]
+fn a_proxy_that_breaks_off_or_sends_too_much_is_found_out() {
+    let site = behind_proxy();
+    for sent in [0, 1000, 99_999] {
+        let mut wire = site.wire();
+        wire.send(&head("/upload", 100_000, ""));
+        wire.send_bytes(&content(sent));
+        wire.half_close();
+        assert_eq!(site.outcome(), Err("request body ended early".to_owned()), "{sent}");
+        assert_eq!(wire.answer().status, 400);
+    }
+    let before = site.count();
+    let mut wire = site.wire();
+    wire.send(&head("/upload", UPLOAD_LIMIT + 1, ""));
+    wire.half_close();
+    let answer = wire.answer();
+    assert_eq!((answer.status, answer.text().contains("upload too large")), (413, true));
+    let mut absurd = site.wire();
+    absurd.send(&head("/upload", 17_592_186_044_416, ""));
+    (0..10).for_each(|_| site.assert_alive());
+    assert_eq!(site.count(), before + 10);
+    // None of them holds a place.
+    let body = content(1000);
+    eventually("an upload", || site.upload("/upload", &body).text() == expected(&body));
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -389,12 +390,32 @@ pub fn threads() -> usize {
 
 /// Resident memory of this process in KiB.
 pub fn resident_kib() -> u64 {
+    memory_kib("VmRSS:")
+}
+
+/// The most that it ever was.
+pub fn peak_kib() -> u64 {
+    memory_kib("VmHWM:")
+}
+
+fn memory_kib(field: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// Open descriptors of this process.
 pub fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// Where the only server of this process has its private socket.
+pub fn private_directory() -> PathBuf {
+    let prefix = format!("pyoco-{}-", std::process::id());
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let places = [Some(std::env::temp_dir()), runtime];
+    let found = places.into_iter().flatten().filter_map(|place| std::fs::read_dir(place).ok());
+    let found =
+        found.flatten().flatten().find(|e| e.file_name().to_string_lossy().starts_with(&prefix));
+    found.unwrap().path()
 }

@@ -9,7 +9,7 @@ use pyoco_server::gateway::multipart::FormReader;
 use sha2::{Digest, Sha256};
 
 use crate::support::{
-    Answer, PATIENCE, Site, UPLOAD_LIMIT, Wire, eventually, in_child, quick, resident_kib, site,
+    Answer, PATIENCE, Site, eventually, in_child, peak_kib, quick, resident_kib, site,
 };
 
 /// The test handler of everything below `/upload`.
@@ -24,7 +24,9 @@ pub fn handle(request: &mut Request, ended: &Sender<Result<u64, String>>) -> Rep
         }
         "/upload-half" | "/upload-panic" => {
             let mut some = [0; 100_000];
-            request.body_reader().read_exact(&mut some).unwrap();
+            if let Err(error) = request.body_reader().read_exact(&mut some) {
+                return Reply::text(400, error.to_string());
+            }
             assert_ne!(path, "/upload-panic", "as the test wishes");
             return Reply::text(409, "seen enough");
         }
@@ -94,7 +96,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Bytes that look random and depend on where they stand.
-fn content(length: usize) -> Vec<u8> {
+pub fn content(length: usize) -> Vec<u8> {
     let mut seed = 0x2545_f491_4f6c_dd1d_u64;
     let next = || {
         seed ^= seed << 13;
@@ -105,23 +107,24 @@ fn content(length: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(length).collect()
 }
 
-fn head(path: &str, length: u64, more: &str) -> String {
+pub fn head(path: &str, length: u64, more: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n{more}\r\n")
 }
 
-fn expected(content: &[u8]) -> String {
+pub fn expected(content: &[u8]) -> String {
     format!("{0} of {0} {1}", content.len(), hex(&Sha256::digest(content)))
 }
 
 impl Site {
-    fn upload(&self, path: &str, content: &[u8]) -> Answer {
+    pub fn upload(&self, path: &str, content: &[u8]) -> Answer {
         let mut wire = self.wire();
         wire.send(&head(path, content.len() as u64, ""));
         wire.send_bytes(content);
         wire.answer()
     }
 
-    fn outcome(&self) -> Result<u64, String> {
+    /// How the next upload has ended for its handler.
+    pub fn outcome(&self) -> Result<u64, String> {
         self.uploaded.recv_timeout(PATIENCE).unwrap()
     }
 }
@@ -168,4 +171,137 @@ fn a_form_is_read_while_it_arrives() {
     wire.send(&head("/upload-form", form.len() as u64, kind));
     wire.send_bytes(&form);
     assert_eq!(wire.answer().text(), "Invalid multipart data.");
+}
+
+#[test]
+fn an_upload_of_any_size_costs_little_memory() {
+    if !in_child("uploads::an_upload_of_any_size_costs_little_memory") {
+        return;
+    }
+    let piece = content(1 << 20);
+    let mut hash = Sha256::new();
+    (0..200).for_each(|_| hash.update(&piece));
+    let expected = format!("{0} of {0} {1}", 200 << 20, hex(&hash.finalize()));
+    for behind_proxy in [false, true] {
+        let mut settings = quick();
+        settings.behind_proxy = behind_proxy;
+        let site = site(settings);
+        site.assert_alive();
+        let mut wire = site.wire();
+        let before = resident_kib();
+        // From now on the peak is counted anew.
+        std::fs::write("/proc/self/clear_refs", "5").unwrap();
+        let started = Instant::now();
+        wire.send(&head("/upload", 200 << 20, ""));
+        (0..200).for_each(|_| wire.send_bytes(&piece));
+        assert_eq!(wire.answer().text(), expected);
+        let (took, grown) = (started.elapsed(), peak_kib() - before);
+        println!("200 MiB in {took:?}, memory +{grown} KiB, behind a proxy: {behind_proxy}");
+        assert!(grown < 4 * 1024, "{grown} KiB");
+    }
+}
+
+#[test]
+fn a_slow_handler_slows_its_client_and_is_no_fault_of_it() {
+    let site = site(quick());
+    let body = content(20_000_000);
+    let mut wire = site.wire();
+    wire.send(&head("/upload-held", body.len() as u64, ""));
+    let mut sender = wire.stream.try_clone().unwrap();
+    let sent = body.clone();
+    let sending = std::thread::spawn(move || std::io::Write::write_all(&mut sender, &sent));
+    site.slow_begun.recv_timeout(PATIENCE).unwrap();
+    // Longer than the client itself would be waited for.
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(!sending.is_finished());
+    site.release.send(()).unwrap();
+    assert_eq!(wire.answer().text(), expected(&body));
+    sending.join().unwrap().unwrap();
+}
+
+#[test]
+fn leave_to_send_is_given_when_the_handler_reads() {
+    let site = site(quick());
+    let body = content(200_000);
+    let mut wire = site.wire();
+    for _ in 0..2 {
+        wire.send(&head("/upload-held", body.len() as u64, "Expect: 100-continue\r\n"));
+        site.slow_begun.recv_timeout(PATIENCE).unwrap();
+        let pause = Duration::from_millis(1000);
+        wire.stream.set_read_timeout(Some(pause)).unwrap();
+        assert!(wire.try_answer(true).is_err());
+        wire.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        site.release.send(()).unwrap();
+        assert_eq!(wire.answer().status, 100);
+        wire.send_bytes(&body);
+        assert_eq!(wire.answer().text(), expected(&body));
+    }
+    // Who does not wait for it gets one answer, and the right one, however both cross each other.
+    for length in [1, 200_000] {
+        wire.send(&head("/upload", length as u64, "Expect: 100-continue\r\n"));
+        wire.send_bytes(&body[..length]);
+        let mut answer = wire.answer();
+        if answer.status == 100 {
+            answer = wire.answer();
+        }
+        assert_eq!(answer.text(), expected(&body[..length]));
+    }
+    // Who asks in vain sends nothing.
+    wire.send(&head("/upload-refused", 1_000_000, "Expect: 100-continue\r\n"));
+    let answer = wire.answer();
+    assert_eq!((answer.status, answer.header("connection")), (401, Some("close")));
+    assert!(wire.is_closed());
+}
+
+#[test]
+fn an_answer_may_come_before_the_end_of_the_body() {
+    let site = site(quick());
+    for (path, status) in
+        [("/upload-refused", 401), ("/upload-half", 409), ("/upload-download", 200)]
+    {
+        let mut wire = site.wire();
+        wire.send(&head(path, 2_000_000, ""));
+        wire.send_bytes(&content(150_000));
+        let answer = wire.answer();
+        assert_eq!((answer.status, answer.header("connection")), (status, Some("close")));
+        // What is still under way does not turn the close into a reset.
+        wire.send_bytes(&[b'x'; 10_000]);
+        assert!(wire.is_closed(), "{path}");
+        // A body that was small enough to be passed on is out of the way, read or not.
+        let answer = site.upload(path, &content(100_000));
+        assert_eq!(answer.status, status);
+    }
+    site.assert_alive();
+}
+
+#[test]
+fn uploads_have_few_places_and_leave_all_others_free() {
+    let mut settings = quick();
+    settings.edge.max_uploads = 8;
+    settings.edge.body_deadline = PATIENCE;
+    let site = site(settings);
+    // Twice as many as there are handlers.
+    let mut wires: Vec<_> = (0..8).map(|_| site.wire()).collect();
+    for wire in &mut wires {
+        wire.send(&head("/upload", 100_000, ""));
+        wire.send_bytes(&content(50_000));
+    }
+    eventually("eight uploads", || site.count() == 8);
+    for _ in 0..3 {
+        let refused = site.upload("/upload", b"one more");
+        refused.assert_refused(503);
+        assert!(refused.text().contains("too many uploads at once"));
+    }
+    let started = Instant::now();
+    (0..100).for_each(|_| site.assert_alive());
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    // Each answer means that there is a place again, at once.
+    let body = content(100_000);
+    wires[0].send_bytes(&body[50_000..]);
+    assert_eq!(wires[0].answer().text(), expected(&body));
+    for _ in 0..50 {
+        assert_eq!(site.upload("/upload", &body).text(), expected(&body));
+    }
+    drop(wires);
+    eventually("free places", || site.upload("/upload", &body).status == 200);
 }

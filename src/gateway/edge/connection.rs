@@ -147,6 +147,8 @@ fn exchange_upload(
         Ok(answered) => answered,
         Err(refusal) => return Outcome::Refused(refusal),
     };
+    // Before the answer is out: whoever reads it may come with the next upload at once.
+    drop(place);
     match relay(shared, client, answered.lease, &answered.answer, out) {
         Relayed::Whole if answered.early => Outcome::CloseEarly,
         Relayed::Whole if answered.answer.keep_alive => Outcome::KeepAlive,

@@ -1,6 +1,7 @@
 //! The fixed set of connections to the handlers, and the one thread that opens them.
 //!
-//! Invariant: connections in the pool, leased, and counted as `missing` are always `size` together.
+//! Invariant: connections in the pool, leased, and counted as `missing` are always `size` together;
+//! one that has left the pool, for a long answer or an upload, is none of these any more.
 //! They are opened one after the other, each proven by an answered request before the next is
 //! tried, because tiny_http loses connections that arrive in a burst.
 

@@ -128,18 +128,17 @@ impl Body {
         BodyReader { inner, body: self }
     }
 
-    /// Bytes of body that are still to come.
+    /// Bytes of a streamed body that are still to come.
     pub fn left(&self) -> u64 {
-        match &self.state {
-            State::Coming { left } => *left,
-            State::Read(bytes) => bytes.len() as u64,
+        match self.state {
+            State::Coming { left } => left,
             _ => 0,
         }
     }
 
     /// Without an edge in front: reads what a handler has left of a streamed body, in little memory,
-    /// since tiny_http would take as much as was announced. As long as that takes: how fast a
-    /// client must be is for the proxy to say.
+    /// since tiny_http would take as much as was announced, and would do so before it lets an answer
+    /// out. As long as that takes: how fast a client must be is for the proxy to say.
     pub fn drain(&mut self, inner: &mut tiny_http::Request) {
         let mut piece = vec![0; 64 * 1024];
         while let State::Coming { .. } = self.state {

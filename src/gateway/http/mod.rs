@@ -64,7 +64,7 @@ pub struct HttpSettings {
     /// Leave the edge out and trust the last entry of `X-Forwarded-For`. Only for a listener that
     /// nobody but a reverse proxy can reach, and a proxy that bounds heads, bodies and time.
     pub behind_proxy: bool,
-    /// Caps and deadlines of the edge. Its `body_rules` count with a proxy, too; its
+    /// Caps and deadlines of the edge. Its `body_rules` and `max_uploads` count with a proxy, too; its
     /// `upstream_connections` is ignored for [`HttpSettings::threads`].
     pub edge: EdgeSettings,
     /// Told of each request that a handler has answered.

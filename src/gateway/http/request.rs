@@ -109,8 +109,8 @@ impl Request {
         self.body.reader(&mut self.inner)
     }
 
-    /// Bytes that [`Request::body_reader`] has still to give; before the first of them, the whole
-    /// length, which is announced beforehand and bounded by the route's limit.
+    /// Of a streamed body, the bytes that are still to come: before the first was read the whole
+    /// length, as it was announced and found to be within the route's limit.
     pub fn body_left(&self) -> u64 {
         self.body.left()
     }

@@ -326,7 +326,7 @@ fn too_many_streams(mut writer: Box<dyn Write + Send>, mut exchange: Exchange) {
 
 fn too_many_uploads() -> Reply {
     let body = br#"{"detail":"too many uploads at once","hint":"repeat the request after the seconds in Retry-After"}"#;
-    Reply::json(503, &body[..]).with_header("Retry-After", "5")
+    Reply::json(503, &body[..]).with_header("Retry-After", "1")
 }
 
 fn length_required() -> Reply {

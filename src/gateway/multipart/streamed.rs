@@ -259,11 +259,10 @@ impl<R: Read> FormReader<R> {
 
     /// Reads more; `false` at the end of the body.
     fn more(&mut self) -> Result<bool, FormError> {
-        if self.end == self.buffer.len() {
+        // There is room then: nobody asks for more unless what is unread is short.
+        if self.start == self.end || self.buffer.len() - self.end < BUFFER_BYTES / 2 {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
-        } else if self.start == self.end {
-            (self.start, self.end) = (0, 0);
         }
         loop {
             match self.inner.read(&mut self.buffer[self.end..]) {
