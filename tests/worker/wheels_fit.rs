@@ -10,7 +10,7 @@ use pyoco_server::model::wheel::WheelName;
 use pyoco_server::thread;
 use pyoco_server::worker::wheels::{Error, Interpreter, Patience, Python};
 
-use crate::wheels_lab::{WheelLab, python};
+use crate::wheels_lab::WheelLab;
 
 #[test]
 fn what_is_computed_without_a_library_is_what_the_library_says() {
@@ -61,7 +61,8 @@ fn an_interpreter_that_does_not_answer_is_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     let (_stop, signal) = thread::stop_channel();
     let reason = |program: &Path, patience: Duration| {
-        let python = Python { program: program.to_str().unwrap().to_owned(), ..python() };
+        let environment = vec![("ONLY".into(), "this".into())];
+        let python = Python { program: program.to_str().unwrap().to_owned(), environment };
         match Interpreter::ask(&python, folder.path(), &Patience::new(patience, &signal)) {
             Err(Error::Interpreter { reason, .. }) => reason,
             other => panic!("{other:?}"),
@@ -78,9 +79,11 @@ fn an_interpreter_that_does_not_answer_is_told_apart() {
     let failing = script("failing", "echo no encodings >&2; exit 3");
     assert!(reason(&failing, long).contains("exit status: 3: no encodings"));
     assert!(reason(&script("odd", "echo hello"), long).contains("cannot be read"));
+    let seen = reason(&script("telling", "/usr/bin/env >&2; exit 1"), long);
+    assert!(seen.contains("ONLY=this") && !seen.contains("CARGO"), "{seen}");
     // Far more than a pipe holds, and never an end.
     let started = Instant::now();
-    let slow = script("slow", "exec yes");
+    let slow = script("slow", "exec /usr/bin/yes");
     assert!(reason(&slow, Duration::from_millis(300)).contains("was not done within"));
     assert!(started.elapsed() < Duration::from_secs(5));
 }
