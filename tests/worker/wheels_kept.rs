@@ -1,13 +1,14 @@
 //! Folders of wheels over time: races, restarts, crashes, and what is removed when.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Barrier;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use pyoco_server::worker::wheels::{Error, Fault, Generation, Offer};
+use pyoco_server::worker::wheels::{Error, Fault, Generation, Impatience, Offer};
 
 use crate::support::wheel::WheelFile;
-use crate::wheels_lab::{WheelLab, offer};
+use crate::wheels_lab::{WheelLab, make_writable, offer};
 
 fn wheel(version: &str) -> WheelFile {
     WheelFile::new("foo", version).file("foo/__init__.py", format!("V = '{version}'\n"))
@@ -77,6 +78,7 @@ fn a_worker_that_starts_again_goes_on_with_what_it_had() {
     assert_eq!(lab.folders().collect().unwrap(), 0);
     lab.tags = vec!["cpu".to_owned()];
     // Somebody has removed a folder by hand.
+    make_writable(&bar);
     fs::remove_dir_all(&bar).unwrap();
     let less = Generation::last(&lab.folders(), &lab.patience()).unwrap().unwrap();
     assert_eq!(less.set.wheels[..], set.wheels[1..]);
@@ -129,13 +131,7 @@ fn workers_that_unpack_the_same_wheel_at_once_share_its_folder() {
         let start = || {
             let (barrier, name, bytes, root) = (&barrier, &name, &bytes, &root);
             scope.spawn(move || {
-                // Another worker in the same folder.
-                let mut other = WheelLab::new();
-                let kept = std::mem::replace(&mut other.folder, tempfile::tempdir().unwrap());
-                drop(kept);
-                let link = other.folder.path().join("wheels");
-                fs::create_dir_all(root).unwrap();
-                std::os::unix::fs::symlink(root, link).unwrap();
+                let mut other = WheelLab::in_folder(root);
                 let generation = other
                     .sync_offers(&[offer(name, bytes)], |_, to| {
                         // All of them are past the look whether it is there.
@@ -209,15 +205,34 @@ fn what_fails_otherwise_changes_nothing_and_may_be_tried_again() {
     let never = lab.sync_offers(&offers, |_, _| Ok(()));
     assert!(matches!(fault(never), Fault::Disk { .. }));
     lab.timeout = Duration::ZERO;
+    assert!(lab.names().is_empty(), "{:?}", lab.names());
     let late = lab.sync_files(&[(name.clone(), bytes.clone())]);
-    assert!(matches!(&late, Err(Error::Folder { .. } | Error::Wheel { .. })), "{late:?}");
+    assert!(matches!(fault(late), Fault::Over(Impatience::Late(0))));
     lab.timeout = Duration::from_secs(60);
     lab.stop();
     let stopped = lab.sync_files(&[(name.clone(), bytes.clone())]);
-    assert!(stopped.is_err());
-    assert!(lab.names().is_empty(), "{:?}", lab.names());
+    assert!(matches!(fault(stopped), Fault::Over(Impatience::Stopped)));
     lab.restart();
+    // Whoever stops does not take the time to clean up.
+    lab.folders().collect().unwrap();
+    assert!(lab.names().is_empty(), "{:?}", lab.names());
     assert_eq!(lab.sync_files(&[(name, bytes)]).unwrap().generation.paths.len(), 1);
+}
+
+#[test]
+fn a_wheel_whose_modules_take_too_long_to_compile_is_a_wheel() {
+    let mut lab = WheelLab::new();
+    let sleeper = lab.folder.path().join("python");
+    fs::write(&sleeper, "#!/bin/sh\nexec sleep 600\n").unwrap();
+    fs::set_permissions(&sleeper, Permissions::from_mode(0o755)).unwrap();
+    let real = std::mem::replace(&mut lab.python.program, sleeper.to_str().unwrap().to_owned());
+    lab.timeout = Duration::from_secs(2);
+    let started = Instant::now();
+    let generation = lab.sync(&[wheel("1.0")]).unwrap().generation;
+    assert!(started.elapsed() < Duration::from_secs(20));
+    assert!(!generation.paths[0].join("foo/__pycache__").exists());
+    lab.python.program = real;
+    assert_eq!(lab.python(&generation.paths, "import foo; print(foo.V)"), "1.0");
 }
 
 #[test]
@@ -226,4 +241,31 @@ fn an_offer_without_a_hash_is_no_path() {
     let odd = Offer { sha256: "../../x".into(), ..offer("foo-1.0-py3-none-any.whl", b"") };
     let prepared = lab.sync_offers(&[odd], |_, _| panic!("it was fetched")).unwrap();
     assert_eq!(prepared.selection.skipped.len(), 1);
+}
+
+#[test]
+fn wheels_that_come_and_go_among_workers_are_whole_whenever_they_are_held() {
+    let lab = WheelLab::new();
+    let files: Vec<_> =
+        ["1.0", "1.1"].map(|v| (wheel(v).file_name(), wheel(v).build())).into_iter().collect();
+    std::thread::scope(|scope| {
+        for n in 0..3 {
+            let (root, file) = (lab.root(), &files[n % 2]);
+            scope.spawn(move || {
+                let mut other = WheelLab::in_folder(&root);
+                for _ in 0..15 {
+                    let held = other.sync_files(std::slice::from_ref(file)).unwrap().generation;
+                    let path = &held.paths[0];
+                    for name in ["foo/__init__.py", "foo/__pycache__", "foo-1.0.dist-info/RECORD"] {
+                        let name = name.replace("1.0", &held.installed[0].package_version);
+                        assert!(path.join(&name).exists(), "{name} is gone while it is held");
+                    }
+                    drop(held);
+                    other.folders().collect().unwrap();
+                }
+            });
+        }
+    });
+    lab.folders().collect().unwrap();
+    assert!(lab.names().is_empty(), "{:?}", lab.names());
 }

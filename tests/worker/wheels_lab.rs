@@ -51,12 +51,20 @@ impl WheelLab {
         }
     }
 
+    /// Another worker with the same folder of wheels.
+    pub fn in_folder(root: &Path) -> WheelLab {
+        let lab = WheelLab::new();
+        fs::create_dir_all(root).unwrap();
+        std::os::unix::fs::symlink(root, lab.root()).unwrap();
+        lab
+    }
+
     pub fn root(&self) -> PathBuf {
         self.folder.path().join("wheels")
     }
 
     pub fn folders(&self) -> Folders {
-        Folders::open(&self.root(), &self.tags, &self.interpreter).unwrap()
+        Folders::open(&self.root(), &self.tags, &self.interpreter, &self.signal).unwrap()
     }
 
     pub fn patience(&self) -> Patience<'_> {
@@ -150,6 +158,18 @@ impl WheelLab {
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).unwrap().trim().to_owned()
     }
+}
+
+impl Drop for WheelLab {
+    fn drop(&mut self) {
+        // Nobody but root could remove what nobody may write to.
+        make_writable(self.folder.path());
+    }
+}
+
+/// Undoes the protection of unpacked wheels.
+pub fn make_writable(folder: &Path) {
+    let _ = Command::new("chmod").args(["-R", "u+w"]).arg(folder).status();
 }
 
 pub fn python() -> Python {

@@ -12,6 +12,7 @@ use super::fit::Interpreter;
 use super::helper::Patience;
 use super::lock::Lock;
 use super::memory::{self, Memory};
+use crate::thread::{self, StopSignal};
 
 /// What folders that are not finished, or not wanted any more, begin with.
 const SCRATCH: &str = ".tmp-";
@@ -19,12 +20,16 @@ const LOCK: &str = ".lock";
 const HASH_DIGITS: usize = 64;
 const FOLDER_MODE: u32 = 0o555;
 const OPEN_FOLDER_MODE: u32 = 0o755;
+const FILE_MODE: u32 = 0o444;
+const ANY_EXECUTE: u32 = 0o111;
 
 /// The folder of wheels. Workers may share one; they see each other by locks alone.
 #[derive(Debug)]
 pub struct Folders {
     root: PathBuf,
     memory: Memory,
+    /// Ends removals, too: they may take minutes, and whoever comes next goes on with them.
+    stop: StopSignal,
 }
 
 impl Folders {
@@ -33,12 +38,17 @@ impl Folders {
     ///
     /// # Errors
     /// [`Error::Folder`].
-    pub fn open(root: &Path, tags: &[String], python: &Interpreter) -> Result<Folders, Error> {
+    pub fn open(
+        root: &Path,
+        tags: &[String],
+        python: &Interpreter,
+        stop: &StopSignal,
+    ) -> Result<Folders, Error> {
         let root = fs::create_dir_all(root)
             .and_then(|()| root.canonicalize())
             .map_err(|e| Error::folder("create the folder", root, e))?;
         let memory = Memory::new(&root, tags, python);
-        Ok(Folders { root, memory })
+        Ok(Folders { root, memory, stop: stop.clone() })
     }
 
     /// Where it is, as an absolute path.
@@ -58,7 +68,8 @@ impl Folders {
         Ok(Slot { path, sha256: sha256.to_owned(), lock })
     }
 
-    /// A new folder for what is not finished. It goes when it is dropped, or when its process has died.
+    /// A new folder for what is not finished. It goes when it is dropped; what a stop or the death of its
+    /// process has left goes with the next [`Folders::collect`].
     ///
     /// # Errors
     /// [`Error::Folder`].
@@ -69,7 +80,7 @@ impl Folders {
             .and_then(|lock| lock.ok_or_else(|| io::Error::other("its lock is taken")))
             .and_then(|lock| fs::create_dir(&path).map(|()| lock))
             .map_err(|e| Error::folder("create", &path, e))?;
-        Ok(Scratch { path, lock: Some(lock) })
+        Ok(Scratch { path, lock: Some(lock), stop: self.stop.clone() })
     }
 
     /// Removes the folders of wheels that nobody uses or remembers, and what killed processes have left;
@@ -90,6 +101,9 @@ impl Folders {
             let path = self.root.join(stem);
             // The lock of a folder goes with it, and alone only when there is none.
             let is_spare = name == stem || !path.exists();
+            if thread::is_stopped(&self.stop) {
+                break;
+            }
             if !is_ours || !is_spare || remembered.contains(stem) {
                 continue;
             }
@@ -107,15 +121,16 @@ impl Folders {
     /// Whether there was a folder, and it was not in use.
     fn remove(&self, path: &Path) -> io::Result<bool> {
         let Some(lock) = Lock::try_alone(&lock_of(path))? else { return Ok(false) };
-        let was_there = path.exists();
-        if was_there {
+        let mut scratch = None;
+        if path.exists() {
             // Under its name it is whole or gone, so it leaves its name first.
-            let scratch = self.scratch().map_err(io::Error::other)?;
+            let scratch = scratch.insert(self.scratch().map_err(io::Error::other)?);
             fs::set_permissions(path, Permissions::from_mode(OPEN_FOLDER_MODE))?;
             fs::rename(path, scratch.path().join("old"))?;
         }
+        // Its contents go after that, when nobody waits for the lock.
         lock.remove()?;
-        Ok(was_there)
+        Ok(scratch.is_some())
     }
 }
 
@@ -192,6 +207,7 @@ pub struct Scratch {
     path: PathBuf,
     /// Taken when it is dropped.
     lock: Option<Lock>,
+    stop: StopSignal,
 }
 
 impl Scratch {
@@ -203,8 +219,10 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let removed = remove_tree(&self.path);
-        let removed = removed.and_then(|()| self.lock.take().map_or(Ok(()), Lock::remove));
+        let removed = remove_tree(&self.path, &self.stop).and_then(|is_done| {
+            // A folder that is left keeps the file of its lock until somebody removes both.
+            self.lock.take().filter(|_| is_done).map_or(Ok(()), Lock::remove)
+        });
         if let Err(e) = removed {
             log::warn!(path = self.path.display().to_string().as_str(); "cannot remove a temporary folder of wheels: {e}");
         }
@@ -218,36 +236,43 @@ pub(super) fn is_hash(name: &str) -> bool {
 
 /// Makes all below `folder` unchangeable, but for itself: it is still to be moved.
 pub(super) fn seal(folder: &Path) -> io::Result<()> {
-    for path in walk(folder)? {
-        let metadata = path.symlink_metadata()?;
-        let is_program = metadata.permissions().mode() & 0o111 != 0;
-        let mode = if metadata.is_dir() || is_program { FOLDER_MODE } else { 0o444 };
-        if path != folder {
-            fs::set_permissions(&path, Permissions::from_mode(mode))?;
-        }
+    for (path, is_folder) in walk(folder)?.into_iter().skip(1) {
+        let mode = if is_folder || fs::metadata(&path)?.permissions().mode() & ANY_EXECUTE != 0 {
+            FOLDER_MODE
+        } else {
+            FILE_MODE
+        };
+        fs::set_permissions(&path, Permissions::from_mode(mode))?;
     }
     Ok(())
 }
 
-/// Removes a folder whose folders nobody may write to.
-fn remove_tree(folder: &Path) -> io::Result<()> {
-    for path in walk(folder)? {
-        if path.symlink_metadata()?.is_dir() {
-            fs::set_permissions(&path, Permissions::from_mode(OPEN_FOLDER_MODE))?;
-        }
+/// Removes a folder whose folders nobody may write to; whether it was done before the stop.
+fn remove_tree(folder: &Path, stop: &StopSignal) -> io::Result<bool> {
+    let found = walk(folder)?;
+    for (path, _) in found.iter().filter(|(_, is_folder)| *is_folder) {
+        fs::set_permissions(path, Permissions::from_mode(OPEN_FOLDER_MODE))?;
     }
-    fs::remove_dir_all(folder)
+    // What is in a folder comes after it.
+    for (path, is_folder) in found.iter().rev() {
+        if thread::is_stopped(stop) {
+            return Ok(false);
+        }
+        if *is_folder { fs::remove_dir(path)? } else { fs::remove_file(path)? }
+    }
+    Ok(true)
 }
 
-/// The folder and all below it; links are not followed.
-fn walk(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = vec![folder.to_owned()];
+/// The folder and all below it, and which of these are folders; links are not followed.
+fn walk(folder: &Path) -> io::Result<Vec<(PathBuf, bool)>> {
+    let mut found = vec![(folder.to_owned(), true)];
     let mut next = 0;
-    while let Some(path) = found.get(next).cloned() {
+    while let Some((path, is_folder)) = found.get(next).cloned() {
         next += 1;
-        if path.symlink_metadata()?.is_dir() {
+        if is_folder {
             for entry in fs::read_dir(&path)? {
-                found.push(entry?.path());
+                let entry = entry?;
+                found.push((entry.path(), entry.file_type()?.is_dir()));
             }
         }
     }

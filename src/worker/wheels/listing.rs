@@ -1,6 +1,6 @@
 //! What an archive would be unpacked to, decided from its directory alone, before a byte is written.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 use std::io::{Read, Seek};
 
 use zip::CompressionMethod;
@@ -180,10 +180,10 @@ impl Tree {
             let wants_folder = !is_last || is_folder;
             let next = self.nodes.len() + 1;
             let node = self.nodes.entry((folder, part.to_lowercase()));
-            let is_new = matches!(node, std::collections::hash_map::Entry::Vacant(_));
+            let is_known = matches!(node, hash_map::Entry::Occupied(_));
             let (number, was_folder) = *node.or_insert((next, wants_folder));
             // Folders may be met again, below each file that is in them.
-            if !is_new && !(was_folder && wants_folder) {
+            if is_known && !(was_folder && wants_folder) {
                 return Err(clash());
             }
             // Each entry may bring as many folders as its path has parts.

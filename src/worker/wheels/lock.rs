@@ -73,3 +73,41 @@ fn is_still_there(path: &Path, file: &File) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::thread;
+
+    #[test]
+    fn one_alone_or_many_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("it.lock");
+        let (_stop, signal) = thread::stop_channel();
+        let patience = Patience::new(Duration::from_secs(30), &signal);
+        let alone = Lock::try_alone(&path).unwrap().unwrap();
+        assert!(Lock::try_alone(&path).unwrap().is_none());
+        let soon = Patience::new(Duration::from_millis(50), &signal);
+        assert!(Lock::shared(&path, &soon).unwrap_err().to_string().contains("not done within"));
+        drop(alone);
+        let many =
+            [Lock::shared(&path, &patience).unwrap(), Lock::shared(&path, &patience).unwrap()];
+        assert!(Lock::try_alone(&path).unwrap().is_none());
+        drop(many);
+        assert!(Lock::try_alone(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_file_that_was_removed_between_opening_and_locking_is_no_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("it.lock");
+        let early = opened(&path).unwrap();
+        assert!(is_still_there(&path, &early));
+        Lock::try_alone(&path).unwrap().unwrap().remove().unwrap();
+        assert!(!is_still_there(&path, &early));
+        let _other = opened(&path).unwrap();
+        assert!(!is_still_there(&path, &early), "another file has the name now");
+    }
+}

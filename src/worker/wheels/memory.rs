@@ -75,11 +75,18 @@ impl Memory {
         read(&self.own)
     }
 
-    /// Remembers this from now on.
-    pub(super) fn write(&self, remembered: &Remembered) -> io::Result<()> {
+    /// Remembers this from now on; `scratch` is a folder beside the files, for what is not finished.
+    pub(super) fn write(&self, remembered: &Remembered, scratch: &Path) -> io::Result<()> {
         let text = serde_json::to_vec_pretty(remembered)?;
-        replace(&self.own, &text)?;
-        replace(&self.shown, &text)
+        for path in [&self.own, &self.shown] {
+            // The file is the old or the new one at any time.
+            let new = scratch.join("new");
+            let mut file = File::create(&new)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            fs::rename(&new, path)?;
+        }
+        Ok(())
     }
 
     /// Says that this kind of worker is still there.
@@ -125,17 +132,4 @@ fn read(path: &Path) -> Option<Remembered> {
     // They become paths.
     remembered.wheels.retain(|wheel| is_hash(&wheel.sha256));
     Some(remembered)
-}
-
-/// Writes a file so that it is the old or the new one at any time.
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let new = path.with_extension(format!("{}.new", uuid::Uuid::new_v4().simple()));
-    let written = File::create_new(&new)
-        .and_then(|mut file| file.write_all(text).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&new, path));
-    if written.is_err() {
-        // The error that counts is the first.
-        let _ = fs::remove_file(&new);
-    }
-    written
 }

@@ -220,7 +220,8 @@ impl Generation {
             updated_at: clock::now(),
             wheels: wheels.collect(),
         };
-        let written = folders.memory().write(&remembered);
+        let scratch = folders.scratch()?;
+        let written = folders.memory().write(&remembered, scratch.path());
         written.map_err(|e| Error::folder("write the list of wheels below", folders.path(), e))
     }
 }

@@ -34,12 +34,11 @@ def own():
         if is_debug():
             abis.append(interpreter + ("t" if threaded else ""))
         tags += ["%s-%s-%s" % (interpreter, abi, platform) for abi in abis for platform in platforms]
-        if not threaded:
-            tags += ["%s-abi3-%s" % (interpreter, platform) for platform in platforms]
+        stable = "abi3t" if threaded else "abi3"
+        tags += ["%s-%s-%s" % (interpreter, stable, platform) for platform in platforms]
         tags += ["%s-none-%s" % (interpreter, platform) for platform in platforms]
-        if not threaded:
-            for older in range(minor - 1, 1, -1):
-                tags += ["cp%d%d-abi3-%s" % (major, older, platform) for platform in platforms]
+        for older in range(minor - 1, 1, -1):
+            tags += ["cp%d%d-%s-%s" % (major, older, stable, platform) for platform in platforms]
     pythons = ["py%d%d" % (major, minor), "py%d" % major]
     pythons += ["py%d%d" % (major, older) for older in range(minor - 1, -1, -1)]
     tags += ["%s-none-%s" % (python, platform) for python in pythons for platform in platforms]
