@@ -216,7 +216,7 @@ impl Body {
             Err(_) if thread::is_stopped(stop) => return Err(SyncError::Stopped),
             other => other?,
         };
-        let folders = Folders::open(&self.settings.dir, &self.tags, &interpreter)?;
+        let folders = Folders::open(&self.settings.dir, &self.tags, &interpreter, stop)?;
         log::info!(python = interpreter.version.as_str(), dir = folders.path().display().to_string();
             "keeping wheels for this Python");
         Ok((interpreter, folders))
