@@ -88,6 +88,9 @@ pub enum Error {
     /// The caller wanted no more of an object.
     #[error("stopped reading object `{0}`")]
     Stopped(String),
+    /// An upload has paused for so long that its bytes may be taken for what a crash has left.
+    #[error("the upload of `{0}` was at rest for too long")]
+    Stalled(String),
     /// The server lacks what a request needs.
     #[error("nats-server {found} is too old for this; install version {needed} or a later one")]
     OldServer {

@@ -259,6 +259,10 @@ pub const OBJECT_CHUNK_BYTES: usize = 128 * 1024;
 pub const OBJECT_UPLOAD_WINDOW: usize = 4;
 /// Chunks of one object that are asked for at once, for the same reasons.
 pub const OBJECT_READ_WINDOW: usize = 4;
+/// After which an upload sends what it has, a whole chunk or not.
+pub const OBJECT_CHUNK_PATIENCE: Duration = Duration::from_secs(10);
+/// From an upload's last chunk to its name.
+pub const OBJECT_NAMING_DEADLINE: Duration = Duration::from_secs(30);
 /// Metas of a store that are asked for at once.
 pub const OBJECT_LIST_WINDOW: usize = 64;
 /// Longest name of an object; in base64 it is part of a subject, of which the server takes 4096 bytes.
@@ -269,8 +273,9 @@ pub const OBJECT_PURGE_TIMEOUT: Duration = Duration::from_secs(2);
 pub const MAX_WHEEL_HISTORY: usize = 10_000;
 /// Page size of `GET /wheels/history`: bounds and default (CONTRACT §3).
 pub const WHEEL_HISTORY_LIMIT: (i64, i64, i64) = (1, 500, 100);
-/// Chunks that belong to no wheel are purged when nothing was added to them for so long: an upload that
-/// lives is never silent for half of it.
+/// Chunks that belong to no wheel are purged when nothing was added to them for so long: more than an upload
+/// that lives can be silent ([`OBJECT_CHUNK_PATIENCE`] and the edge's deadline for silence), and more than
+/// [`OBJECT_NAMING_DEADLINE`] and a commit.
 pub const ORPHAN_CHUNKS_AFTER: Duration = Duration::from_secs(60);
 /// How often an upload looks at the registry again because another wheel was published meanwhile.
 pub const MAX_PUBLISH_CONFLICTS: usize = 32;

@@ -110,7 +110,7 @@ pub fn run(
     let sync = settings
         .wheels
         .clone()
-        .map(|wheels| wheels::Sync::start(wheels, settings.tags.clone(), bus.wheels()));
+        .map(|wheels| wheels::SyncThread::start(wheels, settings.tags.clone(), bus.wheels()));
     let sync = sync.transpose()?;
     let progress_ms = settings.run.ack_progress_interval.as_millis();
     let context = Arc::new(Context {

@@ -8,8 +8,10 @@ mod stage;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod crew;
 mod desk;
 
 mod large;
 mod race;
 mod registry;
+mod sync;

@@ -14,7 +14,10 @@ use super::{ObjectStore, ROLLUP};
 use crate::bus::inbox::Pending;
 use crate::bus::link::Link;
 use crate::bus::{Error, Result, api, kv};
-use crate::model::limits::{OBJECT_CHUNK_BYTES, OBJECT_PURGE_TIMEOUT, OBJECT_UPLOAD_WINDOW};
+use crate::model::limits::{
+    OBJECT_CHUNK_BYTES, OBJECT_CHUNK_PATIENCE, OBJECT_NAMING_DEADLINE, OBJECT_PURGE_TIMEOUT,
+    OBJECT_UPLOAD_WINDOW,
+};
 
 const EXPECTED_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
 /// The first nats-server that looks at this header.
@@ -44,6 +47,7 @@ impl ObjectStore {
             sha256: Sha256::new(),
             size: 0,
             count: 0,
+            sent: Instant::now(),
             failed: None,
             chunks: Arc::new(Chunks { store: self.clone(), nuid, is_kept: AtomicBool::new(false) }),
         })
@@ -63,6 +67,8 @@ pub struct Upload {
     sha256: Sha256,
     size: u64,
     count: u64,
+    /// When a chunk was sent last.
+    sent: Instant,
     /// What ended the upload: a chunk is missing, so nothing can follow it.
     failed: Option<Error>,
     chunks: Arc<Chunks>,
@@ -80,7 +86,9 @@ impl Upload {
             let (now, later) = rest.split_at(rest.len().min(self.chunk_bytes - self.chunk.len()));
             self.chunk.extend_from_slice(now);
             rest = later;
-            if self.chunk.len() == self.chunk_bytes {
+            // A short chunk now and then tells the care for orphans that a slow upload is alive.
+            let is_due = self.sent.elapsed() > OBJECT_CHUNK_PATIENCE;
+            if self.chunk.len() == self.chunk_bytes || is_due {
                 self.or_fail(Self::send)?;
             }
         }
@@ -112,6 +120,7 @@ impl Upload {
             digest: meta::digest(&hash),
             count: self.count,
             chunk_bytes: self.chunk_bytes,
+            sent: self.sent,
             chunks: self.chunks.clone(),
         })
     }
@@ -131,6 +140,7 @@ impl Upload {
         let timeout = self.chunks.store.timeout;
         self.under_way.push_back(self.link.begin(&self.subject, &[], &self.chunk, timeout)?);
         self.count += 1;
+        self.sent = Instant::now();
         self.chunk.clear();
         Ok(())
     }
@@ -171,6 +181,8 @@ pub struct Sealed {
     pub digest: String,
     count: u64,
     chunk_bytes: usize,
+    /// When its last chunk was sent.
+    sent: Instant,
     chunks: Arc<Chunks>,
 }
 
@@ -187,7 +199,8 @@ impl Sealed {
     /// success nothing is left to do.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when any object was stored or deleted meanwhile, [`Error::OldServer`],
+    /// [`Error::Conflict`] when any object was stored or deleted meanwhile, [`Error::Stalled`] when its
+    /// bytes are too old to be named, [`Error::OldServer`],
     /// [`Error::is_store_full`], and those of a request. After [`Error::is_outcome_unknown`] it may
     /// have been named; its bytes then stay until [`ObjectStore::purge_orphans`] finds them unnamed.
     pub fn publish(
@@ -196,6 +209,10 @@ impl Sealed {
         headers: Map<String, Value>,
         expected: u64,
     ) -> Result<ObjectMeta> {
+        // Whoever looks for orphans may be about to take its bytes for one.
+        if self.sent.elapsed() > OBJECT_NAMING_DEADLINE {
+            return Err(Error::Stalled(name.to_owned()));
+        }
         let store = &self.chunks.store;
         check_version(&store.control.server_version())?;
         let old = match store.newest(name) {

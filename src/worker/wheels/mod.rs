@@ -9,7 +9,7 @@
 //! the machine went down; nothing outside of it is written, whatever the wheel says; what a wheel
 //! says of itself is held against its bytes; no code of it is executed here. A folder that somebody
 //! uses is locked, and whoever is killed unlocks his. Where the wheels come from, and which template
-//! is started with them, is not known here.
+//! is started with them, only [`sync`] knows, the thread that does all of it.
 
 mod contents;
 mod error;
@@ -35,5 +35,5 @@ pub use helper::{Impatience, Patience};
 pub use prepare::{Generation, Prepared, Refusals, Worker, prepare};
 pub use select::{Choice, Offer, Selection, select};
 pub(super) use status::Status;
-pub(super) use sync::Sync;
+pub(super) use sync::SyncThread;
 pub use sync::WheelSyncSettings;

@@ -51,7 +51,7 @@ pub struct WheelSyncSettings {
 /// A running synchronisation; dropping it ends it.
 ///
 /// Field order is the shutdown order: the thread ends by `_stop` and is joined, then the watch.
-pub(in crate::worker) struct Sync {
+pub(in crate::worker) struct SyncThread {
     pub status: Status,
     /// Disconnected when the first attempt has ended, well or not.
     tried: Receiver<()>,
@@ -62,7 +62,7 @@ pub(in crate::worker) struct Sync {
     _watch: Watch,
 }
 
-impl Sync {
+impl SyncThread {
     /// Starts it.
     ///
     /// # Errors
@@ -71,7 +71,7 @@ impl Sync {
         settings: WheelSyncSettings,
         tags: Vec<String>,
         store: ObjectStore,
-    ) -> Result<Sync, crate::worker::Error> {
+    ) -> Result<SyncThread, crate::worker::Error> {
         let (stop, stopped) = thread::stop_channel();
         let (try_sender, tried) = bounded(0);
         let (ready_sender, ready) = bounded(0);
@@ -91,7 +91,7 @@ impl Sync {
             ready: Some(ready_sender),
         };
         let thread = thread::spawn("wheels", move || body.run(&stopped, &kicked, try_sender))?;
-        Ok(Sync { status, tried, ready, _stop: stop, _thread: thread, _watch: watch })
+        Ok(SyncThread { status, tried, ready, _stop: stop, _thread: thread, _watch: watch })
     }
 
     /// Waits until runs get wheels: a job that is taken earlier would not find its code. With
@@ -205,6 +205,8 @@ impl Body {
         }
         let problem = self.refusals.first().map(|why| self.complaint(&why));
         self.status.succeed(&selection, before.as_deref(), self.current.as_deref(), problem);
+        drop(before);
+        self.collect();
         Ok(())
     }
 
@@ -280,14 +282,18 @@ impl Body {
         Ok(())
     }
 
-    /// Remembers what is in use, and removes what nobody uses any more.
+    /// Remembers what is in use.
     fn keep(&mut self, generation: Arc<Generation>) {
         let Some((_, folders)) = &self.disk else { return };
         if let Err(e) = generation.remember(folders) {
             log::warn!(reason = e.to_string(); "cannot note which wheels are in use");
         }
-        // Dropped only here, so that its folders can go.
         self.current = Some(generation);
+    }
+
+    /// Removes what nobody uses any more; a run that has ended since the last look may have been the last.
+    fn collect(&self) {
+        let Some((_, folders)) = &self.disk else { return };
         match folders.collect() {
             Ok(0) => {}
             Ok(count) => log::info!(count = count; "removed folders of wheels that nobody uses"),

@@ -165,7 +165,13 @@ fn text<R: Read>(form: &mut FormReader<R>) -> Result<String, ApiError> {
 
 /// What a refusal of the store means for an upload.
 pub(super) fn stored(error: bus::Error) -> ApiError {
-    if error.is_store_full() { ApiError::WheelStoreFull } else { error.into() }
+    match error {
+        full if full.is_store_full() => ApiError::WheelStoreFull,
+        bus::Error::Stalled(_) => {
+            ApiError::BadBody("the form was at rest for too long after its file")
+        }
+        other => other.into(),
+    }
 }
 
 fn too_large() -> ApiError {
