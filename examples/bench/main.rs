@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! cargo run --release --example bench            # everything, about a minute
-//! cargo run --release --example bench -- bus     # one part: bus, gateway, dispatch, watch, python
+//! cargo run --release --example bench -- bus     # one part: bus, gateway, dispatch, watch, python, wheels
 //! ```
 //! It finds nats-server as the tests do (`PYOCO_NATS_SERVER_BIN`, then PATH) and listens on free
 //! ports of 127.0.0.1 only. `BENCH_SYNC=always` makes the server write through to the disk. The part
-//! `python` needs an interpreter with pyoco, named by `PYOCO_PYTHON`.
+//! `python` and a part of `wheels` need an interpreter with pyoco, named by `PYOCO_PYTHON`.
 
 mod bus;
 mod dispatch;
@@ -15,6 +15,14 @@ mod measure;
 mod python;
 mod setup;
 mod watch;
+#[path = "../../tests/support/wheel.rs"]
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "tests use more of it, and panic where they cannot go on"
+)]
+mod wheel;
+mod wheels;
 
 use setup::Setup;
 
@@ -35,6 +43,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     if wants("python") {
         python::run(&setup)?;
+    }
+    if wants("wheels") {
+        wheels::run(&setup)?;
     }
     if wants("watch") {
         watch::run(&setup)?;

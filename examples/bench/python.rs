@@ -80,7 +80,7 @@ fn flows(setup: &Setup, executor: PythonExecutor) -> Result<(), Box<dyn std::err
     let address = gateway.local_addr();
     wait_ready(address);
     let seen = Seen::follow(setup)?;
-    let worker = setup.worker_with(SLOTS, Arc::new(executor))?;
+    let worker = setup.worker_with(SLOTS, Arc::new(executor), None)?;
     let mut http = Http::connect(address);
     let (run, ended) = submit(&mut http, &seen);
     seen.wait(&run, &ended);

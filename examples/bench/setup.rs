@@ -10,7 +10,7 @@ use pyoco_server::config::{Config, Source};
 use pyoco_server::flow::{Executor, NativeExecutor, Registry};
 use pyoco_server::gateway::{GatewaySettings, Lang, RunningGateway};
 use pyoco_server::thread::{self, JoinOnDrop, StopSource};
-use pyoco_server::worker::{self, WorkerSettings};
+use pyoco_server::worker::{self, WheelSyncSettings, WorkerSettings};
 
 type Error = Box<dyn std::error::Error>;
 
@@ -75,13 +75,14 @@ impl Setup {
 
     pub fn worker(&self, concurrency: usize) -> Result<(StopSource, JoinOnDrop), Error> {
         let native = Arc::new(NativeExecutor::new(Registry::with_builtins()));
-        self.worker_with(concurrency, native)
+        self.worker_with(concurrency, native, None)
     }
 
     pub fn worker_with(
         &self,
         concurrency: usize,
         executor: Arc<dyn Executor>,
+        wheels: Option<WheelSyncSettings>,
     ) -> Result<(StopSource, JoinOnDrop), Error> {
         let settings = WorkerSettings {
             worker_id: "bench".to_owned(),
@@ -91,7 +92,7 @@ impl Setup {
             run_once: None,
             run: self.config.run.clone(),
             registry: self.config.registry.clone(),
-            wheels: None,
+            wheels,
         };
         let bus = Bus::start(&self.config.nats, &self.config.resources)?;
         let (stop, stopped) = thread::stop_channel();
