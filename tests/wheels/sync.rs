@@ -141,6 +141,11 @@ fn a_wheel_that_is_wrong_changes_nothing_for_its_package() {
     }
     wait_sync(&stage, "w1", "all is well again", |sync| sync["last_result"] == "ok");
     // What does not fit is no error.
+    let metrics = || stage.get("/metrics").text();
+    assert!(metrics().contains("pyoco_wheels 1\n"), "{}", metrics());
+    eventually(PATIENCE, "the metrics tell of the worker", || {
+        metrics().contains("pyoco_workers_wheel_sync{result=\"ok\"} 1\n").then_some(())
+    });
     take(&stage, &flows("1.6").tag("cp39-cp39-win_amd64"), "");
     let sync = wait_sync(&stage, "w1", "the misfit is listed", |sync| {
         sync["skipped_incompatible_count"] == 1

@@ -3,9 +3,11 @@
 use super::process;
 use super::text::{Kind, Text};
 use crate::gateway::Gateway;
+use crate::gateway::workers::Seen;
 use crate::model::clock;
 use crate::model::limits::MAX_METRIC_WORKERS;
 use crate::model::run::RunStatus;
+use crate::model::wheel::SyncResult;
 use crate::model::worker::{WorkerRecord, WorkerState};
 
 /// What `GET /metrics` answers.
@@ -24,6 +26,7 @@ pub fn exposition(gateway: &Gateway) -> String {
     gateway.metrics.runs.write(&mut text);
     gateway.metrics.backlog.write(link.connected, &gateway.settings.default_tag, &mut text);
     workers(gateway, &mut text);
+    wheels(gateway, &mut text);
     gateway.metrics.requests.write(&mut text);
     auth(gateway, &mut text);
     let help = "Open streams of events.";
@@ -84,6 +87,23 @@ fn workers(gateway: &Gateway, text: &mut Text) {
     let mut family = text.family(name, Kind::Gauge, help);
     for (seen_at, worker_id) in watched.into_iter().take(MAX_METRIC_WORKERS) {
         family.sample(&[("worker", worker_id)], seen_at);
+    }
+}
+
+fn wheels(gateway: &Gateway, text: &mut Text) {
+    let (now, timeout) = (clock::now(), gateway.settings.disconnect_timeout);
+    let wheels = gateway.wheels.shelf.all();
+    text.single("pyoco_wheels", Kind::Gauge, "Wheels in the registry.", wheels.len() as f64);
+    let help = "Bytes of all wheels in the registry.";
+    let bytes: u64 = wheels.iter().map(|meta| meta.size).sum();
+    text.single("pyoco_wheels_bytes", Kind::Gauge, help, bytes as f64);
+    let alive = |seen: &Seen| seen.record.derived_state(now, timeout).is_alive();
+    let workers: Vec<Seen> = gateway.workers.all().into_iter().filter(alive).collect();
+    let help = "Workers that are RUNNING or IDLE, by how they last synchronised their wheels.";
+    let mut family = text.family("pyoco_workers_wheel_sync", Kind::Gauge, help);
+    for result in SyncResult::ALL.map(SyncResult::as_str) {
+        let is_it = |seen: &&Seen| seen.record.wheel_sync["last_result"] == result;
+        family.sample(&[("result", result)], workers.iter().filter(is_it).count() as f64);
     }
 }
 

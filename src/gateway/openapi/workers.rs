@@ -7,6 +7,7 @@ use super::shape::{
     bounded, count, described, flag, list_of, object, or_null, reference, text, time, word,
 };
 use crate::model::limits::WORKERS_LIMIT;
+use crate::model::wheel::SyncResult;
 use crate::model::worker::WorkerState;
 
 const TAG: &str = "workers";
@@ -133,24 +134,25 @@ fn wheel_sync() -> Value {
         &["enabled", "last_result"],
         json!({
             "enabled": flag("Wheels are fetched"),
-            "last_result": word("How it went", &["disabled", "idle", "ok", "error"]),
+            "last_result": word("How it went", &SyncResult::ALL.map(SyncResult::as_str)),
+            "generation": or_null(text("The id of the wheels that new runs get")),
             "last_attempt_at": or_null(time("When it was tried")),
             "last_success_at": or_null(time("When it went well")),
-            "last_synced_at": or_null(time("When something was changed")),
+            "last_synced_at": or_null(time("When new runs got other wheels")),
             "last_error": or_null(text("Why it did not go well")),
-            "selected_count": count("Wheels for its tags"),
-            "updated_count": count("Installed"),
-            "removed_count": count("Removed"),
-            "skipped_incompatible_count": count("Not for this machine"),
-            "selected_wheels": names("Wheels for its tags"),
-            "updated_wheels": names("Installed"),
-            "removed_wheels": names("Removed"),
+            "selected_count": count("Wheels that are meant for it and fit"),
+            "updated_count": count("Brought by the last attempt"),
+            "removed_count": count("Taken away by it"),
+            "skipped_incompatible_count": count("Meant for it and of no use"),
+            "selected_wheels": names("Wheels that are meant for it and fit"),
+            "updated_wheels": names("Brought by the last attempt"),
+            "removed_wheels": names("Taken away by it"),
             "skipped_incompatible": wheels(
-                "Not for this machine",
+                "Meant for it and of no use, with the reason",
                 &["wheel_name", "package_name", "package_version", "reason"],
             ),
             "installed_wheels": wheels(
-                "What is there",
+                "What new runs get",
                 &["wheel_name", "package_name", "package_version", "installed_at", "nuid"],
             ),
         }),

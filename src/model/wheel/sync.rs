@@ -21,6 +21,22 @@ pub enum SyncResult {
     Error,
 }
 
+impl SyncResult {
+    /// All of them, in the order in which counters are shown.
+    pub const ALL: [SyncResult; 4] =
+        [SyncResult::Disabled, SyncResult::Idle, SyncResult::Ok, SyncResult::Error];
+
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SyncResult::Disabled => "disabled",
+            SyncResult::Idle => "idle",
+            SyncResult::Ok => "ok",
+            SyncResult::Error => "error",
+        }
+    }
+}
+
 /// The field `wheel_sync` of a worker's record (CONTRACT §2). Lists hold at most
 /// [`MAX_LISTED_WHEELS`]; the counts count all.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -126,6 +142,9 @@ mod tests {
     fn a_worker_that_does_not_synchronise_says_so_with_all_fields() {
         let value = serde_json::to_value(WheelSync::default()).unwrap();
         assert_eq!((&value["enabled"], &value["last_result"]), (&false.into(), &"disabled".into()));
+        for result in SyncResult::ALL {
+            assert_eq!(serde_json::to_value(result).unwrap(), result.as_str());
+        }
         assert_eq!(value["selected_wheels"], serde_json::json!([]));
         assert!(value.get("last_error").is_some_and(serde_json::Value::is_null));
         let back: WheelSync =
