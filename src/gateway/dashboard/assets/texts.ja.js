@@ -215,7 +215,7 @@ export const texts = {
   "wheels.delete": "削除…",
   "wheels.delete_it": "{name} を削除…",
   "wheels.delete_title": "この Wheel を削除しますか?",
-  "wheels.delete_used": "{n} 台のワーカーが使用中です。",
+  "wheels.delete_used": "使用中のワーカー: {n} 台",
   "wheels.delete_next": "新しいランは、適合すれば {version} 版で動きます。",
   "wheels.delete_none": "新しいランではこのパッケージは使えません。",
   "wheels.delete_help": "開始済みのランはこの Wheel を使い続けます。",

@@ -17,7 +17,9 @@ export function askDelete(place, wheel, next, done) {
     el("h2", { id: "delete-title" }, t("wheels.delete_title")),
     el("p", {}, el("code", {}, wheel.name)),
     el("p", {}, t("wheels.delete_used", { n: number(wheel.use.by.length) })),
-    wheel.use.by.length ? el("p", {}, next ? t("wheels.delete_next", { version: next }) : t("wheels.delete_none")) : null,
+    wheel.use.by.length
+      ? el("p", {}, next ? t("wheels.delete_next", { version: next }) : t("wheels.delete_none"))
+      : null,
     el("p", { class: "quiet" }, t("wheels.delete_help")),
     said,
     el("div", { class: "buttons" }, yes, no),

@@ -33,7 +33,15 @@ export function historyPart() {
     return el(
       "table",
       { class: "stacked" },
-      el("thead", {}, el("tr", {}, COLUMNS.map((name) => el("th", { scope: "col" }, t(`history.column.${name}`))))),
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          COLUMNS.map((name) => el("th", { scope: "col" }, t(`history.column.${name}`))),
+        ),
+      ),
       el("tbody", {}, shown.map(row)),
     );
   }
@@ -96,7 +104,10 @@ export function who(event) {
 
 function key({ actor }) {
   if (!actor.api_key_id) return el("span", { class: "quiet" }, t("history.nobody"));
-  return [el("code", { title: actor.api_key_id }, actor.api_key_id.slice(0, 8)), actor.tenant_id ? ` ${actor.tenant_id}` : ""];
+  return [
+    el("code", { title: actor.api_key_id }, actor.api_key_id.slice(0, 8)),
+    actor.tenant_id ? ` ${actor.tenant_id}` : "",
+  ];
 }
 
 /** The other end of the connection, and behind a proxy whom the request names. */

@@ -38,7 +38,9 @@ export function uses(wheel, workers) {
     const sync = one.wheel_sync;
     if (!sync?.enabled || !isAlive(one)) continue;
     const installed = sync.installed_wheels ?? [];
-    const mine = installed.some((other) => other.wheel_name === wheel.name && (!other.nuid || other.nuid === wheel.nuid));
+    const mine = installed.some(
+      (other) => other.wheel_name === wheel.name && (!other.nuid || other.nuid === wheel.nuid),
+    );
     const skipped = (sync.skipped_incompatible ?? []).find((other) => other.wheel_name === wheel.name);
     if (mine) found.by.push(one.worker_id);
     else if (skipped) found.skipped.push({ worker: one.worker_id, reason: skipped.reason });

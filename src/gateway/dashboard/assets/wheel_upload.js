@@ -9,18 +9,22 @@ import { problem, section } from "./pieces.js";
 /** `done()` is called when the registry has changed. `close()` ends what is under way. */
 export function uploadPart(knownTags, done) {
   const file = el("input", { id: "wheel-file", type: "file", accept: ".whl", multiple: true, onchange: chosen });
-  const tags = el("input", { id: "wheel-tags", autocomplete: "off", list: "wheel-known-tags", placeholder: "cpu, linux" });
+  const tags = el("input", {
+    id: "wheel-tags",
+    autocomplete: "off",
+    list: "wheel-known-tags",
+    placeholder: "cpu, linux",
+  });
   const button = el("button", { type: "submit", class: "primary", disabled: true }, t("wheels.upload_do"));
   const list = el("ul", { class: "uploads" });
-  const zone = el(
-    "div",
-    { class: "drop" },
-    el("label", { for: "wheel-file" }, t("wheels.choose")),
-    file,
-  );
+  const zone = el("div", { class: "drop" }, el("label", { for: "wheel-file" }, t("wheels.choose")), file);
   const node = section(
     t("wheels.upload"),
-    el("datalist", { id: "wheel-known-tags" }, knownTags.map((tag) => el("option", { value: tag }))),
+    el(
+      "datalist",
+      { id: "wheel-known-tags" },
+      knownTags.map((tag) => el("option", { value: tag })),
+    ),
     el(
       "form",
       { class: "upload", onsubmit: start },
@@ -95,7 +99,15 @@ function item(file, tags) {
   const node = el(
     "li",
     { "data-upload": file.name },
-    el("div", { class: "upload-line" }, el("code", {}, file.name), el("span", { class: "quiet" }, size(file.size)), bar, state, stop),
+    el(
+      "div",
+      { class: "upload-line" },
+      el("code", {}, file.name),
+      el("span", { class: "quiet" }, size(file.size)),
+      bar,
+      state,
+      stop,
+    ),
     said,
   );
   let isStopped = false;

@@ -43,7 +43,12 @@ function row(one, ask) {
       { class: "of-delete" },
       el(
         "button",
-        { type: "button", class: "small", "aria-label": t("wheels.delete_it", { name: one.name }), onclick: () => ask(one.name) },
+        {
+          type: "button",
+          class: "small",
+          "aria-label": t("wheels.delete_it", { name: one.name }),
+          onclick: () => ask(one.name),
+        },
         t("wheels.delete"),
       ),
     ),

@@ -53,7 +53,10 @@ export function wheelLines({ wheel_sync: sync }, line) {
     times(sync),
     changes(sync),
     installed.length
-      ? fold(t("workers.installed", { n: `${installed.length < LISTED ? "" : "≥ "}${number(installed.length)}` }), names(installed))
+      ? fold(
+          t("workers.installed", { n: `${installed.length < LISTED ? "" : "≥ "}${number(installed.length)}` }),
+          names(installed),
+        )
       : el("p", { class: "quiet" }, t("workers.installed_none")),
     skipped.length
       ? fold(

@@ -142,7 +142,11 @@ function card(one, failure, setHidden) {
   const current = one.current_run_ids?.length ? one.current_run_ids : one.current_run_id ? [one.current_run_id] : [];
   return el(
     "article",
-    { class: `card worker is-${one.state.toLowerCase()}`, "data-worker": one.worker_id, "aria-label": one.worker_id },
+    {
+      class: `card worker is-${one.state.toLowerCase()}${hasFailed(one) ? " has-failed" : ""}`,
+      "data-worker": one.worker_id,
+      "aria-label": one.worker_id,
+    },
     el("div", { class: "card-head" }, el("h2", {}, one.worker_id), wheelBadge(one), badge(one.state, "worker")),
     el(
       "dl",
