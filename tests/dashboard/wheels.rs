@@ -33,7 +33,7 @@ impl Wheels {
             textflows("1.0"),
             textflows("1.1"),
             WheelFile::new("textflows", "1.2").file("textflows/__init__.py", "import not_there\n"),
-            // Refused while it is on its way, and cut off: more than the gateway lets come.
+            // Refused while they are on their way; the second is more than the gateway lets come.
             textflows("0.9").file("textflows/noise.bin", noise(6 << 20)),
             WheelFile::new("huge", "1.0").file("noise.bin", noise(12 << 20)),
             WheelFile::new("report_kit", "2.4.0").file("report_kit.py", "LINES = 3\n"),

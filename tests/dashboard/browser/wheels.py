@@ -81,6 +81,20 @@ with visitor() as one:
     expect(page.locator(".uploads")).to_contain_text("422. invalid wheel tags")
     assert len(call("GET", "/wheels")) == 3
 
+    # What cannot be brought about here: a full store, and a connection that breaks.
+    full = {"detail": "wheel store is full", "hint": "delete wheels that nobody needs"}
+    sabotage = lambda how: lambda route: how(route) if route.request.method == "POST" else route.fallback()
+    for how, words in [
+        (lambda route: route.fulfill(status=507, json=full), ["507. wheel store is full", full["hint"]]),
+        (lambda route: route.abort(), ["does not answer", "The upload broke off"]),
+    ]:
+        handler = sabotage(how)
+        page.route("**/wheels", handler)
+        upload(page, "speech-0.3-cp39-cp39-win_amd64.whl")
+        for text in words:
+            expect(page.locator(".uploads")).to_contain_text(text)
+        page.unroute("**/wheels", handler)
+
     # One that is for other machines.
     upload(page, "speech-0.3-cp39-cp39-win_amd64.whl")
     skipped = page.locator('[data-wheel^="speech"] .of-used')
