@@ -34,7 +34,10 @@ export function runPage(place, { id }) {
   let close = () => {};
   const part = (name) => el("div", { class: `part part-${name}` });
   const parts = Object.fromEntries(
-    ["head", "notice", "errors", "story", "cancel", "timeline", "tasks", "wheels", "data"].map((name) => [name, part(name)]),
+    ["head", "notice", "errors", "story", "cancel", "timeline", "tasks", "wheels", "data"].map((name) => [
+      name,
+      part(name),
+    ]),
   );
   place.append(...Object.values(parts));
   replace(parts.head, el("h1", {}, t("nav.run")), el("p", { class: "quiet" }, t("loading")));
