@@ -12,6 +12,7 @@ mod support;
 mod served;
 mod stage;
 mod texts;
+mod wheels;
 
 mod scenarios;
 mod screenshots;

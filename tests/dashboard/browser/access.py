@@ -45,7 +45,7 @@ with visitor() as one:
     expect(page.locator("h1 .badge")).to_contain_text("Cancelled")
 
     phone = one.page(viewport=PHONE, has_touch=True, is_mobile=True)
-    for address in ("#/runs", f"#/run/{failed}", f"#/run/{running}", "#/workers", "#/metrics", "#/submit"):
+    for address in ("#/runs", f"#/run/{failed}", f"#/run/{running}", "#/workers", "#/wheels", "#/metrics", "#/submit"):
         phone.goto(f"{URL}/{address}")
         expect(phone.locator("h1")).to_be_visible()
         expect(phone.locator("text=Loading…")).to_have_count(0)
@@ -60,7 +60,7 @@ with visitor() as one:
     expect(phone.locator("tbody tr")).to_have_count(1)
 
     # Fields and buttons have names.
-    for address in ("#/runs", f"#/run/{failed}", "#/workers", "#/metrics", "#/submit"):
+    for address in ("#/runs", f"#/run/{failed}", "#/workers", "#/wheels", "#/metrics", "#/submit"):
         page.goto(f"{URL}/{address}")
         expect(page.locator("h1")).to_be_visible()
         nameless = page.evaluate(

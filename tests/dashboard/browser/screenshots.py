@@ -1,12 +1,14 @@
 """Takes the pictures of the documentation, of runs in all states."""
 
+import os
 from pathlib import Path
 
-from visitor import URL, call, expect, flow, sleep, submit, submit_yaml, visitor, wait_status
+from visitor import URL, call, eventually, expect, flow, sleep, submit, submit_yaml, upload_wheel, visitor, wait_status
 
 IMAGES = Path(__file__).resolve().parents[3] / "docs" / "images"
 DESK = {"width": 1200, "height": 760}
 PHONE = {"width": 390, "height": 780}
+WHEELS = Path(os.environ.get("PYOCO_TEST_WHEELS", "."))
 
 IMAGES_FLOW = flow(
     "load >> (resize & translate & ocr) >> index >> publish",
@@ -29,6 +31,22 @@ def past():
     for run_id in [*runs, failed]:
         wait_status(run_id, "COMPLETED", "FAILED")
     return failed
+
+
+def wheels():
+    """Some that are in use, an older one, one that fits nobody, and one that was taken back."""
+    for name, tags in [
+        ("textflows-1.0-py3-none-any", "text"), ("report_kit-2.4.0-py3-none-any", ""), ("speech-0.3-cp39-cp39-win_amd64", "text"),
+        ("textflows-1.1-py3-none-any", "text"), ("textflows-1.2-py3-none-any", "text"),
+    ]:
+        upload_wheel(WHEELS / f"{name}.whl", tags)
+    call("DELETE", "/wheels/textflows-1.2-py3-none-any.whl")
+
+    def in_sync():
+        states = [one["wheel_sync"] for one in call("GET", "/workers") if one["worker_id"].startswith("text-")]
+        return all(one["last_result"] == "ok" and len(one["installed_wheels"]) == 2 for one in states)
+
+    eventually("all workers have their wheels", in_sync, 90)
 
 
 def present():
@@ -59,11 +77,13 @@ def shoot(one, name, address, ready, viewport=DESK, scheme="light", lang="en", b
 
 with visitor() as one:
     IMAGES.mkdir(exist_ok=True)
+    wheels()
     failed = past()
     running = present()
     shoot(one, "runs", "#/runs", "tbody tr")
     shoot(one, "failed", f"#/run/{failed}", ".errors", scheme="dark")
     shoot(one, "timeline", f"#/run/{running}", ".timeline rect.is-running")
-    shoot(one, "workers", "#/workers", "article", viewport={"width": 1200, "height": 520}, scheme="dark")
+    shoot(one, "workers", "#/workers", "article", viewport={"width": 1200, "height": 700}, scheme="dark")
+    shoot(one, "wheels", "#/wheels", ".wheels .id", viewport={"width": 1200, "height": 960})
     shoot(one, "metrics", "#/metrics", ".chart rect")
     shoot(one, "phone", "#/runs", "tbody tr", viewport=PHONE, lang="ja")

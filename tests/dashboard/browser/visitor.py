@@ -95,17 +95,28 @@ def submit(flow_name="main", tag="default", **fields):
 
 def submit_yaml(workflow, flow_name="main", tag="default"):
     """A run that brings its document along."""
+    file = ("workflow", "flow.yaml", workflow.encode())
+    return post_form("/runs/yaml", {"flow_name": flow_name, "tag": tag}, file)["run_id"]
+
+
+def upload_wheel(path, tags=""):
+    """A wheel past the page."""
+    return post_form("/wheels", {"tags": tags}, ("wheel", path.name, path.read_bytes()))
+
+
+def post_form(path, fields, file):
+    """A form with a file, (field, name, bytes), behind its text fields."""
     boundary = "part-of-a-test"
-    parts = [("workflow", '; filename="flow.yaml"', workflow), ("flow_name", "", flow_name), ("tag", "", tag)]
-    body = "".join(
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{extra}\r\n\r\n{value}\r\n'
-        for name, extra, value in parts
+    parts = [(f'name="{name}"', value.encode()) for name, value in fields.items()]
+    parts.append((f'name="{file[0]}"; filename="{file[1]}"', file[2]))
+    body = b"".join(
+        f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + value + b"\r\n" for head, value in parts
     )
-    body = (body + f"--{boundary}--\r\n").encode()
+    body += f"--{boundary}--\r\n".encode()
     headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
-    request = urllib.request.Request(URL + "/runs/yaml", body, headers, method="POST")
+    request = urllib.request.Request(URL + path, body, headers, method="POST")
     with urllib.request.urlopen(request, timeout=20) as answer:
-        return json.loads(answer.read())["run_id"]
+        return json.loads(answer.read())
 
 
 def eventually(what, probe, seconds=30):

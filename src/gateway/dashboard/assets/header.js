@@ -7,7 +7,7 @@ import { now, running } from "./format.js";
 import { choose, language, t } from "./i18n.js";
 import { here, to } from "./route.js";
 
-const PAGES = ["runs", "workers", "metrics", "submit"];
+const PAGES = ["runs", "workers", "wheels", "metrics", "submit"];
 const THEMES = ["auto", "light", "dark"];
 let keyShown = false;
 let keyRefused = null;

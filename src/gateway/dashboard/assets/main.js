@@ -11,13 +11,21 @@ import { here, to } from "./route.js";
 import { runPage } from "./run.js";
 import { runsPage } from "./runs.js";
 import { submitPage } from "./submit.js";
+import { wheelsPage } from "./wheels.js";
 import { workersPage } from "./workers.js";
 
 /**
  * A view is a function of (place, {id, query}). It returns `{close(), update(query)?}`: what ends it,
  * and what follows a change of the settings alone.
  */
-const VIEWS = { runs: runsPage, run: runPage, workers: workersPage, metrics: metricsPage, submit: submitPage };
+const VIEWS = {
+  runs: runsPage,
+  run: runPage,
+  workers: workersPage,
+  wheels: wheelsPage,
+  metrics: metricsPage,
+  submit: submitPage,
+};
 
 let shown = null;
 

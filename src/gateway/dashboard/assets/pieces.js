@@ -17,6 +17,10 @@ const SHAPES = {
   IDLE: "○",
   STOPPED_GRACEFUL: "■",
   DISCONNECTED: "!",
+  disabled: "–",
+  idle: "○",
+  ok: "✓",
+  error: "✕",
 };
 
 /** All run statuses, in the order in which counters are shown. */
@@ -26,7 +30,7 @@ export function isTerminal(status) {
   return status === "COMPLETED" || status === "FAILED" || status === "CANCELLED";
 }
 
-/** A status of a run, a task or a worker. */
+/** A status of a run, a task, a worker or the wheels of a worker. */
 export function badge(status, kind = "run") {
   return el(
     "span",

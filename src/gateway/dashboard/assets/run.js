@@ -20,6 +20,7 @@ import {
   value,
 } from "./pieces.js";
 import { to } from "./route.js";
+import { runWheels } from "./run_wheels.js";
 import { story } from "./story.js";
 import { openStream } from "./stream.js";
 import { TaskTable, failedTasks } from "./tasks.js";
@@ -33,7 +34,10 @@ export function runPage(place, { id }) {
   let close = () => {};
   const part = (name) => el("div", { class: `part part-${name}` });
   const parts = Object.fromEntries(
-    ["head", "notice", "errors", "story", "cancel", "timeline", "tasks", "data"].map((name) => [name, part(name)]),
+    ["head", "notice", "errors", "story", "cancel", "timeline", "tasks", "wheels", "data"].map((name) => [
+      name,
+      part(name),
+    ]),
   );
   place.append(...Object.values(parts));
   replace(parts.head, el("h1", {}, t("nav.run")), el("p", { class: "quiet" }, t("loading")));
@@ -44,6 +48,7 @@ export function runPage(place, { id }) {
     if (run && !isTerminal(run.status)) take({ ...run, ...snapshot, task_records: run.task_records });
   });
   let drawnData = "";
+  let drawnWheels = "";
 
   function open() {
     close();
@@ -102,6 +107,7 @@ export function runPage(place, { id }) {
     guarded(parts.cancel, () => replace(parts.cancel, cancel.draw(run)));
     guarded(parts.timeline, () => timeline.draw(parts.timeline, run));
     guarded(parts.tasks, () => tasks.draw(parts.tasks, run));
+    guarded(parts.wheels, drawWheels);
     guarded(parts.data, drawData);
   }
 
@@ -153,6 +159,13 @@ export function runPage(place, { id }) {
         ),
       ),
     );
+  }
+
+  function drawWheels() {
+    const shown = JSON.stringify([run.wheel_generation, run.wheels]);
+    if (drawnWheels === shown) return;
+    drawnWheels = shown;
+    replace(parts.wheels, runWheels(run));
   }
 
   function drawData() {

@@ -5,8 +5,9 @@ import { el, keyed, replace } from "./dom.js";
 import { changed, fleetState, followFleet, isAlive, loadFleet, workers } from "./fleet.js";
 import { number, when } from "./format.js";
 import { t } from "./i18n.js";
-import { badge, empty, fold, guarded, problem, runLink, tags, value } from "./pieces.js";
+import { badge, empty, guarded, problem, runLink, tags } from "./pieces.js";
 import { go, here, to, withQuery } from "./route.js";
+import { failedLink, hasFailed, wheelBadge, wheelLines } from "./worker_wheels.js";
 
 const ORDER = ["RUNNING", "IDLE", "DISCONNECTED", "STOPPED_GRACEFUL"];
 
@@ -22,7 +23,7 @@ export function workersPage(place) {
   const show = el(
     "select",
     { id: "worker-show", onchange: () => go(withQuery({ show: show.value })) },
-    ["", "alive", "hidden"].map((word) =>
+    ["", "alive", "hidden", "failed"].map((word) =>
       el(
         "option",
         { value: word, selected: (here().query.get("show") ?? "") === word },
@@ -58,13 +59,7 @@ export function workersPage(place) {
         !loaded && !trouble ? el("p", { class: "quiet" }, t("loading")) : null,
         loaded && shown.length === 0 ? nobody(all) : null,
       );
-      summary.textContent = loaded
-        ? t("workers.summary", {
-            alive: number(all.filter(isAlive).length),
-            all: number(all.length),
-            hidden: number(all.filter((one) => one.hidden).length),
-          })
-        : "";
+      replace(summary, loaded ? counts(all) : null);
       keyed(
         list,
         shown,
@@ -109,11 +104,23 @@ function fits(one, query) {
   const text = (query.get("q") ?? "").toLowerCase();
   const words = [one.worker_id, one.hostname ?? "", ...one.tags];
   return (
-    // A link to a worker finds it also when it is hidden.
-    (show === "hidden" ? one.hidden : !one.hidden || query.get("q") === one.worker_id) &&
+    // A link to a worker finds it also when it is hidden, and so is one that is in trouble.
+    (show === "hidden" ? one.hidden : !one.hidden || show === "failed" || query.get("q") === one.worker_id) &&
     (show !== "alive" || isAlive(one)) &&
+    (show !== "failed" || hasFailed(one)) &&
     (!text || words.some((word) => word.toLowerCase().includes(text)))
   );
+}
+
+function counts(all) {
+  return [
+    t("workers.summary", {
+      alive: number(all.filter(isAlive).length),
+      all: number(all.length),
+      hidden: number(all.filter((one) => one.hidden).length),
+    }),
+    failedLink(all),
+  ];
 }
 
 function before(a, b) {
@@ -135,8 +142,12 @@ function card(one, failure, setHidden) {
   const current = one.current_run_ids?.length ? one.current_run_ids : one.current_run_id ? [one.current_run_id] : [];
   return el(
     "article",
-    { class: `card worker is-${one.state.toLowerCase()}`, "data-worker": one.worker_id, "aria-label": one.worker_id },
-    el("div", { class: "card-head" }, el("h2", {}, one.worker_id), badge(one.state, "worker")),
+    {
+      class: `card worker is-${one.state.toLowerCase()}${hasFailed(one) ? " has-failed" : ""}`,
+      "data-worker": one.worker_id,
+      "aria-label": one.worker_id,
+    },
+    el("div", { class: "card-head" }, el("h2", {}, one.worker_id), wheelBadge(one), badge(one.state, "worker")),
     el(
       "dl",
       {},
@@ -162,7 +173,7 @@ function card(one, failure, setHidden) {
         : null,
       one.stopped_at ? line("stopped", when(one.stopped_at), one.stop_reason ? ` (${one.stop_reason})` : "") : null,
       python(one, line),
-      wheels(one, line),
+      wheelLines(one, line),
     ),
     failure ? problem(failure) : null,
     el(
@@ -183,22 +194,5 @@ function python({ python: state }, line) {
     t(`python.${state.state}`),
     versions ? ` (${versions})` : "",
     state.last_error ? el("p", { class: "warning" }, state.last_error) : null,
-  );
-}
-
-function wheels({ wheel_sync: sync }, line) {
-  if (!sync?.enabled) return null;
-  return line(
-    "wheels",
-    t(`wheels.${sync.last_result}`),
-    " ",
-    sync.last_success_at ? when(sync.last_success_at) : null,
-    sync.last_error ? el("p", { class: "warning" }, sync.last_error) : null,
-    sync.installed_wheels?.length
-      ? fold(
-          t("workers.installed", { n: sync.installed_wheels.length }),
-          value(sync.installed_wheels.map((one) => one.wheel_name).join("\n")),
-        )
-      : null,
   );
 }
