@@ -38,7 +38,8 @@ pub(super) struct Form {
     pub tags: Vec<String>,
 }
 
-/// Reads it all. Of a field that comes twice the last one counts.
+/// Reads it all. Of a field that comes twice the last one counts. `named` gets the wheel's name, also
+/// when the form is refused later.
 ///
 /// # Errors
 /// A form of another shape (400, 422), a wheel that is refused (409, 413, 422), NATS trouble (503),
@@ -47,8 +48,10 @@ pub(super) fn read(
     gateway: &Gateway,
     content_type: &str,
     body: impl Read,
+    named: &mut Option<String>,
 ) -> Result<Form, ApiError> {
-    let mut fields = Fields { gateway, wheel: None, no_file: None, replace: None, tags: None };
+    let mut fields =
+        Fields { gateway, named, wheel: None, no_file: None, replace: None, tags: None };
     if is_form(Some(content_type)) {
         let mut form = FormReader::new(content_type, body)?;
         while let Some(head) = form.next_part()? {
@@ -60,6 +63,8 @@ pub(super) fn read(
 
 struct Fields<'g> {
     gateway: &'g Gateway,
+    /// The name of the last wheel that had one.
+    named: &'g mut Option<String>,
     wheel: Option<(WheelName, Upload)>,
     /// The text of a `wheel` that is no file.
     no_file: Option<String>,
@@ -87,11 +92,12 @@ impl Fields<'_> {
 
     /// Brings a wheel's bytes into the store.
     fn store<R: Read>(
-        &self,
+        &mut self,
         form: &mut FormReader<R>,
         filename: &str,
     ) -> Result<(WheelName, Upload), ApiError> {
         let name = wheel_name(filename)?;
+        *self.named = Some(name.file_name.clone());
         // A refusal that is certain already spares the client the upload. A word on replacing may still
         // come; `true` refuses least.
         let replace = self.replace.as_deref().and_then(parse_flag).unwrap_or(true);
