@@ -73,7 +73,7 @@ fn uploads_of_other_packages_do_not_stand_in_each_others_way() {
 
 /// Puts other bytes in the place of an object's last chunk.
 pub fn spoil(stage: &Stage, nuid: &str) {
-    let nats = nats::connect(&stage.nats.url()).unwrap();
+    let nats = nats::connect(stage.nats.url()).unwrap();
     let subject = format!("$O.pyoco_wheels.C.{nuid}");
     let call = |what: &str, body: Value| -> Value {
         let answer = nats

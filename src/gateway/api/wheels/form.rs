@@ -11,7 +11,6 @@ use crate::gateway::error::ApiError;
 use crate::gateway::multipart::{FormReader, PartHead, is_form};
 use crate::gateway::schema::{Problem, parse_flag};
 use crate::gateway::wheels::admission;
-use crate::model::error::Code;
 use crate::model::limits::MAX_FORM_FIELD_BYTES;
 use crate::model::wheel::{NameError, WheelName, parse_tags};
 
@@ -38,7 +37,8 @@ pub(super) struct Form {
     pub tags: Vec<String>,
 }
 
-/// Reads it all. Of a field that comes twice the last one counts. `named` gets the wheel's name, also
+/// Reads it all. Of a field that comes twice the last one counts, unless what came before a file has
+/// spoken against it already. `named` gets the wheel's name, also
 /// when the form is refused later.
 ///
 /// # Errors
@@ -98,8 +98,9 @@ impl Fields<'_> {
     ) -> Result<(WheelName, Upload), ApiError> {
         let name = wheel_name(filename)?;
         *self.named = Some(name.file_name.clone());
-        // A refusal that is certain already spares the client the upload. A word on replacing may still
-        // come; `true` refuses least.
+        // A refusal that is certain already spares the client the upload.
+        tags(self.tags.as_deref())?;
+        // A word on replacing may still come; `true` refuses least.
         let replace = self.replace.as_deref().and_then(parse_flag).unwrap_or(true);
         let there = self.gateway.wheels.shelf.all();
         admission::decide(there.iter().map(|meta| meta.name.as_str()), &name, replace)?;
@@ -112,7 +113,7 @@ impl Fields<'_> {
                 break;
             }
             if upload.size() + count as u64 > self.gateway.settings.max_wheel_bytes {
-                return Err(too_large());
+                return Err(ApiError::WheelTooLarge);
             }
             ends.take(&piece[..count]);
             upload.write(&piece[..count]).map_err(stored)?;
@@ -149,8 +150,7 @@ impl Fields<'_> {
         else {
             return Err(ApiError::Schema(problems));
         };
-        let tags = parse_tags(self.tags.as_deref().unwrap_or_default())
-            .map_err(|reason| unacceptable("invalid wheel tags", reason))?;
+        let tags = tags(self.tags.as_deref())?;
         let sealed = upload.seal().map_err(stored)?;
         Ok(Form { name, sealed, replace, tags })
     }
@@ -165,6 +165,11 @@ fn wheel_name(filename: &str) -> Result<WheelName, ApiError> {
     })
 }
 
+fn tags(text: Option<&str>) -> Result<Vec<String>, ApiError> {
+    let tags = parse_tags(text.unwrap_or_default());
+    tags.map_err(|reason| unacceptable("invalid wheel tags", reason))
+}
+
 fn text<R: Read>(form: &mut FormReader<R>) -> Result<String, ApiError> {
     Ok(String::from_utf8_lossy(&form.value(MAX_FORM_FIELD_BYTES)?).into_owned())
 }
@@ -172,10 +177,6 @@ fn text<R: Read>(form: &mut FormReader<R>) -> Result<String, ApiError> {
 /// What a refusal of the store means for an upload.
 pub(super) fn stored(error: bus::Error) -> ApiError {
     if error.is_store_full() { ApiError::WheelStoreFull } else { error.into() }
-}
-
-fn too_large() -> ApiError {
-    ApiError::TooLarge { detail: "wheel too large", code: Code::BadInput }
 }
 
 /// The first and the last bytes of an archive: enough to tell a wheel from a page of HTML, or from one
