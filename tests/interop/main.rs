@@ -18,5 +18,6 @@ mod python_flows;
 mod python_gateway;
 mod python_worker;
 mod wheel_lives;
+mod wheel_verdicts;
 mod wheel_workers;
 mod wheels;

@@ -8,17 +8,10 @@ use crate::support::http;
 use crate::support::process::Finished;
 use crate::support::wait::{PATIENCE, eventually};
 use crate::support::wheel::{WheelFile, noise, sha256_hex};
+use crate::wheels::tasks;
 
 /// What no two lives have in common.
 const OF_ITS_OWN: [&str; 6] = ["nuid", "mtime", "event_id", "occurred_at", "host", "user_agent"];
-
-fn tasks(version: &str) -> WheelFile {
-    WheelFile::new("mytasks", version)
-        .file("mytasks.py", "def add(a, b): return a + b\n")
-        .metadata("Summary", "Tasks")
-        .metadata("Project-URL", "Documentation, https://example.org")
-        .entry_points("[pyoco.tasks]\nadd = mytasks:add\n")
-}
 
 /// The Python gateway answers a 503 with `NoKeysError` now and then.
 fn finish(client: &Client<'_>, arguments: &[&str]) -> Finished {

@@ -7,7 +7,8 @@ use crate::support::http;
 use crate::support::wait::{PATIENCE, eventually};
 use crate::support::wheel::{WheelFile, noise, sha256_hex};
 
-fn tasks(version: &str) -> WheelFile {
+/// A wheel that clients find nothing wrong with.
+pub fn tasks(version: &str) -> WheelFile {
     WheelFile::new("mytasks", version)
         .file("mytasks.py", "def add(a, b): return a + b\n")
         .metadata("Summary", "Tasks")

@@ -68,8 +68,31 @@ struct Fields<'g> {
     wheel: Option<(WheelName, Upload)>,
     /// The text of a `wheel` that is no file.
     no_file: Option<String>,
-    replace: Option<String>,
-    tags: Option<String>,
+    replace: Option<Field>,
+    tags: Option<Field>,
+}
+
+/// What was sent for a field that is text.
+enum Field {
+    Text(String),
+    /// The name of a file that was sent instead.
+    File(String),
+}
+
+impl Field {
+    fn read<R: Read>(form: &mut FormReader<R>, head: &PartHead) -> Result<Field, ApiError> {
+        Ok(match &head.filename {
+            None => Field::Text(text(form)?),
+            Some(filename) => Field::File(filename.clone()),
+        })
+    }
+
+    fn text(&self) -> Option<&str> {
+        match self {
+            Field::Text(text) => Some(text),
+            Field::File(_) => None,
+        }
+    }
 }
 
 impl Fields<'_> {
@@ -82,8 +105,8 @@ impl Fields<'_> {
                 self.wheel = Some(self.store(form, filename)?);
             }
             ("wheel", None) => self.no_file = Some(text(form)?),
-            ("replace", None) => self.replace = Some(text(form)?),
-            ("tags", None) => self.tags = Some(text(form)?),
+            ("replace", _) => self.replace = Some(Field::read(form, head)?),
+            ("tags", _) => self.tags = Some(Field::read(form, head)?),
             // What nobody has asked for is passed over with the next part.
             _ => {}
         }
@@ -99,9 +122,10 @@ impl Fields<'_> {
         let name = wheel_name(filename)?;
         *self.named = Some(name.file_name.clone());
         // A refusal that is certain already spares the client the upload.
-        tags(self.tags.as_deref())?;
+        tags(self.tags.as_ref())?;
         // A word on replacing may still come; `true` refuses least.
-        let replace = self.replace.as_deref().and_then(parse_flag).unwrap_or(true);
+        let replace = self.replace.as_ref().and_then(Field::text);
+        let replace = replace.and_then(parse_flag).unwrap_or(true);
         let there = self.gateway.wheels.shelf.all();
         admission::decide(there.iter().map(|meta| meta.name.as_str()), &name, replace)?;
         let mut upload = self.gateway.wheels.store.upload()?;
@@ -137,20 +161,30 @@ impl Fields<'_> {
         } else if self.wheel.is_none() {
             problems.push(Problem::missing(loc("wheel"), Value::Null));
         }
-        let replace = match self.replace.as_deref() {
-            None | Some("") => Some(true),
-            Some(text) => parse_flag(text),
+        let replace = match &self.replace {
+            None => Some(true),
+            Some(Field::Text(text)) if text.is_empty() => Some(true),
+            Some(Field::Text(text)) => parse_flag(text).or_else(|| {
+                problems.push(Problem::no_flag(loc("replace"), text.as_str().into()));
+                None
+            }),
+            Some(Field::File(filename)) => {
+                let (kind, msg) = ("bool_type", "Input should be a valid boolean");
+                let input = filename.as_str().into();
+                problems.push(Problem::new(kind, loc("replace"), msg, input));
+                None
+            }
         };
-        if replace.is_none() {
-            let input = self.replace.unwrap_or_default();
-            problems.push(Problem::no_flag(loc("replace"), input.into()));
+        if let Some(Field::File(filename)) = &self.tags {
+            let (kind, msg) = ("string_type", "Input should be a valid string");
+            problems.push(Problem::new(kind, loc("tags"), msg, filename.as_str().into()));
         }
         let (Some((name, upload)), Some(replace), true) =
             (self.wheel, replace, problems.is_empty())
         else {
             return Err(ApiError::Schema(problems));
         };
-        let tags = tags(self.tags.as_deref())?;
+        let tags = tags(self.tags.as_ref())?;
         let sealed = upload.seal().map_err(stored)?;
         Ok(Form { name, sealed, replace, tags })
     }
@@ -165,8 +199,8 @@ fn wheel_name(filename: &str) -> Result<WheelName, ApiError> {
     })
 }
 
-fn tags(text: Option<&str>) -> Result<Vec<String>, ApiError> {
-    let tags = parse_tags(text.unwrap_or_default());
+fn tags(field: Option<&Field>) -> Result<Vec<String>, ApiError> {
+    let tags = parse_tags(field.and_then(Field::text).unwrap_or_default());
     tags.map_err(|reason| unacceptable("invalid wheel tags", reason))
 }
 
