@@ -18,6 +18,7 @@ const WATCHERS_RETRY_AFTER_SEC: &str = "5";
 const WATCHERS_HINT: &str =
     "repeat the request after the seconds in Retry-After, or raise PYOCO_HTTP_MAX_WATCHERS";
 
+const WHEEL_HINT: &str = "leave out what workers do not need, or raise PYOCO_WHEEL_MAX_BYTES";
 const STORE_HINT: &str = "delete wheels that nobody needs with `pyoco-client wheel-delete`; the store's size is set when it is made (PYOCO_WHEEL_MAX_BYTES)";
 const LATER_HINT: &str = "repeat the request after the seconds in Retry-After";
 
@@ -71,6 +72,9 @@ pub enum ApiError {
         /// Its code.
         code: Code,
     },
+    /// A wheel of more than `PYOCO_WHEEL_MAX_BYTES` (413).
+    #[error("wheel too large")]
+    WheelTooLarge,
     /// No such run, or not yours (404).
     #[error("run not found")]
     RunNotFound,
@@ -212,7 +216,7 @@ impl ApiError {
             | ApiError::WheelNotFound => 404,
             ApiError::MethodNotAllowed { .. } => 405,
             ApiError::WheelConflict { .. } => 409,
-            ApiError::TooLarge { .. } => 413,
+            ApiError::TooLarge { .. } | ApiError::WheelTooLarge => 413,
             ApiError::Schema(_)
             | ApiError::Unacceptable { .. }
             | ApiError::InvalidWorkflow { .. } => 422,
@@ -229,9 +233,10 @@ impl ApiError {
     /// Its number in the catalogue, if it has one.
     pub fn code(&self) -> Option<Code> {
         match self {
-            ApiError::Schema(_) | ApiError::BadBody(_) | ApiError::InvalidWorkflow { .. } => {
-                Some(Code::BadInput)
-            }
+            ApiError::Schema(_)
+            | ApiError::BadBody(_)
+            | ApiError::InvalidWorkflow { .. }
+            | ApiError::WheelTooLarge => Some(Code::BadInput),
             ApiError::Unacceptable { code, .. } | ApiError::TooLarge { code, .. } => Some(*code),
             ApiError::RunNotFound => Some(Code::RunNotFound),
             ApiError::WorkerNotFound => Some(Code::WorkerNotFound),
@@ -289,6 +294,9 @@ impl ApiError {
                 // Tells programs that the key itself is good.
                 body.insert("role".into(), role.as_str().into());
                 body.insert("hint".into(), roles_hint(*needs).into());
+            }
+            ApiError::WheelTooLarge => {
+                body.insert("hint".into(), WHEEL_HINT.into());
             }
             ApiError::WheelStoreFull => {
                 body.insert("hint".into(), STORE_HINT.into());

@@ -15,7 +15,8 @@ fn audit(nats: &NatsServer, arguments: &[&str]) -> Finished {
     run(&mut command, b"", PATIENCE)
 }
 
-fn entries(nats: &NatsServer, arguments: &[&str]) -> Vec<Value> {
+/// What `pyoco-server-admin audit` prints with these arguments.
+pub fn entries(nats: &NatsServer, arguments: &[&str]) -> Vec<Value> {
     let finished = audit(nats, arguments);
     assert_eq!(finished.code, Some(0), "{finished:?}");
     finished.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()

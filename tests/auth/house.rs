@@ -6,10 +6,11 @@ use pyoco_server::bus::Bus;
 use serde_json::{Value, json};
 
 use crate::desk::{self, PEPPER};
-use crate::stage::Gateway;
+use crate::stage::{Gateway, form};
 use crate::support::http::{self, Connection, Response};
 use crate::support::nats::NatsServer;
 use crate::support::wait::{PATIENCE, eventually};
+use crate::support::wheel::WheelFile;
 
 /// What a gateway is told so that it asks for keys.
 pub const ASKING: [(&str, &str); 2] =
@@ -73,6 +74,25 @@ impl House {
     pub fn post(&self, key: &str, path: &str, body: &Value) -> Response {
         let headers = [("X-API-Key", key), ("Content-Type", "application/json")];
         http::request(self.address(), "POST", path, &headers, body.to_string().as_bytes())
+    }
+
+    /// Uploads a wheel for these tags with a key.
+    pub fn upload(&self, key: &str, wheel: &WheelFile, tags: &str) -> Response {
+        self.upload_bytes(key, &wheel.file_name(), &wheel.build(), tags)
+    }
+
+    /// The same with any bytes under any name.
+    pub fn upload_bytes(&self, key: &str, name: &str, bytes: &[u8], tags: &str) -> Response {
+        let parts = [("tags", None, tags.as_bytes()), ("wheel", Some(name), bytes)];
+        let (content_type, body) = form(&parts);
+        let headers = [("X-API-Key", key), ("Content-Type", &*content_type)];
+        http::request(self.address(), "POST", "/wheels", &headers, &body)
+    }
+
+    /// Deletes a wheel with a key.
+    pub fn delete_wheel(&self, key: &str, name: &str) -> Response {
+        let path = format!("/wheels/{name}");
+        http::request(self.address(), "DELETE", &path, &[("X-API-Key", key)], b"")
     }
 
     /// Submits a run that must be accepted; its id.

@@ -24,3 +24,4 @@ mod outage;
 mod revocation;
 mod secrets;
 mod tenants;
+mod wheels;

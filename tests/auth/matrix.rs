@@ -12,6 +12,7 @@ use crate::house::House;
 use crate::stage::form;
 use crate::support::http::{Connection, Response};
 use crate::support::wait::{PATIENCE, eventually};
+use crate::support::wheel::WheelFile;
 
 /// Sends what a route takes, and reads the answer; of a stream only its head.
 fn call(address: SocketAddr, route: &Route, id: &str, key: Option<&str>) -> Response {
@@ -20,7 +21,9 @@ fn call(address: SocketAddr, route: &Route, id: &str, key: Option<&str>) -> Resp
         (BodyKind::WorkflowForm, _) => {
             form(&[("workflow", Some("f"), b"flow: {graph: a}"), ("flow_name", None, b"m")])
         }
-        (BodyKind::WheelForm, _) => form(&[("wheel", Some("no.wheel"), b"none")]),
+        (BodyKind::WheelForm, _) => {
+            form(&[("wheel", Some(&passing().file_name()), &passing().build())])
+        }
         (BodyKind::Json, "/runs") => {
             ("application/json".into(), br#"{"flow_name":"m","params":{}}"#.to_vec())
         }
@@ -67,14 +70,36 @@ fn needs(route: &Route) -> Option<Permission> {
     }
 }
 
+/// The wheel that is always there.
+fn kept() -> WheelFile {
+    WheelFile::new("kept", "1.0")
+}
+
+/// The wheel that comes and goes.
+fn passing() -> WheelFile {
+    WheelFile::new("passing", "1.0")
+}
+
 /// The id that a route wants, of something that is there.
-fn id<'a>(route: &Route, run_id: &'a str) -> &'a str {
-    if route.path.starts_with("/workers/") { "w1" } else { run_id }
+fn id(route: &Route, run_id: &str) -> String {
+    match (route.method, route.path) {
+        (_, "/workers/{}") => "w1".to_owned(),
+        ("GET", "/wheels/{}") => kept().file_name(),
+        (_, "/wheels/{}") => passing().file_name(),
+        _ => run_id.to_owned(),
+    }
+}
+
+/// Uploads the wheel that is always there.
+fn keep(house: &House, key: &str) {
+    let answer = house.upload(key, &kept(), "");
+    assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
 /// Whether `call` sends what the route takes.
 fn is_known(route: &Route) -> bool {
-    ["/runs", "/workers", "/events", "/metrics"].iter().any(|path| route.path.starts_with(path))
+    let known = ["/runs", "/workers", "/wheels", "/events", "/metrics"];
+    known.iter().any(|path| route.path.starts_with(path))
 }
 
 #[test]
@@ -82,6 +107,7 @@ fn every_route_asks_for_a_key_and_says_what_is_wrong_with_it() {
     let house = House::start();
     let owner = house.key_text("t", "operator");
     let run_id = house.submit(&owner);
+    keep(&house, &owner);
     let expiring = desk::json(
         &house.nats,
         &["create", "--tenant", "t", "--role", "admin", "--expires-in", "1s"],
@@ -98,7 +124,7 @@ fn every_route_asks_for_a_key_and_says_what_is_wrong_with_it() {
     let mut seen = 0;
     for route in ROUTES {
         let id = id(route, &run_id);
-        let of = |key: Option<&str>| verdict(&call(house.address(), route, id, key));
+        let of = |key: Option<&str>| verdict(&call(house.address(), route, &id, key));
         let name = format!("{} {}", route.method, route.path);
         if needs(route).is_none() {
             for key in [None, Some("nonsense"), Some(&*revoked), Some(&*wrong)] {
@@ -119,6 +145,9 @@ fn every_route_asks_for_a_key_and_says_what_is_wrong_with_it() {
     let runs = house.get(&owner, "/runs").json();
     assert_eq!(runs.as_array().unwrap().len(), 1, "{runs}");
     assert_eq!(runs[0]["status"], "PENDING", "{runs}");
+    let wheels = house.get(&owner, "/wheels").json();
+    assert_eq!(wheels.as_array().unwrap().len(), 1, "{wheels}");
+    assert_eq!(wheels[0]["name"], kept().file_name(), "{wheels}");
 }
 
 #[test]
@@ -129,13 +158,14 @@ fn each_role_may_what_the_table_says_and_no_more() {
     house.bus.workers().put("w1", &serde_json::to_vec(&record).unwrap()).unwrap();
     let keys = Role::ALL.map(|role| house.key_text("t", role.as_str()));
     let run_id = house.submit(&keys[0]);
+    keep(&house, &keys[0]);
     eventually(PATIENCE, "the worker in the list", || {
         let workers = house.get(&keys[0], "/workers").json();
         (workers[0]["worker_id"] == "w1").then_some(())
     });
     for (role, key) in Role::ALL.into_iter().zip(&keys) {
         for route in ROUTES {
-            let answer = call(house.address(), route, id(route, &run_id), Some(key));
+            let answer = call(house.address(), route, &id(route, &run_id), Some(key));
             let name = format!("{} {} as {}", route.method, route.path, role.as_str());
             match needs(route).filter(|needs| !role.may(*needs)) {
                 // A route that this test does not know the shape of may find fault with it.

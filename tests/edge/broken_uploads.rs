@@ -109,6 +109,8 @@ fn a_handler_that_never_reads_is_given_up() {
 fn a_panic_in_the_middle_of_a_body_costs_one_answer() {
     let mut settings = quick();
     settings.edge.max_uploads = 2;
+    // The first panic of a process may take a while to be printed.
+    settings.edge.body_deadline = Duration::from_secs(10);
     let site = site(settings);
     for _ in 0..10 {
         let mut wire = site.wire();

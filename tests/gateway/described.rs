@@ -58,7 +58,7 @@ impl Described {
     }
 
     /// Holds an answer to its operation: status, headers, content type, shape.
-    fn hold(&self, method: &str, template: &str, answer: &Response) {
+    pub fn hold(&self, method: &str, template: &str, answer: &Response) {
         let what = format!("{method} {template} {}", answer.status);
         let described = self.answer(method, template, answer.status);
         for (name, header) in described["headers"].as_object().unwrap() {

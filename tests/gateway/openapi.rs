@@ -9,6 +9,7 @@ use crate::stream::Stream;
 use crate::support::http;
 use crate::support::process::{Binary, Running};
 use crate::support::wait::{PATIENCE, eventually};
+use crate::support::wheel::{WheelFile, noise};
 use crate::workers::python_record;
 
 const RUN: &str = "/runs/{run_id}";
@@ -16,6 +17,8 @@ const TASKS: &str = "/runs/{run_id}/tasks";
 const CANCEL: &str = "/runs/{run_id}/cancel";
 const WATCH: &str = "/runs/{run_id}/watch";
 const WORKER: &str = "/workers/{worker_id}";
+const WHEEL: &str = "/wheels/{name}";
+const HISTORY: &str = "/wheels/history";
 const YAML: &[u8] = b"version: 1\nflow: {graph: a, defaults: {k: yes}}\ntasks: {a: {use: builtin/echo, inputs: {x: $ctx.params.k}}}\n";
 
 #[test]
@@ -53,6 +56,7 @@ fn real_answers_are_as_they_are_described() {
     cancels(&stage, &described);
     watches(&stage, &described, &run_id);
     workers(&described);
+    wheels(&described);
     service(&described);
     failures(&stage, &described, &run_id);
     stage.bus.workers().delete("python", revision).unwrap();
@@ -83,6 +87,11 @@ fn answers_without_nats_are_as_they_are_described() {
     described.get(503, "/workers", "/workers");
     described.get(200, "/metrics", "/metrics");
     described.json(503, "POST", ("/runs", "/runs"), r#"{"flow_name":"main"}"#);
+    described.get(503, "/wheels", "/wheels");
+    described.get(503, HISTORY, HISTORY);
+    described.get(503, WHEEL, "/wheels/tools-1.0-py3-none-any.whl");
+    described.call(503, "DELETE", WHEEL, "/wheels/tools-1.0-py3-none-any.whl", &[], b"");
+    upload(&described, 503, &tools("1.0"), &[]);
     let headers = [("Accept", "application/problem+json")];
     described.call(503, "GET", "/runs", "/runs", &headers, b"");
 }
@@ -144,6 +153,91 @@ fn workers(described: &Described) {
     let list = described.get(200, "/workers", "/workers?scope=all&limit=10").json();
     assert_eq!(list.as_array().map(Vec::len), Some(2), "{list}");
     described.json(200, "PATCH", (WORKER, "/workers/w"), r#"{"hidden":true}"#);
+}
+
+fn tools(version: &str) -> WheelFile {
+    WheelFile::new("tools", version)
+}
+
+/// Uploads a wheel with these fields before it.
+fn upload(described: &Described, status: u16, wheel: &WheelFile, fields: &[(&str, &str)]) {
+    let (name, bytes) = (wheel.file_name(), wheel.build());
+    let mut parts: Vec<(&str, Option<&str>, &[u8])> =
+        fields.iter().map(|(field, text)| (*field, None, text.as_bytes())).collect();
+    parts.push(("wheel", Some(&name), &bytes));
+    upload_form(described, status, &parts);
+}
+
+/// The same with any parts; also with an answer by RFC 9457, unless it is taken.
+fn upload_form(described: &Described, status: u16, parts: &[(&str, Option<&str>, &[u8])]) {
+    let (content_type, body) = form(parts);
+    let headers = [("Content-Type", &*content_type), ("Accept", "application/problem+json")];
+    described.call(status, "POST", "/wheels", "/wheels", &headers[..1], &body);
+    if status != 200 {
+        described.call(status, "POST", "/wheels", "/wheels", &headers, &body);
+    }
+}
+
+fn wheels(described: &Described) {
+    described.get(200, "/wheels", "/wheels");
+    described.get(200, HISTORY, HISTORY);
+    upload(described, 200, &tools("1.0"), &[("tags", "cpu,linux"), ("replace", "false")]);
+    upload(described, 200, &tools("1.1"), &[]);
+    let list = described.get(200, "/wheels", "/wheels").json();
+    assert_eq!(list.as_array().map(Vec::len), Some(2), "{list}");
+    let path = format!("/wheels/{}", tools("1.1").file_name());
+    described.get(200, WHEEL, &path);
+    described.call(200, "DELETE", WHEEL, &path, &[("User-Agent", "a test")], b"");
+    let events = described.get(200, HISTORY, &format!("{HISTORY}?limit=500&action=")).json();
+    assert_eq!(events.as_array().map(Vec::len), Some(3), "{events}");
+    let named = format!("{HISTORY}?wheel_name={}&action=upload", tools("1.0").file_name());
+    described.get(200, HISTORY, &named);
+
+    let problem = [("Accept", "application/problem+json")];
+    for method in ["GET", "DELETE"] {
+        described.call(404, method, WHEEL, &path, &[], b"");
+        described.call(404, method, WHEEL, "/wheels/x", &problem, b"");
+    }
+    for query in ["limit=0", "limit=x&action=y", "wheel_name=x", "action=look"] {
+        described.get(422, HISTORY, &format!("{HISTORY}?{query}"));
+        described.call(422, "GET", HISTORY, &format!("{HISTORY}?{query}"), &problem, b"");
+    }
+    for (version, replace) in [("1.0", "true"), ("1.0", "false"), ("0.9", "true")] {
+        upload(described, 409, &tools(version), &[("replace", replace)]);
+    }
+    upload(described, 422, &tools("1.2"), &[("tags", "a.b")]);
+    upload(described, 422, &tools("1.2"), &[("replace", "maybe")]);
+    upload(described, 422, &tools("1.2.x"), &[]);
+    upload_form(described, 422, &[("wheel", Some("tools.zip"), b"")]);
+    upload_form(described, 422, &[("wheel", Some("tools-1.2-py3-none-any.whl"), b"no archive")]);
+    upload_form(described, 422, &[("wheel", None, b"text")]);
+    upload_form(described, 422, &[("tags", None, b"a")]);
+    described.call(422, "POST", "/wheels", "/wheels", &[], b"");
+    let headers = [("Content-Type", "multipart/form-data; boundary=x")];
+    described.call(400, "POST", "/wheels", "/wheels", &headers, b"--x\r\n");
+}
+
+#[test]
+fn answers_of_a_full_registry_are_as_they_are_described() {
+    let stage = Stage::start_with(&[("PYOCO_WHEEL_MAX_BYTES", "300000")]);
+    let described = Described::by(stage.address());
+    let wheel = |name: &str, bytes| WheelFile::new(name, "1.0").file("noise", noise(bytes));
+    upload(&described, 413, &wheel("large", 301_000), &[]);
+    upload(&described, 413, &wheel("larger", 400_000), &[]);
+    upload(&described, 200, &wheel("one", 200_000), &[]);
+    upload(&described, 507, &wheel("two", 200_000), &[]);
+}
+
+#[test]
+fn an_upload_of_no_known_length_is_answered_as_described() {
+    let stage = Stage::start();
+    let described = Described::by(stage.address());
+    let mut connection = http::Connection::open(stage.address());
+    let head = "POST /wheels HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    connection.send(head.as_bytes()).unwrap();
+    let answer = connection.receive().unwrap();
+    assert_eq!(answer.status, 501, "{}", answer.text());
+    described.hold("POST", "/wheels", &answer);
 }
 
 fn service(described: &Described) {

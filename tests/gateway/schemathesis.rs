@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::stage::{Stage, post_form};
+use crate::stage::{Stage, form, post_form};
+use crate::support::http;
 use crate::support::process::{Binary, Running, run, without_settings};
 use crate::support::python;
+use crate::support::wheel::{WheelFile, noise};
 
 /// For all requests that it makes up, on a machine with much else to do.
 const DEADLINE: Duration = Duration::from_secs(180);
@@ -26,6 +28,12 @@ fn answers_are_as_the_document_says_whatever_is_asked() {
     }
     let parked = stage.submit(&json!({"flow_name": "main", "tag": "parked"}));
     stage.wait_count(4);
+    let wheel = WheelFile::new("tools", "1.0").file("tools.bin", noise(300_000));
+    let (name, bytes) = (wheel.file_name(), wheel.build());
+    let (content_type, body) = form(&[("wheel", Some(&name), &bytes)]);
+    let headers = [("Content-Type", &*content_type)];
+    let uploaded = http::request(stage.address(), "POST", "/wheels", &headers, &body);
+    assert_eq!(uploaded.status, 200, "{}", uploaded.text());
 
     let folder = tempfile::Builder::new().prefix("pyoco-openapi-").tempdir().unwrap();
     let document = folder.path().join("openapi.json");
@@ -46,5 +54,7 @@ fn answers_are_as_the_document_says_whatever_is_asked() {
 
     // Nobody was harmed.
     assert_eq!(stage.get(&format!("/runs/{parked}")).status, 200);
+    // The wheel may have been found in a list, and deleted.
+    assert_eq!(stage.get("/wheels").status, 200);
     assert!(worker.is_running() && stage.gateway.process.is_running());
 }

@@ -9,6 +9,7 @@
 mod support;
 
 mod flows;
+mod python_environment;
 mod site;
 
 mod api_keys;
@@ -16,4 +17,7 @@ mod python_client;
 mod python_flows;
 mod python_gateway;
 mod python_worker;
+mod wheel_lives;
+mod wheel_verdicts;
+mod wheel_workers;
 mod wheels;

@@ -11,11 +11,12 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::flows::{FLOWS_PY, STEPS_PY};
+use crate::python_environment::PythonEnvironment;
 use crate::support::http;
 use crate::support::nats::NatsServer;
 use crate::support::port::PortLease;
 use crate::support::process::{Binary, Finished, Running, run};
-use crate::support::python::package_program;
+use crate::support::python::{package_program, python_08};
 use crate::support::wait::{PATIENCE, eventually};
 
 /// Longest wait for a run: a delivery that the Python worker loses comes again after 30 s.
@@ -95,6 +96,26 @@ impl Site {
             (http::get(address, path).status == 200).then_some(())
         });
         Gateway { address, _process: process, _port: port }
+    }
+
+    /// The worker of the Python package, with wheels of the registry in an environment of its own.
+    pub fn python_wheel_worker(&self, environment: &PythonEnvironment, tag: &str) -> Running {
+        let mut command = self.place(environment.program("pyoco-worker"));
+        command.args(["--tags", tag, "--worker-id", "python"]);
+        command.args(["--flow-resolver", "flows.py:resolve_flow"]);
+        command.env("PYTHONPATH", self.folder());
+        command.env("PYOCO_WHEEL_SYNC_ENABLED", "1").env("PYOCO_WHEEL_SYNC_INTERVAL_SEC", "1");
+        command.env("PYOCO_WHEEL_SYNC_DIR", self.folder().join("wheels-of-python"));
+        Running::start(&mut command)
+    }
+
+    /// Our worker, with wheels of the registry.
+    pub fn our_wheel_worker(&self, tag: &str) -> Running {
+        let mut command = self.place(Binary::Worker.command());
+        command.args(["--tags", tag, "--worker-id", "ours", "--wheel-sync", "--wheel-sync-dir"]);
+        command.arg(self.folder().join("wheels-of-ours"));
+        command.arg("--python").arg(python_08());
+        Running::start(&mut command)
     }
 
     /// The worker of the Python package, with the resolver of `flows.py`. It takes its jobs from the

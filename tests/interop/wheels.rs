@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 use crate::site::{Client, Site};
 use crate::support::http;
 use crate::support::wait::{PATIENCE, eventually};
-use crate::support::wheel::{WheelFile, sha256_hex};
+use crate::support::wheel::{WheelFile, noise, sha256_hex};
 
-fn tasks(version: &str) -> WheelFile {
+/// A wheel that clients find nothing wrong with.
+pub fn tasks(version: &str) -> WheelFile {
     WheelFile::new("mytasks", version)
         .file("mytasks.py", "def add(a, b): return a + b\n")
         .metadata("Summary", "Tasks")
@@ -100,14 +101,7 @@ fn a_wheel_of_many_chunks_arrives_whole() {
     let site = Site::start();
     let gateway = site.python_gateway();
     let client = Client::ours(&site, &gateway);
-    // Bytes that do not shrink, so that the wheel is as large.
-    let mut state = 1_u32;
-    let bytes: Vec<u8> = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 24) as u8
-    })
-    .take(8 * 1024 * 1024)
-    .collect();
+    let bytes = noise(8 * 1024 * 1024);
     let wheel = tasks("2.0").file("mytasks.bin", &bytes);
     let built = wheel.build();
     assert!(built.len() > bytes.len());

@@ -265,6 +265,18 @@ impl WheelFile {
     }
 }
 
+/// Bytes that no archive makes smaller; the same ones each time.
+pub fn noise(count: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    std::iter::repeat_with(next).take(count).collect()
+}
+
 /// SHA-256 in hex, as a registry tells it.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()

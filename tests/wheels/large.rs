@@ -7,11 +7,10 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::desk::{delete, names, stored_messages, take};
-use crate::registry::noise;
 use crate::stage::{Gateway, Stage};
 use crate::support::http;
 use crate::support::wait::{PATIENCE, eventually};
-use crate::support::wheel::WheelFile;
+use crate::support::wheel::{WheelFile, noise};
 
 const MIB: usize = 1024 * 1024;
 /// The wheel of these tests: 200 MB.

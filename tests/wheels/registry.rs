@@ -6,7 +6,7 @@ use crate::desk::{delete, names, post, stored_messages, take, upload};
 use crate::stage::{Stage, connect};
 use crate::support::http;
 use crate::support::wait::{PATIENCE, eventually};
-use crate::support::wheel::{WheelFile, sha256_hex};
+use crate::support::wheel::{WheelFile, noise, sha256_hex};
 
 fn detail(answer: &http::Response) -> (u16, Value) {
     (answer.status, answer.json()["detail"].clone())
@@ -239,17 +239,4 @@ fn bytes_that_are_not_the_wheels_are_not_handed_out_whole() {
     assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
     // The gateway is well.
     assert_eq!(names(&stage), [wheel.file_name()]);
-}
-
-/// Bytes that no archive makes smaller.
-pub fn noise(count: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    (0..count)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state as u8
-        })
-        .collect()
 }

@@ -294,6 +294,7 @@ mod tests {
             ApiError::TooLarge { detail: "", code },
             ApiError::RunNotFound,
             ApiError::WorkerNotFound,
+            ApiError::WheelTooLarge,
             ApiError::WheelNotFound,
             ApiError::WheelConflict { detail: "", reason: text() },
             ApiError::WheelStoreFull,
@@ -330,6 +331,7 @@ mod tests {
             ApiError::WorkerNotFound => route.path.starts_with("/workers/{}"),
             ApiError::WheelNotFound => route.path.starts_with("/wheels/{}"),
             ApiError::WheelConflict { .. }
+            | ApiError::WheelTooLarge
             | ApiError::WheelStoreFull
             | ApiError::TooManyUploads => is_upload,
             ApiError::TooManyWatchers => route.lasts == Lasts::Long,

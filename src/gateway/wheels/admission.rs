@@ -1,7 +1,5 @@
 //! Whether a wheel may come into the registry, beside those that are there.
 
-use std::cmp::Ordering;
-
 use crate::gateway::error::ApiError;
 use crate::model::wheel::WheelName;
 
@@ -21,21 +19,22 @@ pub fn decide<'a>(
             return Err(conflict("wheel already exists", name));
         }
         let Ok(known) = WheelName::parse(name) else { continue };
-        if known.package == new.package
-            && newest.as_ref().is_none_or(|newest| known.version > newest.version)
-        {
+        if known.package != new.package {
+            continue;
+        }
+        if known.version == new.version {
+            return Err(conflict("wheel version already exists; bump version", name));
+        }
+        if newest.as_ref().is_none_or(|newest| known.version > newest.version) {
             newest = Some(known);
         }
     }
-    match newest.map(|newest| (new.version.cmp(&newest.version), newest)) {
-        None | Some((Ordering::Greater, _)) => Ok(()),
-        Some((Ordering::Equal, newest)) => {
-            Err(conflict("wheel version already exists; bump version", &newest.file_name))
-        }
-        Some((Ordering::Less, newest)) => Err(conflict(
+    match newest {
+        Some(newest) if newest.version > new.version => Err(conflict(
             "wheel version must be greater than existing latest version",
             &newest.file_name,
         )),
+        _ => Ok(()),
     }
 }
 
@@ -77,7 +76,11 @@ mod tests {
                 false,
                 "wheel already exists (the registry has a_b-1.0-py3-none-any.whl)",
             ),
-            ("a_b-1.0-py3-none-any.whl", true, lower),
+            (
+                "a_b-1.0.0-py3-none-any.whl",
+                true,
+                "wheel version already exists; bump version (the registry has a_b-1.0-py3-none-any.whl)",
+            ),
         ] {
             assert_eq!(verdict(name, replace), expected, "{name}");
         }

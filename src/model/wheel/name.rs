@@ -56,7 +56,7 @@ impl WheelName {
         let stem = file_name
             .strip_suffix(EXTENSION)
             .filter(|stem| stem.len() + EXTENSION.len() <= MAX_WHEEL_NAME_BYTES)
-            .filter(|stem| stem.bytes().all(is_good) && !stem.starts_with('.'))
+            .filter(|stem| stem.bytes().all(is_good) && !stem.is_empty() && !stem.starts_with('.'))
             .ok_or(NameError::NotAWheel)?;
         let parts: Vec<&str> = stem.split('-').collect();
         let (package, version, build, [pythons, abis, platforms]) = match parts[..] {
@@ -64,17 +64,17 @@ impl WheelName {
             [package, version, build, a, b, c] => (package, version, Some(build), [a, b, c]),
             _ => return Err(NameError::Parts),
         };
-        if ![package, pythons, abis, platforms].iter().all(|part| is_name(part)) {
+        // Of the dashes, dots and underscores in a package's name a file name has one underscore each.
+        let is_escaped = !package.contains("__");
+        if !is_escaped || ![package, pythons, abis, platforms].iter().all(|part| is_name(part)) {
             return Err(NameError::Parts);
         }
-        // Where a version has a dash, file names have an underscore.
-        let version = version.replace('_', "-");
         // Tags are compared in lower case, in which everybody else writes them.
         let list = |part: &str| part.split('.').map(str::to_ascii_lowercase).collect();
         Ok(WheelName {
             file_name: file_name.to_owned(),
             package: normalized(package),
-            version: version.parse().map_err(|_| NameError::Version(version))?,
+            version: version.parse().map_err(|_| NameError::Version(version.to_owned()))?,
             build: build.map(build_number).transpose()?,
             pythons: list(pythons),
             abis: list(abis),
@@ -140,8 +140,8 @@ mod tests {
         assert_eq!(name.build, Some((1, "b".into())));
         assert_eq!(name.compatibility().collect::<Vec<_>>(), ["py2-none-any", "py3-none-any"]);
         assert_eq!(
-            WheelName::parse("a-1.0_1-py3-none-any.whl").unwrap().version.to_string(),
-            "1.0.post1"
+            WheelName::parse("a-1.0_post1+b_c-py3-none-any.whl").unwrap().version.to_string(),
+            "1.0.post1+b.c"
         );
     }
 
@@ -185,7 +185,9 @@ mod tests {
             ("../a-1.0-py3-none-any.whl", NotAWheel),
             ("a b-1.0-py3-none-any.whl", NotAWheel),
             ("a-1.0-py3-none-any.WHL", NotAWheel),
-            (".whl", Parts),
+            (".whl", NotAWheel),
+            ("a__b-1.0-py3-none-any.whl", Parts),
+            ("a-1.0_1-py3-none-any.whl", Version("1.0_1".into())),
             ("a-1.0.whl", Parts),
             ("a-1.0-py3-none.whl", Parts),
             ("a-1.0-1-x-py3-none-any.whl", Parts),

@@ -11,7 +11,6 @@ use crate::gateway::error::ApiError;
 use crate::gateway::multipart::{FormReader, PartHead, is_form};
 use crate::gateway::schema::{Problem, parse_flag};
 use crate::gateway::wheels::admission;
-use crate::model::error::Code;
 use crate::model::limits::MAX_FORM_FIELD_BYTES;
 use crate::model::wheel::{NameError, WheelName, parse_tags};
 
@@ -38,7 +37,9 @@ pub(super) struct Form {
     pub tags: Vec<String>,
 }
 
-/// Reads it all. Of a field that comes twice the last one counts.
+/// Reads it all. Of a field that comes twice the last one counts, unless what came before a file has
+/// spoken against it already. `named` gets the wheel's name, also
+/// when the form is refused later.
 ///
 /// # Errors
 /// A form of another shape (400, 422), a wheel that is refused (409, 413, 422), NATS trouble (503),
@@ -47,8 +48,10 @@ pub(super) fn read(
     gateway: &Gateway,
     content_type: &str,
     body: impl Read,
+    named: &mut Option<String>,
 ) -> Result<Form, ApiError> {
-    let mut fields = Fields { gateway, wheel: None, no_file: None, replace: None, tags: None };
+    let mut fields =
+        Fields { gateway, named, wheel: None, no_file: None, replace: None, tags: None };
     if is_form(Some(content_type)) {
         let mut form = FormReader::new(content_type, body)?;
         while let Some(head) = form.next_part()? {
@@ -60,11 +63,36 @@ pub(super) fn read(
 
 struct Fields<'g> {
     gateway: &'g Gateway,
+    /// The name of the last wheel that had one.
+    named: &'g mut Option<String>,
     wheel: Option<(WheelName, Upload)>,
     /// The text of a `wheel` that is no file.
     no_file: Option<String>,
-    replace: Option<String>,
-    tags: Option<String>,
+    replace: Option<Field>,
+    tags: Option<Field>,
+}
+
+/// What was sent for a field that is text.
+enum Field {
+    Text(String),
+    /// The name of a file that was sent instead.
+    File(String),
+}
+
+impl Field {
+    fn read<R: Read>(form: &mut FormReader<R>, head: &PartHead) -> Result<Field, ApiError> {
+        Ok(match &head.filename {
+            None => Field::Text(text(form)?),
+            Some(filename) => Field::File(filename.clone()),
+        })
+    }
+
+    fn text(&self) -> Option<&str> {
+        match self {
+            Field::Text(text) => Some(text),
+            Field::File(_) => None,
+        }
+    }
 }
 
 impl Fields<'_> {
@@ -77,8 +105,8 @@ impl Fields<'_> {
                 self.wheel = Some(self.store(form, filename)?);
             }
             ("wheel", None) => self.no_file = Some(text(form)?),
-            ("replace", None) => self.replace = Some(text(form)?),
-            ("tags", None) => self.tags = Some(text(form)?),
+            ("replace", _) => self.replace = Some(Field::read(form, head)?),
+            ("tags", _) => self.tags = Some(Field::read(form, head)?),
             // What nobody has asked for is passed over with the next part.
             _ => {}
         }
@@ -87,14 +115,17 @@ impl Fields<'_> {
 
     /// Brings a wheel's bytes into the store.
     fn store<R: Read>(
-        &self,
+        &mut self,
         form: &mut FormReader<R>,
         filename: &str,
     ) -> Result<(WheelName, Upload), ApiError> {
         let name = wheel_name(filename)?;
-        // A refusal that is certain already spares the client the upload. A word on replacing may still
-        // come; `true` refuses least.
-        let replace = self.replace.as_deref().and_then(parse_flag).unwrap_or(true);
+        *self.named = Some(name.file_name.clone());
+        // A refusal that is certain already spares the client the upload.
+        tags(self.tags.as_ref())?;
+        // A word on replacing may still come; `true` refuses least.
+        let replace = self.replace.as_ref().and_then(Field::text);
+        let replace = replace.and_then(parse_flag).unwrap_or(true);
         let there = self.gateway.wheels.shelf.all();
         admission::decide(there.iter().map(|meta| meta.name.as_str()), &name, replace)?;
         let mut upload = self.gateway.wheels.store.upload()?;
@@ -106,7 +137,7 @@ impl Fields<'_> {
                 break;
             }
             if upload.size() + count as u64 > self.gateway.settings.max_wheel_bytes {
-                return Err(too_large());
+                return Err(ApiError::WheelTooLarge);
             }
             ends.take(&piece[..count]);
             upload.write(&piece[..count]).map_err(stored)?;
@@ -130,21 +161,30 @@ impl Fields<'_> {
         } else if self.wheel.is_none() {
             problems.push(Problem::missing(loc("wheel"), Value::Null));
         }
-        let replace = match self.replace.as_deref() {
-            None | Some("") => Some(true),
-            Some(text) => parse_flag(text),
+        let replace = match &self.replace {
+            None => Some(true),
+            Some(Field::Text(text)) if text.is_empty() => Some(true),
+            Some(Field::Text(text)) => parse_flag(text).or_else(|| {
+                problems.push(Problem::no_flag(loc("replace"), text.as_str().into()));
+                None
+            }),
+            Some(Field::File(filename)) => {
+                let (kind, msg) = ("bool_type", "Input should be a valid boolean");
+                let input = filename.as_str().into();
+                problems.push(Problem::new(kind, loc("replace"), msg, input));
+                None
+            }
         };
-        if replace.is_none() {
-            let input = self.replace.unwrap_or_default();
-            problems.push(Problem::no_flag(loc("replace"), input.into()));
+        if let Some(Field::File(filename)) = &self.tags {
+            let (kind, msg) = ("string_type", "Input should be a valid string");
+            problems.push(Problem::new(kind, loc("tags"), msg, filename.as_str().into()));
         }
         let (Some((name, upload)), Some(replace), true) =
             (self.wheel, replace, problems.is_empty())
         else {
             return Err(ApiError::Schema(problems));
         };
-        let tags = parse_tags(self.tags.as_deref().unwrap_or_default())
-            .map_err(|reason| unacceptable("invalid wheel tags", reason))?;
+        let tags = tags(self.tags.as_ref())?;
         let sealed = upload.seal().map_err(stored)?;
         Ok(Form { name, sealed, replace, tags })
     }
@@ -157,6 +197,11 @@ fn wheel_name(filename: &str) -> Result<WheelName, ApiError> {
         NameError::NotAWheel => unacceptable("invalid wheel name", error.to_string()),
         error => unacceptable("invalid wheel filename", error.to_string()),
     })
+}
+
+fn tags(field: Option<&Field>) -> Result<Vec<String>, ApiError> {
+    let tags = parse_tags(field.and_then(Field::text).unwrap_or_default());
+    tags.map_err(|reason| unacceptable("invalid wheel tags", reason))
 }
 
 fn text<R: Read>(form: &mut FormReader<R>) -> Result<String, ApiError> {
@@ -172,10 +217,6 @@ pub(super) fn stored(error: bus::Error) -> ApiError {
         }
         other => other.into(),
     }
-}
-
-fn too_large() -> ApiError {
-    ApiError::TooLarge { detail: "wheel too large", code: Code::BadInput }
 }
 
 /// The first and the last bytes of an archive: enough to tell a wheel from a page of HTML, or from one

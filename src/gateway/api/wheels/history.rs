@@ -9,7 +9,7 @@ use crate::gateway::http::{Reply, Request};
 use crate::gateway::schema::Query;
 use crate::gateway::wheels::Wanted;
 use crate::model::limits::WHEEL_HISTORY_LIMIT;
-use crate::model::wheel::{HistoryAction, WheelName};
+use crate::model::wheel::{HistoryAction, NameError, WheelName};
 
 /// The newest events.
 ///
@@ -24,8 +24,8 @@ pub fn list(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Re
     }
     let text = |name: &str| query.last(name).map(str::trim).filter(|text| !text.is_empty());
     let wheel_name = text("wheel_name");
-    if let Some(name) = wheel_name
-        && let Err(e) = WheelName::parse(name)
+    // One that is called like a file, and has only no version for instance, is one that never was there.
+    if let Some(e @ NameError::NotAWheel) = wheel_name.and_then(|name| WheelName::parse(name).err())
     {
         return Err(unacceptable("invalid wheel name", e.to_string()));
     }

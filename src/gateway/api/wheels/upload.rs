@@ -21,11 +21,15 @@ use crate::model::wheel::{CONTENT_TYPE, HistoryAction, SHA256_HEADER, TAGS_HEADE
 pub fn wheel(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
     let content_type = request.header("Content-Type").unwrap_or_default().to_owned();
     let mut body = request.body_reader();
-    let form = form::read(gateway, &content_type, &mut body).inspect_err(|_| {
+    let mut named = None;
+    let form = form::read(gateway, &content_type, &mut body, &mut named).inspect_err(|_| {
         // Somebody who still sends does not read; what is small enough is let come.
         let _ = std::io::copy(&mut body.take(DRAINED_UPLOAD_BYTES), &mut std::io::sink());
-    })?;
-    request.set_object(&form.name.file_name);
+    });
+    if let Some(name) = named {
+        request.set_object(&name);
+    }
+    let form = form?;
     let meta = publish(gateway, &form)?;
     let item = item(&meta);
     gateway.wheels.shelf.wrote(meta);

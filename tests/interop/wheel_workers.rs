@@ -1,0 +1,192 @@
+//! Workers and the wheels of the other side's gateway.
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::python_environment::PythonEnvironment;
+use crate::site::{Client, Gateway, Site};
+use crate::support::http;
+use crate::support::wait::eventually;
+use crate::support::wheel::{WheelFile, sha256_hex};
+
+/// For a worker to have what was uploaded: the Python one runs pip for each wheel.
+const SYNC_PATIENCE: Duration = Duration::from_secs(60);
+/// To the end of a worker that has nothing to do.
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+/// No task but the one that a wheel brings.
+const GREET_YAML: &str = "version: 1\nflow:\n  graph: 'greet_hello'\n";
+
+/// A wheel with a task that tells its version.
+fn greet(version: &str) -> WheelFile {
+    let code = format!(
+        "def hello(ctx, **inputs):\n    return 'hello {version}'\n\n\
+         def register(registry):\n    registry.task(hello, name='greet_hello')\n"
+    );
+    WheelFile::new("greet", version)
+        .file("greet/__init__.py", code)
+        .entry_points("[pyoco.tasks]\ngreet = greet:register\n")
+}
+
+/// Wheels are uploaded and deleted by either client in turn.
+struct Desk<'a> {
+    site: &'a Site,
+    gateway: &'a Gateway,
+}
+
+impl Desk<'_> {
+    fn upload(&self, wheel: &WheelFile, tags: &str) {
+        let path = wheel.write_to(self.site.folder());
+        let path = path.to_str().unwrap();
+        let client = Client::python(self.site, self.gateway);
+        client.json(&["wheel-upload", "--wheel-file", path, "--preflight", "off", "--tags", tags]);
+    }
+
+    fn delete(&self, wheel: &WheelFile) {
+        let client = Client::ours(self.site, self.gateway);
+        client.json(&["wheel-delete", "--name", &wheel.file_name()]);
+    }
+
+    /// The record of the only worker. The Python gateway answers a 503 with `NoKeysError` while there is
+    /// none, and now and then.
+    fn record(&self) -> Option<Value> {
+        let answer = http::get(self.gateway.address, "/workers?scope=all");
+        let is_known = answer.status == 503 && answer.text().contains("NoKeysError");
+        assert!(is_known || answer.status == 200, "{}", answer.text());
+        (!is_known).then(|| answer.json()[0].clone())
+    }
+
+    /// Waits until the record of the only worker satisfies `wanted`; its `wheel_sync`.
+    fn wait_sync(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            eventually(SYNC_PATIENCE, what, || {
+                last = self.record()?["wheel_sync"].clone();
+                wanted(&last).then(|| last.clone())
+            })
+        }));
+        found.unwrap_or_else(|_| panic!("waiting for {what}: {last:#}"))
+    }
+
+    /// Waits until it has these wheels and no others.
+    fn wait_installed(&self, wheels: &[&WheelFile]) -> Value {
+        let expected: Vec<String> = wheels.iter().map(|wheel| wheel.file_name()).collect();
+        self.wait_sync(&format!("{expected:?}"), |sync| {
+            let Some(installed) = sync["installed_wheels"].as_array() else { return false };
+            let names = installed.iter().map(|wheel| wheel["wheel_name"].clone());
+            names.eq(expected.iter().map(|name| json!(name)))
+        })
+    }
+
+    /// What the task of the wheel says in a run.
+    fn greeting(&self) -> Value {
+        let run = self.gateway.ended(&self.gateway.submit_yaml("py", "main", GREET_YAML));
+        assert_eq!(run["status"], "COMPLETED", "{run}");
+        run["task_records"]["greet_hello"]["output"].clone()
+    }
+}
+
+#[test]
+fn the_worker_of_the_package_gets_the_wheels_of_our_gateway() {
+    let site = Site::start();
+    let gateway = site.our_gateway();
+    let desk = Desk { site: &site, gateway: &gateway };
+    let environment = PythonEnvironment::make();
+    let base = WheelFile::new("base", "1.0").file("base.py", "x = 1\n");
+    let foreign = WheelFile::new("foreign", "1.0").tag("cp39-cp39-win_amd64");
+    let elsewhere = WheelFile::new("elsewhere", "1.0");
+    let [one, two] = ["1.9", "1.10"].map(greet);
+    desk.upload(&base, "");
+    desk.upload(&one, "other,py");
+    desk.upload(&foreign, "py");
+    desk.upload(&elsewhere, "other");
+    let mut worker = site.python_wheel_worker(&environment, "py");
+    let sync = desk.wait_installed(&[&base, &one]);
+    assert_eq!((&sync["last_result"], &sync["last_error"]), (&json!("ok"), &Value::Null), "{sync}");
+    assert_eq!(sync["skipped_incompatible"][0]["wheel_name"], foreign.file_name(), "{sync}");
+    let folder = site.folder().join("wheels-of-python");
+    let there = fs::read(folder.join(one.file_name())).unwrap();
+    assert_eq!(sha256_hex(&there), sha256_hex(&one.build()));
+    assert_eq!(environment.version("greet").as_deref(), Some("1.9"));
+    assert_eq!(environment.version("elsewhere"), None);
+    assert_eq!(desk.greeting(), "hello 1.9");
+
+    desk.upload(&two, "py");
+    desk.wait_installed(&[&base, &two]);
+    assert_eq!(environment.version("greet").as_deref(), Some("1.10"));
+    // What a Python worker has imported stays as long as it lives.
+    worker.stop(STOP_DEADLINE);
+    let _worker = site.python_wheel_worker(&environment, "py");
+    assert_eq!(desk.greeting(), "hello 1.10");
+
+    desk.delete(&two);
+    desk.wait_installed(&[&base, &one]);
+    assert_eq!(environment.version("greet").as_deref(), Some("1.9"));
+    desk.delete(&one);
+    let sync = desk.wait_installed(&[&base]);
+    assert_eq!(sync["last_result"], "ok", "{sync}");
+    assert!(!folder.join(one.file_name()).exists());
+}
+
+#[test]
+fn our_worker_gets_the_wheels_of_the_gateway_of_the_package() {
+    let site = Site::start();
+    let gateway = site.python_gateway();
+    let desk = Desk { site: &site, gateway: &gateway };
+    let mut worker = site.our_wheel_worker("py");
+    let sync = desk.wait_sync("its first attempt", |sync| sync["last_result"] == "ok");
+    assert_eq!((&sync["enabled"], &sync["selected_count"]), (&json!(true), &json!(0)), "{sync}");
+
+    let base = WheelFile::new("base", "1.0").file("base.py", "x = 1\n");
+    let foreign = WheelFile::new("foreign", "1.0").tag("cp39-cp39-win_amd64");
+    let elsewhere = WheelFile::new("elsewhere", "1.0");
+    let [one, two] = ["1.9", "1.10"].map(greet);
+    desk.upload(&elsewhere, "other");
+    desk.upload(&base, "");
+    desk.upload(&foreign, "py");
+    desk.upload(&one, "other,py");
+    let sync = desk.wait_installed(&[&base, &one]);
+    assert_eq!((&sync["last_result"], &sync["last_error"]), (&json!("ok"), &Value::Null), "{sync}");
+    let skipped = &sync["skipped_incompatible"][0];
+    assert_eq!(skipped["wheel_name"], foreign.file_name(), "{sync}");
+    assert_eq!(skipped["reason"], "unsupported_wheel_tags", "{sync}");
+    let run = gateway.ended(&gateway.submit_yaml("py", "main", GREET_YAML));
+    assert_eq!(run["status"], "COMPLETED", "{run}");
+    assert_eq!(run["task_records"]["greet_hello"]["output"], "hello 1.9");
+    assert_eq!(run["wheels"][1]["wheel_name"], one.file_name(), "{run}");
+    assert_eq!(run["wheels"][1]["sha256"], sha256_hex(&one.build()), "{run}");
+
+    desk.upload(&two, "py");
+    desk.wait_installed(&[&base, &two]);
+    assert_eq!(desk.greeting(), "hello 1.10");
+    desk.delete(&two);
+    desk.wait_installed(&[&base, &one]);
+    assert_eq!(desk.greeting(), "hello 1.9");
+
+    // The gateway there takes anything for a wheel; the others are none the worse for it.
+    let junk = "junk-1.0-py3-none-any.whl";
+    let path = site.write(junk, "no archive");
+    let client = Client::python(&site, &gateway);
+    client.json(&["wheel-upload", "--wheel-file", &path, "--preflight", "off"]);
+    let sync = desk.wait_sync("an error", |sync| sync["last_result"] == "error");
+    assert!(sync["last_error"].as_str().unwrap().contains(junk), "{sync}");
+    desk.upload(&two, "py");
+    desk.wait_installed(&[&base, &two]);
+    assert_eq!(desk.greeting(), "hello 1.10");
+    client.json(&["wheel-delete", "--name", junk]);
+    desk.wait_sync("no error", |sync| sync["last_result"] == "ok");
+
+    for wheel in [&base, &one, &two] {
+        desk.delete(wheel);
+    }
+    let sync = desk.wait_installed(&[]);
+    assert_eq!(
+        (&sync["last_result"], &sync["selected_count"]),
+        (&json!("ok"), &json!(0)),
+        "{sync}"
+    );
+    let run = gateway.ended(&gateway.submit_yaml("py", "main", GREET_YAML));
+    assert_eq!(run["status"], "FAILED", "{run}");
+    assert_eq!(worker.stop(STOP_DEADLINE).code(), Some(0));
+}
