@@ -20,6 +20,8 @@ const WATCHERS_HINT: &str =
 
 const WHEEL_HINT: &str = "leave out what workers do not need, or raise PYOCO_WHEEL_MAX_BYTES";
 const STORE_HINT: &str = "delete wheels that nobody needs with `pyoco-client wheel-delete`; the store's size is set when it is made (PYOCO_WHEEL_MAX_BYTES)";
+const PAGE_HINT: &str =
+    "send it from a program, or from the gateway's own page; a proxy in front must pass `Host` on";
 const LATER_HINT: &str = "repeat the request after the seconds in Retry-After";
 
 /// An error of a handler. Expected errors carry their catalogue code.
@@ -112,6 +114,9 @@ pub enum ApiError {
         /// What the route needs.
         needs: Permission,
     },
+    /// A browser has sent a form on behalf of a page that is not the gateway's (403).
+    #[error("forms of other pages are not taken")]
+    ForeignPage,
     /// Too many wrong keys came from there, or for that key (429).
     #[error("too many invalid api keys")]
     TooManyInvalidKeys {
@@ -209,7 +214,7 @@ impl ApiError {
             ApiError::TrailingSlash { .. } => 307,
             ApiError::BadBody(_) => 400,
             ApiError::ApiKeyRequired => 401,
-            ApiError::InvalidApiKey | ApiError::Forbidden { .. } => 403,
+            ApiError::InvalidApiKey | ApiError::Forbidden { .. } | ApiError::ForeignPage => 403,
             ApiError::UnknownPath
             | ApiError::RunNotFound
             | ApiError::WorkerNotFound
@@ -251,6 +256,7 @@ impl ApiError {
             | ApiError::MethodNotAllowed { .. }
             | ApiError::TrailingSlash { .. }
             | ApiError::Forbidden { .. }
+            | ApiError::ForeignPage
             | ApiError::TooManyKeys
             | ApiError::TooManyWatchers
             | ApiError::TooManyUploads
@@ -297,6 +303,9 @@ impl ApiError {
             }
             ApiError::WheelTooLarge => {
                 body.insert("hint".into(), WHEEL_HINT.into());
+            }
+            ApiError::ForeignPage => {
+                body.insert("hint".into(), PAGE_HINT.into());
             }
             ApiError::WheelStoreFull => {
                 body.insert("hint".into(), STORE_HINT.into());

@@ -22,6 +22,7 @@ mod json_fault;
 pub mod metrics;
 pub mod multipart;
 mod openapi;
+mod origin;
 mod registry_care;
 mod rescue;
 pub mod route;
@@ -265,6 +266,10 @@ impl Gateway {
         match caller.holder() {
             Some(holder) if !caller.may(needs) => {
                 Err(ApiError::Forbidden { role: holder.role, needs })
+            }
+            // A key is more than a foreign page can have.
+            None if route.body != BodyKind::Json && origin::is_foreign(request) => {
+                Err(ApiError::ForeignPage)
             }
             _ => Ok(()),
         }

@@ -261,6 +261,11 @@ pub const OBJECT_UPLOAD_WINDOW: usize = 4;
 pub const OBJECT_READ_WINDOW: usize = 4;
 /// After which an upload sends what it has, a whole chunk or not.
 pub const OBJECT_CHUNK_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two chunks of an upload: [`OBJECT_CHUNK_PATIENCE`], the edge's deadline for silence, and some air.
+/// An upload that crawls on for longer without content for the next one is given up.
+pub const OBJECT_CHUNK_DEADLINE: Duration = Duration::from_secs(45);
+/// For each request of an upload, however patient the process is otherwise.
+pub const OBJECT_STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// From an upload's last chunk to its name.
 pub const OBJECT_NAMING_DEADLINE: Duration = Duration::from_secs(30);
 /// Metas of a store that are asked for at once.
@@ -271,11 +276,14 @@ pub const MAX_OBJECT_NAME_BYTES: usize = 1024;
 pub const OBJECT_PURGE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Events of the history of wheels that a gateway has in memory, and shows: years of uploads, in a few MiB.
 pub const MAX_WHEEL_HISTORY: usize = 10_000;
+/// What is kept in such an event of each header that says where a request came from: all that a true one has,
+/// and no way to fill the memory of every gateway.
+pub const MAX_SOURCE_BYTES: usize = 256;
 /// Page size of `GET /wheels/history`: bounds and default (CONTRACT §3).
 pub const WHEEL_HISTORY_LIMIT: (i64, i64, i64) = (1, 500, 100);
-/// Chunks that belong to no wheel are purged when nothing was added to them for so long: more than an upload
-/// that lives can be silent ([`OBJECT_CHUNK_PATIENCE`] and the edge's deadline for silence), and more than
-/// [`OBJECT_NAMING_DEADLINE`] and a commit.
+/// Chunks that belong to no wheel are purged when nothing was added to them for so long: more than from a
+/// chunk to the next one ([`OBJECT_CHUNK_DEADLINE`] and one [`OBJECT_STEP_TIMEOUT`]), and more than from the
+/// last one to its name ([`OBJECT_NAMING_DEADLINE`] and two).
 pub const ORPHAN_CHUNKS_AFTER: Duration = Duration::from_secs(60);
 /// How often an upload looks at the registry again because another wheel was published meanwhile.
 pub const MAX_PUBLISH_CONFLICTS: usize = 32;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, post_form};
+use crate::stage::{Stage, form, post_form};
 use crate::support::http;
 
 const FILE: Option<&str> = Some("flow.yaml");
@@ -163,4 +163,43 @@ fn documents_that_the_python_gateway_takes_are_taken() {
         assert_eq!(answer.status, 200, "{}: {}", String::from_utf8_lossy(yaml), answer.text());
     }
     assert_eq!(stage.get("/runs").json().as_array().unwrap().len(), table.len());
+}
+
+#[test]
+fn a_form_of_another_page_is_refused_before_anything_is_done() {
+    let stage = Stage::start();
+    let host = stage.address().to_string();
+    let (content_type, body) = form(&[("workflow", FILE, FLOW), ("flow_name", None, b"main")]);
+    let wheel = form(&[("wheel", Some("a-1.0-py3-none-any.whl"), b"PK")]);
+    let send = |path: &str, more: &[(&str, &str)]| {
+        let (content_type, body) =
+            if path == "/wheels" { (&wheel.0, &wheel.1) } else { (&content_type, &body) };
+        let headers = [&[("Content-Type", content_type.as_str())], more].concat();
+        http::request(stage.address(), "POST", path, &headers, body)
+    };
+    let ours = format!("http://{host}");
+    for path in ["/runs/yaml", "/wheels"] {
+        for headers in [
+            [("Origin", "https://evil.example")].as_slice(),
+            &[("Origin", "null")],
+            &[("Origin", ours.as_str()), ("Sec-Fetch-Site", "cross-site")],
+            &[("Origin", "http://127.0.0.1:1"), ("Sec-Fetch-Site", "same-site")],
+        ] {
+            let answer = send(path, headers);
+            let refused = (403, json!("forms of other pages are not taken"));
+            assert_eq!(detail(&answer), refused, "{path} {headers:?}");
+        }
+        // The gateway's own page, also behind a proxy that calls the gateway by another name.
+        for headers in [
+            [("Origin", ours.as_str())].as_slice(),
+            &[("Origin", ours.as_str()), ("Sec-Fetch-Site", "same-origin")],
+            &[("Origin", "https://front"), ("X-Forwarded-Host", "front")],
+            &[("Origin", "https://front"), ("Idempotency-Key", "k")],
+        ] {
+            let status = if path == "/wheels" { 422 } else { 200 };
+            assert_eq!(send(path, headers).status, status, "{path} {headers:?}");
+        }
+    }
+    let runs = stage.get("/runs").json();
+    assert_eq!(runs.as_array().unwrap().len(), 4, "{runs}");
 }

@@ -30,12 +30,17 @@ struct Sender {
 
 impl Sender {
     fn open(address: SocketAddr, name: &str, size: usize) -> Sender {
+        Sender::open_with(address, name, size, 0)
+    }
+
+    /// The same, with so many bytes behind the form.
+    fn open_with(address: SocketAddr, name: &str, size: usize, behind: usize) -> Sender {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let part = format!(
             "--x\r\nContent-Disposition: form-data; name=\"wheel\"; filename=\"{name}\"\r\n\r\n"
         );
-        let length = part.len() + size + b"\r\n--x--\r\n".len();
+        let length = part.len() + size + b"\r\n--x--\r\n".len() + behind;
         let head = format!(
             "POST /wheels HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
              Content-Type: multipart/form-data; boundary=x\r\nContent-Length: {length}\r\n\r\n{part}"
@@ -138,6 +143,28 @@ fn download(address: SocketAddr, name: &str) -> (String, usize) {
         length += data.len();
     }
     (hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), length)
+}
+
+#[test]
+fn an_upload_that_crawls_after_its_file_is_not_named() {
+    let stage = Stage::start();
+    // Not a whole number of chunks: the last one is still to be stored when the form ends.
+    let size = 4 * MIB + 1000;
+    let mut sender = Sender::open_with(stage.address(), NAME, size, 3);
+    sender.send(size);
+    sender.stream.write_all(END).unwrap();
+    sender.stream.write_all(b"\r\n--x--\r\n").unwrap();
+    // What follows means nothing, and keeps the upload alive for longer than its chunks are safe.
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_secs(16));
+        sender.stream.write_all(b".").unwrap();
+    }
+    let mut answer = String::new();
+    sender.stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert!(answer.contains("at rest for too long"), "{answer}");
+    assert!(names(&stage).is_empty());
+    eventually(PATIENCE, "the chunks to be gone", || (stored_messages(&stage) == 0).then_some(()));
 }
 
 #[test]

@@ -15,8 +15,8 @@ use crate::bus::inbox::Pending;
 use crate::bus::link::Link;
 use crate::bus::{Error, Result, api, kv};
 use crate::model::limits::{
-    OBJECT_CHUNK_BYTES, OBJECT_CHUNK_PATIENCE, OBJECT_NAMING_DEADLINE, OBJECT_PURGE_TIMEOUT,
-    OBJECT_UPLOAD_WINDOW,
+    OBJECT_CHUNK_BYTES, OBJECT_CHUNK_DEADLINE, OBJECT_CHUNK_PATIENCE, OBJECT_NAMING_DEADLINE,
+    OBJECT_PURGE_TIMEOUT, OBJECT_STEP_TIMEOUT, OBJECT_UPLOAD_WINDOW,
 };
 
 const EXPECTED_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
@@ -35,6 +35,7 @@ impl ObjectStore {
         self.ensure()?;
         let link = self.bulk.link(self.timeout)?;
         let nuid = uuid::Uuid::new_v4().simple().to_string();
+        let store = self.with_timeout(self.timeout.min(OBJECT_STEP_TIMEOUT));
         let limit = link.max_payload().unwrap_or(usize::MAX);
         let chunk_bytes = limit.saturating_sub(MESSAGE_OVERHEAD_BYTES).clamp(1, OBJECT_CHUNK_BYTES);
         Ok(Upload {
@@ -49,7 +50,7 @@ impl ObjectStore {
             count: 0,
             sent: Instant::now(),
             failed: None,
-            chunks: Arc::new(Chunks { store: self.clone(), nuid, is_kept: AtomicBool::new(false) }),
+            chunks: Arc::new(Chunks { store, nuid, is_kept: AtomicBool::new(false) }),
         })
     }
 }
@@ -78,8 +79,9 @@ impl Upload {
     /// Adds bytes; waits while too many chunks are under way.
     ///
     /// # Errors
-    /// Those of a request; [`Error::is_store_full`] when there is no room. The upload is over then,
-    /// and every further call ends the same way.
+    /// Those of a request; [`Error::is_store_full`] when there is no room; [`Error::Stalled`] when the
+    /// chunk before is so old that it may have been removed. The upload is over then, and every
+    /// further call ends the same way.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -136,6 +138,10 @@ impl Upload {
 
     /// Sends the chunk when there is room among those under way.
     fn send(&mut self) -> Result<()> {
+        // What came before may have been taken for an orphan meanwhile; nothing can follow it then.
+        if self.count > 0 && self.sent.elapsed() > OBJECT_CHUNK_DEADLINE {
+            return Err(Error::Stalled(self.chunks.nuid.clone()));
+        }
         self.settle(OBJECT_UPLOAD_WINDOW - 1)?;
         let timeout = self.chunks.store.timeout;
         self.under_way.push_back(self.link.begin(&self.subject, &[], &self.chunk, timeout)?);

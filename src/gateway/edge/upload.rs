@@ -94,7 +94,7 @@ fn pass(
     // Until a handler wants the body, a client that asks first is not the one that is waited for.
     let mut asks = request.expects_continue && client.buffered().is_empty();
     let asked = Instant::now();
-    let mut allowance = allowance(settings.body_deadline, left, settings.upload_rate);
+    let mut allowance = settings.body_deadline;
     while left > 0 {
         if client.buffered().is_empty() {
             let limit = if asks {
@@ -132,6 +132,7 @@ fn pass(
             Err(_) => return Err(ended_early()),
         };
         left -= count as u64;
+        allowance = allowance.saturating_add(earned(count, settings.upload_rate));
         // A handler that does not read stops the client here, too.
         match upstream.send_more(piece.framed(count, left == 0)) {
             Ok(()) => {}
@@ -143,10 +144,11 @@ fn pass(
     Ok(Sent::Whole)
 }
 
-/// How long a client may be waited for altogether: as long as for any body, and as long as the
-/// slowest acceptable rate takes. What a handler takes for itself is not the client's time.
-fn allowance(base: Duration, length: u64, bytes_per_second: u64) -> Duration {
-    base.saturating_add(Duration::from_secs(length / bytes_per_second.max(1)))
+/// How much longer a client may be waited for because of so many bytes: as long as they take at the
+/// slowest acceptable rate. Only what has come counts, since a length is announced for nothing. What a
+/// handler takes for itself is not the client's time.
+fn earned(bytes: usize, bytes_per_second: u64) -> Duration {
+    Duration::from_secs_f64(bytes as f64 / bytes_per_second.max(1) as f64)
 }
 
 fn ended_early() -> Refusal {
@@ -237,10 +239,9 @@ mod tests {
     }
 
     #[test]
-    fn a_long_body_gets_more_time() {
-        let base = Duration::from_secs(30);
-        assert_eq!(allowance(base, 100, 1000), base);
-        assert_eq!(allowance(base, 60_000, 1000), Duration::from_secs(90));
-        assert!(allowance(base, u64::MAX, 0) > Duration::from_secs(1 << 40));
+    fn bytes_that_have_come_are_worth_time() {
+        assert_eq!(earned(0, 1000), Duration::ZERO);
+        assert_eq!(earned(1500, 1000), Duration::from_millis(1500));
+        assert_eq!(earned(UPLOAD_PIECE_BYTES, 0), Duration::from_secs(65_536));
     }
 }

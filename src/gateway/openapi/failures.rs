@@ -20,7 +20,7 @@ const ALL: &[(u16, &str, &str)] = &[
     (
         403,
         "Forbidden",
-        "The key is malformed, unknown, wrong, revoked or expired; or its role may not do this.",
+        "The key is malformed, unknown, wrong, revoked or expired; or its role may not do this. Or the form is that of another web page.",
     ),
     (404, "NotFound", "There is none of that id, or it belongs to another tenant."),
     (408, "TooSlow", "Head or body did not arrive in time."),
