@@ -121,6 +121,8 @@ fn a_wheel_that_is_wrong_changes_nothing_for_its_package() {
         (flows("1.3").file("flows/zeros.bin", bomb), "bytes"),
         (flows("1.4").unlisted(Entry::new("flows/more.py", "x")), "more.py"),
         (flows("1.5").metadata("Version", "1.4"), "1.4"),
+        // What it says of itself may be long, and the record has to fit into a message.
+        (flows("1.6").metadata("Version", &"1".repeat(3 << 20)), "METADATA says"),
     ];
     for (wheel, words) in wrong {
         let name = wheel.file_name();
@@ -130,6 +132,7 @@ fn a_wheel_that_is_wrong_changes_nothing_for_its_package() {
         });
         let error = sync["last_error"].as_str().unwrap();
         assert!(error.starts_with("ERR-PYOCO-0024: ") && error.contains(words), "{error}");
+        assert!(error.len() < 2000, "{} bytes", error.len());
         assert_eq!(sync["last_result"], "error");
         let skipped = &sync["skipped_incompatible"][0];
         assert_eq!(
@@ -141,7 +144,7 @@ fn a_wheel_that_is_wrong_changes_nothing_for_its_package() {
     }
     wait_sync(&stage, "w1", "all is well again", |sync| sync["last_result"] == "ok");
     // What does not fit is no error.
-    take(&stage, &flows("1.6").tag("cp39-cp39-win_amd64"), "");
+    take(&stage, &flows("1.7").tag("cp39-cp39-win_amd64"), "");
     let sync = wait_sync(&stage, "w1", "the misfit is listed", |sync| {
         sync["skipped_incompatible_count"] == 1
     });

@@ -14,7 +14,7 @@ use super::memory::{Remembered, RememberedWheel, hex};
 use super::select::{Choice, Offer, Selection, select};
 use super::unpack::unpack;
 use crate::model::clock;
-use crate::model::wheel::{InstalledWheel, WheelRef, WheelSet};
+use crate::model::wheel::{InstalledWheel, WheelRef, WheelSet, brief};
 use crate::thread::StopSignal;
 
 /// Hex digits of the id of a set.
@@ -87,8 +87,9 @@ pub fn prepare(
             match put(worker, choice, &mut fetch) {
                 Ok(folder) => parts.push((choice.installed(&folder), folder)),
                 Err(Error::Wheel { wheel, fault }) if fault.is_final() => {
-                    log::warn!(wheel = wheel.as_str(); "a wheel is refused: {fault}");
-                    refusals.add(choice, &fault);
+                    let reason = brief(&fault.to_string());
+                    log::warn!(wheel = wheel.as_str(); "a wheel is refused: {reason}");
+                    refusals.add(choice, reason);
                     // Each turn refuses one more, so this ends.
                     refusals.mark(&mut offers);
                     continue 'select;
@@ -136,9 +137,9 @@ impl Choice {
 }
 
 impl Refusals {
-    fn add(&mut self, choice: &Choice, fault: &Fault) {
+    fn add(&mut self, choice: &Choice, reason: String) {
         let key = (choice.offer.name.clone(), choice.offer.sha256.clone());
-        self.reasons.insert(key, fault.to_string());
+        self.reasons.insert(key, reason);
     }
 
     /// One of them, for people: which wheel, and why.
