@@ -1,10 +1,11 @@
 //! The folder of a worker's wheels: one folder per wheel in it, named by its hash, whole or not there.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::UNIX_EPOCH;
 
 use super::error::Error;
@@ -16,6 +17,8 @@ use crate::thread::{self, StopSignal};
 
 /// What folders that are not finished, or not wanted any more, begin with.
 const SCRATCH: &str = ".tmp-";
+/// Each fails only if another worker removes old folders in the very moment.
+const SCRATCH_TRIES: usize = 10;
 const LOCK: &str = ".lock";
 const HASH_DIGITS: usize = 64;
 const FOLDER_MODE: u32 = 0o555;
@@ -28,6 +31,8 @@ const ANY_EXECUTE: u32 = 0o111;
 pub struct Folders {
     root: PathBuf,
     memory: Memory,
+    /// Those that this worker uses, by their hash. Generations share them: each has a file open.
+    held: Mutex<HashMap<String, Weak<Folder>>>,
     /// Ends removals, too: they may take minutes, and whoever comes next goes on with them.
     stop: StopSignal,
 }
@@ -48,7 +53,13 @@ impl Folders {
             .and_then(|()| root.canonicalize())
             .map_err(|e| Error::folder("create the folder", root, e))?;
         let memory = Memory::new(&root, tags, python);
-        Ok(Folders { root, memory, stop: stop.clone() })
+        Ok(Folders { root, memory, held: Mutex::default(), stop: stop.clone() })
+    }
+
+    /// Makes the folder anew when somebody has removed it.
+    pub(super) fn restore(&self) -> Result<(), Error> {
+        fs::create_dir_all(&self.root)
+            .map_err(|e| Error::folder("create the folder", &self.root, e))
     }
 
     /// Where it is, as an absolute path.
@@ -58,6 +69,21 @@ impl Folders {
 
     pub(super) fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// The folder of a wheel that this worker uses already.
+    pub(super) fn held(&self, sha256: &str) -> Option<Arc<Folder>> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.get(sha256).and_then(Weak::upgrade).filter(|folder| folder.is_there())
+    }
+
+    /// Remembers that this worker uses a folder.
+    pub(super) fn hold(&self, folder: Folder) -> Arc<Folder> {
+        let folder = Arc::new(folder);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|_, folder| folder.strong_count() > 0);
+        held.insert(folder.sha256.clone(), Arc::downgrade(&folder));
+        folder
     }
 
     /// The place of a wheel with this hash, which nobody removes while it is held.
@@ -74,13 +100,19 @@ impl Folders {
     /// # Errors
     /// [`Error::Folder`].
     pub fn scratch(&self) -> Result<Scratch, Error> {
-        let path = self.root.join(format!("{SCRATCH}{}", uuid::Uuid::new_v4().simple()));
-        // The lock comes first: a folder without one is nobody's.
-        let lock = Lock::try_alone(&lock_of(&path))
-            .and_then(|lock| lock.ok_or_else(|| io::Error::other("its lock is taken")))
-            .and_then(|lock| fs::create_dir(&path).map(|()| lock))
-            .map_err(|e| Error::folder("create", &path, e))?;
-        Ok(Scratch { path, lock: Some(lock), stop: self.stop.clone() })
+        let new_path = || self.root.join(format!("{SCRATCH}{}", uuid::Uuid::new_v4().simple()));
+        let mut path = new_path();
+        for _ in 0..SCRATCH_TRIES {
+            let error = |e| Error::folder("create", &path, e);
+            // The lock comes first: a folder without one is nobody's.
+            if let Some(lock) = Lock::try_alone(&lock_of(&path)).map_err(error)? {
+                fs::create_dir(&path).map_err(error)?;
+                return Ok(Scratch { path, lock: Some(lock), stop: self.stop.clone() });
+            }
+            // Whoever looks for what was left has found the file before it was locked.
+            path = new_path();
+        }
+        Err(Error::folder("create", &path, io::Error::other("locks of new folders are taken")))
     }
 
     /// Removes the folders of wheels that nobody uses or remembers, and what killed processes have left;
@@ -89,6 +121,11 @@ impl Folders {
     /// # Errors
     /// [`Error::Folder`] when the folder cannot be read; what cannot be removed is a warning.
     pub fn collect(&self) -> Result<usize, Error> {
+        self.collect_but(&HashSet::new())
+    }
+
+    /// The same, but these stay, too: they are about to be used.
+    pub(super) fn collect_but(&self, wanted: &HashSet<&str>) -> Result<usize, Error> {
         self.memory.touch();
         let list = |e| Error::folder("list", &self.root, e);
         let remembered: HashSet<String> = memory::all(&self.root).map_err(list)?;
@@ -104,7 +141,7 @@ impl Folders {
             if thread::is_stopped(&self.stop) {
                 break;
             }
-            if !is_ours || !is_spare || remembered.contains(stem) {
+            if !is_ours || !is_spare || remembered.contains(stem) || wanted.contains(stem) {
                 continue;
             }
             match self.remove(&path) {
@@ -152,7 +189,7 @@ impl Slot {
         let Ok(metadata) = fs::metadata(&self.path) else { return Err(self) };
         let since = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let since = since.map_or(0.0, |since| since.as_secs_f64());
-        Ok(Folder { path: self.path, sha256: self.sha256, since, _lock: self.lock })
+        Ok(Folder { path: self.path, sha256: self.sha256, since, lock: self.lock })
     }
 
     /// Puts a finished folder into its place, or takes the one of somebody who was quicker.
@@ -181,7 +218,7 @@ pub struct Folder {
     path: PathBuf,
     sha256: String,
     since: f64,
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl Folder {
@@ -198,6 +235,11 @@ impl Folder {
     /// When it was unpacked, unix seconds.
     pub fn since(&self) -> f64 {
         self.since
+    }
+
+    /// Whether it still is: somebody may have removed it, lock and all.
+    pub(super) fn is_there(&self) -> bool {
+        self.lock.is_in_place() && self.path.is_dir()
     }
 }
 

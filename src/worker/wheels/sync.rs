@@ -217,16 +217,17 @@ impl Body {
             self.disk = Some(self.open(stop)?);
             self.take_up(stop)?;
         }
+        if let Some((_, folders)) = &self.disk {
+            folders.restore()?;
+        }
         let metas = self.offers.now(LIST_PATIENCE).ok_or(SyncError::NoList)?;
         let Prepared { generation, selection } = self.prepared(&metas, stop)?;
         let before = self.current.clone();
-        match &before {
+        match before.as_ref().filter(|now| now.set == generation.set && now.is_there()) {
             // The same bytes that were uploaded anew need no other template, only another note.
-            Some(now) if now.set == generation.set && now.installed != generation.installed => {
-                self.keep(Arc::new(generation));
-            }
-            Some(now) if now.set == generation.set => {}
-            _ => self.switch(generation, stop)?,
+            Some(now) if now.installed != generation.installed => self.keep(Arc::new(generation)),
+            Some(_) => {}
+            None => self.switch(generation, stop)?,
         }
         let problem = self.refusals.first().map(|why| self.complaint(&why));
         self.status.succeed(&selection, before.as_deref(), self.current.as_deref(), problem);
