@@ -231,6 +231,15 @@ fn what_a_killed_worker_has_left_is_removed_and_nothing_else() {
     for name in [".tmp-a.lock", ".tmp-c.lock", "foo-1.0-py3-none-any.whl", "mine.lock"] {
         fs::write(root.join(name), "").unwrap();
     }
+    // A lock alone may be one that somebody is about to take.
+    fs::write(root.join(".tmp-d.lock"), "").unwrap();
+    let long_ago = SystemTime::now() - Duration::from_secs(3600);
+    File::options()
+        .append(true)
+        .open(root.join(".tmp-c.lock"))
+        .unwrap()
+        .set_modified(long_ago)
+        .unwrap();
     let spare = root.join(format!("{}.lock", "0".repeat(64)));
     fs::write(&spare, "").unwrap();
     // One that is at work now.
@@ -245,7 +254,7 @@ fn what_a_killed_worker_has_left_is_removed_and_nothing_else() {
     let mut left = vec![used, "mine".into(), "d41d8".into(), "foo-1.0-py3-none-any.whl".into()];
     left.sort();
     assert_eq!(lab.names(), left);
-    assert!(root.join("mine.lock").exists());
+    assert!(root.join("mine.lock").exists() && root.join(".tmp-d.lock").exists());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::error::Error;
 use super::fit::Interpreter;
@@ -17,8 +17,8 @@ use crate::thread::{self, StopSignal};
 
 /// What folders that are not finished, or not wanted any more, begin with.
 const SCRATCH: &str = ".tmp-";
-/// Each fails only if another worker removes old folders in the very moment.
-const SCRATCH_TRIES: usize = 10;
+/// A lock of a [`Scratch`] without its folder is left alone for so long: it may be about to be taken.
+const SPARE_LOCK_AGE: Duration = Duration::from_secs(60);
 const LOCK: &str = ".lock";
 const HASH_DIGITS: usize = 64;
 const FOLDER_MODE: u32 = 0o555;
@@ -100,19 +100,13 @@ impl Folders {
     /// # Errors
     /// [`Error::Folder`].
     pub fn scratch(&self) -> Result<Scratch, Error> {
-        let new_path = || self.root.join(format!("{SCRATCH}{}", uuid::Uuid::new_v4().simple()));
-        let mut path = new_path();
-        for _ in 0..SCRATCH_TRIES {
-            let error = |e| Error::folder("create", &path, e);
-            // The lock comes first: a folder without one is nobody's.
-            if let Some(lock) = Lock::try_alone(&lock_of(&path)).map_err(error)? {
-                fs::create_dir(&path).map_err(error)?;
-                return Ok(Scratch { path, lock: Some(lock), stop: self.stop.clone() });
-            }
-            // Whoever looks for what was left has found the file before it was locked.
-            path = new_path();
-        }
-        Err(Error::folder("create", &path, io::Error::other("locks of new folders are taken")))
+        let path = self.root.join(format!("{SCRATCH}{}", uuid::Uuid::new_v4().simple()));
+        // The lock comes first: a folder without one is nobody's.
+        let lock = Lock::try_alone(&lock_of(&path))
+            .and_then(|lock| lock.ok_or_else(|| io::Error::other("its lock is taken")))
+            .and_then(|lock| fs::create_dir(&path).map(|()| lock))
+            .map_err(|e| Error::folder("create", &path, e))?;
+        Ok(Scratch { path, lock: Some(lock), stop: self.stop.clone() })
     }
 
     /// Removes the folders of wheels that nobody uses or remembers, and what killed processes have left;
@@ -137,7 +131,8 @@ impl Folders {
             let is_ours = is_hash(stem) || stem.starts_with(SCRATCH);
             let path = self.root.join(stem);
             // The lock of a folder goes with it, and alone only when there is none.
-            let is_spare = name == stem || !path.exists();
+            let is_spare =
+                name == stem || (!path.exists() && (is_hash(stem) || is_old(&lock_of(&path))));
             if thread::is_stopped(&self.stop) {
                 break;
             }
@@ -319,6 +314,12 @@ fn walk(folder: &Path) -> io::Result<Vec<(PathBuf, bool)>> {
         }
     }
     Ok(found)
+}
+
+/// Whether a lock was made long ago.
+fn is_old(lock: &Path) -> bool {
+    let made = fs::metadata(lock).and_then(|metadata| metadata.modified());
+    made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > SPARE_LOCK_AGE))
 }
 
 fn lock_of(folder: &Path) -> PathBuf {
