@@ -223,6 +223,26 @@ fn entry_points_and_namespace_packages_work_and_missing_modules_are_named() {
 }
 
 #[test]
+fn wheels_that_are_removed_from_the_disk_come_back() {
+    let stage = Stage::start();
+    take(&stage, &flows("1.0"), "");
+    let worker = Worker::start(&stage, "w1", "default", &RESOLVER);
+    let installed = wait_installed(&stage, "w1", &["flows-1.0-py3-none-any.whl"]);
+    let dir = worker.folder.path().join(".pyoco/wheels");
+    let pyoco = dir.parent().unwrap();
+    let allow = std::process::Command::new("chmod").args(["-R", "u+w"]).arg(pyoco).status();
+    assert!(allow.unwrap().success());
+    std::fs::remove_dir_all(pyoco).unwrap();
+    wait_sync(&stage, "w1", "the wheel is unpacked anew", |sync| {
+        let at = |sync: &Value| sync["installed_wheels"][0]["installed_at"].as_f64();
+        sync["last_result"] == "ok" && at(sync) > at(&installed)
+    });
+    let run = submit(&stage, "main", "default", json!({}));
+    assert_eq!(told(&ended(&stage, &run, "COMPLETED")), ("1.0", "1.0"));
+    assert_eq!(worker.unpacked().len(), 1);
+}
+
+#[test]
 fn workers_share_a_folder_and_a_restart_needs_no_registry() {
     let stage = Stage::start();
     let shared = tempfile::tempdir().unwrap();

@@ -293,6 +293,15 @@ fn what_fails_otherwise_changes_nothing_and_may_be_tried_again() {
 }
 
 #[test]
+fn nothing_is_compiled_to_another_place() {
+    let mut lab = WheelLab::new();
+    let elsewhere = lab.folder.path().join("elsewhere");
+    lab.python.environment.push(("PYTHONPYCACHEPREFIX".into(), elsewhere.clone().into()));
+    let (path, _generation) = lab.unpacked(&wheel("1.0"));
+    assert!(!elsewhere.exists() && path.join("foo/__init__.py").exists());
+}
+
+#[test]
 fn a_wheel_whose_modules_take_too_long_to_compile_is_a_wheel() {
     let mut lab = WheelLab::new();
     let sleeper = lab.folder.path().join("python");

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,6 +143,8 @@ enum SyncError {
     Wheels(Error),
     #[error("new runs keep the wheels that they had: {0}")]
     Python(PythonError),
+    #[error("the worker's own code has panicked over the wheels; its log has the place")]
+    Panicked,
 }
 
 impl From<Error> for SyncError {
@@ -183,9 +186,12 @@ impl Body {
         let mut failures = 0_u32;
         loop {
             self.status.begin();
-            match self.attempt(stop) {
+            // What is half done goes with its folders; nothing else is changed before the end.
+            let tried_now = catch_unwind(AssertUnwindSafe(|| self.attempt(stop)));
+            match tried_now.unwrap_or(Err(SyncError::Panicked)) {
                 Ok(()) => failures = 0,
-                Err(SyncError::Stopped) => return,
+                // What a stop breaks off is no failure.
+                Err(_) if thread::is_stopped(stop) => return,
                 Err(error) => {
                     failures += 1;
                     self.status.fail(self.complaint(&error.to_string()));
@@ -260,6 +266,9 @@ impl Body {
             Some(last) if !last.paths.is_empty() => self.switch(last, stop),
             _ => Ok(()),
         });
+        if let Some(current) = &self.current {
+            self.status.resume(current);
+        }
         match taken {
             Err(SyncError::Stopped) => Err(SyncError::Stopped),
             Err(error) => {
