@@ -311,6 +311,9 @@ pub const MAX_WHEEL_RECORD_BYTES: u64 = 32 * 1024 * 1024;
 pub const INTERPRETER_DEADLINE: Duration = Duration::from_secs(30);
 /// What is kept of the output of a helper process of Python; its list of tags takes 60 KB.
 pub const MAX_HELPER_OUTPUT_BYTES: usize = 1024 * 1024;
+/// Why a wheel is not taken, as far as record and log show it: it may quote the wheel, which says what it
+/// likes, and [`MAX_LISTED_WHEELS`] of them have to fit into one message.
+pub const MAX_WHEEL_REASON_CHARS: usize = 500;
 /// How long another worker may be at removing a folder of wheels that this one is about to use.
 pub const WHEEL_LOCK_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest pause of a worker after a synchronisation of wheels that has failed, unless its interval is longer.

@@ -18,6 +18,12 @@ pub enum Error {
         "the work queue could not be reached; check that NATS runs, or pass a longer --poll-timeout"
     )]
     NoQueue,
+    /// A worker that was to execute one job could not give it its wheels.
+    #[error("the worker's wheels could not be made ready, so no job was taken: {reason}")]
+    NoWheels {
+        /// As its record has it.
+        reason: String,
+    },
     /// The operating system gives no more threads.
     #[error("cannot start a thread of the worker: {0}")]
     Thread(#[from] std::io::Error),

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 pub use error::Error;
 pub use registry::hostname;
+use wheels::Waited;
 pub use wheels::WheelSyncSettings;
 
 use crate::bus::{Bus, Kv, WorkQueue};
@@ -137,10 +138,16 @@ pub fn run(
         concurrency = context.settings.concurrency;
         "worker started"
     );
-    if let Some(sync) = &sync {
-        sync.wait_ready(context.settings.run_once.is_some(), stop);
-    }
-    let taken_over = pull::run(&context, &registry, stop)?;
+    let once = context.settings.run_once.is_some();
+    let waited = sync.as_ref().map(|sync| sync.wait_ready(once, registry.taken_over(), stop));
+    let taken_over = match waited {
+        Some(Waited::TakenOver(by)) => Some(by),
+        Some(Waited::InVain(reason)) => {
+            registry.stop_gracefully();
+            return Err(Error::NoWheels { reason });
+        }
+        None | Some(Waited::Ready | Waited::Stopped) => pull::run(&context, &registry, stop)?,
+    };
     // No run will need other wheels.
     drop(sync);
     // Closing the channel ends the sweeper; the tuple then joins its thread.

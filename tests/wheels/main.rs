@@ -10,8 +10,9 @@ mod support;
 
 mod crew;
 mod desk;
-
+mod hold;
 mod large;
 mod race;
 mod registry;
+mod rush;
 mod sync;

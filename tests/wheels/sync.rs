@@ -121,6 +121,8 @@ fn a_wheel_that_is_wrong_changes_nothing_for_its_package() {
         (flows("1.3").file("flows/zeros.bin", bomb), "bytes"),
         (flows("1.4").unlisted(Entry::new("flows/more.py", "x")), "more.py"),
         (flows("1.5").metadata("Version", "1.4"), "1.4"),
+        // What it says of itself may be long, and the record has to fit into a message.
+        (flows("1.6").metadata("Version", &"1".repeat(3 << 20)), "METADATA says"),
     ];
     for (wheel, words) in wrong {
         let name = wheel.file_name();
@@ -130,6 +132,7 @@ fn a_wheel_that_is_wrong_changes_nothing_for_its_package() {
         });
         let error = sync["last_error"].as_str().unwrap();
         assert!(error.starts_with("ERR-PYOCO-0024: ") && error.contains(words), "{error}");
+        assert!(error.len() < 2000, "{} bytes", error.len());
         assert_eq!(sync["last_result"], "error");
         let skipped = &sync["skipped_incompatible"][0];
         assert_eq!(
@@ -146,7 +149,7 @@ fn a_wheel_that_is_wrong_changes_nothing_for_its_package() {
     eventually(PATIENCE, "the metrics tell of the worker", || {
         metrics().contains("pyoco_workers_wheel_sync{result=\"ok\"} 1\n").then_some(())
     });
-    take(&stage, &flows("1.6").tag("cp39-cp39-win_amd64"), "");
+    take(&stage, &flows("1.7").tag("cp39-cp39-win_amd64"), "");
     let sync = wait_sync(&stage, "w1", "the misfit is listed", |sync| {
         sync["skipped_incompatible_count"] == 1
     });
@@ -222,6 +225,26 @@ fn entry_points_and_namespace_packages_work_and_missing_modules_are_named() {
     let lonely = submit_yaml(&stage, "default", &run("callable: 'space.lonely:alone'"));
     let end = ended(&stage, &lonely, "FAILED");
     assert!(end["error"].as_str().unwrap().contains("not_uploaded"), "{end}");
+}
+
+#[test]
+fn wheels_that_are_removed_from_the_disk_come_back() {
+    let stage = Stage::start();
+    take(&stage, &flows("1.0"), "");
+    let worker = Worker::start(&stage, "w1", "default", &RESOLVER);
+    let installed = wait_installed(&stage, "w1", &["flows-1.0-py3-none-any.whl"]);
+    let dir = worker.folder.path().join(".pyoco/wheels");
+    let pyoco = dir.parent().unwrap();
+    let allow = std::process::Command::new("chmod").args(["-R", "u+w"]).arg(pyoco).status();
+    assert!(allow.unwrap().success());
+    std::fs::remove_dir_all(pyoco).unwrap();
+    wait_sync(&stage, "w1", "the wheel is unpacked anew", |sync| {
+        let at = |sync: &Value| sync["installed_wheels"][0]["installed_at"].as_f64();
+        sync["last_result"] == "ok" && at(sync) > at(&installed)
+    });
+    let run = submit(&stage, "main", "default", json!({}));
+    assert_eq!(told(&ended(&stage, &run, "COMPLETED")), ("1.0", "1.0"));
+    assert_eq!(worker.unpacked().len(), 1);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use pyoco_server::model::wheel::WheelName;
 use pyoco_server::thread;
 use pyoco_server::worker::wheels::{Error, Interpreter, Patience, Python};
 
+use crate::support::wait::{PATIENCE, eventually};
 use crate::wheels_lab::WheelLab;
 
 #[test]
@@ -86,6 +87,27 @@ fn an_interpreter_that_does_not_answer_is_told_apart() {
     let slow = script("slow", "exec /usr/bin/yes");
     assert!(reason(&slow, Duration::from_millis(300)).contains("was not done within"));
     assert!(started.elapsed() < Duration::from_secs(5));
+    // What a wrapper has started ends with it.
+    let noted = folder.path().join("pid");
+    let wrapper = format!("/bin/sleep 600 &\necho $! >{}\nwait", noted.display());
+    let wrapper = script("wrapper", &wrapper);
+    assert!(reason(&wrapper, Duration::from_millis(500)).contains("was not done within"));
+    let pid = fs::read_to_string(&noted).unwrap();
+    eventually(PATIENCE, "the end of what the wrapper has started", || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+        stat.map_or(true, |stat| stat.contains(") Z ")).then_some(())
+    });
+}
+
+#[test]
+fn an_interpreter_may_greet_whoever_starts_it() {
+    let mut lab = WheelLab::new();
+    let greeting = "print('welcome to {this} machine')\n";
+    fs::write(lab.folder.path().join("sitecustomize.py"), greeting).unwrap();
+    lab.python.environment.retain(|(name, _)| name != "PYTHONPATH");
+    lab.python.environment.push(("PYTHONPATH".into(), lab.folder.path().into()));
+    let again = Interpreter::ask(&lab.python, Path::new("/"), &lab.patience()).unwrap();
+    assert_eq!(again, lab.interpreter);
 }
 
 #[test]

@@ -100,10 +100,28 @@ impl WheelLab {
         offers: &[Offer],
         fetch: impl Fn(&Choice, &Path) -> Result<(), String>,
     ) -> Result<Prepared, Error> {
-        let folders = self.folders();
+        self.sync_offers_in(&self.folders(), offers, fetch)
+    }
+
+    /// The same by a worker that has had its folder open before.
+    pub fn sync_in(&mut self, folders: &Folders, wheels: &[WheelFile]) -> Result<Prepared, Error> {
+        let files: Vec<_> = wheels.iter().map(|w| (w.file_name(), w.build())).collect();
+        let offers: Vec<Offer> = files.iter().map(|(name, bytes)| offer(name, bytes)).collect();
+        self.sync_offers_in(folders, &offers, |choice, to| {
+            let bytes = files.iter().find(|(name, _)| *name == choice.offer.name);
+            fs::write(to, &bytes.unwrap().1).map_err(|e| e.to_string())
+        })
+    }
+
+    fn sync_offers_in(
+        &mut self,
+        folders: &Folders,
+        offers: &[Offer],
+        fetch: impl Fn(&Choice, &Path) -> Result<(), String>,
+    ) -> Result<Prepared, Error> {
         let fetched = Cell::new(0);
         let worker = Worker {
-            folders: &folders,
+            folders,
             tags: &self.tags,
             python: &self.python,
             interpreter: &self.interpreter,

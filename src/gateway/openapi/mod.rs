@@ -302,6 +302,7 @@ mod tests {
             ApiError::TooManyWatchers,
             ApiError::ApiKeyRequired,
             ApiError::InvalidApiKey,
+            ApiError::ForeignPage,
             ApiError::Forbidden { role: Role::Viewer, needs: Permission::SubmitRuns },
             ApiError::TooManyInvalidKeys { retry_after: 1 },
             ApiError::TooManyKeys,
@@ -334,6 +335,7 @@ mod tests {
             | ApiError::WheelTooLarge
             | ApiError::WheelStoreFull
             | ApiError::TooManyUploads => is_upload,
+            ApiError::ForeignPage => route.body != BodyKind::Json,
             ApiError::TooManyWatchers => route.lasts == Lasts::Long,
             ApiError::ApiKeyRequired
             | ApiError::InvalidApiKey

@@ -11,5 +11,5 @@ pub use item::{CONTENT_TYPE, SHA256_HEADER, TAGS_HEADER, WheelItem, parse_tags, 
 pub use metadata::Metadata;
 pub use name::{NameError, WheelName, normalized};
 pub use sync::{
-    InstalledWheel, SkippedWheel, SyncResult, WheelRef, WheelSet, WheelSync, shortened,
+    InstalledWheel, SkippedWheel, SyncResult, WheelRef, WheelSet, WheelSync, brief, shortened,
 };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::limits::MAX_LISTED_WHEELS;
+use crate::model::limits::{MAX_LISTED_WHEELS, MAX_WHEEL_REASON_CHARS};
 
 /// The outcome of a worker's last synchronisation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +129,14 @@ pub struct WheelSet {
     pub wheels: Arc<[WheelRef]>,
 }
 
+/// The part of a reason that a document shows.
+pub fn brief(reason: &str) -> String {
+    match reason.char_indices().nth(MAX_WHEEL_REASON_CHARS) {
+        Some((end, _)) => format!("{}…", &reason[..end]),
+        None => reason.to_owned(),
+    }
+}
+
 /// The part of a list that a document shows.
 pub fn shortened<T: Clone>(list: &[T]) -> Vec<T> {
     list[..list.len().min(MAX_LISTED_WHEELS)].to_vec()
@@ -150,6 +158,13 @@ mod tests {
         let back: WheelSync =
             serde_json::from_str(r#"{"enabled":true,"last_result":"ok"}"#).unwrap();
         assert_eq!((back.enabled, back.last_result), (true, SyncResult::Ok));
+    }
+
+    #[test]
+    fn reasons_are_bounded() {
+        let long = "é".repeat(2 * MAX_WHEEL_REASON_CHARS);
+        assert_eq!(brief(&long).chars().count(), MAX_WHEEL_REASON_CHARS + 1);
+        assert_eq!((brief("").as_str(), brief("short").as_str()), ("", "short"));
     }
 
     #[test]

@@ -78,7 +78,10 @@ impl Interpreter {
             let end: String = end.chars().rev().collect();
             return Err(error(format!("it ended with {}: {end}", said.status)));
         }
-        let told: Told = serde_json::from_slice(&said.out)
+        // An interpreter may greet whoever starts it, from its sitecustomize for example.
+        let text = said.out.trim_ascii_end();
+        let line = text.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+        let told: Told = serde_json::from_slice(line)
             .map_err(|e| error(format!("its answer cannot be read: {e}")))?;
         Ok(Interpreter::new(told.version, told.tags))
     }

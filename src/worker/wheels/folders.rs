@@ -1,11 +1,12 @@
 //! The folder of a worker's wheels: one folder per wheel in it, named by its hash, whole or not there.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::error::Error;
 use super::fit::Interpreter;
@@ -16,6 +17,8 @@ use crate::thread::{self, StopSignal};
 
 /// What folders that are not finished, or not wanted any more, begin with.
 const SCRATCH: &str = ".tmp-";
+/// A lock of a [`Scratch`] without its folder is left alone for so long: it may be about to be taken.
+const SPARE_LOCK_AGE: Duration = Duration::from_secs(60);
 const LOCK: &str = ".lock";
 const HASH_DIGITS: usize = 64;
 const FOLDER_MODE: u32 = 0o555;
@@ -28,6 +31,8 @@ const ANY_EXECUTE: u32 = 0o111;
 pub struct Folders {
     root: PathBuf,
     memory: Memory,
+    /// Those that this worker uses, by their hash. Generations share them: each has a file open.
+    held: Mutex<HashMap<String, Weak<Folder>>>,
     /// Ends removals, too: they may take minutes, and whoever comes next goes on with them.
     stop: StopSignal,
 }
@@ -48,7 +53,13 @@ impl Folders {
             .and_then(|()| root.canonicalize())
             .map_err(|e| Error::folder("create the folder", root, e))?;
         let memory = Memory::new(&root, tags, python);
-        Ok(Folders { root, memory, stop: stop.clone() })
+        Ok(Folders { root, memory, held: Mutex::default(), stop: stop.clone() })
+    }
+
+    /// Makes the folder anew when somebody has removed it.
+    pub(super) fn restore(&self) -> Result<(), Error> {
+        fs::create_dir_all(&self.root)
+            .map_err(|e| Error::folder("create the folder", &self.root, e))
     }
 
     /// Where it is, as an absolute path.
@@ -58,6 +69,21 @@ impl Folders {
 
     pub(super) fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// The folder of a wheel that this worker uses already.
+    pub(super) fn held(&self, sha256: &str) -> Option<Arc<Folder>> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.get(sha256).and_then(Weak::upgrade).filter(|folder| folder.is_there())
+    }
+
+    /// Remembers that this worker uses a folder.
+    pub(super) fn hold(&self, folder: Folder) -> Arc<Folder> {
+        let folder = Arc::new(folder);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|_, folder| folder.strong_count() > 0);
+        held.insert(folder.sha256.clone(), Arc::downgrade(&folder));
+        folder
     }
 
     /// The place of a wheel with this hash, which nobody removes while it is held.
@@ -89,6 +115,11 @@ impl Folders {
     /// # Errors
     /// [`Error::Folder`] when the folder cannot be read; what cannot be removed is a warning.
     pub fn collect(&self) -> Result<usize, Error> {
+        self.collect_but(&HashSet::new())
+    }
+
+    /// The same, but these stay, too: they are about to be used.
+    pub(super) fn collect_but(&self, wanted: &HashSet<&str>) -> Result<usize, Error> {
         self.memory.touch();
         let list = |e| Error::folder("list", &self.root, e);
         let remembered: HashSet<String> = memory::all(&self.root).map_err(list)?;
@@ -100,11 +131,12 @@ impl Folders {
             let is_ours = is_hash(stem) || stem.starts_with(SCRATCH);
             let path = self.root.join(stem);
             // The lock of a folder goes with it, and alone only when there is none.
-            let is_spare = name == stem || !path.exists();
+            let is_spare =
+                name == stem || (!path.exists() && (is_hash(stem) || is_old(&lock_of(&path))));
             if thread::is_stopped(&self.stop) {
                 break;
             }
-            if !is_ours || !is_spare || remembered.contains(stem) {
+            if !is_ours || !is_spare || remembered.contains(stem) || wanted.contains(stem) {
                 continue;
             }
             match self.remove(&path) {
@@ -152,7 +184,7 @@ impl Slot {
         let Ok(metadata) = fs::metadata(&self.path) else { return Err(self) };
         let since = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let since = since.map_or(0.0, |since| since.as_secs_f64());
-        Ok(Folder { path: self.path, sha256: self.sha256, since, _lock: self.lock })
+        Ok(Folder { path: self.path, sha256: self.sha256, since, lock: self.lock })
     }
 
     /// Puts a finished folder into its place, or takes the one of somebody who was quicker.
@@ -181,7 +213,7 @@ pub struct Folder {
     path: PathBuf,
     sha256: String,
     since: f64,
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl Folder {
@@ -198,6 +230,11 @@ impl Folder {
     /// When it was unpacked, unix seconds.
     pub fn since(&self) -> f64 {
         self.since
+    }
+
+    /// Whether it still is: somebody may have removed it, lock and all.
+    pub(super) fn is_there(&self) -> bool {
+        self.lock.is_in_place() && self.path.is_dir()
     }
 }
 
@@ -277,6 +314,12 @@ fn walk(folder: &Path) -> io::Result<Vec<(PathBuf, bool)>> {
         }
     }
     Ok(found)
+}
+
+/// Whether a lock was made long ago.
+fn is_old(lock: &Path) -> bool {
+    let made = fs::metadata(lock).and_then(|metadata| metadata.modified());
+    made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > SPARE_LOCK_AGE))
 }
 
 fn lock_of(folder: &Path) -> PathBuf {

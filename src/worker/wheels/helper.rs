@@ -2,11 +2,13 @@
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::fit::Python;
 use crate::model::limits::{CHILD_POLL, MAX_HELPER_OUTPUT_BYTES};
@@ -96,6 +98,8 @@ pub(super) fn run(
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        // What a wrapper of the interpreter starts ends with it, and Ctrl-C is the worker's business.
+        .process_group(0)
         .spawn()
         .map_err(HelperError::Start)?;
     let mut running = Running(child);
@@ -128,9 +132,14 @@ struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It has ended in most cases.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        // One that was waited for has given its number back.
+        if matches!(self.0.try_wait(), Ok(None))
+            && let Some(group) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw)
+        {
+            // It may end in this moment, which is all the same.
+            let _ = kill_process_group(group, Signal::KILL);
+            let _ = self.0.wait();
+        }
     }
 }
 

@@ -48,6 +48,11 @@ impl Lock {
         }
     }
 
+    /// Whether others find it under its name, too.
+    pub(super) fn is_in_place(&self) -> bool {
+        is_still_there(&self.path, &self.file)
+    }
+
     /// Removes the file of a lock that is held alone; whoever waits for it notices.
     pub(super) fn remove(self) -> io::Result<()> {
         fs::remove_file(&self.path)

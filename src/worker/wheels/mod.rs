@@ -35,5 +35,5 @@ pub use helper::{Impatience, Patience};
 pub use prepare::{Generation, Prepared, Refusals, Worker, prepare};
 pub use select::{Choice, Offer, Selection, select};
 pub(super) use status::Status;
-pub(super) use sync::SyncThread;
 pub use sync::WheelSyncSettings;
+pub(super) use sync::{SyncThread, Waited};

@@ -8,7 +8,7 @@ use crossbeam_channel::Sender;
 
 use super::select::Offer;
 use crate::bus::{self, ObjectEvent, ObjectMeta, ObjectStore, Watch};
-use crate::model::wheel::{SHA256_HEADER, tags_of};
+use crate::model::wheel::{SHA256_HEADER, brief, tags_of};
 
 /// All wheels of the registry. Clones share it.
 #[derive(Clone, Default)]
@@ -87,7 +87,7 @@ pub(super) fn offer(meta: &ObjectMeta) -> Offer {
     let refused = told
         .and_then(|(_, value)| value.as_str())
         .filter(|told| !told.eq_ignore_ascii_case(&sha256))
-        .map(|told| format!("the registry has two hashes for it: {sha256} and {told}"));
+        .map(|told| brief(&format!("the registry has two hashes for it: {sha256} and {told}")));
     Offer {
         name: meta.name.clone(),
         tags: tags_of(&meta.headers),

@@ -1,7 +1,8 @@
 //! From what the registry offers to the set of folders that new runs get.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -14,7 +15,7 @@ use super::memory::{Remembered, RememberedWheel, hex};
 use super::select::{Choice, Offer, Selection, select};
 use super::unpack::unpack;
 use crate::model::clock;
-use crate::model::wheel::{InstalledWheel, WheelRef, WheelSet};
+use crate::model::wheel::{InstalledWheel, WheelRef, WheelSet, brief};
 use crate::thread::StopSignal;
 
 /// Hex digits of the id of a set.
@@ -30,7 +31,7 @@ pub struct Generation {
     /// What the worker's record says of them, in the same order.
     pub installed: Vec<InstalledWheel>,
     /// Held for their locks.
-    folders: Vec<Folder>,
+    folders: Vec<Arc<Folder>>,
 }
 
 /// Whose wheels are prepared, and how.
@@ -82,13 +83,15 @@ pub fn prepare(
     refusals.mark(&mut offers);
     'select: loop {
         let selection = select(worker.tags, &offers, worker.interpreter);
+        make_room(worker, &selection);
         let mut parts = Vec::new();
         for choice in &selection.chosen {
             match put(worker, choice, &mut fetch) {
                 Ok(folder) => parts.push((choice.installed(&folder), folder)),
                 Err(Error::Wheel { wheel, fault }) if fault.is_final() => {
-                    log::warn!(wheel = wheel.as_str(); "a wheel is refused: {fault}");
-                    refusals.add(choice, &fault);
+                    let reason = brief(&fault.to_string());
+                    log::warn!(wheel = wheel.as_str(); "a wheel is refused: {reason}");
+                    refusals.add(choice, reason);
                     // Each turn refuses one more, so this ends.
                     refusals.mark(&mut offers);
                     continue 'select;
@@ -100,15 +103,30 @@ pub fn prepare(
     }
 }
 
+/// Removes what nobody uses any more before something is fetched: a full disk may be full of it.
+fn make_room(worker: &Worker<'_>, selection: &Selection) {
+    let wanted: HashSet<&str> =
+        selection.chosen.iter().map(|choice| choice.offer.sha256.as_str()).collect();
+    if wanted.iter().all(|sha256| worker.folders.held(sha256).is_some()) {
+        return;
+    }
+    if let Err(e) = worker.folders.collect_but(&wanted) {
+        log::warn!(reason = e.to_string(); "cannot look for folders of old wheels");
+    }
+}
+
 /// One wheel in its folder, unpacked now if it is not there.
 fn put(
     worker: &Worker<'_>,
     choice: &Choice,
     fetch: &mut impl FnMut(&Choice, &Path, &Patience<'_>) -> Result<(), String>,
-) -> Result<Folder, Error> {
+) -> Result<Arc<Folder>, Error> {
+    if let Some(folder) = worker.folders.held(&choice.offer.sha256) {
+        return Ok(folder);
+    }
     let patience = Patience::new(worker.timeout, worker.stop);
     let slot = match worker.folders.slot(&choice.offer.sha256, &patience)?.folder() {
-        Ok(folder) => return Ok(folder),
+        Ok(folder) => return Ok(worker.folders.hold(folder)),
         Err(slot) => slot,
     };
     let of_wheel = |fault| Error::Wheel { wheel: choice.offer.name.clone(), fault };
@@ -120,7 +138,9 @@ fn put(
     })?;
     let interpreter = (worker.python, worker.interpreter);
     unpack(&archive, choice, (&folder, slot.path()), interpreter, &patience).map_err(of_wheel)?;
-    slot.fill(&folder).map_err(|e| of_wheel(Fault::disk("put its folder in place", e)))
+    let filled = slot.fill(&folder);
+    let folder = filled.map_err(|e| of_wheel(Fault::disk("put its folder in place", e)))?;
+    Ok(worker.folders.hold(folder))
 }
 
 impl Choice {
@@ -136,9 +156,9 @@ impl Choice {
 }
 
 impl Refusals {
-    fn add(&mut self, choice: &Choice, fault: &Fault) {
+    fn add(&mut self, choice: &Choice, reason: String) {
         let key = (choice.offer.name.clone(), choice.offer.sha256.clone());
-        self.reasons.insert(key, fault.to_string());
+        self.reasons.insert(key, reason);
     }
 
     /// One of them, for people: which wheel, and why.
@@ -162,8 +182,9 @@ impl Refusals {
 }
 
 impl Generation {
-    fn new(parts: Vec<(InstalledWheel, Folder)>) -> Generation {
-        let (installed, folders): (Vec<InstalledWheel>, Vec<Folder>) = parts.into_iter().unzip();
+    fn new(parts: Vec<(InstalledWheel, Arc<Folder>)>) -> Generation {
+        let (installed, folders): (Vec<InstalledWheel>, Vec<Arc<Folder>>) =
+            parts.into_iter().unzip();
         let mut hasher = Sha256::new();
         for folder in &folders {
             hasher.update(folder.sha256());
@@ -182,8 +203,13 @@ impl Generation {
         Generation { set, paths, installed, folders }
     }
 
-    /// What was remembered last by a worker of this kind; wheels whose folders are gone are left out.
-    /// `None` when there is nothing.
+    /// Whether all of its folders are still there: somebody may have removed them.
+    pub fn is_there(&self) -> bool {
+        self.folders.iter().all(|folder| folder.is_there())
+    }
+
+    /// What was remembered last by a worker of this kind. `None` when there is nothing, and when the folder
+    /// of a wheel is gone: runs would fail for want of it, which the registry may still have.
     ///
     /// # Errors
     /// [`Error::Folder`] when a folder cannot be locked.
@@ -192,10 +218,11 @@ impl Generation {
         let mut parts = Vec::new();
         for wheel in remembered.wheels {
             match folders.slot(&wheel.sha256, patience)?.folder() {
-                Ok(folder) => parts.push((wheel.wheel, folder)),
+                Ok(folder) => parts.push((wheel.wheel, folders.hold(folder))),
                 Err(_) => {
                     let name = wheel.wheel.wheel_name.as_str();
                     log::warn!(wheel = name; "the folder of a wheel is gone");
+                    return Ok(None);
                 }
             }
         }

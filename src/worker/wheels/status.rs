@@ -29,6 +29,13 @@ impl Status {
         self.lock().last_attempt_at = Some(clock::now());
     }
 
+    /// Runs get these since before the registry was asked.
+    pub fn resume(&self, generation: &Generation) {
+        let mut status = self.lock();
+        status.installed_wheels = shortened(&sorted(Some(generation)));
+        status.generation = Some(generation.set.generation.clone());
+    }
+
     /// An attempt has ended: new runs get the wheels of `after`, and got those of `before`. With a `problem`
     /// some wheel could not be taken.
     pub fn succeed(
@@ -38,11 +45,6 @@ impl Status {
         after: Option<&Generation>,
         problem: Option<String>,
     ) {
-        let sorted = |generation: Option<&Generation>| {
-            let mut wheels = generation.map_or_else(Vec::new, |g| g.installed.clone());
-            wheels.sort_by(|a, b| a.wheel_name.cmp(&b.wheel_name));
-            wheels
-        };
         let (old, installed) = (sorted(before), sorted(after));
         // Another upload under the same name is another wheel, but the name has not gone.
         let updated = names(&installed, |new| !old.iter().any(|old| is_same(old, new)));
@@ -83,6 +85,13 @@ impl Status {
     fn lock(&self) -> MutexGuard<'_, WheelSync> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The wheels of a generation by their names.
+fn sorted(generation: Option<&Generation>) -> Vec<InstalledWheel> {
+    let mut wheels = generation.map_or_else(Vec::new, |g| g.installed.clone());
+    wheels.sort_by(|a, b| a.wheel_name.cmp(&b.wheel_name));
+    wheels
 }
 
 fn is_same(one: &InstalledWheel, other: &InstalledWheel) -> bool {

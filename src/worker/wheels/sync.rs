@@ -7,11 +7,12 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, after, bounded, select};
+use crossbeam_channel::{Receiver, after, bounded, select};
 
 use super::error::{Error, Fault};
 use super::fit::{Interpreter, Python};
@@ -54,9 +55,9 @@ pub struct WheelSyncSettings {
 pub(in crate::worker) struct SyncThread {
     pub status: Status,
     /// Disconnected when the first attempt has ended, well or not.
-    tried: Receiver<()>,
+    tried: StopSignal,
     /// Disconnected when runs get wheels.
-    ready: Receiver<()>,
+    ready: StopSignal,
     _stop: StopSource,
     _thread: JoinOnDrop,
     _watch: Watch,
@@ -73,8 +74,8 @@ impl SyncThread {
         store: ObjectStore,
     ) -> Result<SyncThread, crate::worker::Error> {
         let (stop, stopped) = thread::stop_channel();
-        let (try_sender, tried) = bounded(0);
-        let (ready_sender, ready) = bounded(0);
+        let (try_source, tried) = thread::stop_channel();
+        let (ready_source, ready) = thread::stop_channel();
         let (kick, kicked) = bounded(1);
         let offers = Offers::default();
         let watch = offers.follow(&store, kick).map_err(std::io::Error::other)?;
@@ -88,22 +89,47 @@ impl SyncThread {
             disk: None,
             refusals: Refusals::default(),
             current: None,
-            ready: Some(ready_sender),
+            ready: Some(ready_source),
         };
-        let thread = thread::spawn("wheels", move || body.run(&stopped, &kicked, try_sender))?;
+        let thread = thread::spawn("wheels", move || body.run(&stopped, &kicked, try_source))?;
         Ok(SyncThread { status, tried, ready, _stop: stop, _thread: thread, _watch: watch })
     }
 
     /// Waits until runs get wheels: a job that is taken earlier would not find its code. With
-    /// `once` one attempt has to do.
-    pub fn wait_ready(&self, once: bool, stop: &StopSignal) {
+    /// `once` one attempt has to do. `taken_over` ends it with who has taken over.
+    pub fn wait_ready(
+        &self,
+        once: bool,
+        taken_over: &Receiver<String>,
+        stop: &StopSignal,
+    ) -> Waited {
+        if !thread::is_stopped(&self.ready) {
+            log::info!("no job is taken before the first wheels are in use");
+        }
         let enough = if once { &self.tried } else { &self.ready };
-        // Both end by being disconnected.
+        // But for the name of who has taken over, all of them end by being disconnected.
         select! {
             recv(enough) -> _ => {}
-            recv(stop) -> _ => {}
+            recv(stop) -> _ => return Waited::Stopped,
+            recv(taken_over) -> by => return by.map_or(Waited::Stopped, Waited::TakenOver),
         }
+        if thread::is_stopped(&self.ready) {
+            return Waited::Ready;
+        }
+        Waited::InVain(self.status.get().last_error.unwrap_or_default())
     }
+}
+
+/// How [`SyncThread::wait_ready`] has ended.
+pub(in crate::worker) enum Waited {
+    /// Runs get wheels.
+    Ready,
+    /// The one attempt has failed; why.
+    InVain(String),
+    /// Somebody else has the worker's id now.
+    TakenOver(String),
+    /// The worker is to end.
+    Stopped,
 }
 
 /// Why an attempt has changed nothing.
@@ -117,6 +143,8 @@ enum SyncError {
     Wheels(Error),
     #[error("new runs keep the wheels that they had: {0}")]
     Python(PythonError),
+    #[error("the worker's own code has panicked over the wheels; its log has the place")]
+    Panicked,
 }
 
 impl From<Error> for SyncError {
@@ -149,18 +177,21 @@ struct Body {
     /// What new runs get.
     current: Option<Arc<Generation>>,
     /// Dropped when they get something.
-    ready: Option<Sender<()>>,
+    ready: Option<StopSource>,
 }
 
 impl Body {
-    fn run(mut self, stop: &StopSignal, kicked: &Receiver<()>, tried: Sender<()>) {
+    fn run(mut self, stop: &StopSignal, kicked: &Receiver<()>, tried: StopSource) {
         let mut tried = Some(tried);
         let mut failures = 0_u32;
         loop {
             self.status.begin();
-            match self.attempt(stop) {
+            // What is half done goes with its folders; nothing else is changed before the end.
+            let tried_now = catch_unwind(AssertUnwindSafe(|| self.attempt(stop)));
+            match tried_now.unwrap_or(Err(SyncError::Panicked)) {
                 Ok(()) => failures = 0,
-                Err(SyncError::Stopped) => return,
+                // What a stop breaks off is no failure.
+                Err(_) if thread::is_stopped(stop) => return,
                 Err(error) => {
                     failures += 1;
                     self.status.fail(self.complaint(&error.to_string()));
@@ -192,16 +223,17 @@ impl Body {
             self.disk = Some(self.open(stop)?);
             self.take_up(stop)?;
         }
+        if let Some((_, folders)) = &self.disk {
+            folders.restore()?;
+        }
         let metas = self.offers.now(LIST_PATIENCE).ok_or(SyncError::NoList)?;
         let Prepared { generation, selection } = self.prepared(&metas, stop)?;
         let before = self.current.clone();
-        match &before {
+        match before.as_ref().filter(|now| now.set == generation.set && now.is_there()) {
             // The same bytes that were uploaded anew need no other template, only another note.
-            Some(now) if now.set == generation.set && now.installed != generation.installed => {
-                self.keep(Arc::new(generation));
-            }
-            Some(now) if now.set == generation.set => {}
-            _ => self.switch(generation, stop)?,
+            Some(now) if now.installed != generation.installed => self.keep(Arc::new(generation)),
+            Some(_) => {}
+            None => self.switch(generation, stop)?,
         }
         let problem = self.refusals.first().map(|why| self.complaint(&why));
         self.status.succeed(&selection, before.as_deref(), self.current.as_deref(), problem);
@@ -234,6 +266,9 @@ impl Body {
             Some(last) if !last.paths.is_empty() => self.switch(last, stop),
             _ => Ok(()),
         });
+        if let Some(current) = &self.current {
+            self.status.resume(current);
+        }
         match taken {
             Err(SyncError::Stopped) => Err(SyncError::Stopped),
             Err(error) => {

@@ -8,6 +8,9 @@ import compileall
 import py_compile
 
 folder, final = sys.argv[1:3]
+# Nothing is written outside of the folder, and this is where runs would look instead (PYTHONPYCACHEPREFIX).
+if sys.pycache_prefix:
+    sys.exit(0)
 # Two: what cannot be compiled is not told either. A package may well have templates that end in .py.
 compileall.compile_dir(
     folder,
