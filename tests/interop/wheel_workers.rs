@@ -18,10 +18,12 @@ const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// No task but the one that a wheel brings.
 const GREET_YAML: &str = "version: 1\nflow:\n  graph: 'greet_hello'\n";
 
-/// A wheel with a task that tells its version.
+/// A wheel with a task that tells its version. It takes a moment: the Python worker sometimes hangs after
+/// a flow that ends at once.
 fn greet(version: &str) -> WheelFile {
     let code = format!(
-        "def hello(ctx, **inputs):\n    return 'hello {version}'\n\n\
+        "import time\n\n\
+         def hello(ctx, **inputs):\n    time.sleep(0.1)\n    return 'hello {version}'\n\n\
          def register(registry):\n    registry.task(hello, name='greet_hello')\n"
     );
     WheelFile::new("greet", version)
