@@ -88,7 +88,7 @@ fn what_nobody_uses_makes_room_before_another_wheel_is_fetched() {
     let mut lab = WheelLab::new();
     let old = lab.sync(&[wheel("1.0")]).unwrap().generation.paths[0].clone();
     let (bar, foo) = (WheelFile::new("bar", "1.0"), wheel("1.1"));
-    let ready = lab.sync(&[bar.clone()]).unwrap().generation.paths[0].clone();
+    let ready = lab.sync(std::slice::from_ref(&bar)).unwrap().generation.paths[0].clone();
     assert!(ready.exists());
     // The disk is full; the one that is here already stays, since it is wanted.
     let offers = [&bar, &foo].map(|wheel| offer(&wheel.file_name(), &wheel.build()));
