@@ -302,6 +302,7 @@ mod tests {
             ApiError::ApiKeyRequired,
             ApiError::InvalidApiKey,
             ApiError::Forbidden { role: Role::Viewer, needs: Permission::SubmitRuns },
+            ApiError::ForeignPage,
             ApiError::TooManyInvalidKeys { retry_after: 1 },
             ApiError::TooManyKeys,
             ApiError::NatsUnavailable(text()),
@@ -332,6 +333,7 @@ mod tests {
             ApiError::WheelConflict { .. }
             | ApiError::WheelStoreFull
             | ApiError::TooManyUploads => is_upload,
+            ApiError::ForeignPage => route.body != BodyKind::Json,
             ApiError::TooManyWatchers => route.lasts == Lasts::Long,
             ApiError::ApiKeyRequired
             | ApiError::InvalidApiKey
