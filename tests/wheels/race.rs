@@ -44,7 +44,10 @@ fn of_two_uploads_of_one_version_exactly_one_wins() {
         let won = statuses.iter().filter(|status| **status == 200).count();
         let lost = statuses.iter().filter(|status| **status == 409).count();
         assert_eq!((won, lost), (1, wheels.len() - 1), "round {round}: {statuses:?}");
-        assert_eq!(names(&stage).len(), round + 1, "round {round}");
+        // The winner may have come through the other gateway, so this one hears of it a moment later.
+        eventually(PATIENCE, &format!("the winner of round {round}"), || {
+            (names(&stage).len() == round + 1).then_some(())
+        });
     }
     // One meta and one chunk for each that has won.
     eventually(PATIENCE, "the losers' chunks to be gone", || {
