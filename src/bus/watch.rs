@@ -96,8 +96,9 @@ impl Watch {
         let (stop, stopped) = thread::stop_channel();
         let name = format!("watch-{}", followed.name);
         let thread = thread::spawn(name, move || {
-            let (last_seen, created, live) = (None, String::new(), false);
-            Follower { followed, timeout, on_told, last_seen, created, live }.run(&stopped);
+            let (last_seen, created, live, refused) = (None, String::new(), false, None);
+            Follower { followed, timeout, on_told, last_seen, created, live, refused }
+                .run(&stopped);
         })
         .map_err(|e| Error::Setup(format!("cannot start a thread: {e}")))?;
         Ok(Watch { _stop: stop, _thread: thread })
@@ -113,6 +114,8 @@ struct Follower {
     /// When the stream was created; another time means another bucket.
     created: String,
     live: bool,
+    /// What the server has last refused, so that the log has it once.
+    refused: Option<String>,
 }
 
 /// Why one consumer was followed no further.
@@ -133,7 +136,17 @@ impl Follower {
             match self.follow(stop) {
                 Ok(End::Stopped) => return,
                 Ok(End::Rebuild(why)) => self.set_stale(why),
-                Err(e) => self.set_stale(e.to_string()),
+                Err(e) => {
+                    // What the server refuses will not go by itself, and nobody else says it.
+                    let refused = matches!(e, Error::Api { .. }) && !e.is_transient();
+                    let why = e.to_string();
+                    if refused && !self.live && self.refused.as_ref() != Some(&why) {
+                        log::warn!(bucket = self.followed.name.as_str(), error = why.as_str();
+                        "cannot follow a bucket; trying again");
+                        self.refused = Some(why.clone());
+                    }
+                    self.set_stale(why);
+                }
             }
             let was_short = started.elapsed() < REBUILD_MAX;
             pause =
@@ -275,6 +288,7 @@ impl Follower {
     fn set_live(&mut self) {
         if !self.live {
             self.live = true;
+            self.refused = None;
             (self.on_told)(Told::Live);
         }
     }

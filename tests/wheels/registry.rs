@@ -39,6 +39,10 @@ fn a_wheel_comes_is_shown_and_goes() {
     assert_eq!(delete(&stage, &name).json(), json!({"name": name, "deleted": true}));
     assert_eq!(detail(&delete(&stage, &name)), (404, json!("wheel not found")));
     assert_eq!(detail(&stage.get(&format!("/wheels/{name}"))), (404, json!("wheel not found")));
+    // What cannot be a name is no trouble of NATS.
+    let long = "a".repeat(2000);
+    assert_eq!(detail(&delete(&stage, &long)), (404, json!("wheel not found")));
+    assert_eq!(stage.get(&format!("/wheels/{long}")).status, 404);
     assert!(names(&stage).is_empty());
     // What is left says that there was something: no bytes of it.
     assert_eq!(stored_messages(&stage), 1);
@@ -223,6 +227,21 @@ fn the_history_tells_who_from_where() {
     let told = http::get(other.address, "/wheels/history").json();
     assert_eq!(told, events);
     assert_eq!(http::get(other.address, "/wheels").json(), stage.get("/wheels").json());
+}
+
+#[test]
+fn a_request_cannot_fill_the_history() {
+    let stage = Stage::start();
+    let foo = WheelFile::new("foo", "1.0");
+    take(&stage, &foo, "");
+    let long = "x".repeat(12_000);
+    let path = format!("/wheels/{}", foo.file_name());
+    let deleted =
+        http::request(stage.address(), "DELETE", &path, &[("X-Forwarded-For", &long)], b"");
+    assert_eq!(deleted.status, 200);
+    let gone = &stage.get("/wheels/history?limit=1").json()[0];
+    let told = gone["source"]["x_forwarded_for"].as_str().unwrap();
+    assert!(told.starts_with("xxx") && told.len() <= 256, "{} bytes", told.len());
 }
 
 #[test]

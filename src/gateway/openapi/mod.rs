@@ -304,6 +304,7 @@ mod tests {
             ApiError::InvalidApiKey,
             ApiError::ForeignPage,
             ApiError::Forbidden { role: Role::Viewer, needs: Permission::SubmitRuns },
+            ApiError::ForeignPage,
             ApiError::TooManyInvalidKeys { retry_after: 1 },
             ApiError::TooManyKeys,
             ApiError::NatsUnavailable(text()),

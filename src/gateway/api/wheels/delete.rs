@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::note;
+use super::{find, note};
 use crate::bus;
 use crate::gateway::Gateway;
 use crate::gateway::error::ApiError;
@@ -25,7 +25,7 @@ pub fn wheel(
     let name = params[0].trim();
     let store = &gateway.wheels.store;
     for _ in 0..MAX_CONFLICTS {
-        let meta = store.find(name)?.ok_or(ApiError::WheelNotFound)?;
+        let meta = find(store, name)?;
         match store.delete(&meta) {
             Ok(_) => {
                 note(gateway, request, HistoryAction::Delete, &item(&meta), None);

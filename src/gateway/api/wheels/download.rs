@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::find;
 use crate::gateway::Gateway;
 use crate::gateway::error::ApiError;
 use crate::gateway::http::{Reply, Request};
@@ -18,8 +19,8 @@ pub fn wheel(
 ) -> Result<Reply, ApiError> {
     let name = params[0].trim();
     let store = gateway.wheels.store.clone();
-    let meta = store.find(name)?.ok_or(ApiError::WheelNotFound)?;
-    let disposition = format!("attachment; filename=\"{}\"", meta.name);
+    let meta = find(&store, name)?;
+    let disposition = format!("attachment; filename=\"{}\"", harmless(&meta.name));
     let request_id = request.request_id().to_owned();
     let reply = Reply::download(200, CONTENT_TYPE, meta.size, move |out| {
         // The last piece waits for the verdict on the whole.
@@ -42,4 +43,21 @@ pub fn wheel(
         out.write_all(&held)
     });
     Ok(reply.with_header("Content-Disposition", disposition))
+}
+
+/// Other programs may have given an object any name; one of ours stays as it is.
+fn harmless(name: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_.+!-".contains(c);
+    name.chars().map(|c| if is_plain(c) { c } else { '_' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_leave_its_quotes() {
+        assert_eq!(harmless("a_b-1.0+x!2-py3-none-any.whl"), "a_b-1.0+x!2-py3-none-any.whl");
+        assert_eq!(harmless("a\"; b=\\\r\nX: \u{fc}.whl"), "a___b____X___.whl");
+    }
 }

@@ -126,9 +126,13 @@ impl Fields<'_> {
         // A word on replacing may still come; `true` refuses least.
         let replace = self.replace.as_ref().and_then(Field::text);
         let replace = replace.and_then(parse_flag).unwrap_or(true);
-        let there = self.gateway.wheels.shelf.all();
-        admission::decide(there.iter().map(|meta| meta.name.as_str()), &name, replace)?;
-        let mut upload = self.gateway.wheels.store.upload()?;
+        let (store, known) = (&self.gateway.wheels.store, self.gateway.wheels.shelf.all());
+        if admission::decide(known.iter().map(|meta| meta.name.as_str()), &name, replace).is_err() {
+            // What is known may be late: a wheel that another gateway has just deleted is in nobody's way.
+            let there = store.list()?.objects;
+            admission::decide(there.iter().map(|meta| meta.name.as_str()), &name, replace)?;
+        }
+        let mut upload = store.upload()?;
         let mut ends = Ends::default();
         let mut piece = vec![0; PIECE_BYTES];
         loop {
@@ -212,9 +216,7 @@ fn text<R: Read>(form: &mut FormReader<R>) -> Result<String, ApiError> {
 pub(super) fn stored(error: bus::Error) -> ApiError {
     match error {
         full if full.is_store_full() => ApiError::WheelStoreFull,
-        bus::Error::Stalled(_) => {
-            ApiError::BadBody("the form was at rest for too long after its file")
-        }
+        bus::Error::Stalled(_) => ApiError::BadBody("the form was at rest for too long"),
         other => other.into(),
     }
 }

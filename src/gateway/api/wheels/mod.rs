@@ -14,16 +14,28 @@ pub use list::all as list;
 pub use upload::wheel as upload;
 
 use super::list::INDEX_PATIENCE;
+use crate::bus::{self, ObjectMeta, ObjectStore};
 use crate::gateway::Gateway;
 use crate::gateway::error::ApiError;
 use crate::gateway::http::Request;
 use crate::model::clock;
 use crate::model::error::Code;
+use crate::model::limits::MAX_SOURCE_BYTES;
+use crate::model::run::truncated;
 use crate::model::wheel::{HistoryAction, HistoryActor, HistoryEntry, HistorySource, WheelItem};
 
 /// How long a request waits for the list of wheels to be current.
 fn patience(gateway: &Gateway) -> std::time::Duration {
     INDEX_PATIENCE.min(gateway.bus.request_timeout())
+}
+
+/// The wheel of that name; what cannot be a name is none.
+fn find(store: &ObjectStore, name: &str) -> Result<ObjectMeta, ApiError> {
+    match store.find(name) {
+        Ok(Some(meta)) => Ok(meta),
+        Ok(None) | Err(bus::Error::BadName(_)) => Err(ApiError::WheelNotFound),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// Notes in the history what was done. The deed is done by then: what cannot be noted goes to the log.
@@ -34,7 +46,10 @@ fn note(
     item: &WheelItem,
     replace: Option<bool>,
 ) {
-    let header = |name: &str| request.header(name).filter(|v| !v.is_empty()).map(str::to_owned);
+    let header = |name: &str| {
+        let value = request.header(name).filter(|value| !value.is_empty())?;
+        Some(truncated(value.to_owned(), MAX_SOURCE_BYTES))
+    };
     let holder = request.caller().holder();
     let entry = HistoryEntry {
         event_id: uuid::Uuid::new_v4().simple().to_string(),
