@@ -99,7 +99,8 @@ impl Context {
 /// `ack_wait`), and the worker's record says why it ended.
 ///
 /// # Errors
-/// [`Error::TakenOver`] when another process has started under the same id, [`Error::Thread`].
+/// [`Error::TakenOver`] when another process has started under the same id, [`Error::NoWheels`] when a
+/// worker of one job could not get its code, [`Error::Thread`].
 pub fn run(
     settings: WorkerSettings,
     bus: &Bus,
