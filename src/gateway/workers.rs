@@ -1,25 +1,18 @@
 //! A mirror of the worker registry: who is there, and when it was heard of last.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::hub::{Hub, Side};
-use crate::bus::{self, Entry, Kv, Operation, Watch, WatchEvent};
+use crate::bus::{self, Entry, Kv, Mirror, Operation, Watch, WatchEvent};
 use crate::model::json;
 use crate::model::worker::{WorkerRecord, WorkerState};
 
 /// All worker records. Clones share it.
 #[derive(Clone, Default)]
 pub struct WorkerMirror {
-    inner: Arc<Inner>,
-}
-
-#[derive(Default)]
-struct Inner {
-    state: Mutex<State>,
-    /// Woken when the mirror becomes live or stale.
-    liveness: Condvar,
+    state: Mirror<State>,
     hub: Hub,
 }
 
@@ -28,7 +21,6 @@ struct State {
     records: HashMap<String, Seen>,
     /// Revision up to which the watch has told everything.
     told: u64,
-    live: bool,
 }
 
 /// A record and when this version of it arrived, by our own clock.
@@ -47,7 +39,7 @@ pub struct Seen {
 impl WorkerMirror {
     /// An empty mirror that publishes to `hub`.
     pub fn new(hub: Hub) -> Self {
-        WorkerMirror { inner: Arc::new(Inner { hub, ..Inner::default() }) }
+        WorkerMirror { state: Mirror::default(), hub }
     }
 
     /// Starts to follow `workers`; the mirror lives as long as the returned watch.
@@ -72,58 +64,54 @@ impl WorkerMirror {
 
     /// The newest record of a worker.
     pub fn get(&self, worker_id: &str) -> Option<Seen> {
-        self.lock().records.get(worker_id).cloned()
+        self.state.with(|state| state.records.get(worker_id).cloned())
     }
 
     /// All records, in no order.
     pub fn all(&self) -> Vec<Seen> {
-        self.lock().records.values().cloned().collect()
+        self.state.with(|state| state.records.values().cloned().collect())
     }
 
     /// Whether it tells everything.
     pub fn is_live(&self) -> bool {
-        self.lock().live
+        self.state.is_live()
     }
 
     /// Waits until it tells everything; `false` when that takes longer than `timeout`.
     pub fn wait_live(&self, timeout: Duration) -> bool {
-        let deadline = Instant::now() + timeout;
-        let mut state = self.lock();
-        while !state.live {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            let waited = self.inner.liveness.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
+        self.state.wait_live(timeout)
     }
 
     /// Publishes the workers whose derived state has changed because time has passed.
     pub fn publish_silent(&self, now: f64, disconnect_timeout: Duration) {
-        let mut state = self.lock();
-        for seen in state.records.values_mut() {
-            let derived = seen.record.derived_state(now, disconnect_timeout);
-            if derived != seen.shown {
-                seen.shown = derived;
-                self.inner.hub.worker_changed(&seen.record);
+        self.state.with(|state| {
+            for seen in state.records.values_mut() {
+                let derived = seen.record.derived_state(now, disconnect_timeout);
+                if derived != seen.shown {
+                    seen.shown = derived;
+                    self.hub.worker_changed(&seen.record);
+                }
             }
-        }
+        });
     }
 
     /// Drops what is known of a worker unless there is something newer.
     pub fn forget(&self, worker_id: &str, revision: u64) {
-        let mut state = self.lock();
-        if state.records.get(worker_id).is_some_and(|seen| seen.revision == revision) {
-            state.records.remove(worker_id);
-            self.inner.hub.worker_removed(worker_id);
-        }
+        self.state.with(|state| {
+            if state.records.get(worker_id).is_some_and(|seen| seen.revision == revision) {
+                state.records.remove(worker_id);
+                self.hub.worker_removed(worker_id);
+            }
+        });
     }
 
     fn take(&self, entry: Entry, is_told: bool) {
+        // What is published is so in the order in which it is taken.
+        self.state.with(|state| self.take_into(state, entry, is_told));
+    }
+
+    fn take_into(&self, state: &mut State, entry: Entry, is_told: bool) {
         let Entry { key, value, revision, operation } = entry;
-        let mut state = self.lock();
         if is_told {
             state.told = state.told.max(revision);
         } else if revision <= state.told {
@@ -135,7 +123,7 @@ impl WorkerMirror {
         }
         if operation == Operation::Delete {
             if state.records.remove(&key).is_some() {
-                self.inner.hub.worker_removed(&key);
+                self.hub.worker_removed(&key);
             }
             return;
         }
@@ -143,7 +131,7 @@ impl WorkerMirror {
             Ok(record) => {
                 // Whatever the record says: the key is what can be asked for.
                 let record = Arc::new(WorkerRecord { worker_id: key.clone(), ..record });
-                self.inner.hub.worker_changed(&record);
+                self.hub.worker_changed(&record);
                 let (at, shown) = (Instant::now(), record.state);
                 state.records.insert(key, Seen { record, revision, at, shown });
             }
@@ -155,21 +143,15 @@ impl WorkerMirror {
     }
 
     fn clear(&self) {
-        let mut state = self.lock();
-        state.records.clear();
-        state.told = 0;
-        self.inner.hub.reset(Side::Workers);
+        self.state.with(|state| {
+            *state = State::default();
+            self.hub.reset(Side::Workers);
+        });
     }
 
     fn set_live(&self, live: bool) {
-        let mut state = self.lock();
-        state.live = live;
-        self.inner.hub.set_live(Side::Workers, live);
-        self.inner.liveness.notify_all();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.hub.set_live(Side::Workers, live);
+        self.state.set_live(live);
     }
 }
 

@@ -120,6 +120,13 @@ impl ObjectMeta {
         URL_SAFE_LENIENT.decode(&self.digest[DIGEST_TYPE.len()..]).ok()?.try_into().ok()
     }
 
+    /// The text of a header, its name in any case.
+    pub fn header(&self, wanted: &str) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        let found = headers.find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+        found.and_then(|(_, value)| value.as_str())
+    }
+
     /// The same in hex.
     pub fn sha256_hex(&self) -> Option<String> {
         self.sha256().map(|hash| hex(&hash))

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::mirror::Mirror;
-use crate::bus::{self, Entry, Kv, Operation, Watch, WatchEvent};
+use crate::bus::{self, Entry, Kv, Mirror, Operation, Watch, WatchEvent};
 use crate::model::limits::MAX_WHEEL_HISTORY;
 use crate::model::wheel::{HistoryAction, HistoryEntry};
 use crate::model::{clock, json};

@@ -9,7 +9,6 @@
 pub(super) mod admission;
 pub(super) mod care;
 mod history;
-mod mirror;
 mod shelf;
 
 pub(super) use history::{History, Wanted};

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use serde_json::Map;
 
-use super::mirror::Mirror;
-use crate::bus::{self, ObjectEvent, ObjectMeta, ObjectStore, Watch};
+use crate::bus::{self, Mirror, ObjectEvent, ObjectMeta, ObjectStore, Watch};
 use crate::model::wheel::{SHA256_HEADER, WheelItem, tags_of};
 
 /// What stands in front of the hash in an object's digest.
@@ -62,11 +61,6 @@ fn take(metas: &mut BTreeMap<String, ObjectMeta>, meta: ObjectMeta) {
 
 /// A wheel as answers show it.
 pub fn item(meta: &ObjectMeta) -> WheelItem {
-    let header = |wanted: &str| {
-        let mut headers = meta.headers.iter();
-        let found = headers.find(|(name, _)| name.eq_ignore_ascii_case(wanted));
-        found.and_then(|(_, value)| value.as_str()).map(str::to_owned)
-    };
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let stored: Option<jiff::Timestamp> = meta.mtime.parse().ok();
     WheelItem {
@@ -76,7 +70,7 @@ pub fn item(meta: &ObjectMeta) -> WheelItem {
         nuid: some(&meta.nuid),
         digest: some(&meta.digest),
         sha256_b64: meta.digest.strip_prefix(DIGEST_PREFIX).map(str::to_owned),
-        sha256_hex: header(SHA256_HEADER).or_else(|| meta.sha256_hex()),
+        sha256_hex: meta.header(SHA256_HEADER).map(str::to_owned).or_else(|| meta.sha256_hex()),
         mtime: some(&meta.mtime),
         modified: stored.map(|at| at.as_duration().as_secs_f64()),
         tags: tags_of(&meta.headers),

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Something that a watch keeps current. Clones share it.
-pub(super) struct Mirror<T> {
+/// Something that the owner of a [`Watch`](super::Watch) keeps current by its events. Clones share it.
+pub struct Mirror<T> {
     inner: Arc<(Mutex<State<T>>, Condvar)>,
 }
 
@@ -40,6 +40,11 @@ impl<T> Mirror<T> {
     pub fn set_live(&self, live: bool) {
         self.lock().live = live;
         self.inner.1.notify_all();
+    }
+
+    /// Whether everything is known.
+    pub fn is_live(&self) -> bool {
+        self.lock().live
     }
 
     /// Waits until everything is known; `false` when that takes longer than `timeout`.
