@@ -45,6 +45,7 @@ pub(super) static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         asset!("stream.js", SCRIPT),
         asset!("events.js", SCRIPT),
         asset!("figures.js", SCRIPT),
+        asset!("filter_bar.js", SCRIPT),
         asset!("fleet.js", SCRIPT),
         asset!("registry.js", SCRIPT),
         asset!("pieces.js", SCRIPT),

@@ -2,11 +2,12 @@
 
 import { el, replace } from "./dom.js";
 import { followFleet, isAlive, fleetState, workers } from "./fleet.js";
+import { filterBar } from "./filter_bar.js";
 import { number, size } from "./format.js";
 import { t } from "./i18n.js";
 import { empty, guarded, problem } from "./pieces.js";
 import { followRegistry } from "./registry.js";
-import { go, here, to, withQuery } from "./route.js";
+import { here, to } from "./route.js";
 import { askDelete } from "./wheel_delete.js";
 import { historyPart } from "./wheel_history.js";
 import { sorted, uses } from "./wheel_names.js";
@@ -18,19 +19,11 @@ const UPLOAD = "pyoco-client wheel-upload --wheel-file dist/mypackage-1.0-py3-no
 const WORKER = "pyoco-worker --tags default --wheel-sync";
 
 export function wheelsPage(place) {
-  const search = el("input", {
-    type: "search",
-    id: "wheel-q",
-    value: here().query.get("q") ?? "",
-    autocomplete: "off",
-    oninput: () => go(withQuery({ q: search.value.trim() }), true),
+  const filter = filterBar("wheel", {
+    search: t("wheels.search"),
+    which: t("wheels.which"),
+    choices: ["", "newest"].map((word) => [word, t(`wheels.show.${word || "all"}`)]),
   });
-  const show = el(
-    "select",
-    { id: "wheel-show", onchange: () => go(withQuery({ show: show.value })) },
-    ["", "newest"].map((word) => el("option", { value: word }, t(`wheels.show.${word || "all"}`))),
-  );
-  show.value = here().query.get("show") ?? "";
   const summary = el("p", { class: "quiet", id: "wheel-summary" });
   const notice = el("div");
   const table = el("div", { class: "table-place" });
@@ -40,12 +33,7 @@ export function wheelsPage(place) {
   place.append(
     el("div", { class: "title" }, el("h1", {}, t("nav.wheels"))),
     upload.node,
-    el(
-      "form",
-      { class: "filters", role: "search", onsubmit: (event) => event.preventDefault() },
-      el("label", {}, el("span", {}, t("wheels.search")), search),
-      el("label", {}, el("span", {}, t("wheels.which")), show),
-    ),
+    filter.node,
     summary,
     notice,
     table,
@@ -100,8 +88,7 @@ export function wheelsPage(place) {
   draw();
   return {
     update(query) {
-      if (document.activeElement !== search) search.value = query.get("q") ?? "";
-      show.value = query.get("show") ?? "";
+      filter.update(query);
       draw();
     },
     close() {

@@ -3,45 +3,28 @@
 import { sendJson } from "./api.js";
 import { el, keyed, replace } from "./dom.js";
 import { changed, fleetState, followFleet, isAlive, loadFleet, workers } from "./fleet.js";
+import { filterBar } from "./filter_bar.js";
 import { number, when } from "./format.js";
 import { t } from "./i18n.js";
 import { badge, empty, guarded, problem, runLink, tags } from "./pieces.js";
-import { go, here, to, withQuery } from "./route.js";
+import { here, to } from "./route.js";
 import { failedLink, hasFailed, wheelBadge, wheelLines } from "./worker_wheels.js";
 
 const ORDER = ["RUNNING", "IDLE", "DISCONNECTED", "STOPPED_GRACEFUL"];
 
 export function workersPage(place) {
   const failures = new Map();
-  const search = el("input", {
-    type: "search",
-    id: "worker-q",
-    value: here().query.get("q") ?? "",
-    autocomplete: "off",
-    oninput: () => go(withQuery({ q: search.value.trim() }), true),
+  const filter = filterBar("worker", {
+    search: t("workers.search"),
+    which: t("workers.which"),
+    choices: ["", "alive", "hidden", "failed"].map((word) => [word, t(`workers.show.${word || "all"}`)]),
   });
-  const show = el(
-    "select",
-    { id: "worker-show", onchange: () => go(withQuery({ show: show.value })) },
-    ["", "alive", "hidden", "failed"].map((word) =>
-      el(
-        "option",
-        { value: word, selected: (here().query.get("show") ?? "") === word },
-        t(`workers.show.${word || "all"}`),
-      ),
-    ),
-  );
   const summary = el("p", { class: "quiet", id: "worker-summary" });
   const notice = el("div");
   const list = el("div", { class: "cards" });
   place.append(
     el("div", { class: "title" }, el("h1", {}, t("nav.workers"))),
-    el(
-      "form",
-      { class: "filters", role: "search", onsubmit: (event) => event.preventDefault() },
-      el("label", {}, el("span", {}, t("workers.search")), search),
-      el("label", {}, el("span", {}, t("workers.which")), show),
-    ),
+    filter.node,
     summary,
     notice,
     list,
@@ -91,8 +74,7 @@ export function workersPage(place) {
   draw();
   return {
     update(query) {
-      if (document.activeElement !== search) search.value = query.get("q") ?? "";
-      show.value = query.get("show") ?? "";
+      filter.update(query);
       draw();
     },
     close: stop,
