@@ -4,14 +4,21 @@
 //! `cli` → `gateway`, `worker`, `client` → `flow`, `bus` → `model`; `config`, `logging` and
 //! `thread` serve all of them. `docs/architecture.md` holds the map.
 
+#[doc(hidden)]
 pub mod bus;
+#[doc(hidden)]
 pub mod cli;
 pub mod client;
 pub mod config;
 pub mod flow;
 pub mod gateway;
+#[doc(hidden)]
+pub mod http;
+#[doc(hidden)]
 pub mod logging;
+#[doc(hidden)]
 pub mod model;
+#[doc(hidden)]
 pub mod thread;
 pub mod worker;
 

@@ -23,7 +23,6 @@ pub struct AuditLog {
 pub struct AuditRecord {
     /// Its place; the next one's is higher.
     pub seq: u64,
-    /// Its bytes.
     pub data: Vec<u8>,
 }
 

@@ -17,7 +17,6 @@ const MAX_PAGES: usize = 8;
 /// The jobs of one tag.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TagBacklog {
-    /// The tag.
     pub tag: String,
     /// Jobs that no worker has taken yet.
     pub waiting: u64,

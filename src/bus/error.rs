@@ -42,16 +42,8 @@ pub enum Error {
     /// Nobody serves the subject: no such stream, or JetStream is off.
     #[error("no responders for `{0}`; is JetStream on?")]
     NoResponders(String),
-    /// JetStream refused.
     #[error("JetStream refused: {description} (code {code}, err_code {err_code})")]
-    Api {
-        /// HTTP-like class.
-        code: u64,
-        /// The exact reason.
-        err_code: u64,
-        /// In words.
-        description: String,
-    },
+    Api { code: u64, err_code: u64, description: String },
     /// A compare-and-set write found another revision than the one it was based on.
     #[error("somebody else has changed `{0}`")]
     Conflict(String),
@@ -71,20 +63,10 @@ pub enum Error {
     BadAnswer(String),
     /// The bytes of an object are not those that its meta describes.
     #[error("object `{object}` cannot be read as it was stored: {problem}")]
-    Damaged {
-        /// Its name.
-        object: String,
-        /// In words.
-        problem: String,
-    },
+    Damaged { object: String, problem: String },
     /// Whoever takes the bytes of an object could not.
     #[error("cannot pass on the bytes of object `{object}`: {problem}")]
-    Sink {
-        /// Its name.
-        object: String,
-        /// In words.
-        problem: String,
-    },
+    Sink { object: String, problem: String },
     /// The caller wanted no more of an object.
     #[error("stopped reading object `{0}`")]
     Stopped(String),
@@ -94,7 +76,6 @@ pub enum Error {
     /// The server lacks what a request needs.
     #[error("nats-server {found} is too old for this; install version {needed} or a later one")]
     OldServer {
-        /// Its version.
         found: String,
         /// The first one that will do.
         needed: String,

@@ -45,7 +45,6 @@ pub(super) struct Sent {
 }
 
 impl Sent {
-    /// Waits until `deadline`.
     pub(super) fn answer(&self, deadline: Instant) -> Result<Message> {
         match self.answer.recv_timeout(left(deadline)) {
             Ok(Ok(message)) => Ok(message),

@@ -39,13 +39,11 @@ impl Operation {
 /// The newest message of a key.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// The key.
     pub key: String,
     /// Its value, empty after a delete.
     pub value: Vec<u8>,
     /// Its sequence in the bucket's stream: the base of a compare-and-set.
     pub revision: u64,
-    /// Value or tombstone.
     pub operation: Operation,
 }
 
@@ -84,7 +82,6 @@ impl Kv {
         Kv { timeout, ..self.clone() }
     }
 
-    /// The bucket's name.
     pub fn name(&self) -> &str {
         &self.bucket.name
     }

@@ -7,7 +7,6 @@ pub struct Message {
     pub subject: String,
     /// Where an answer or ACK goes.
     pub reply: Option<String>,
-    /// Its bytes.
     pub data: Vec<u8>,
     headers: Option<nats::HeaderMap>,
 }
@@ -23,7 +22,6 @@ impl Message {
         }
     }
 
-    /// A header's value.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.as_ref()?.get(name).map(String::as_str)
     }

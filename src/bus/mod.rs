@@ -119,7 +119,6 @@ impl Bus {
         self.kv(resources::auth_bucket(&self.inner.resources))
     }
 
-    /// The wheels.
     pub fn wheels(&self) -> ObjectStore {
         let inner = &self.inner;
         let bucket = resources::wheels_store(&inner.resources);
@@ -132,7 +131,6 @@ impl Bus {
         self.kv(resources::wheel_history_bucket(&self.inner.resources))
     }
 
-    /// Who did what.
     pub fn audit(&self) -> AuditLog {
         let inner = &self.inner;
         AuditLog::new(inner.control.clone(), inner.resources.clone(), inner.timeout)

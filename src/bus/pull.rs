@@ -38,19 +38,12 @@ pub enum PullEvent {
     Delivered {
         /// Which consumer it came from.
         source: usize,
-        /// The message.
         message: Delivered,
     },
     /// The consumer had nothing, or the pull has expired: ask again when there is room.
-    Ended {
-        /// Which consumer.
-        source: usize,
-    },
+    Ended { source: usize },
     /// The consumer is missing; ensure it before asking again.
-    Missing {
-        /// Which consumer.
-        source: usize,
-    },
+    Missing { source: usize },
     /// The pulls of a connection that is gone are void; ask again.
     Reconnected,
     /// A sign of life.
@@ -169,7 +162,6 @@ impl PullInbox {
         }
     }
 
-    /// Reads one arrival.
     pub fn take(&mut self, arrival: impl Into<Arrival>) -> PullEvent {
         match arrival.into().0 {
             Routed::Reconnected => {
@@ -235,7 +227,6 @@ impl From<Routed> for Arrival {
 pub struct Delivered {
     /// Where it was published.
     pub subject: String,
-    /// Its bytes.
     pub payload: Vec<u8>,
     /// How often it has been delivered, from 1.
     pub num_delivered: u64,

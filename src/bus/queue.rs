@@ -42,7 +42,6 @@ pub struct ConsumerSettings {
 pub struct StoredJob {
     /// Where it was published.
     pub subject: String,
-    /// Its bytes.
     pub payload: Vec<u8>,
 }
 

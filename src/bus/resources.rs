@@ -13,7 +13,6 @@ pub(super) const ADVISORY_CONSUMER: &str = "pyoco_exhausted";
 
 /// Who did what; entries only come and grow old.
 pub(super) const AUDIT_STREAM: &str = "PYOCO_AUDIT";
-/// The action follows.
 pub(super) const AUDIT_SUBJECT: &str = "pyoco.audit";
 /// How long an entry is kept: a year, in which somebody may want to look back.
 const AUDIT_MAX_AGE_SEC: u64 = 31_536_000;

@@ -35,11 +35,9 @@ const SECOND_LOOK: Duration = Duration::from_millis(500);
 const REBUILD_MIN: Duration = Duration::from_millis(20);
 const REBUILD_MAX: Duration = Duration::from_millis(500);
 
-/// What is followed.
 pub(super) struct Followed {
     /// For log lines, and for the thread's name.
     pub name: String,
-    /// Where deliveries come.
     pub link: Link,
     /// For creating the stream.
     pub control: Link,

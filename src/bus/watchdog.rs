@@ -11,7 +11,6 @@ use crate::thread::StopSignal;
 
 /// Between two checks of a healthy connection.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// For one check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Missed checks after which the connection counts as half-open.
 const MAX_MISSES: u32 = 3;

@@ -19,12 +19,10 @@ pub enum Exit {
     RunCancelled,
     /// With `--exit-status`: the wait timed out.
     TimedOut,
-    /// Ctrl-C.
     Interrupted,
 }
 
 impl Exit {
-    /// Its number.
     pub fn code(self) -> u8 {
         match self {
             Exit::Done => 0,

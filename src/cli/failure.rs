@@ -12,7 +12,6 @@ pub struct Failure {
     pub exit: Exit,
     /// `ERR-PYOCO-nnnn`, `ERR-PYOCO-HTTP` or `ERR-PYOCO-CANCEL`.
     pub id: String,
-    /// A few words.
     pub title: &'static str,
     /// What went wrong in particular.
     pub reason: String,

@@ -41,7 +41,6 @@ fn sleep(ctx: &TaskContext) -> Result<Value, TaskError> {
     Ok(json!({ "slept_sec": seconds }))
 }
 
-/// Fails with `message`.
 fn fail(ctx: &TaskContext) -> Result<Value, TaskError> {
     let message: Option<String> = ctx.input("message")?;
     Err(TaskError::new(message.unwrap_or_else(|| "builtin/fail was called".to_owned())))

@@ -21,7 +21,6 @@ pub(super) struct Plan {
     pub run_id: Arc<str>,
     pub flow_name: String,
     pub graph: Graph,
-    /// Per node.
     pub bodies: Vec<TaskFn>,
     /// Per node; expressions are not resolved.
     pub inputs: Vec<Map<String, Value>>,

@@ -20,9 +20,7 @@ pub(super) struct Scope<'a> {
     pub outputs: &'a HashMap<String, Value>,
     /// Whether the graph has a node of that name.
     pub has_node: &'a dyn Fn(&str) -> bool,
-    /// The run's parameters.
     pub params: &'a Map<String, Value>,
-    /// Names from `runtime.expose_env`.
     pub expose_env: &'a [String],
     /// Where their values come from.
     pub environment: Environment,

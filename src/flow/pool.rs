@@ -15,9 +15,7 @@ use crate::thread::{self, JoinOnDrop};
 pub(super) struct Call {
     /// Its index in the graph.
     pub node: usize,
-    /// What to call.
     pub body: TaskFn,
-    /// With what.
     pub context: TaskContext,
 }
 
@@ -29,7 +27,6 @@ pub(super) struct Return {
     pub inputs: Map<String, Value>,
     /// What it returned; a panic is an error.
     pub result: Result<Value, TaskError>,
-    /// Unix seconds.
     pub ended_at: f64,
     /// How long it took.
     pub duration_ms: f64,
@@ -73,7 +70,6 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// Without threads.
     pub fn new() -> Self {
         let (calls, waiting) = bounded(MAX_PARALLEL_TASKS);
         let (returned, returns) = bounded(MAX_PARALLEL_TASKS);

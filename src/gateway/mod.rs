@@ -8,54 +8,42 @@
 //! the page for people, [`openapi`] describes the routes. This floor knows nothing of workers but their
 //! records, and never executes a flow.
 
+#[doc(hidden)]
 pub mod api;
-mod audit;
+#[doc(hidden)]
 pub mod auth;
-mod cached;
-mod dashboard;
-pub mod edge;
-mod error;
-pub mod http;
-pub mod hub;
-pub mod index;
-mod json_fault;
+mod chores;
+#[doc(hidden)]
 pub mod metrics;
-pub mod multipart;
 mod openapi;
-mod origin;
-mod registry_care;
-mod rescue;
-pub mod route;
-mod schema;
-mod sse;
-mod undo;
-mod wheels;
-mod workers;
+mod page;
+#[doc(hidden)]
+pub mod view;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use api::error::ApiError;
 pub use auth::AuthSettings;
-pub use dashboard::Lang;
-pub use error::ApiError;
+pub use page::Lang;
 
 use crate::bus::{self, Bus, Kv, Watch, WorkQueue};
+use crate::http::cached::Cached;
+use crate::http::edge::{self, BodyRule};
+use crate::http::{Handler, HttpError, HttpServer, HttpSettings, Reply, Request};
 use crate::model::limits;
 use crate::thread::{JoinOnDrop, StopSource};
-use audit::Audit;
-use auth::Auth;
-use cached::Cached;
-use edge::BodyRule;
-use http::{Handler, HttpError, HttpServer, HttpSettings, Reply, Request};
-use hub::Hub;
-use index::RunIndex;
+use api::audit::Audit;
+use api::route::{self, Access, BodyKind, Route};
+use auth::{Auth, origin};
+use chores::rescue::Rescue;
+use chores::undo::Undo;
 use metrics::{BacklogFigures, Metrics, RequestFigures, RunFigures};
-use rescue::Rescue;
-use route::{Access, BodyKind, Route};
-use undo::Undo;
-use wheels::WheelRegistry;
-use workers::WorkerMirror;
+use view::WheelRegistry;
+use view::hub::Hub;
+use view::runs::RunIndex;
+use view::workers::WorkerMirror;
 
 /// What a gateway is told at its start.
 #[derive(Debug, Clone)]
@@ -179,9 +167,9 @@ impl RunningGateway {
         let watches = (index.follow(&bus.runs())?, workers.follow(&bus.workers())?);
         let wheels = WheelRegistry::new(bus, settings.wheel_history_kept);
         let wheel_watches = wheels.follow()?;
-        let wheel_care = wheels::care::start(bus.wheels())?;
+        let wheel_care = chores::orphans::start(bus.wheels())?;
         let rescue = Rescue::new(bus, index.clone(), workers.clone(), &settings).start()?;
-        let care = registry_care::start(bus.workers(), workers.clone(), &settings)?;
+        let care = chores::registry::start(bus.workers(), workers.clone(), &settings)?;
         let http_settings = http_settings(&settings, &metrics.requests);
         let header = settings.api_key_header.as_str();
         let auth = Auth::start(settings.auth.clone(), header, &bus.auth(), hub.clone())?;

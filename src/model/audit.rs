@@ -9,7 +9,6 @@ pub const ANONYMOUS: &str = "anonymous";
 /// An entry of the stream `PYOCO_AUDIT`. It never holds a secret, a parameter of a run, or a document.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct AuditEntry {
-    /// Unix seconds.
     pub time: f64,
     /// `api_key:<key_id>`, `anonymous`, or `cli:<user>@<host>`.
     pub actor: String,
@@ -44,7 +43,6 @@ pub struct AuditEntry {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// It was done.
     #[default]
     Done,
     /// It was not allowed, or made no sense.

@@ -31,31 +31,22 @@ impl DlqReason {
 /// The payload on `pyoco.dlq.<tag>`; what is unknown is left out.
 #[derive(Debug, Clone, Serialize)]
 pub struct DlqEntry {
-    /// Unix seconds.
     pub timestamp: f64,
     /// Which kind of failure.
     pub reason: DlqReason,
-    /// Its text.
     pub error: String,
-    /// The run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_id: Option<String>,
-    /// Its flow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flow_name: Option<String>,
-    /// Its routing key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
-    /// Its labels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tags: Option<Vec<String>>,
-    /// Its owner.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant_id: Option<String>,
-    /// Its submitting key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key_id: Option<String>,
-    /// Who reports.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker_id: Option<String>,
     /// How often the job was delivered.

@@ -27,7 +27,6 @@ pub enum Code {
     DlqFailed,
     /// A message that is no job.
     InvalidJob,
-    /// Logging itself failed.
     LoggingFailed,
     /// API key missing (401).
     ApiKeyMissing,
@@ -88,12 +87,10 @@ impl Code {
         self as usize + 1
     }
 
-    /// `ERR-PYOCO-nnnn`.
     pub fn err_id(self) -> String {
         format!("ERR-PYOCO-{:04}", self.number())
     }
 
-    /// `MSG-PYOCO-nnnn`.
     pub fn msg_id(self) -> String {
         format!("MSG-PYOCO-{:04}", self.number())
     }

@@ -15,17 +15,11 @@ pub struct Job {
     pub run_id: String,
     /// Name of the flow.
     pub flow_name: String,
-    /// Routing key.
     pub tag: String,
-    /// Free labels.
     pub tags: Vec<String>,
-    /// Owner.
     pub tenant_id: Option<String>,
-    /// Submitting key.
     pub api_key_id: Option<String>,
-    /// Parameters.
     pub params: Map<String, Value>,
-    /// Unix seconds.
     pub submitted_at: Option<f64>,
     /// The `flow.yaml` to execute; without it the worker resolves `flow_name`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,7 +27,6 @@ pub struct Job {
     /// Its hash, lower-case hex.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workflow_yaml_sha256: Option<String>,
-    /// Its size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workflow_yaml_bytes: Option<u64>,
 }

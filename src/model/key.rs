@@ -22,11 +22,9 @@ pub const PBKDF2: &str = "pbkdf2_hmac_sha256";
 /// A key as it was presented, taken apart. It shows itself nowhere: there is no `Debug`.
 #[derive(Clone, Copy)]
 pub struct PresentedKey<'a> {
-    /// All of it.
     pub text: &'a str,
     /// Which record it claims to belong to; no secret.
     pub key_id: &'a str,
-    /// What proves that.
     pub secret: &'a str,
 }
 
@@ -75,9 +73,7 @@ fn has_form(text: &str, lengths: &std::ops::RangeInclusive<usize>) -> bool {
 /// What is kept of a key (CONTRACT §3): never the key. Fields of other writers survive in `extra`.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct KeyRecord {
-    /// Which key.
     pub key_id: String,
-    /// Whose it is.
     pub tenant_id: String,
     /// [`ARGON2ID`] or [`PBKDF2`].
     pub kdf: String,
@@ -87,13 +83,11 @@ pub struct KeyRecord {
     /// Salt of PBKDF2, base64url without padding.
     #[serde(default)]
     pub salt_b64: String,
-    /// Its hash.
     #[serde(default)]
     pub hash_b64: String,
     /// The PHC string of argon2id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phc: Option<String>,
-    /// Unix seconds.
     #[serde(default)]
     pub created_at: Option<f64>,
     /// Since when it is good for nothing, unix seconds.
@@ -142,7 +136,6 @@ pub enum Role {
     Admin,
     /// Runs, workers and figures.
     Operator,
-    /// Runs.
     Submitter,
     /// Looks and changes nothing.
     Viewer,
@@ -153,9 +146,7 @@ pub enum Role {
 pub enum Permission {
     /// Show, list and watch runs.
     ReadRuns,
-    /// Submit runs.
     SubmitRuns,
-    /// Cancel runs.
     CancelRuns,
     /// List workers, which all tenants share.
     ReadWorkers,
@@ -167,7 +158,6 @@ pub enum Permission {
     ReadWheels,
     /// Upload wheels: code that workers then execute.
     UploadWheels,
-    /// Delete wheels.
     DeleteWheels,
     /// Read who has uploaded and deleted wheels, and from where: of all tenants.
     ReadWheelHistory,
@@ -187,7 +177,6 @@ impl Role {
         }
     }
 
-    /// Reads that word.
     pub fn parse(word: &str) -> Option<Role> {
         Role::ALL.into_iter().find(|role| role.as_str() == word)
     }
@@ -213,7 +202,6 @@ impl Role {
 }
 
 impl Permission {
-    /// All of them.
     pub const ALL: [Permission; 10] = [
         Permission::ReadRuns,
         Permission::SubmitRuns,

@@ -66,10 +66,8 @@ pub struct RunSnapshot {
     /// Name of the flow.
     #[serde(default, deserialize_with = "null_is_default")]
     pub flow_name: String,
-    /// Routing key.
     #[serde(default, deserialize_with = "null_is_default")]
     pub tag: String,
-    /// Free labels.
     #[serde(default, deserialize_with = "null_is_default")]
     pub tags: Vec<String>,
     /// Owner, when API keys are in use.
@@ -81,10 +79,8 @@ pub struct RunSnapshot {
     /// Lower-case hex hash of the submitted `flow.yaml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow_yaml_sha256: Option<String>,
-    /// Its size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow_yaml_bytes: Option<u64>,
-    /// Present state.
     pub status: RunStatus,
     /// Parameters of the run.
     #[serde(default, deserialize_with = "null_is_default")]
@@ -113,7 +109,6 @@ pub struct RunSnapshot {
     /// Last write, unix seconds; lists are ordered by it.
     #[serde(default)]
     pub updated_at: Option<f64>,
-    /// Why it failed.
     #[serde(default)]
     pub error: Option<String>,
     /// Who executes or executed it.
@@ -122,10 +117,8 @@ pub struct RunSnapshot {
     /// When the first cancel request came, unix seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel_requested_at: Option<f64>,
-    /// Who asked (`api_key:<key_id>`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel_requested_by: Option<String>,
-    /// What they said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel_reason: Option<String>,
     /// Which delivery of the job this is, from 1.
@@ -289,19 +282,14 @@ pub struct RunSummary {
     /// Name of the flow.
     #[serde(default, deserialize_with = "null_is_default")]
     pub flow_name: String,
-    /// Routing key.
     #[serde(default, deserialize_with = "null_is_default")]
     pub tag: String,
-    /// Free labels.
     #[serde(default, deserialize_with = "null_is_default")]
     pub tags: Vec<String>,
-    /// Owner.
     #[serde(default)]
     pub tenant_id: Option<String>,
-    /// Submitting key.
     #[serde(default)]
     pub api_key_id: Option<String>,
-    /// Present state.
     pub status: RunStatus,
     /// Unix seconds of the last write.
     #[serde(default)]
@@ -309,22 +297,16 @@ pub struct RunSummary {
     /// Unix seconds of the last sign of life.
     #[serde(default)]
     pub heartbeat_at: Option<f64>,
-    /// Who executes it.
     #[serde(default)]
     pub worker_id: Option<String>,
-    /// Why it failed.
     #[serde(default)]
     pub error: Option<String>,
-    /// Unix seconds.
     #[serde(default)]
     pub start_time: Option<f64>,
-    /// Unix seconds.
     #[serde(default)]
     pub end_time: Option<f64>,
-    /// Unix seconds.
     #[serde(default)]
     pub cancel_requested_at: Option<f64>,
-    /// Unix seconds.
     #[serde(default)]
     pub submitted_at: Option<f64>,
     /// Which delivery of the job this is, from 1.

@@ -7,9 +7,7 @@ use serde_json::Value;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum TaskStatus {
-    /// Not started.
     Pending,
-    /// Executing.
     Running,
     /// Ended without an error.
     Succeeded,
@@ -24,13 +22,10 @@ pub enum TaskStatus {
 pub struct TaskRecord {
     /// Same as the task's entry in `tasks`.
     pub state: TaskStatus,
-    /// Unix seconds.
     pub started_at: Option<f64>,
-    /// Unix seconds.
     pub ended_at: Option<f64>,
     /// Milliseconds between the two.
     pub duration_ms: Option<f64>,
-    /// The exception's text.
     pub error: Option<String>,
     /// Where it was raised.
     pub traceback: Option<String>,

@@ -11,7 +11,6 @@ use serde_json::{Map, Value};
 pub enum WorkerState {
     /// Executes at least one run.
     Running,
-    /// Waits for jobs.
     #[default]
     Idle,
     /// Has ended by itself.
@@ -37,7 +36,6 @@ pub struct WorkerRecord {
     /// The routing tags it serves.
     #[serde(default, deserialize_with = "null_is_default")]
     pub tags: Vec<String>,
-    /// Unix seconds.
     #[serde(default)]
     pub last_seen_at: Option<f64>,
     /// Same value, older name.
@@ -52,19 +50,14 @@ pub struct WorkerRecord {
     /// The run that ended last.
     #[serde(default)]
     pub last_run_id: Option<String>,
-    /// How it ended.
     #[serde(default)]
     pub last_run_status: Option<String>,
-    /// Unix seconds.
     #[serde(default)]
     pub last_run_started_at: Option<f64>,
-    /// Unix seconds.
     #[serde(default)]
     pub last_run_finished_at: Option<f64>,
-    /// Unix seconds.
     #[serde(default)]
     pub stopped_at: Option<f64>,
-    /// `graceful_shutdown`.
     #[serde(default)]
     pub stop_reason: Option<String>,
     /// Unix seconds of the last write.

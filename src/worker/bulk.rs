@@ -24,12 +24,10 @@ const LOGS_FRAME_BYTES: usize = 8;
 
 /// The book-keeper of a snapshot's records.
 pub(super) struct Bulk {
-    /// Largest document.
     max_bytes: usize,
     sizes: HashMap<String, Size>,
     /// Tasks whose logs are kept, by the order of their last reports.
     with_logs: BTreeMap<u64, String>,
-    /// Counts the reports.
     reports: u64,
     /// All records without their logs.
     record_bytes: usize,
@@ -44,7 +42,6 @@ pub(super) struct Bulk {
 struct Size {
     record: usize,
     logs: usize,
-    /// Key in `with_logs`.
     report: u64,
 }
 

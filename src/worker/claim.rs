@@ -23,7 +23,6 @@ pub(super) enum Claim {
     Duplicate(u64),
 }
 
-/// Who claims.
 #[derive(Debug)]
 pub(super) struct Claimant<'a> {
     pub worker_id: &'a str,

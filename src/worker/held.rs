@@ -14,7 +14,6 @@ use crate::bus::Delivered;
 /// Deliveries of one job that may wait for its attempt; one comes per `ack_wait` at most.
 const MAX_WAITING: usize = 64;
 
-/// All of them.
 #[derive(Default)]
 pub(super) struct Held(Mutex<HashMap<Key, Sender<Delivered>>>);
 

@@ -23,6 +23,7 @@ mod settle;
 mod slot;
 mod sweep;
 mod tick;
+#[doc(hidden)]
 pub mod wheels;
 
 use std::sync::Arc;

@@ -23,7 +23,6 @@ const TROUBLE_DELAY: Duration = Duration::from_secs(2);
 /// How often a run is read again because somebody wrote in between.
 const MAX_CONFLICTS: usize = 8;
 
-/// Runs until `stop`.
 pub(super) fn run(context: &Arc<Context>, stop: &StopSignal) {
     loop {
         match context.queue.ensure().and_then(|()| context.queue.exhausted_inbox()) {

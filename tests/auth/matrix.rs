@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use pyoco_server::gateway::route::{Access, BodyKind, Lasts, ROUTES, Route};
+use pyoco_server::gateway::api::route::{Access, BodyKind, Lasts, ROUTES, Route};
 use pyoco_server::model::key::{Permission, Role};
 use pyoco_server::model::worker::WorkerRecord;
 use serde_json::{Value, json};

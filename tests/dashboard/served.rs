@@ -96,7 +96,7 @@ fn the_language_is_the_one_asked_for_or_the_one_that_is_set() {
 /// A page made of files that are too long, or that reads text as HTML, is not what we promise.
 #[test]
 fn files_keep_the_house_rules() {
-    let assets = folder().join("../../src/gateway/dashboard/assets");
+    let assets = folder().join("../../src/gateway/page/assets");
     let mut seen = 0;
     for entry in std::fs::read_dir(assets).unwrap() {
         let path = entry.unwrap().path();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::stage::folder;
 
 fn asset(name: &str) -> String {
-    let folder = folder().join("../../src/gateway/dashboard/assets");
+    let folder = folder().join("../../src/gateway/page/assets");
     std::fs::read_to_string(folder.join(name)).unwrap()
 }
 
@@ -59,7 +59,7 @@ fn both_languages_say_the_same_things() {
 #[test]
 fn every_text_that_is_used_is_there() {
     let known = texts("en");
-    let folder = folder().join("../../src/gateway/dashboard/assets");
+    let folder = folder().join("../../src/gateway/page/assets");
     let mut seen = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();

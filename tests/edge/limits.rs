@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use pyoco_server::gateway::http::HttpSettings;
+use pyoco_server::http::HttpSettings;
 
 use crate::support::{eventually, quick, site};
 

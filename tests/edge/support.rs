@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use pyoco_server::gateway::edge::{BodyRule, EdgeSettings};
-use pyoco_server::gateway::http::{HttpServer, HttpSettings, Reply, Request};
+use pyoco_server::http::edge::{BodyRule, EdgeSettings};
+use pyoco_server::http::{HttpServer, HttpSettings, Reply, Request};
 
 use crate::uploads;
 

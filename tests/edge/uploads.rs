@@ -4,8 +4,8 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use pyoco_server::gateway::http::{Reply, Request};
-use pyoco_server::gateway::multipart::FormReader;
+use pyoco_server::http::form::FormReader;
+use pyoco_server::http::{Reply, Request};
 use sha2::{Digest, Sha256};
 
 use crate::support::{
@@ -69,7 +69,7 @@ fn read_all(request: &mut Request) -> Result<(u64, String), String> {
 
 fn read_form(request: &mut Request) -> Result<(u64, String), String> {
     let content_type = request.header("Content-Type").unwrap_or_default().to_owned();
-    let say = |error: pyoco_server::gateway::multipart::FormError| error.text().to_owned();
+    let say = |error: pyoco_server::http::form::FormError| error.text().to_owned();
     let mut form = FormReader::new(&content_type, request.body_reader()).map_err(say)?;
     let mut text = String::new();
     let mut total = 0;

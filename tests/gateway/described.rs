@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use pyoco_server::gateway::route::ROUTES;
+use pyoco_server::gateway::api::route::ROUTES;
 use serde_json::{Value, json};
 
 use crate::stream::Event;

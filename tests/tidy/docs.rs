@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use pyoco_server::config::{Config, Source as Settings};
-use pyoco_server::gateway::route::ROUTES;
+use pyoco_server::gateway::api::route::ROUTES;
 use pyoco_server::model::error::Code;
 
 use super::source::{Source, words};

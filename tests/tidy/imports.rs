@@ -12,6 +12,7 @@ const FLOORS: &[(&str, &[&str], &str)] = &[
     ("bus", &["model", "config", "logging", "thread"], "it speaks NATS and knows no HTTP, no flow"),
     ("flow", &["model", "thread"], "it is handed a cancel token and a sender, and never sees NATS"),
     ("client", &["model"], "it speaks HTTP to a gateway that may be another program"),
+    ("http", &["model", "thread"], "it knows requests and answers, and no route"),
     (
         "worker",
         &["flow", "bus", "model", "config", "logging", "thread"],
@@ -19,12 +20,15 @@ const FLOORS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "gateway",
-        &["bus", "model", "config", "logging", "thread"],
+        &["http", "bus", "model", "config", "logging", "thread"],
         "a gateway and a worker meet in `model` and in NATS",
     ),
     (
         "cli",
-        &["gateway", "worker", "client", "flow", "bus", "model", "config", "logging", "thread"],
+        &[
+            "gateway", "worker", "client", "flow", "http", "bus", "model", "config", "logging",
+            "thread",
+        ],
         "the top floor: it may use all of them, and nobody uses it",
     ),
 ];
@@ -32,8 +36,8 @@ const FLOORS: &[(&str, &[&str], &str)] = &[
 /// A crate, the folders that may name it, and why.
 const CRATES: &[(&str, &[&str], &str)] = &[
     ("nats", &["src/bus/"], "it is deprecated and has hazards; the answers to them live in `bus`"),
-    ("tiny_http", &["src/gateway/http"], "only well-formed requests may reach it"),
-    ("httparse", &["src/gateway/edge"], "one place reads request heads"),
+    ("tiny_http", &["src/http/"], "one floor speaks HTTP to clients"),
+    ("httparse", &["src/http/edge"], "one place reads request heads"),
     ("ureq", &["src/client/"], "one place speaks HTTP outwards"),
     ("clap", &["src/cli/"], "floors below `cli` read no command line"),
     ("clap_complete", &["src/cli/"], "floors below `cli` read no command line"),

@@ -19,7 +19,6 @@ const URL_SAFE_LENIENT: GeneralPurpose = GeneralPurpose::new(
 /// The meta of an object.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ObjectMeta {
-    /// The object's name.
     pub name: String,
     /// The store it is in.
     pub bucket: String,
@@ -84,7 +83,6 @@ impl ObjectMeta {
         })
     }
 
-    /// The message's bytes.
     pub(super) fn to_json(&self) -> Vec<u8> {
         let mut fields = json!({
             "name": self.name,

@@ -79,7 +79,6 @@ impl ObjectStore {
         ObjectStore { timeout, ..self.clone() }
     }
 
-    /// The store's name.
     pub fn name(&self) -> &str {
         &self.bucket.name
     }

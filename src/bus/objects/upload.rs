@@ -99,7 +99,6 @@ impl Upload {
         Ok(())
     }
 
-    /// Bytes so far.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -179,7 +178,6 @@ impl Drop for Upload {
 
 /// An object's bytes, all stored and not yet named. Dropping it before that removes them.
 pub struct Sealed {
-    /// Bytes.
     pub size: u64,
     /// Their SHA-256 in hex.
     pub sha256_hex: String,

@@ -16,7 +16,6 @@ pub struct Output {
 }
 
 impl Output {
-    /// The real one.
     pub fn stdout() -> Output {
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();

@@ -231,7 +231,6 @@ fn cell(value: &Value) -> String {
     }
 }
 
-/// Stands for nothing.
 pub(super) fn dash() -> String {
     "-".to_owned()
 }

@@ -14,7 +14,6 @@ use crate::model::limits::{CLIENT_WAIT_PATIENCE, CLIENT_WAIT_PAUSES};
 /// For a call at the end of the wait.
 const LEAST_CALL: Duration = Duration::from_millis(100);
 
-/// How to wait.
 #[derive(Debug, Clone, Copy)]
 pub struct Wait {
     /// `None` waits for ever.

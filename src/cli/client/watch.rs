@@ -52,7 +52,6 @@ struct Watching<'a> {
     end: Option<Instant>,
     progress: Option<Progress>,
     output: &'a mut Output,
-    /// Events so far.
     told: u64,
     last_event_id: Option<String>,
     /// The newest one, to know it again when a gateway tells it twice.

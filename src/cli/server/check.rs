@@ -13,7 +13,6 @@ use crate::model::error::Code;
 /// For the whole question; a probe that takes longer is a bad sign by itself.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Asks `/readyz`.
 pub(super) fn healthcheck(url: &str) -> Result<Exit, Failure> {
     let unready = |e: crate::client::Error| {
         program::failed(Code::GatewayUnreachable, "the gateway is not ready", e)

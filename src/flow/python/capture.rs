@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::model::limits::{MAX_CAPTURED_TASKS, TASK_LOG_BYTES};
 use crate::model::run::TaskLogs;
 
-/// Which pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stream {
     Out,

@@ -32,7 +32,6 @@ pub(super) struct Host {
 struct State {
     /// What templates start with.
     code: Option<Arc<Code>>,
-    /// With that code.
     template: Option<Arc<Template>>,
     /// The last start, if it failed, and when that was.
     failure: Option<(Instant, PythonError)>,

@@ -36,7 +36,6 @@ pub(super) fn cancel_line() -> Vec<u8> {
     line
 }
 
-/// From the run.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum RunMessage {

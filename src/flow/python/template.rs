@@ -27,7 +27,6 @@ use crate::thread::{self, JoinOnDrop, StopSignal};
 /// the control socket. The name is for people who look at a list of processes.
 const COMMAND: &str = "import socket; control = socket.socket(fileno=0); exec(control.recv(65536))";
 const PROCESS_LABEL: &str = "pyoco-python-host";
-/// The first message.
 const BOOT: &str = include_str!("host/boot.py");
 /// What comes next, in the order in which they import each other.
 const MODULES: [(&str, &str); 8] = [
@@ -56,7 +55,6 @@ pub(super) struct Template {
     control: Arc<OwnedFd>,
     /// What it has imported from. Its runs may outlive the process, and go on to import.
     code: Option<Arc<Code>>,
-    /// Of the process.
     pub pid: u32,
     /// Versions as it told them.
     pub python: String,
@@ -313,7 +311,6 @@ struct Keeper {
     /// Ends when the template is not wanted any more.
     stopped: PipeReader,
     output: Vec<Lines>,
-    /// Used once.
     tell: Option<Sender<Said>>,
     is_dead: Arc<AtomicBool>,
     /// One that could not load its modules says so and ends.

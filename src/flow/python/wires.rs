@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// Our ends.
 pub(super) struct Wires {
     /// Job and cancel out, events in.
     pub run: UnixStream,

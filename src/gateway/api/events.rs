@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 
 use super::workers;
 use crate::gateway::Gateway;
+use crate::gateway::api::error::ApiError;
 use crate::gateway::auth::Caller;
-use crate::gateway::error::ApiError;
-use crate::gateway::http::{Reply, Request};
-use crate::gateway::hub::{Batch, Change, Feed, RunFilter};
-use crate::gateway::sse;
+use crate::gateway::view::hub::{Batch, Change, Feed, RunFilter};
+use crate::http::sse;
+use crate::http::{Reply, Request};
 use crate::model::clock;
 use crate::model::limits::{FEED_PAUSE, SSE_HEARTBEAT};
 

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use crate::gateway::Gateway;
-use crate::gateway::error::ApiError;
-use crate::gateway::http::{Reply, Request};
+use crate::gateway::api::error::ApiError;
+use crate::http::{Reply, Request};
 
 /// Alive, without looking at anything else.
 ///

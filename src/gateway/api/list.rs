@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use super::show;
 use crate::gateway::Gateway;
-use crate::gateway::error::ApiError;
-use crate::gateway::http::{Reply, Request};
-use crate::gateway::index::{Filter, Position};
-use crate::gateway::schema::Query;
+use crate::gateway::api::error::ApiError;
+use crate::gateway::api::schema::Query;
+use crate::gateway::view::runs::{Filter, Position};
+use crate::http::{Reply, Request};
 use crate::model::error::Code;
 use crate::model::limits::LIST_LIMIT;
 

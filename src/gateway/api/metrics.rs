@@ -1,9 +1,9 @@
 //! `GET /metrics`: the text that Prometheus scrapes.
 
 use crate::gateway::Gateway;
-use crate::gateway::error::ApiError;
-use crate::gateway::http::{Reply, Request};
+use crate::gateway::api::error::ApiError;
 use crate::gateway::metrics::exposition;
+use crate::http::{Reply, Request};
 
 /// Every figure, also while NATS is away.
 ///

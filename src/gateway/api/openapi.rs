@@ -1,8 +1,8 @@
 //! `GET /openapi.json`: the document that describes all routes.
 
 use crate::gateway::Gateway;
-use crate::gateway::error::ApiError;
-use crate::gateway::http::{Reply, Request};
+use crate::gateway::api::error::ApiError;
+use crate::http::{Reply, Request};
 
 /// The document as it was made at the start.
 ///

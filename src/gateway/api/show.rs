@@ -5,12 +5,12 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::gateway::Gateway;
+use crate::gateway::api::error::ApiError;
+use crate::gateway::api::schema::Query;
 use crate::gateway::auth::Caller;
-use crate::gateway::error::ApiError;
-use crate::gateway::http::{Reply, Request};
-use crate::gateway::hub::Version;
-use crate::gateway::index::Known;
-use crate::gateway::schema::Query;
+use crate::gateway::view::hub::Version;
+use crate::gateway::view::runs::Known;
+use crate::http::{Reply, Request};
 use crate::model::{clock, json as lenient, name};
 
 /// A snapshot, with what is known of its worker; records only when asked for.

@@ -8,10 +8,10 @@ use uuid::Uuid;
 
 use crate::bus::{self, Operation};
 use crate::gateway::Gateway;
-use crate::gateway::error::ApiError;
-use crate::gateway::http::{Reply, Request};
-use crate::gateway::schema::{self, Problem};
-use crate::gateway::undo::Doubtful;
+use crate::gateway::api::error::ApiError;
+use crate::gateway::api::schema::{self, Problem};
+use crate::gateway::chores::undo::Doubtful;
+use crate::http::{Reply, Request};
 use crate::model::error::Code;
 use crate::model::job::Job;
 use crate::model::limits::{MAX_FLOW_NAME_BYTES, MAX_NAME_BYTES, MAX_RUN_TAGS};

@@ -5,10 +5,10 @@ use sha2::{Digest, Sha256};
 
 use super::submit::{self, Submission};
 use crate::gateway::Gateway;
-use crate::gateway::error::ApiError;
-use crate::gateway::http::{Reply, Request};
-use crate::gateway::multipart::{self, Part};
-use crate::gateway::schema::Problem;
+use crate::gateway::api::error::ApiError;
+use crate::gateway::api::schema::Problem;
+use crate::http::form::{self, Part};
+use crate::http::{Reply, Request};
 use crate::model::error::Code;
 use crate::model::limits::{MAX_FLOW_NAME_BYTES, MAX_MULTIPART_PARTS};
 use crate::model::{name, workflow};
@@ -23,13 +23,13 @@ pub fn run(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Rep
     let limit = gateway.settings.max_workflow_bytes;
     let default_tag = gateway.settings.default_tag.clone();
     let body = request.body().map_err(|e| match e {
-        crate::gateway::http::BodyError::TooLarge => too_large(),
+        crate::http::BodyError::TooLarge => too_large(),
         other => other.into(),
     })?;
     let fields: Vec<(String, String)>;
-    let parts = if multipart::is_form(Some(&content_type)) {
-        multipart::parse(&content_type, body)?
-    } else if multipart::is_older_form(&content_type) {
+    let parts = if form::is_form(Some(&content_type)) {
+        form::parse(&content_type, body)?
+    } else if form::is_older_form(&content_type) {
         // It cannot carry a file, but what it does carry need not be asked for again.
         fields = form_urlencoded::parse(body).into_owned().take(MAX_MULTIPART_PARTS).collect();
         let parts = fields.iter().map(|(name, value)| Part {

@@ -7,11 +7,11 @@ use serde_json::{Map, Value, json};
 
 use super::show;
 use crate::gateway::Gateway;
-use crate::gateway::error::ApiError;
-use crate::gateway::http::{Reply, Request};
-use crate::gateway::hub::{News, RunWatch, Shown, Version};
-use crate::gateway::schema::Query;
-use crate::gateway::sse;
+use crate::gateway::api::error::ApiError;
+use crate::gateway::api::schema::Query;
+use crate::gateway::view::hub::{News, RunWatch, Shown, Version};
+use crate::http::sse;
+use crate::http::{Reply, Request};
 use crate::model::limits::{SSE_HEARTBEAT, WATCH_TIMEOUT_SEC};
 use crate::model::{clock, json as lenient};
 

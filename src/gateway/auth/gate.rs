@@ -4,9 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The gate.
 pub struct Gate {
-    /// Hashes at once.
     width: usize,
     /// Requests that may wait in front of it.
     queue: usize,

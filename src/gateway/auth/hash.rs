@@ -47,13 +47,11 @@ impl std::fmt::Debug for Pepper {
 /// What a new key is to be.
 #[derive(Debug, Clone)]
 pub struct NewKey {
-    /// Whose it is.
     pub tenant_id: String,
     /// What it may do.
     pub role: Role,
     /// From when on it is good for nothing, unix seconds.
     pub expires_at: Option<f64>,
-    /// For people.
     pub note: Option<String>,
 }
 

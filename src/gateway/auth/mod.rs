@@ -6,12 +6,10 @@
 //! [gate]. What is remembered holds for one version of the record, so a change of it is effective as
 //! soon as the watch tells. This floor knows HTTP requests by their headers alone, and no route.
 
-mod caller;
-mod care;
 mod gate;
 pub mod hash;
 mod memory;
-mod mirror;
+pub(super) mod origin;
 mod tries;
 
 use std::num::NonZeroUsize;
@@ -19,17 +17,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-pub use caller::{Caller, Holder};
-use care::Care;
+use super::chores::key_use::Care;
+use super::view::keys::{KeyMirror, Known};
+pub use crate::http::caller::{Caller, Holder};
 use gate::Gate;
 use hash::Pepper;
 use memory::Memory;
-use mirror::{KeyMirror, Known};
 use tries::Tries;
 
-use super::http::Request;
-use super::hub::Hub;
+use super::view::hub::Hub;
 use crate::bus::{self, Kv, Watch};
+use crate::http::Request;
 use crate::model::clock;
 use crate::model::key::{PresentedKey, Role};
 use crate::model::limits::{HASH_PATIENCE, HASH_QUEUE};
@@ -75,7 +73,6 @@ impl Refusal {
     }
 }
 
-/// Tells who asks.
 pub struct Auth {
     /// `None` when anybody may do everything.
     checks: Option<Checks>,

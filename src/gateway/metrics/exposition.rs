@@ -3,7 +3,7 @@
 use super::process;
 use super::text::{Kind, Text};
 use crate::gateway::Gateway;
-use crate::gateway::workers::Seen;
+use crate::gateway::view::workers::Seen;
 use crate::model::clock;
 use crate::model::limits::MAX_METRIC_WORKERS;
 use crate::model::run::RunStatus;

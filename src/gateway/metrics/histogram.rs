@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// A histogram; `N` upper bounds in seconds, rising.
 #[derive(Debug, Clone)]
-pub(super) struct Histogram<const N: usize> {
+pub(crate) struct Histogram<const N: usize> {
     pub bounds: &'static [f64; N],
     /// Per bound, not cumulated; what is above all bounds is in `count` alone.
     counts: [u64; N],
@@ -15,11 +15,11 @@ pub(super) struct Histogram<const N: usize> {
 }
 
 impl<const N: usize> Histogram<N> {
-    pub(super) fn new(bounds: &'static [f64; N]) -> Self {
+    pub(crate) fn new(bounds: &'static [f64; N]) -> Self {
         Histogram { bounds, counts: [0; N], sum: 0.0, count: 0 }
     }
 
-    pub(super) fn observe(&mut self, duration: Duration) {
+    pub(crate) fn observe(&mut self, duration: Duration) {
         let seconds = duration.as_secs_f64();
         if let Some(at) = self.bounds.iter().position(|bound| seconds <= *bound) {
             self.counts[at] += 1;
@@ -29,7 +29,7 @@ impl<const N: usize> Histogram<N> {
     }
 
     /// Bounds with how many were at most that long.
-    pub(super) fn cumulated(&self) -> impl Iterator<Item = (f64, u64)> {
+    pub(crate) fn cumulated(&self) -> impl Iterator<Item = (f64, u64)> {
         let mut total = 0;
         self.bounds.iter().zip(self.counts).map(move |(bound, count)| {
             total += count;

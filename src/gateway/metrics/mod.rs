@@ -5,26 +5,22 @@
 //! NATS and are fetched by a thread, so that a dead NATS never holds a scrape up. Labels are bounded,
 //! and never a run id or free text.
 
-mod backlog;
 mod exposition;
 mod histogram;
 mod process;
 mod requests;
 mod runs;
-mod text;
+pub(crate) mod text;
 
-pub use backlog::BacklogFigures;
+pub use super::chores::backlog::BacklogFigures;
 pub use exposition::exposition;
 pub use requests::RequestFigures;
 pub use runs::RunFigures;
 
 /// All figures that are not read off something else.
 pub struct Metrics {
-    /// Of runs.
     pub runs: RunFigures,
-    /// Of HTTP requests.
     pub requests: RequestFigures,
-    /// Of the queue.
     pub backlog: BacklogFigures,
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use super::text::{Kind, Text};
 
 /// Memory, descriptors and threads; where there is no `/proc`, nothing.
-pub(super) fn write(text: &mut Text) {
+pub(crate) fn write(text: &mut Text) {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let field = |name: &str| -> Option<f64> {
         let value = status.lines().find_map(|line| line.strip_prefix(name))?;

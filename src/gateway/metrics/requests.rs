@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::histogram::Histogram;
 use super::text::{Kind, Text};
-use crate::gateway::http::Access;
-use crate::gateway::route::{self, Lasts};
+use crate::gateway::api::route::{self, Lasts};
+use crate::http::Access;
 
 /// Upper bounds of a request's time, in seconds; no request takes much longer than its wait for NATS.
 const TIMES: [f64; 13] =
@@ -48,7 +48,7 @@ impl RequestFigures {
         *self.lock().answered.entry(("other", EDGE, status)).or_default() += 1;
     }
 
-    pub(super) fn write(&self, text: &mut Text) {
+    pub(crate) fn write(&self, text: &mut Text) {
         let counts = self.lock();
         let help = "Requests by method, route and status code.";
         let mut family = text.family("pyoco_http_requests_total", Kind::Counter, help);

@@ -71,7 +71,7 @@ impl RunFigures {
         }
     }
 
-    pub(super) fn write(&self, text: &mut Text) {
+    pub(crate) fn write(&self, text: &mut Text) {
         let counts = self.lock();
         let help = "Runs that this gateway has taken.";
         let mut family = text.family("pyoco_runs_submitted_total", Kind::Counter, help);

@@ -6,25 +6,25 @@ use super::histogram::Histogram;
 
 /// The text so far.
 #[derive(Default)]
-pub(super) struct Text(String);
+pub(crate) struct Text(String);
 
 /// What a metric is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Counter,
     Gauge,
     Histogram,
 }
 
 /// The samples of one metric.
-pub(super) struct Family<'t> {
+pub(crate) struct Family<'t> {
     text: &'t mut String,
     name: &'static str,
 }
 
 impl Text {
     /// Begins a metric; all its samples belong here, together.
-    pub(super) fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
+    pub(crate) fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
@@ -36,23 +36,23 @@ impl Text {
     }
 
     /// A metric of one sample.
-    pub(super) fn single(&mut self, name: &'static str, kind: Kind, help: &str, value: f64) {
+    pub(crate) fn single(&mut self, name: &'static str, kind: Kind, help: &str, value: f64) {
         self.family(name, kind, help).sample(&[], value);
     }
 
-    pub(super) fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         self.0
     }
 }
 
 impl Family<'_> {
     /// One sample; labels are names of ours and values of anybody.
-    pub(super) fn sample(&mut self, labels: &[(&str, &str)], value: f64) {
+    pub(crate) fn sample(&mut self, labels: &[(&str, &str)], value: f64) {
         self.line("", labels, None, value);
     }
 
     /// The samples of a histogram.
-    pub(super) fn histogram<const N: usize>(
+    pub(crate) fn histogram<const N: usize>(
         &mut self,
         labels: &[(&str, &str)],
         histogram: &Histogram<N>,

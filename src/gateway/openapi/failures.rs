@@ -66,7 +66,6 @@ pub(super) fn headers_of(status: u16) -> Value {
     headers.into()
 }
 
-/// All of them.
 pub(super) fn responses() -> Map<String, Value> {
     let mut responses = Map::new();
     for (status, name, about) in ALL {

@@ -17,7 +17,7 @@ mod workers;
 
 use serde_json::{Map, Value, json};
 
-use super::route::{ROUTES, Route};
+use super::api::route::{ROUTES, Route};
 use crate::model::limits::MAX_NAME_BYTES;
 use operation::Operation;
 
@@ -161,8 +161,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::gateway::error::ApiError;
-    use crate::gateway::route::{Access, BodyKind, Lasts};
+    use crate::gateway::api::error::ApiError;
+    use crate::gateway::api::route::{Access, BodyKind, Lasts};
     use crate::model::error::Code;
     use crate::model::key::{Permission, Role};
 
@@ -382,7 +382,7 @@ mod tests {
 
     #[test]
     fn every_refusal_of_the_edge_is_documented_everywhere() {
-        let source = include_str!("../edge/refusal.rs");
+        let source = include_str!("../../http/edge/refusal.rs");
         let statuses: BTreeSet<&str> = source
             .split(|c: char| !c.is_ascii_digit())
             .filter(|number| number.len() == 3 && matches!(number.as_bytes()[0], b'4' | b'5'))

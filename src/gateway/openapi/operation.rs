@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::failures;
 use super::shape::reference;
-use crate::gateway::route::Access;
+use crate::gateway::api::route::Access;
 
 /// What is said of one line of the router's table. What follows from the line itself (access,
 /// failures that any request may meet) is added when the document is put together.

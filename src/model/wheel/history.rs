@@ -3,13 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// What was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HistoryAction {
-    /// A wheel came.
     Upload,
-    /// A wheel went.
     Delete,
 }
 
@@ -18,13 +15,9 @@ pub enum HistoryAction {
 pub struct HistoryEntry {
     /// Its id; the key is `<13-digit unix ms>_<event_id>`.
     pub event_id: String,
-    /// Unix seconds.
     pub occurred_at: f64,
-    /// What was done.
     pub action: HistoryAction,
-    /// To which wheel.
     pub wheel_name: String,
-    /// Its tags.
     #[serde(default)]
     pub tags: Vec<String>,
     /// Its bytes, where they are known.
@@ -50,10 +43,8 @@ pub struct HistoryEntry {
 /// Whose key it was; nobody's where the gateway asks for none.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct HistoryActor {
-    /// The key's tenant.
     #[serde(default)]
     pub tenant_id: Option<String>,
-    /// The key's id.
     #[serde(default)]
     pub api_key_id: Option<String>,
 }
@@ -64,16 +55,12 @@ pub struct HistorySource {
     /// The address at the other end.
     #[serde(default)]
     pub remote_addr: Option<String>,
-    /// Header `X-Forwarded-For`.
     #[serde(default)]
     pub x_forwarded_for: Option<String>,
-    /// Header `X-Real-IP`.
     #[serde(default)]
     pub x_real_ip: Option<String>,
-    /// Header `User-Agent`.
     #[serde(default)]
     pub user_agent: Option<String>,
-    /// Header `Host`.
     #[serde(default)]
     pub host: Option<String>,
     /// `http`, or what a proxy says.

@@ -18,10 +18,8 @@ pub const CONTENT_TYPE: &str = "application/octet-stream";
 pub struct WheelItem {
     /// Its file name, which is the object's.
     pub name: String,
-    /// Bytes.
     #[serde(default)]
     pub size_bytes: u64,
-    /// The object store.
     #[serde(default)]
     pub bucket: String,
     /// Which upload it is from; another one when the bytes are others.

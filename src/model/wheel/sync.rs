@@ -62,13 +62,9 @@ pub struct WheelSync {
     pub removed_count: usize,
     /// Those that are meant for this worker and do not fit it.
     pub skipped_incompatible_count: usize,
-    /// See the counts.
     pub selected_wheels: Vec<String>,
-    /// See the counts.
     pub updated_wheels: Vec<String>,
-    /// See the counts.
     pub removed_wheels: Vec<String>,
-    /// See the counts.
     pub skipped_incompatible: Vec<SkippedWheel>,
     /// What new runs get.
     pub installed_wheels: Vec<InstalledWheel>,
@@ -81,13 +77,10 @@ pub struct WheelSync {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SkippedWheel {
-    /// Its file name.
     pub wheel_name: String,
     /// Normalised; empty when the file name says none.
     pub package_name: String,
-    /// Its version.
     pub package_version: String,
-    /// Why not.
     pub reason: String,
 }
 
@@ -95,11 +88,8 @@ pub struct SkippedWheel {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct InstalledWheel {
-    /// Its file name.
     pub wheel_name: String,
-    /// Normalised.
     pub package_name: String,
-    /// Its version.
     pub package_version: String,
     /// Since when it is unpacked here, unix seconds.
     pub installed_at: f64,
@@ -110,11 +100,8 @@ pub struct InstalledWheel {
 /// A wheel that a run ran with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WheelRef {
-    /// Its file name.
     pub wheel_name: String,
-    /// Normalised.
     pub package_name: String,
-    /// Its version.
     pub package_version: String,
     /// Of its bytes, in hex.
     pub sha256: String,
@@ -125,7 +112,6 @@ pub struct WheelRef {
 pub struct WheelSet {
     /// Says which set it is: the same wheels in the same order have the same one.
     pub generation: String,
-    /// The wheels.
     pub wheels: Arc<[WheelRef]>,
 }
 

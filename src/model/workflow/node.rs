@@ -10,34 +10,28 @@ use serde_json::{Map, Number, Value};
 pub enum Node {
     /// `~`, `null` or nothing.
     Null,
-    /// `yes`, `off`, `true`.
     Bool(bool),
     /// An integer in any of the notations.
     Int(i128),
     /// A float, and an integer beyond 128 bits.
     Float(f64),
-    /// Text.
     Str(String),
     /// A date or time, as Python's `isoformat()` writes it.
     Timestamp(String),
     /// `!!binary`, as canonical base64.
     Binary(String),
-    /// A sequence.
     Seq(Vec<Node>),
     /// A mapping: keys are scalars and unique, in the order in which they were first written.
     Map(Vec<(Node, Node)>),
     /// `!!set`, in the order of the document.
     Set(Vec<Node>),
-    /// `!!omap` and `!!pairs`.
     Pairs(Vec<(Node, Node)>),
 }
 
 /// What a tree weighs: bounds on aliases are bounds on these.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Weight {
-    /// Scalars and collections.
     pub nodes: usize,
-    /// Bytes of text.
     pub bytes: usize,
     /// Levels below this one, itself included.
     pub height: usize,

@@ -9,7 +9,6 @@ use super::timestamp;
 /// What a plain scalar turned out to be.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Resolved {
-    /// A value.
     Value(Node),
     /// `<<`: as a key it merges, elsewhere it is refused.
     Merge,

@@ -38,7 +38,6 @@ pub struct TaskSpec {
     pub use_: Option<String>,
     /// `inputs`: values and expressions.
     pub inputs: Map<String, Value>,
-    /// `outputs`: declared names.
     pub outputs: Vec<String>,
 }
 

@@ -13,7 +13,6 @@ use crate::model::limits::{MAX_DOCUMENT_DEPTH, MAX_YAML_ALIAS_BYTES, MAX_YAML_NO
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, column {column}: {problem}")]
 pub struct YamlError {
-    /// From 1.
     pub line: usize,
     /// From 1, in characters.
     pub column: usize,

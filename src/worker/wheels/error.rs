@@ -15,7 +15,6 @@ pub enum Error {
     Interpreter {
         /// As it was configured.
         interpreter: String,
-        /// What happened.
         reason: String,
     },
     /// The folder of wheels cannot be used.
@@ -23,19 +22,12 @@ pub enum Error {
     Folder {
         /// What was to be done.
         what: &'static str,
-        /// With what.
         path: PathBuf,
-        /// Why not.
         reason: io::Error,
     },
     /// Something is wrong with one wheel, or with putting it in place.
     #[error("wheel {wheel}: {fault}")]
-    Wheel {
-        /// Its file name.
-        wheel: String,
-        /// What it is.
-        fault: Fault,
-    },
+    Wheel { wheel: String, fault: Fault },
 }
 
 impl Error {
@@ -61,7 +53,6 @@ pub enum Fault {
     /// An entry that no wheel has.
     #[error("it has an entry {path:?} {what}")]
     Entry {
-        /// Its name.
         path: String,
         /// What is wrong with it.
         what: String,
@@ -77,12 +68,7 @@ pub enum Fault {
     Record(String),
     /// It is for another Python.
     #[error("it needs Python {needs}, and this one is {version}")]
-    NeedsPython {
-        /// The condition.
-        needs: String,
-        /// The interpreter's.
-        version: String,
-    },
+    NeedsPython { needs: String, version: String },
     /// It could not be fetched.
     #[error("cannot fetch it: {0}")]
     Fetch(String),
@@ -94,7 +80,6 @@ pub enum Fault {
     Disk {
         /// What was to be done.
         what: String,
-        /// Why not.
         reason: io::Error,
     },
 }

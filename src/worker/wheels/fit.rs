@@ -27,7 +27,6 @@ pub struct Python {
 /// What an interpreter says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interpreter {
-    /// `3.11.7`.
     pub version: String,
     /// What it takes, best first: `cp311-cp311-manylinux_2_17_x86_64`.
     tags: Vec<String>,

@@ -248,7 +248,6 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }

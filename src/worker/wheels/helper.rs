@@ -29,7 +29,6 @@ pub enum Impatience {
     /// It took too long.
     #[error("was not done within {0} s")]
     Late(u64),
-    /// The worker ends.
     #[error("the worker is stopping")]
     Stopped,
 }

@@ -43,7 +43,6 @@ pub struct Worker<'a> {
     pub tags: &'a [String],
     /// How its interpreter is started.
     pub python: &'a Python,
-    /// What fits that.
     pub interpreter: &'a Interpreter,
     /// For one wheel, from the first byte that is fetched.
     pub timeout: Duration,

@@ -14,13 +14,11 @@ const HASH_DIGITS: usize = 64;
 /// A wheel as the registry has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Offer {
-    /// Its file name.
     pub name: String,
     /// Which workers are to get it; all when there is none.
     pub tags: Vec<String>,
     /// Which upload it is from.
     pub nuid: String,
-    /// Bytes.
     pub size: u64,
     /// Of its bytes, in hex.
     pub sha256: String,

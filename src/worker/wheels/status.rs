@@ -24,7 +24,6 @@ impl Status {
         self.lock().clone()
     }
 
-    /// An attempt begins.
     pub fn begin(&self) {
         self.lock().last_attempt_at = Some(clock::now());
     }

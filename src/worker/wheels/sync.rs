@@ -122,7 +122,6 @@ impl SyncThread {
 
 /// How [`SyncThread::wait_ready`] has ended.
 pub(in crate::worker) enum Waited {
-    /// Runs get wheels.
     Ready,
     /// The one attempt has failed; why.
     InVain(String),

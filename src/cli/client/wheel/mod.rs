@@ -24,7 +24,6 @@ use preflight::{Finding, Kind};
 
 use super::args::Format;
 
-/// `wheels`
 pub(super) fn list(client: &Client, args: &Wheels, output: &mut Output) -> Result<Exit, Ending> {
     let wheels = client.wheels();
     match args.output {
@@ -37,7 +36,6 @@ pub(super) fn list(client: &Client, args: &Wheels, output: &mut Output) -> Resul
     }
 }
 
-/// `wheel-history`
 pub(super) fn history(
     client: &Client,
     args: &WheelHistory,
@@ -59,7 +57,6 @@ pub(super) fn history(
     }
 }
 
-/// `wheel-upload`
 pub(super) fn upload(
     client: &Client,
     args: &WheelUpload,
@@ -79,7 +76,6 @@ pub(super) fn upload(
     show(uploaded, output)
 }
 
-/// `wheel-delete`
 pub(super) fn delete(
     client: &Client,
     args: &WheelDelete,

@@ -15,7 +15,6 @@ const USAGE_DOC_LABELS: [&str; 4] = ["documentation", "docs", "doc", "usage"];
 pub struct Finding {
     /// How much it counts.
     pub kind: Kind,
-    /// For people.
     pub text: String,
 }
 

@@ -27,7 +27,6 @@ pub enum NatsChildError {
         path.display()
     )]
     CannotStart {
-        /// The program.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
@@ -39,7 +38,6 @@ pub enum NatsChildError {
          --nats-url"
     )]
     PortInUse {
-        /// Host and port.
         address: SocketAddr,
         /// The flag that changes the port.
         flag: &'static str,
@@ -50,7 +48,6 @@ pub enum NatsChildError {
          --nats-listen-host or {flag}"
     )]
     CannotListen {
-        /// Host and port.
         address: SocketAddr,
         /// The flag that changes the port.
         flag: &'static str,
@@ -65,7 +62,6 @@ pub enum NatsChildError {
         holder.map(|pid| format!(" by the process {pid}")).unwrap_or_default()
     )]
     StoreInUse {
-        /// The directory.
         store: PathBuf,
         /// Whoever started the server that uses it.
         holder: Option<u32>,
@@ -86,17 +82,13 @@ pub enum NatsChildError {
     BadSetting {
         /// The flag it came from.
         flag: &'static str,
-        /// The value.
         value: String,
         /// What would be right.
         reason: &'static str,
     },
     /// It ended before it was ready.
     #[error("the local nats-server ended at once; its last lines:\n{log}")]
-    Died {
-        /// What it said.
-        log: String,
-    },
+    Died { log: String },
     /// It runs, and JetStream does not answer.
     #[error(
         "the local nats-server was not ready within {seconds} s: {problem}; its last lines:\n{log}"
@@ -106,7 +98,6 @@ pub enum NatsChildError {
         seconds: u64,
         /// The last thing that was wrong.
         problem: String,
-        /// What it said.
         log: String,
     },
     /// We were told to stop while it started.

@@ -53,9 +53,7 @@ wait "$server"
 /// All that is needed to start the server, again and again.
 #[derive(Debug)]
 pub struct Launch {
-    /// The program.
     pub program: PathBuf,
-    /// Its configuration file.
     pub config: PathBuf,
     /// The locked file of the store; the server holds it as its stdout, to which it never writes.
     pub lock: File,

@@ -32,7 +32,6 @@ pub struct NatsChildSettings {
     pub bin: Option<PathBuf>,
     /// Address to listen on for clients. Anything but loopback opens an unprotected NATS to others.
     pub listen_host: IpAddr,
-    /// Port for clients.
     pub client_port: u16,
     /// Port of the monitoring pages, always on loopback; `None` leaves them out.
     pub http_port: Option<u16>,

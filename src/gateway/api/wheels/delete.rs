@@ -5,9 +5,9 @@ use serde_json::json;
 use super::{find, note};
 use crate::bus;
 use crate::gateway::Gateway;
-use crate::gateway::error::ApiError;
-use crate::gateway::http::{Reply, Request};
-use crate::gateway::wheels::item;
+use crate::gateway::api::error::ApiError;
+use crate::gateway::view::wheels::item;
+use crate::http::{Reply, Request};
 use crate::model::wheel::HistoryAction;
 
 /// How often it is looked for again because somebody else changed it.

@@ -4,8 +4,8 @@ use std::io;
 
 use super::find;
 use crate::gateway::Gateway;
-use crate::gateway::error::ApiError;
-use crate::gateway::http::{Reply, Request};
+use crate::gateway::api::error::ApiError;
+use crate::http::{Reply, Request};
 use crate::model::wheel::CONTENT_TYPE;
 
 /// Streams a wheel out of the store. What its hash does not vouch for breaks off before its end.

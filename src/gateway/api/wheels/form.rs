@@ -4,13 +4,13 @@ use std::io::Read;
 
 use serde_json::{Value, json};
 
+use super::admission;
 use super::unacceptable;
 use crate::bus::{self, Sealed, Upload};
 use crate::gateway::Gateway;
-use crate::gateway::error::ApiError;
-use crate::gateway::multipart::{FormReader, PartHead, is_form};
-use crate::gateway::schema::{Problem, parse_flag};
-use crate::gateway::wheels::admission;
+use crate::gateway::api::error::ApiError;
+use crate::gateway::api::schema::{Problem, parse_flag};
+use crate::http::form::{FormReader, PartHead, is_form};
 use crate::model::limits::MAX_FORM_FIELD_BYTES;
 use crate::model::wheel::{NameError, WheelName, parse_tags};
 
@@ -22,7 +22,6 @@ const ZIP_BEGINS: &[u8] = b"PK\x03\x04";
 const ZIP_ENDS: &[u8] = b"PK\x05\x06";
 /// Bytes of that record, without the comment that may follow.
 const ZIP_END_BYTES: usize = 22;
-/// Longest comment.
 const ZIP_COMMENT_BYTES: usize = u16::MAX as usize;
 
 /// What an upload's form holds.

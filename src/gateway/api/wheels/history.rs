@@ -4,10 +4,10 @@ use serde_json::json;
 
 use super::{patience, unacceptable};
 use crate::gateway::Gateway;
-use crate::gateway::error::ApiError;
-use crate::gateway::http::{Reply, Request};
-use crate::gateway::schema::Query;
-use crate::gateway::wheels::Wanted;
+use crate::gateway::api::error::ApiError;
+use crate::gateway::api::schema::Query;
+use crate::gateway::view::history::Wanted;
+use crate::http::{Reply, Request};
 use crate::model::limits::WHEEL_HISTORY_LIMIT;
 use crate::model::wheel::{HistoryAction, NameError, WheelName};
 

@@ -4,9 +4,9 @@ use serde_json::json;
 
 use super::patience;
 use crate::gateway::Gateway;
-use crate::gateway::error::ApiError;
-use crate::gateway::http::{Reply, Request};
-use crate::gateway::wheels::item;
+use crate::gateway::api::error::ApiError;
+use crate::gateway::view::wheels::item;
+use crate::http::{Reply, Request};
 use crate::model::wheel::WheelItem;
 
 /// All wheels.

@@ -1,5 +1,6 @@
 //! The routes of the wheel registry.
 
+mod admission;
 mod delete;
 mod download;
 mod form;
@@ -16,8 +17,8 @@ pub use upload::wheel as upload;
 use super::list::INDEX_PATIENCE;
 use crate::bus::{self, ObjectMeta, ObjectStore};
 use crate::gateway::Gateway;
-use crate::gateway::error::ApiError;
-use crate::gateway::http::Request;
+use crate::gateway::api::error::ApiError;
+use crate::http::Request;
 use crate::model::clock;
 use crate::model::error::Code;
 use crate::model::limits::MAX_SOURCE_BYTES;

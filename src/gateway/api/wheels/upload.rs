@@ -4,13 +4,14 @@ use std::io::Read;
 
 use serde_json::{Map, Value, json};
 
+use super::admission;
 use super::form::{self, Form, stored};
 use super::note;
 use crate::bus::{self, ObjectMeta};
 use crate::gateway::Gateway;
-use crate::gateway::error::ApiError;
-use crate::gateway::http::{Reply, Request};
-use crate::gateway::wheels::{admission, item};
+use crate::gateway::api::error::ApiError;
+use crate::gateway::view::wheels::item;
+use crate::http::{Reply, Request};
 use crate::model::limits::{DRAINED_UPLOAD_BYTES, MAX_PUBLISH_CONFLICTS};
 use crate::model::wheel::{CONTENT_TYPE, HistoryAction, SHA256_HEADER, TAGS_HEADER};
 

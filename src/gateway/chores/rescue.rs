@@ -1,0 +1,281 @@
+//! Brings runs back whose worker is gone, long before the queue's own `ack_wait` would.
+//!
+//! A run's worker writes the snapshot at least every heartbeat. When both the run and its worker
+//! are silent for several of theirs, the job is given back in the worker's place, by the ACK subject
+//! that the snapshot carries; should the worker live after all, its next write tells it that it has
+//! lost the run. A cancel that no worker carries out is completed here, so that no run stays
+//! CANCELLING. A run that waits although the queue of its tag is empty has lost its job (its gateway
+//! died between the two steps of the submit, or somebody purged the queue) and is FAILED. Silence is measured against our own clock, from what the watch has told.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{select, tick};
+
+use crate::bus::{self, Bus, Kv, WorkQueue};
+use crate::gateway::GatewaySettings;
+use crate::gateway::view::runs::{Indexed, RunIndex};
+use crate::gateway::view::workers::{Seen, WorkerMirror};
+use crate::model::error::Code;
+use crate::model::run::{Delivery, RunSnapshot, RunStatus};
+use crate::model::worker::WorkerState;
+use crate::model::{clock, json};
+use crate::thread::{self, JoinOnDrop, StopSignal, StopSource};
+
+/// Between two looks at the unfinished runs.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Run heartbeats that a live worker may miss.
+const MISSED_HEARTBEATS: f64 = 5.0;
+/// However short the heartbeat, a worker may be busy for this long.
+const LEAST_SILENCE: Duration = Duration::from_secs(5);
+/// Record intervals that a live worker may miss.
+const MISSED_RECORDS: f64 = 1.5;
+/// A job that was given back and is not taken up is given back again after this.
+const AGAIN: Duration = Duration::from_secs(15);
+/// How long a cancelled run that nobody has started is left to a worker.
+const UNSTARTED_CANCEL: Duration = Duration::from_secs(2);
+/// How long a run may be PENDING before its job is looked for; far longer than a submit takes.
+const JOB_MISSING_AFTER: Duration = Duration::from_secs(60);
+/// Between two looks into the queue of a tag.
+const JOB_LOOK_INTERVAL: Duration = Duration::from_secs(30);
+/// How much longer than its grace period a cancel may take before it is completed here.
+const CANCEL_SLACK: Duration = Duration::from_secs(15);
+
+pub(crate) struct Rescue {
+    runs: Kv,
+    queue: WorkQueue,
+    index: RunIndex,
+    workers: WorkerMirror,
+    record_silence: Duration,
+    cancel_grace: Duration,
+    /// When each delivery was given back, by its ACK subject.
+    given_back: HashMap<String, Instant>,
+    /// When the queue of each tag was looked into last.
+    looked_into: HashMap<String, Instant>,
+}
+
+/// What to do about a run.
+#[derive(Debug, PartialEq, Eq)]
+enum Remedy {
+    Nothing,
+    GiveBack(String),
+    CompleteCancel,
+}
+
+impl Rescue {
+    pub(crate) fn new(
+        bus: &Bus,
+        index: RunIndex,
+        workers: WorkerMirror,
+        settings: &GatewaySettings,
+    ) -> Self {
+        Rescue {
+            runs: bus.runs(),
+            queue: bus.queue(),
+            index,
+            workers,
+            record_silence: settings.worker_heartbeat.mul_f64(MISSED_RECORDS).max(LEAST_SILENCE),
+            cancel_grace: settings.cancel_grace,
+            given_back: HashMap::new(),
+            looked_into: HashMap::new(),
+        }
+    }
+
+    /// Starts the thread; it ends when the source is dropped.
+    pub(crate) fn start(mut self) -> std::io::Result<(StopSource, JoinOnDrop)> {
+        let (stop, stopped) = thread::stop_channel();
+        let thread = thread::spawn("rescue", move || self.run(&stopped))?;
+        Ok((stop, thread))
+    }
+
+    fn run(&mut self, stop: &StopSignal) {
+        let look = tick(LOOK_INTERVAL);
+        loop {
+            select! {
+                recv(stop) -> _ => return,
+                recv(look) -> _ => self.look(),
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let now = Instant::now();
+        self.given_back.retain(|_, at| now - *at < AGAIN);
+        let (unfinished, live_since) = self.index.unfinished();
+        // What was silent while we could not listen may have been loud.
+        let Some(live_since) = live_since else { return };
+        self.fail_without_job(&unfinished, live_since, now);
+        for run in unfinished {
+            let silence = now.saturating_duration_since(run.seen_at.max(live_since));
+            match self.remedy(&run, silence, live_since, now) {
+                Remedy::Nothing => {}
+                Remedy::GiveBack(ack) => self.give_back(&run, ack, now),
+                Remedy::CompleteCancel => self.complete_cancel(&run),
+            }
+        }
+    }
+
+    /// Ends runs that wait for a job that is not there any more.
+    fn fail_without_job(&mut self, unfinished: &[Indexed], live_since: Instant, now: Instant) {
+        let overdue = unfinished.iter().filter(|run| {
+            run.summary.status == RunStatus::Pending
+                && now.saturating_duration_since(run.seen_at.max(live_since)) >= JOB_MISSING_AFTER
+        });
+        let mut by_tag: HashMap<&str, Vec<&Indexed>> = HashMap::new();
+        for run in overdue {
+            by_tag.entry(&run.summary.tag).or_default().push(run);
+        }
+        self.looked_into.retain(|_, at| now - *at < JOB_LOOK_INTERVAL);
+        for (tag, runs) in by_tag {
+            if self.looked_into.contains_key(tag) {
+                continue;
+            }
+            self.looked_into.insert(tag.to_owned(), now);
+            // The queue is looked into after the runs were seen: a job that is gone then was gone
+            // before, or its run is not PENDING any more and the write below finds out.
+            match self.queue.jobs_of_tag(tag) {
+                Ok(0) => runs.into_iter().for_each(|run| self.fail_lost(run)),
+                Ok(_) => {}
+                Err(e) => log::debug!(tag = tag, error = e.to_string(); "cannot look for jobs"),
+            }
+        }
+    }
+
+    fn fail_lost(&self, run: &Indexed) {
+        let code = Code::OrphanRun;
+        log::warn!(err_id = code.err_id(), msg_id = code.msg_id(),
+            run_id = run.summary.run_id.as_str(), tag = run.summary.tag.as_str();
+            "a run waits for a job that is not in the queue");
+        let error = "job_lost: the run's job is not in the queue; submit it again".to_owned();
+        self.end(run, RunStatus::Pending, RunStatus::Failed, Some(error));
+    }
+
+    fn remedy(&self, run: &Indexed, silence: Duration, since: Instant, now: Instant) -> Remedy {
+        let cancelling = run.summary.status == RunStatus::Cancelling;
+        // A Python worker drops its id after its first write, so that alone tells nothing.
+        if cancelling && run.summary.worker_id.is_none() && run.summary.start_time.is_none() {
+            let overdue = silence >= UNSTARTED_CANCEL;
+            return if overdue { Remedy::CompleteCancel } else { Remedy::Nothing };
+        }
+        // A Python worker leaves it so when no task was left to be cancelled, and its heartbeats may
+        // go on.
+        if cancelling && run.summary.end_time.is_some() {
+            return Remedy::CompleteCancel;
+        }
+        if cancelling && silence >= self.cancel_grace + CANCEL_SLACK {
+            return Remedy::CompleteCancel;
+        }
+        let Some(delivery) = &run.summary.delivery else { return Remedy::Nothing };
+        let heartbeats = Duration::try_from_secs_f64(delivery.heartbeat_sec * MISSED_HEARTBEATS);
+        let patience = heartbeats.unwrap_or(Duration::MAX).max(LEAST_SILENCE);
+        let worker = run.summary.worker_id.as_deref().and_then(|id| self.workers.get(id));
+        if silence < patience || !self.is_gone(worker.as_ref(), delivery, since, now) {
+            Remedy::Nothing
+        } else if cancelling {
+            // Nobody executes it any more, and nobody has to begin.
+            Remedy::CompleteCancel
+        } else if self.given_back.contains_key(&delivery.ack) {
+            Remedy::Nothing
+        } else {
+            Remedy::GiveBack(delivery.ack.clone())
+        }
+    }
+
+    fn is_gone(
+        &self,
+        worker: Option<&Seen>,
+        delivery: &Delivery,
+        since: Instant,
+        now: Instant,
+    ) -> bool {
+        let Some(seen) = worker else { return true };
+        seen.record.instance_id != delivery.instance_id
+            || seen.record.state == WorkerState::StoppedGraceful
+            || now.saturating_duration_since(seen.at.max(since)) >= self.record_silence
+    }
+
+    fn give_back(&mut self, run: &Indexed, ack: String, now: Instant) {
+        log::warn!(run_id = run.summary.run_id.as_str(),
+            worker_id = run.summary.worker_id.as_deref().unwrap_or_default();
+            "the worker of a run is gone; giving its job back");
+        match self.sign(run).and_then(|ours| match ours {
+            true => self.queue.give_back(&ack),
+            false => Ok(()),
+        }) {
+            Ok(()) => {
+                self.given_back.insert(ack, now);
+            }
+            // Not sent: the next look tries again.
+            Err(e) => log::warn!(run_id = run.summary.run_id.as_str(), error = e.to_string();
+                "cannot give the job back yet"),
+        }
+    }
+
+    /// Takes the rescue of a delivery upon this gateway; `false` when another one was quicker, or
+    /// its worker has written after all. A second NAK would hit the delivery that the first one
+    /// has brought about.
+    fn sign(&self, run: &Indexed) -> bus::Result<bool> {
+        let run_id = run.summary.run_id.as_str();
+        let Some(entry) = self.runs.get(run_id)? else { return Ok(false) };
+        // What was decided on is not the newest any more.
+        if entry.revision != run.revision {
+            return Ok(false);
+        }
+        let Ok(mut snapshot) = json::from_wire::<RunSnapshot>(&entry.value) else {
+            return Ok(false);
+        };
+        match &mut snapshot.delivery {
+            None => return Ok(false),
+            // Signed long ago and silent since: the NAK was lost, and is sent again.
+            Some(delivery) if delivery.rescued => return Ok(true),
+            Some(delivery) => delivery.rescued = true,
+        }
+        let document =
+            json::to_wire(&snapshot).map_err(|e| bus::Error::BadAnswer(e.to_string()))?;
+        match self.runs.update(run_id, &document, entry.revision) {
+            Ok(_) => Ok(true),
+            Err(bus::Error::Conflict(_)) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn complete_cancel(&self, run: &Indexed) {
+        log::info!(run_id = run.summary.run_id.as_str(); "cancelling a run that no worker has");
+        self.end(run, RunStatus::Cancelling, RunStatus::Cancelled, None);
+    }
+
+    /// Turns a run that still is in `from` to a terminal state, in the place of a worker.
+    fn end(&self, run: &Indexed, from: RunStatus, to: RunStatus, error: Option<String>) {
+        let run_id = &run.summary.run_id;
+        if let Err(e) = self.try_end(run_id, from, to, error) {
+            log::warn!(run_id = run_id.as_str(), error = e.to_string();
+                "cannot end a run that nobody has yet");
+        }
+    }
+
+    fn try_end(
+        &self,
+        run_id: &str,
+        from: RunStatus,
+        to: RunStatus,
+        error: Option<String>,
+    ) -> bus::Result<()> {
+        let Some(entry) = self.runs.get(run_id)? else { return Ok(()) };
+        let Ok(mut snapshot) = json::from_wire::<RunSnapshot>(&entry.value) else { return Ok(()) };
+        if snapshot.status != from {
+            return Ok(());
+        }
+        snapshot.finish(to, error, clock::now());
+        let document =
+            json::to_wire(&snapshot).map_err(|e| bus::Error::BadAnswer(e.to_string()))?;
+        match self.runs.update(run_id, &document, entry.revision) {
+            Ok(revision) => {
+                self.index.wrote(run_id, document, revision);
+                Ok(())
+            }
+            // A worker is at it.
+            Err(bus::Error::Conflict(_)) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The dashboard: a page and its files, built into the program.
+//!
+//! The files are plain HTML, CSS and JavaScript modules; nothing is built or fetched, and the browser
+//! may load and call nothing but this gateway ([`POLICY`]). They hold no data: everything that is
+//! shown comes over the same routes that any client uses, with the key that the visitor gives. So
+//! page and files need no key. This module knows nothing of runs or NATS.
+
+mod files;
+
+use super::Gateway;
+use super::api::error::ApiError;
+use super::api::schema::Query;
+use crate::http::cached::Cached;
+use crate::http::{Reply, Request};
+
+/// What the browser lets the page do: scripts, styles and pictures of this gateway alone, requests to
+/// it alone, no text ever read as HTML, no frame around it.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+    connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'; \
+    require-trusted-types-for 'script'; trusted-types 'none'";
+
+/// A language of the dashboard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lang {
+    /// Japanese.
+    Ja,
+    /// English.
+    En,
+}
+
+/// A file of the dashboard.
+struct Asset {
+    name: &'static str,
+    file: Cached,
+}
+
+/// `GET /`: the page, in the language of `?lang=` or the one that is set.
+///
+/// # Errors
+/// None.
+pub fn page(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
+    let asked = Query::parse(request.query()).last("lang").and_then(Lang::from_word);
+    let settings = &gateway.settings;
+    let grace = settings.cancel_grace.as_secs_f64();
+    let text = files::INDEX
+        .replace("{lang}", asked.unwrap_or(settings.dashboard_lang).as_str())
+        .replace("{version}", crate::VERSION)
+        .replace("{key_header}", &escaped(&gateway.settings.api_key_header))
+        .replace("{cancel_grace_sec}", &grace.to_string());
+    Ok(answer(request, &Cached::new("text/html; charset=utf-8", text.into_bytes())))
+}
+
+/// `GET /static/{name}`: a file that the page loads.
+///
+/// # Errors
+/// [`ApiError::UnknownPath`].
+pub fn file(_: &Gateway, request: &mut Request, params: &[String]) -> Result<Reply, ApiError> {
+    let asset = files::ASSETS.iter().find(|asset| asset.name == params[0]);
+    let asset = asset.ok_or(ApiError::UnknownPath)?;
+    Ok(answer(request, &asset.file))
+}
+
+/// The bytes, or 304, with what the browser is told to do with them.
+fn answer(request: &Request, cached: &Cached) -> Reply {
+    cached
+        .answer(request)
+        .with_header("Content-Security-Policy", POLICY)
+        .with_header("Referrer-Policy", "no-referrer")
+        .with_header("Cross-Origin-Resource-Policy", "same-origin")
+}
+
+/// For an attribute between double quotes.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;")
+}
+
+impl Lang {
+    /// `ja` or `en`, in any case and with any region (`ja-JP`).
+    pub fn from_word(word: &str) -> Option<Lang> {
+        match word.split(['-', '_', '.']).next()?.to_ascii_lowercase().as_str() {
+            "ja" => Some(Lang::Ja),
+            "en" => Some(Lang::En),
+            _ => None,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Lang::Ja => "ja",
+            Lang::En => "en",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn languages_are_read_from_words_and_locales() {
+        for (word, expected) in [
+            ("ja", Some(Lang::Ja)),
+            ("ja_JP.UTF-8", Some(Lang::Ja)),
+            ("EN-gb", Some(Lang::En)),
+            ("", None),
+            ("C", None),
+            ("jav", None),
+        ] {
+            assert_eq!(Lang::from_word(word), expected, "{word}");
+        }
+    }
+
+    #[test]
+    fn nothing_leaves_its_attribute() {
+        assert_eq!(escaped("a\"><b>&"), "a&quot;>&lt;b>&amp;");
+    }
+}

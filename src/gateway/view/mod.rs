@@ -1,0 +1,42 @@
+//! What the gateway knows in memory: every run, worker, API key and wheel, and who listens to changes.
+//!
+//! Each part follows one bucket of NATS and says whether what it knows is current. This room knows
+//! nothing of requests, routes or chores.
+
+pub mod history;
+pub mod hub;
+pub mod keys;
+pub mod runs;
+pub mod wheels;
+pub mod workers;
+
+use crate::bus::{self, Bus, ObjectStore, Watch};
+use history::History;
+use wheels::Shelf;
+
+/// The wheel registry: the object store, which is the truth, and what is known of it and its past.
+pub(crate) struct WheelRegistry {
+    pub store: ObjectStore,
+    /// What is known of it.
+    pub shelf: Shelf,
+    pub history: History,
+}
+
+impl WheelRegistry {
+    /// Knows nothing until [`WheelRegistry::follow`].
+    pub fn new(bus: &Bus, history_kept: std::time::Duration) -> Self {
+        WheelRegistry {
+            store: bus.wheels(),
+            shelf: Shelf::default(),
+            history: History::new(bus.wheel_history(), history_kept),
+        }
+    }
+
+    /// Starts to follow store and history; both are followed as long as the watches live.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn follow(&self) -> bus::Result<(Watch, Watch)> {
+        Ok((self.shelf.follow(&self.store)?, self.history.follow()?))
+    }
+}

@@ -1,0 +1,73 @@
+//! Who asks: what a handler may know and has to ask of them.
+
+use std::sync::Arc;
+
+use crate::model::key::{Permission, Role};
+
+/// Whoever sent a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Caller {
+    /// Somebody whom no key was asked of on a route for anybody: sees no run.
+    Nobody,
+    /// Anybody, at a gateway that asks for no keys: may do and sees everything.
+    Anybody,
+    /// The holder of a key.
+    Holder(Arc<Holder>),
+}
+
+/// The holder of a key that has been checked.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The key; no secret.
+    pub key_id: String,
+    /// Whose runs they submit and see.
+    pub tenant_id: String,
+    /// What they may do there.
+    pub role: Role,
+    /// The version of the key's record that was checked.
+    pub(crate) version: u64,
+}
+
+impl Caller {
+    /// Whether they may do it at all.
+    pub fn may(&self, permission: Permission) -> bool {
+        match self {
+            Caller::Nobody => false,
+            Caller::Anybody => true,
+            Caller::Holder(holder) => holder.role.may(permission),
+        }
+    }
+
+    /// Whether a run of this tenant exists for them.
+    pub fn sees(&self, tenant_id: Option<&str>) -> bool {
+        match self {
+            Caller::Nobody => false,
+            Caller::Anybody => true,
+            // What was submitted without a key belongs to no tenant.
+            Caller::Holder(holder) => tenant_id == Some(&holder.tenant_id),
+        }
+    }
+
+    /// Whether tenants are not told apart for them.
+    pub fn sees_all(&self) -> bool {
+        matches!(self, Caller::Anybody)
+    }
+
+    /// The tenant to which lists are narrowed and to which new runs belong; `None` means that
+    /// tenants are not told apart.
+    pub fn tenant_id(&self) -> Option<&str> {
+        self.holder().map(|holder| holder.tenant_id.as_str())
+    }
+
+    pub fn key_id(&self) -> Option<&str> {
+        self.holder().map(|holder| holder.key_id.as_str())
+    }
+
+    /// The holder of the key, when there is one.
+    pub fn holder(&self) -> Option<&Holder> {
+        match self {
+            Caller::Holder(holder) => Some(holder),
+            Caller::Nobody | Caller::Anybody => None,
+        }
+    }
+}
