@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde_json::{Map, Value};
 
 use super::show;
-use crate::bus;
+use crate::bus::{Edit, Entry};
 use crate::gateway::Gateway;
 use crate::gateway::api::error::ApiError;
 use crate::gateway::api::schema::{self, Body, Problem};
@@ -13,10 +13,6 @@ use crate::http::{Reply, Request};
 use crate::model::limits::MAX_CANCEL_REASON_BYTES;
 use crate::model::run::{RunSnapshot, RunStatus, truncated};
 use crate::model::{clock, json, name};
-
-/// How often the run is read again because somebody wrote in between: its worker does, a few times
-/// a second at most.
-const MAX_CONFLICTS: usize = 32;
 
 /// The snapshot, now CANCELLING; one that has ended, or that is CANCELLING already, is unchanged.
 ///
@@ -33,22 +29,20 @@ pub fn run(gateway: &Gateway, request: &mut Request, params: &[String]) -> Resul
         gateway.runs.get(&show::nobodys_run())?;
         return Err(ApiError::RunNotFound);
     }
+    let unreadable = |e: serde_json::Error| match caller.sees_all() {
+        true => ApiError::Internal(format!("the snapshot of run {run_id} is unreadable: {e}")),
+        // Whose it is cannot be read either.
+        false => ApiError::RunNotFound,
+    };
     let deadline = Instant::now() + gateway.bus.request_timeout();
-    for _ in 0..MAX_CONFLICTS {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let runs = gateway.runs.with_timeout(left);
-        let entry = runs.get(run_id)?.ok_or(ApiError::RunNotFound)?;
-        let unreadable = |e: serde_json::Error| match caller.sees_all() {
-            true => ApiError::Internal(format!("the snapshot of run {run_id} is unreadable: {e}")),
-            // Whose it is cannot be read either.
-            false => ApiError::RunNotFound,
-        };
-        let mut snapshot: RunSnapshot = json::from_wire(&entry.value).map_err(unreadable)?;
+    let edited = gateway.runs.edit(run_id, deadline, |newest| {
+        let value = newest.and_then(Entry::live_value).ok_or(ApiError::RunNotFound)?;
+        let mut snapshot: RunSnapshot = json::from_wire(value).map_err(unreadable)?;
         if !caller.sees(snapshot.tenant_id.as_deref()) {
             return Err(ApiError::RunNotFound);
         }
         if snapshot.status.is_terminal() || snapshot.status == RunStatus::Cancelling {
-            return answer(&entry.value);
+            return Ok(Edit::Leave(answer(value)?));
         }
         let now = clock::now();
         snapshot.status = RunStatus::Cancelling;
@@ -60,19 +54,15 @@ pub fn run(gateway: &Gateway, request: &mut Request, params: &[String]) -> Resul
         snapshot.cancel_reason.clone_from(&reason);
         snapshot.updated_at = Some(now);
         let document = json::to_wire(&snapshot).map_err(unreadable)?;
-        match runs.update(run_id, &document, entry.revision) {
-            Ok(revision) => {
-                log::info!(run_id = run_id.as_str(), request_id = request.request_id();
-                    "cancel requested");
-                let reply = answer(&document);
-                gateway.index.wrote(run_id, document, revision);
-                return reply;
-            }
-            Err(bus::Error::Conflict(_)) => {}
-            Err(e) => return Err(e.into()),
-        }
+        let reply = answer(&document)?;
+        Ok(Edit::Put(document, reply))
+    })?;
+    if let Some(entry) = edited.written {
+        log::info!(run_id = run_id.as_str(), request_id = request.request_id();
+            "cancel requested");
+        gateway.index.wrote(&entry.key, entry.value, entry.revision);
     }
-    Err(ApiError::NatsUnavailable("the run changes faster than it can be cancelled".into()))
+    Ok(edited.result)
 }
 
 fn answer(document: &[u8]) -> Result<Reply, ApiError> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use super::list::INDEX_PATIENCE;
-use crate::bus;
+use crate::bus::{Edit, Entry};
 use crate::gateway::Gateway;
 use crate::gateway::api::error::ApiError;
 use crate::gateway::api::schema::{self, Query};
@@ -14,10 +14,6 @@ use crate::model::error::Code;
 use crate::model::limits::WORKERS_LIMIT;
 use crate::model::worker::{WorkerRecord, WorkerState};
 use crate::model::{clock, json as wire, name};
-
-/// How often a record is read again because its worker wrote in between: it does so four times a
-/// second at most.
-const MAX_CONFLICTS: usize = 32;
 
 /// Records, the one that was heard of last first, with their derived state.
 ///
@@ -72,33 +68,26 @@ pub fn patch(
     if !name::is_key(worker_id) {
         return Err(ApiError::WorkerNotFound);
     }
+    let unreadable = |e: serde_json::Error| {
+        ApiError::Internal(format!("the record of worker {worker_id} is unreadable: {e}"))
+    };
     let deadline = Instant::now() + gateway.bus.request_timeout();
-    for _ in 0..MAX_CONFLICTS {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let workers = gateway.records.with_timeout(left);
-        let entry = workers.get(worker_id)?.ok_or(ApiError::WorkerNotFound)?;
-        let unreadable = |e: serde_json::Error| {
-            ApiError::Internal(format!("the record of worker {worker_id} is unreadable: {e}"))
-        };
+    let edited = gateway.records.edit(worker_id, deadline, |newest| {
+        let value = newest.and_then(Entry::live_value).ok_or(ApiError::WorkerNotFound)?;
         // Only the one field is touched: the rest is the worker's, whatever version wrote it.
-        let mut record: Map<String, Value> = wire::from_wire(&entry.value).map_err(unreadable)?;
+        let mut record: Map<String, Value> = wire::from_wire(value).map_err(unreadable)?;
         let now = clock::now();
         record.insert("hidden".into(), hidden.into());
         record.insert("updated_at".into(), now.into());
-        let document = wire::to_wire(&record).map_err(unreadable)?;
-        match workers.update(worker_id, &document, entry.revision) {
-            Ok(revision) => {
-                log::info!(worker_id = worker_id.as_str(), hidden = hidden,
-                    request_id = request.request_id(); "changed the record of a worker");
-                gateway.workers.wrote(worker_id, document, revision);
-                let body = json!({"worker_id": worker_id, "hidden": hidden, "updated_at": now});
-                return Ok(Reply::json(200, body.to_string().into_bytes()));
-            }
-            Err(bus::Error::Conflict(_)) => {}
-            Err(e) => return Err(e.into()),
-        }
+        Ok::<_, ApiError>(Edit::Put(wire::to_wire(&record).map_err(unreadable)?, now))
+    })?;
+    log::info!(worker_id = worker_id.as_str(), hidden = hidden, request_id = request.request_id();
+        "changed the record of a worker");
+    if let Some(entry) = edited.written {
+        gateway.workers.wrote(&entry.key, entry.value, entry.revision);
     }
-    Err(ApiError::NatsUnavailable("the worker writes faster than it can be changed".into()))
+    let body = json!({"worker_id": worker_id, "hidden": hidden, "updated_at": edited.result});
+    Ok(Reply::json(200, body.to_string().into_bytes()))
 }
 
 /// A record as readers see it.

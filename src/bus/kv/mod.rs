@@ -1,9 +1,12 @@
 //! A key-value bucket: get, put, compare-and-set, delete, watch.
 
+mod edit;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
+pub use edit::{Edit, Edited};
 use serde_json::json;
 
 use super::link::Link;
@@ -47,6 +50,13 @@ pub struct Entry {
     pub operation: Operation,
 }
 
+impl Entry {
+    /// The key's value; `None` after a delete.
+    pub fn live_value(&self) -> Option<&[u8]> {
+        (self.operation == Operation::Put).then_some(&*self.value)
+    }
+}
+
 /// What the watch of a bucket tells its owner.
 #[derive(Debug)]
 pub enum WatchEvent {
@@ -80,6 +90,11 @@ impl Kv {
     /// The same bucket with another deadline for each call.
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         Kv { timeout, ..self.clone() }
+    }
+
+    /// When a call that begins now has to have ended.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
     }
 
     pub fn name(&self) -> &str {
