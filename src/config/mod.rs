@@ -18,6 +18,7 @@ pub use python::{
 pub use reader::{Origin, Setting, Warning, parse_positive_seconds};
 pub use source::Source;
 
+use crate::model::network::Network;
 use reader::Reader;
 
 /// All settings of all four programs.
@@ -172,6 +173,8 @@ pub struct HttpConfig {
     pub threads: Option<usize>,
     /// Streams (SSE) open at once.
     pub max_watchers: usize,
+    /// Proxies whose forwarding headers are believed with `--behind-proxy`; empty means those on this machine.
+    pub trusted_proxies: Vec<Network>,
     /// Language of the dashboard.
     pub dashboard_lang: DashboardLang,
 }
@@ -269,6 +272,7 @@ impl Config {
                 api_key_header: r.header("PYOCO_HTTP_API_KEY_HEADER", "X-API-Key"),
                 threads: r.optional_count("PYOCO_HTTP_THREADS", 1..=256),
                 max_watchers: r.count("PYOCO_HTTP_MAX_WATCHERS", 256, 1..=10_000),
+                trusted_proxies: r.parsed("PYOCO_TRUSTED_PROXIES", "", Vec::new(), networks),
                 dashboard_lang: r.choice(
                     "PYOCO_DASHBOARD_LANG",
                     &[
@@ -368,6 +372,12 @@ fn wheels(r: &mut Reader<'_>) -> WheelConfig {
     }
 }
 
+/// Networks, separated by commas.
+fn networks(text: &str) -> Result<Vec<Network>, String> {
+    let parse = |entry: &str| entry.trim().parse::<Network>().map_err(|e| e.to_string());
+    text.split(',').map(parse).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -402,6 +412,16 @@ mod tests {
                 "PYOCO_LOG_FORMAT"
             ]
         );
+    }
+
+    #[test]
+    fn proxies_are_addresses_and_networks() {
+        let loaded = |text| Config::load(&Source::from_pairs([("PYOCO_TRUSTED_PROXIES", text)]));
+        let good = loaded("10.0.0.7, fd00::/8");
+        assert_eq!((good.config.http.trusted_proxies.len(), good.warnings.len()), (2, 0));
+        let bad = loaded("10.0.0.7,proxy.lan");
+        assert_eq!((bad.config.http.trusted_proxies.len(), bad.warnings.len()), (0, 1));
+        assert!(bad.warnings[0].problem.contains("`proxy.lan`"), "{:?}", bad.warnings);
     }
 
     #[test]

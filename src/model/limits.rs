@@ -27,7 +27,7 @@ pub const MAX_PART_HEAD_BYTES: usize = 8 * 1024;
 /// Page size of `GET /runs`: bounds and default (CONTRACT §3).
 pub const LIST_LIMIT: (i64, i64, i64) = (1, 200, 50);
 
-/// Connections that the edge serves at once; further ones are answered 503.
+/// Connections that the gateway serves at once; further ones are answered 503.
 pub const MAX_CONNECTIONS: usize = 1024;
 /// Request head: bytes and header count.
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -37,43 +37,34 @@ pub const MAX_HEADERS: usize = 64;
 pub const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// For the body of one request, however slowly it drips.
 pub const BODY_DEADLINE: Duration = Duration::from_secs(30);
-/// A keep-alive connection without a request.
-pub const IDLE_DEADLINE: Duration = Duration::from_secs(60);
-/// For a handler's answer to begin, after which the edge answers 504.
+/// A keep-alive connection without a request: longer than the 60 s for which proxies keep theirs, so that it is
+/// the proxy that closes first and no request meets a closed connection.
+pub const IDLE_DEADLINE: Duration = Duration::from_secs(75);
+/// For a handler to answer; then the answer is 504.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 /// For one write to a client that does not read.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// For a request whose body is read to get a handler, after which the edge answers 503.
-pub const CHECKOUT_DEADLINE: Duration = Duration::from_secs(5);
-/// For one attempt to open a connection behind the edge and have it answer.
-pub const PROBE_DEADLINE: Duration = Duration::from_secs(10);
-/// What the edge still reads from a client that it has refused, so that the client sees the answer
-/// and not a reset; bounded in time by [`LINGER_DEADLINE`].
-pub const LINGER_BYTES: u64 = 1024 * 1024;
-/// See [`LINGER_BYTES`].
-pub const LINGER_DEADLINE: Duration = Duration::from_secs(2);
-/// Threads that tell clients over [`MAX_CONNECTIONS`] so; beyond them a connection is just closed.
-pub const MAX_REFUSERS: usize = 16;
+/// For a request whose body is read to get a permit; then the answer is 503.
+pub const PERMIT_PATIENCE: Duration = Duration::from_secs(5);
 /// How much a connection may buffer without asking: below it a hostile crowd costs
 /// [`MAX_CONNECTIONS`] times this much, above it [`MAX_BUFFERED_BYTES`] is drawn on.
 pub const FREE_BUFFER_BYTES: usize = 16 * 1024;
 /// Request bodies and answers that all connections together may buffer.
 pub const MAX_BUFFERED_BYTES: usize = 64 * 1024 * 1024;
-/// Streamed uploads at once: each holds a thread, a buffer here and there, and whatever its handler
-/// needs for each piece.
+/// Uploads at once: each holds a thread, a buffer, and whatever its handler needs for each piece.
 pub const MAX_UPLOADS: usize = 8;
-/// What is passed on at once of a streamed upload; all that the edge holds of it.
+/// What is read at once of an upload.
 pub const UPLOAD_PIECE_BYTES: usize = 64 * 1024;
 /// Bytes per second below which a streamed upload is given up, once [`BODY_DEADLINE`] is used up: a
 /// slow home line sends more than that, and each upload holds one of few places.
 pub const MIN_UPLOAD_RATE: u64 = 64 * 1024;
-/// Answers up to this size leave their handler at once, however slowly the client reads; larger
-/// ones get a thread of their own, as streams do.
+/// Answers up to this size share the memory of [`MAX_BUFFERED_BYTES`] while they are written; larger ones
+/// take a place of streams.
 pub const ABSORB_BYTES: usize = 64 * 1024;
-/// Handler threads, each with one connection from the edge. Handlers mostly wait for NATS.
+/// Requests that are handled at once. Handlers mostly wait for NATS.
 pub const HTTP_THREADS: usize = 16;
-/// Streaming answers (watchers, downloads) at once; each costs a thread and three descriptors.
+/// Streaming answers (watchers, downloads) at once; each keeps its connection's thread and descriptor.
 pub const MAX_STREAMS: usize = 256;
 /// Places for long answers beside those of watchers, so that lists get through when all watch.
 pub const LONG_ANSWERS: usize = 64;
@@ -105,11 +96,6 @@ pub const BACKLOG_KEPT: Duration = Duration::from_secs(60);
 pub const BACKLOG_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest `X-Request-ID` that is taken over from a client.
 pub const MAX_REQUEST_ID_BYTES: usize = 128;
-/// Descriptors that the gateway leaves to the rest of the process when it sizes itself.
-pub const RESERVED_DESCRIPTORS: usize = 128;
-/// How long the end of a gateway waits for handlers that outlive the grace period.
-pub const STOP_SLACK: Duration = Duration::from_secs(1);
-
 /// Longest API key that is looked at (CONTRACT §3 allows 327).
 pub const MAX_API_KEY_BYTES: usize = 400;
 /// Keys that a gateway remembers to be right, and as many to be wrong; 100 bytes each.

@@ -15,6 +15,7 @@ pub mod json;
 pub mod key;
 pub mod limits;
 pub mod name;
+pub mod network;
 pub mod run;
 pub mod task;
 pub mod wheel;

@@ -81,7 +81,7 @@ pub struct Up {
     /// Language of the dashboard: auto (that of the locale), ja or en [env: PYOCO_DASHBOARD_LANG] [default: auto]
     #[arg(long, value_parser = ["auto", "ja", "en"])]
     pub dashboard_lang: Option<String>,
-    /// A reverse proxy in front bounds requests and sets X-Forwarded-For
+    /// Believe X-Forwarded-For, -Proto and -Host of proxies in PYOCO_TRUSTED_PROXIES, or on this machine
     #[arg(long)]
     pub behind_proxy: bool,
     /// Start and supervise a local nats-server

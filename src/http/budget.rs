@@ -26,6 +26,12 @@ impl Budget {
         self.limit
     }
 
+    /// One place; `None` when none is left.
+    pub fn take_one(&self) -> Option<Reservation<'_>> {
+        let mut place = self.empty();
+        place.grow(1).then_some(place)
+    }
+
     /// A reservation of nothing, to be grown.
     pub fn empty(&self) -> Reservation<'_> {
         Reservation { budget: self, bytes: 0 }

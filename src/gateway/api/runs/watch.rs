@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use super::show;
-use crate::gateway::Gateway;
+use crate::gateway::api::context::Context;
 use crate::gateway::api::error::ApiError;
 use crate::gateway::api::schema::Query;
 use crate::gateway::view::hub::{News, RunWatch, Shown, Version};
+use crate::http::Reply;
 use crate::http::sse;
-use crate::http::{Reply, Request};
 use crate::model::limits::{SSE_HEARTBEAT, WATCH_TIMEOUT_SEC};
 use crate::model::{clock, json as lenient};
 
@@ -19,8 +19,9 @@ use crate::model::{clock, json as lenient};
 ///
 /// # Errors
 /// A query that cannot be read, [`ApiError::RunNotFound`], too many streams, NATS trouble.
-pub fn run(gateway: &Gateway, request: &mut Request, params: &[String]) -> Result<Reply, ApiError> {
-    let query = Query::parse(request.query());
+pub fn run(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
+    let parts = cx.parts;
+    let query = Query::parse(cx.request.query());
     let mut problems = Vec::new();
     let since = query.float("since", &mut problems);
     let timeout = query.integer("timeout_sec", WATCH_TIMEOUT_SEC, &mut problems);
@@ -28,14 +29,14 @@ pub fn run(gateway: &Gateway, request: &mut Request, params: &[String]) -> Resul
     if !problems.is_empty() {
         return Err(ApiError::Schema(problems));
     }
-    let last_event_id = request.header("Last-Event-ID").and_then(|id| id.trim().parse().ok());
-    let run_id = params[0].clone();
+    let last_event_id = cx.request.header("Last-Event-ID").and_then(|id| id.trim().parse().ok());
+    let run_id = cx.param().to_owned();
     // Before the present version is looked at, so that nothing falls between the two.
-    let caller = request.caller();
-    let news = gateway.hub.watch(&run_id, caller.key_id())?;
-    let present = show::version(gateway, caller, &run_id)?;
+    let caller = &cx.caller;
+    let news = parts.hub.watch(&run_id, caller.key_id())?;
+    let present = show::version(parts, caller, &run_id)?;
     // A key that was revoked before the stream was there to be ended.
-    gateway.auth.confirm(caller)?;
+    parts.auth.confirm(caller)?;
     let stream = Stream {
         run_id,
         news,

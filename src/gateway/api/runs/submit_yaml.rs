@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::submit::{self, Submission};
-use crate::gateway::Gateway;
-use crate::gateway::api::error::ApiError;
+use crate::gateway::api::context::Context;
+use crate::gateway::api::error::{ApiError, WORKFLOW_TOO_LARGE};
 use crate::gateway::api::schema::Problem;
+use crate::http::Reply;
 use crate::http::form::{self, Part};
-use crate::http::{Reply, Request};
 use crate::model::error::Code;
 use crate::model::limits::{MAX_FLOW_NAME_BYTES, MAX_MULTIPART_PARTS};
 use crate::model::{name, workflow};
@@ -18,44 +18,39 @@ use crate::model::{name, workflow};
 /// # Errors
 /// A form of another shape (422, 400), a document that is too large (413) or refused (422), NATS
 /// trouble (503).
-pub fn run(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
-    let content_type = request.header("Content-Type").unwrap_or_default().to_owned();
-    let limit = gateway.settings.max_workflow_bytes;
-    let default_tag = gateway.settings.default_tag.clone();
-    let body = request.body().map_err(|e| match e {
-        crate::http::BodyError::TooLarge => too_large(),
-        other => other.into(),
-    })?;
-    let fields: Vec<(String, String)>;
-    let parts = if form::is_form(Some(&content_type)) {
-        form::parse(&content_type, body)?
-    } else if form::is_older_form(&content_type) {
+pub fn run(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
+    let settings = &cx.parts.settings;
+    let content_type = cx.request.header("Content-Type").unwrap_or_default();
+    let body = cx.request.body();
+    let fields = if form::is_form(Some(content_type)) {
+        form::parse(content_type, body)?
+    } else if form::is_older_form(content_type) {
         // It cannot carry a file, but what it does carry need not be asked for again.
-        fields = form_urlencoded::parse(body).into_owned().take(MAX_MULTIPART_PARTS).collect();
-        let parts = fields.iter().map(|(name, value)| Part {
-            name: name.clone(),
+        let fields = form_urlencoded::parse(body).into_owned().take(MAX_MULTIPART_PARTS);
+        let field = |(name, value): (String, String)| Part {
+            name,
             filename: None,
-            content: value.as_bytes(),
-        });
-        parts.collect()
+            content: value.into_bytes(),
+        };
+        fields.map(field).collect()
     } else {
         Vec::new()
     };
-    let submission = read(&parts, limit, &default_tag)?;
-    submit::submit(gateway, request, submission)
+    let submission = read(&fields, settings.max_workflow_bytes, &settings.default_tag)?;
+    submit::submit(cx, submission)
 }
 
-fn read(parts: &[Part<'_>], limit: u64, default_tag: &str) -> Result<Submission, ApiError> {
+fn read(fields: &[Part], limit: u64, default_tag: &str) -> Result<Submission, ApiError> {
     // Of a repeated field the last counts.
-    let find = |name: &str| parts.iter().rev().find(|part| part.name == name);
-    let field = |name: &str| find(name).map(|part| String::from_utf8_lossy(part.content));
+    let find = |name: &str| fields.iter().rev().find(|part| part.name == name);
+    let field = |name: &str| find(name).map(|part| String::from_utf8_lossy(&part.content));
     let flow_name = field("flow_name").filter(|text| !text.is_empty());
     let workflow = find("workflow");
     let mut problems = Vec::new();
     match workflow {
         None => problems.push(Problem::missing(loc("workflow"), Value::Null)),
         Some(part) if part.filename.is_none() => {
-            let input = String::from_utf8_lossy(part.content).into_owned();
+            let input = String::from_utf8_lossy(&part.content).into_owned();
             let msg = "Value error, Expected UploadFile, received: <class 'str'>";
             let problem = Problem::new("value_error", loc("workflow"), msg, input.into());
             problems.push(problem.with_ctx(json!({"error": {}})));
@@ -83,13 +78,13 @@ fn read(parts: &[Part<'_>], limit: u64, default_tag: &str) -> Result<Submission,
     if workflow.content.len() as u64 > limit {
         return Err(too_large());
     }
-    let parsed = workflow::Workflow::parse(workflow.content).map_err(|refusal| {
+    let parsed = workflow::Workflow::parse(&workflow.content).map_err(|refusal| {
         ApiError::InvalidWorkflow {
             reason: refusal.reason().to_owned(),
             place: refusal.detail().map(str::to_owned),
         }
     })?;
-    let text = std::str::from_utf8(workflow.content)
+    let text = std::str::from_utf8(&workflow.content)
         .map_err(|_| unacceptable("invalid workflow yaml", "invalid_utf8".to_owned()))?;
     Ok(Submission {
         flow_name: flow_name.to_owned(),
@@ -105,7 +100,7 @@ fn hex_sha256(text: &str) -> String {
 }
 
 fn too_large() -> ApiError {
-    ApiError::TooLarge { detail: "workflow too large", code: Code::WorkflowTooLarge }
+    ApiError::Bound(&WORKFLOW_TOO_LARGE)
 }
 
 fn unacceptable(detail: &'static str, reason: String) -> ApiError {
@@ -120,11 +115,11 @@ fn loc(field: &str) -> Vec<Value> {
 mod tests {
     use super::*;
 
-    fn part<'a>(name: &str, filename: Option<&str>, content: &'a [u8]) -> Part<'a> {
-        Part { name: name.into(), filename: filename.map(str::to_owned), content }
+    fn part(name: &str, filename: Option<&str>, content: &[u8]) -> Part {
+        Part { name: name.into(), filename: filename.map(str::to_owned), content: content.to_vec() }
     }
 
-    fn status_and_text(parts: &[Part<'_>]) -> (u16, String) {
+    fn status_and_text(parts: &[Part]) -> (u16, String) {
         let error = read(parts, 100, "default").unwrap_err();
         let text = match &error {
             ApiError::Schema(p) => p.iter().map(|p| p.kind).collect::<Vec<_>>().join(","),

@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::show;
-use crate::gateway::Gateway;
+use crate::gateway::api::context::Context;
 use crate::gateway::api::error::ApiError;
 use crate::gateway::api::schema::Query;
 use crate::gateway::view::runs::{Filter, Position};
-use crate::http::{Reply, Request};
+use crate::http::Reply;
 use crate::model::error::Code;
 use crate::model::limits::LIST_LIMIT;
 
 /// How long a list waits for an index that is being rebuilt: shorter than any client's patience, and
 /// no longer than any other request waits for NATS.
-pub(super) const INDEX_PATIENCE: Duration = Duration::from_secs(2);
+pub const INDEX_PATIENCE: Duration = Duration::from_secs(2);
 /// Longest cursor that is looked at.
 const MAX_CURSOR_BYTES: usize = 1024;
 
@@ -33,8 +33,9 @@ struct Cursor {
 ///
 /// # Errors
 /// A query that cannot be read, or an index that is not current.
-pub fn runs(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
-    let query = Query::parse(request.query());
+pub fn runs(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
+    let parts = cx.parts;
+    let query = Query::parse(cx.request.query());
     let mut problems = Vec::new();
     let limit = query.integer("limit", LIST_LIMIT, &mut problems);
     let updated_after = query.float("updated_after", &mut problems);
@@ -44,7 +45,7 @@ pub fn runs(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Re
     // An empty cursor asks for the first page.
     let cursor = query.last("cursor");
     let after = cursor.filter(|c| !c.is_empty()).map(position).transpose()?;
-    let caller = request.caller();
+    let caller = &cx.caller;
     let filter = Filter {
         tenant: caller.tenant_id(),
         status: query.filled("status"),
@@ -58,14 +59,14 @@ pub fn runs(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Re
     };
     let paged =
         cursor.is_some() || updated_after.is_some() || filter.workflow_yaml_sha256.is_some();
-    if !gateway.index.wait_live(INDEX_PATIENCE.min(gateway.bus.request_timeout())) {
+    if !parts.index.wait_live(INDEX_PATIENCE.min(parts.bus.request_timeout())) {
         return Err(ApiError::NatsUnavailable("the run index is not current".into()));
     }
-    let (page, more) = gateway.index.list(&filter, usize::try_from(limit).unwrap_or(1));
+    let (page, more) = parts.index.list(&filter, usize::try_from(limit).unwrap_or(1));
     let next_cursor = page.last().filter(|_| more).map(|last| written(&Position::of(last)));
-    let items: Vec<Value> = if query.has_any("include", &["full", "all"]) {
+    let items: Vec<Value> = if query.is_full() {
         page.iter()
-            .map(|run| show::document(gateway, caller, &run.run_id))
+            .map(|run| show::document(parts, caller, &run.run_id))
             // A run that was deleted since is not there any more.
             .filter_map(|document| match document {
                 Err(ApiError::RunNotFound) => None,

@@ -1,10 +1,10 @@
 //! Reads queries and JSON bodies as FastAPI does, and names every problem in its shape.
 
+mod json_fault;
+
 use form_urlencoded::parse;
 use serde_json::{Map, Value, json};
 
-use super::error::ApiError;
-use super::json_fault;
 use crate::model::json as lenient;
 
 /// One entry of a 422's `detail` list.
@@ -76,6 +76,11 @@ impl Query {
         self.last(name).filter(|value| !value.is_empty())
     }
 
+    /// Whether `include` asks for whole documents.
+    pub fn is_full(&self) -> bool {
+        self.has_any("include", &["full", "all"])
+    }
+
     /// Whether any value of `name` is one of `wanted`.
     pub fn has_any(&self, name: &str, wanted: &[&str]) -> bool {
         self.0.iter().any(|(key, value)| key == name && wanted.contains(&value.as_str()))
@@ -143,9 +148,33 @@ impl Query {
 }
 
 /// What a body holds.
-pub enum Body {
+pub enum JsonBody {
+    /// Nothing was sent.
     Empty,
-    Json(Value),
+    Document(Value),
+}
+
+/// Why a body is not what its route takes.
+#[derive(Debug)]
+pub enum BodyFault {
+    /// It is not UTF-8 (400).
+    NotText,
+    /// It has another shape (422).
+    Problem(Problem),
+}
+
+impl From<Problem> for BodyFault {
+    fn from(problem: Problem) -> BodyFault {
+        BodyFault::Problem(problem)
+    }
+}
+
+/// How many problems there are, in words.
+pub fn counted(problems: usize) -> String {
+    match problems {
+        1 => "one problem in the request".to_owned(),
+        more => format!("{more} problems in the request"),
+    }
 }
 
 /// Reads a body under its content type: only a JSON content type makes it JSON, so that a foreign
@@ -153,19 +182,18 @@ pub enum Body {
 ///
 /// # Errors
 /// 400 for what is not UTF-8, 422 for what is not JSON or not called so.
-pub fn json_body(content_type: Option<&str>, bytes: &[u8]) -> Result<Body, ApiError> {
+pub fn json_body(content_type: Option<&str>, bytes: &[u8]) -> Result<JsonBody, BodyFault> {
     if bytes.is_empty() {
-        return Ok(Body::Empty);
+        return Ok(JsonBody::Empty);
     }
     if !content_type.is_some_and(is_json) {
         let input = String::from_utf8_lossy(bytes).into_owned();
-        return Err(ApiError::from(not_an_object(input.into())));
+        return Err(not_an_object(input.into()).into());
     }
-    let text = std::str::from_utf8(bytes)
-        .map_err(|_| ApiError::BadBody("There was an error parsing the body"))?;
+    let text = std::str::from_utf8(bytes).map_err(|_| BodyFault::NotText)?;
     // Some editors put a byte order mark in front of a file; it means nothing.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    lenient::from_wire(text.as_bytes()).map(Body::Json).map_err(|e| {
+    lenient::from_wire(text.as_bytes()).map(JsonBody::Document).map_err(|e| {
         let (at, words) = match json_fault::find(text) {
             Some(fault) => (fault.at, fault.words.to_owned()),
             // Our own limits: nested too deeply, a number without end.
@@ -181,11 +209,11 @@ pub fn json_body(content_type: Option<&str>, bytes: &[u8]) -> Result<Body, ApiEr
 ///
 /// # Errors
 /// 422 for a body that is none.
-pub fn object(body: Body) -> Result<Map<String, Value>, ApiError> {
+pub fn object(body: JsonBody) -> Result<Map<String, Value>, BodyFault> {
     match body {
-        Body::Empty => Err(Problem::missing(vec!["body".into()], Value::Null).into()),
-        Body::Json(Value::Object(fields)) => Ok(fields),
-        Body::Json(other) => Err(not_an_object(other).into()),
+        JsonBody::Empty => Err(Problem::missing(vec!["body".into()], Value::Null).into()),
+        JsonBody::Document(Value::Object(fields)) => Ok(fields),
+        JsonBody::Document(other) => Err(not_an_object(other).into()),
     }
 }
 
@@ -193,7 +221,7 @@ pub fn object(body: Body) -> Result<Map<String, Value>, ApiError> {
 ///
 /// # Errors
 /// 422 when it is missing or none.
-pub fn required_flag(fields: Map<String, Value>, name: &str) -> Result<bool, ApiError> {
+pub fn required_flag(fields: Map<String, Value>, name: &str) -> Result<bool, BodyFault> {
     let loc = || vec!["body".into(), name.into()];
     let Some(value) = fields.get(name).cloned() else {
         return Err(Problem::missing(loc(), Value::Object(fields)).into());
@@ -301,8 +329,8 @@ mod tests {
         let read = |value: Value| {
             let Value::Object(fields) = json!({"hidden": value}) else { panic!() };
             required_flag(fields, "hidden").map_err(|e| match e {
-                ApiError::Schema(problems) => problems[0].kind,
-                other => panic!("{other}"),
+                BodyFault::Problem(problem) => problem.kind,
+                other => panic!("{other:?}"),
             })
         };
         for value in [json!(true), json!("ON"), json!("y"), json!(1), json!(1.0)] {
@@ -322,15 +350,18 @@ mod tests {
     #[test]
     fn only_a_json_content_type_makes_json() {
         let read = |content_type, bytes| json_body(content_type, bytes);
-        assert!(matches!(read(None, b""), Ok(Body::Empty)));
-        assert!(matches!(read(Some("application/json; charset=utf-8"), b"{}"), Ok(Body::Json(_))));
-        assert!(matches!(read(Some("application/x+json"), b"{}"), Ok(Body::Json(_))));
+        assert!(matches!(read(None, b""), Ok(JsonBody::Empty)));
+        assert!(matches!(
+            read(Some("application/json; charset=utf-8"), b"{}"),
+            Ok(JsonBody::Document(_))
+        ));
+        assert!(matches!(read(Some("application/x+json"), b"{}"), Ok(JsonBody::Document(_))));
         for content_type in [None, Some("text/plain"), Some("text/json")] {
-            assert!(matches!(read(content_type, b"{}"), Err(ApiError::Schema(_))));
+            assert!(matches!(read(content_type, b"{}"), Err(BodyFault::Problem(_))));
         }
-        assert!(matches!(read(Some("application/json"), b"\"\xff\""), Err(ApiError::BadBody(_))));
+        assert!(matches!(read(Some("application/json"), b"\"\xff\""), Err(BodyFault::NotText)));
         match read(Some("application/json"), "{\"é\": 1} x".as_bytes()) {
-            Err(ApiError::Schema(p)) => assert_eq!(p[0].loc, ["body".into(), Value::from(9)]),
+            Err(BodyFault::Problem(p)) => assert_eq!(p.loc, ["body".into(), Value::from(9)]),
             _ => panic!("not refused"),
         }
     }

@@ -7,10 +7,11 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::bus::{self, Operation};
-use crate::gateway::Gateway;
+use crate::gateway::api::context::{Context, Parts};
 use crate::gateway::api::error::ApiError;
 use crate::gateway::api::schema::{self, Problem};
 use crate::gateway::chores::undo::Doubtful;
+use crate::http::error::BODY_TOO_LARGE;
 use crate::http::{Reply, Request};
 use crate::model::error::Code;
 use crate::model::job::Job;
@@ -46,47 +47,44 @@ pub(super) struct Workflow {
 ///
 /// # Errors
 /// A body of another shape (422), a body that is not UTF-8 (400), NATS trouble (503).
-pub fn run(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
-    let content_type = request.header("Content-Type").map(str::to_owned);
-    let body = schema::json_body(content_type.as_deref(), request.body()?)?;
+pub fn run(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
+    let parts = cx.parts;
+    let body = schema::json_body(cx.request.header("Content-Type"), cx.request.body())?;
     let fields = schema::object(body)?;
-    let submission = read(fields, &gateway.settings.default_tag).map_err(ApiError::Schema)?;
-    submit(gateway, request, submission)
+    let submission = read(fields, &parts.settings.default_tag).map_err(ApiError::Schema)?;
+    submit(cx, submission)
 }
 
 /// Stores and queues; answers only when both are certain.
-pub(super) fn submit(
-    gateway: &Gateway,
-    request: &mut Request,
-    submission: Submission,
-) -> Result<Reply, ApiError> {
+pub(super) fn submit(cx: &mut Context<'_>, submission: Submission) -> Result<Reply, ApiError> {
+    let parts = cx.parts;
     // While NATS is away nothing is begun that would have to be undone.
-    if !gateway.bus.state().connected {
+    if !parts.bus.state().connected {
         return Err(bus::Error::Disconnected.into());
     }
-    let key = idempotency_key(request)?;
+    let key = idempotency_key(cx.request)?;
     let run_id = match &key {
-        Some(key) => run_id_of(request.caller().tenant_id(), key),
+        Some(key) => run_id_of(cx.caller.tenant_id(), key),
         None => Uuid::new_v4().to_string(),
     };
-    request.set_object(&run_id);
+    cx.object = Some(run_id.clone());
     let now = clock::now();
     let mut snapshot = snapshot(&submission, run_id.clone(), now);
-    snapshot.tenant_id = request.caller().tenant_id().map(str::to_owned);
-    snapshot.api_key_id = request.caller().key_id().map(str::to_owned);
+    snapshot.tenant_id = cx.caller.tenant_id().map(str::to_owned);
+    snapshot.api_key_id = cx.caller.key_id().map(str::to_owned);
     let internal = |e: serde_json::Error| ApiError::Internal(e.to_string());
     let document = wire::to_wire(&snapshot).map_err(internal)?;
     let job = wire::to_wire(&job(submission, &snapshot)).map_err(internal)?;
-    let room = gateway.bus.max_payload().saturating_sub(SNAPSHOT_ROOM);
+    let room = parts.bus.max_payload().saturating_sub(SNAPSHOT_ROOM);
     if document.len().max(job.len()) > room {
-        return Err(ApiError::TooLarge { detail: "request body too large", code: Code::BadInput });
+        return Err(ApiError::Bound(&BODY_TOO_LARGE));
     }
-    let deadline = Instant::now() + gateway.bus.request_timeout();
+    let deadline = Instant::now() + parts.bus.request_timeout();
     let mut turns = 0..MAX_CONFLICTS;
     let revision = loop {
-        let error = match gateway.runs.create(&run_id, &document) {
+        let error = match parts.runs.create(&run_id, &document) {
             Ok(revision) => break revision,
-            Err(bus::Error::Conflict(_)) => match repeated(gateway, &snapshot, &job, deadline)? {
+            Err(bus::Error::Conflict(_)) => match repeated(parts, &snapshot, &job, deadline)? {
                 Some(reply) => return Ok(reply),
                 // Undone or changed in this moment: look again.
                 None if turns.next().is_some() && Instant::now() < deadline => continue,
@@ -95,39 +93,39 @@ pub(super) fn submit(
             Err(e) => e,
         };
         if error.is_outcome_unknown() {
-            gateway.undo.later(Doubtful { run_id, submitted_at: now });
+            parts.undo.later(Doubtful { run_id, submitted_at: now });
         }
         return Err(error.into());
     };
-    match gateway.queue.submit(&snapshot.tag, &run_id, &job, deadline) {
+    match parts.queue.submit(&snapshot.tag, &run_id, &job, deadline) {
         Ok(()) => {}
         Err(e) => {
             let doubtful = Doubtful { run_id, submitted_at: now };
             // A server that has refused answers the undo as quickly; one that is silent has used up
             // the time of this request already.
             match e.is_outcome_unknown() {
-                true => gateway.undo.later(doubtful),
-                false => gateway.undo.now_or_later(doubtful),
+                true => parts.undo.later(doubtful),
+                false => parts.undo.now_or_later(doubtful),
             }
             return Err(e.into());
         }
     }
-    gateway.metrics.runs.submitted(&snapshot.tag);
-    gateway.index.wrote(&run_id, document, revision);
+    parts.metrics.runs.submitted(&snapshot.tag);
+    parts.index.wrote(&run_id, document, revision);
     log::info!(run_id = run_id.as_str(), flow_name = snapshot.flow_name.as_str(),
-        tag = snapshot.tag.as_str(), request_id = request.request_id(); "run submitted");
+        tag = snapshot.tag.as_str(), request_id = cx.request.request_id(); "run submitted");
     Ok(accepted(&run_id, RunStatus::Pending))
 }
 
 /// The run of an `Idempotency-Key` is there already: the same request gives the same run. `None` when
 /// it has gone or changed since, and everything has to be looked at again.
 fn repeated(
-    gateway: &Gateway,
+    parts: &Parts,
     wanted: &RunSnapshot,
     job: &[u8],
     deadline: Instant,
 ) -> Result<Option<Reply>, ApiError> {
-    let entry = gateway.runs.newest(&wanted.run_id)?;
+    let entry = parts.runs.newest(&wanted.run_id)?;
     let Some(entry) = entry.filter(|entry| entry.operation == Operation::Put) else {
         return Ok(None);
     };
@@ -147,13 +145,13 @@ fn repeated(
     if there.status == RunStatus::Pending {
         // The first request may have died between its two steps; the message id makes a second
         // publish harmless.
-        gateway.queue.submit(&there.tag, &there.run_id, job, deadline)?;
+        parts.queue.submit(&there.tag, &there.run_id, job, deadline)?;
         // It may also have been answered 503, and be about to be undone. The undo leaves a snapshot
         // alone that another submit has signed; only then is the run certain to stay.
         there.submitted_at = wanted.submitted_at;
         let document = wire::to_wire(&there).map_err(|e| ApiError::Internal(e.to_string()))?;
-        match gateway.runs.update(&there.run_id, &document, entry.revision) {
-            Ok(revision) => gateway.index.wrote(&there.run_id, document, revision),
+        match parts.runs.update(&there.run_id, &document, entry.revision) {
+            Ok(revision) => parts.index.wrote(&there.run_id, document, revision),
             Err(bus::Error::Conflict(_)) => return Ok(None),
             Err(e) => return Err(e.into()),
         }

@@ -6,9 +6,9 @@ use serde_json::{Map, Value};
 
 use super::show;
 use crate::bus::{Edit, Entry};
-use crate::gateway::Gateway;
+use crate::gateway::api::context::Context;
 use crate::gateway::api::error::ApiError;
-use crate::gateway::api::schema::{self, Body, Problem};
+use crate::gateway::api::schema::{self, JsonBody, Problem};
 use crate::http::{Reply, Request};
 use crate::model::limits::MAX_CANCEL_REASON_BYTES;
 use crate::model::run::{RunSnapshot, RunStatus, truncated};
@@ -18,15 +18,16 @@ use crate::model::{clock, json, name};
 ///
 /// # Errors
 /// A bad body, [`ApiError::RunNotFound`], NATS trouble.
-pub fn run(gateway: &Gateway, request: &mut Request, params: &[String]) -> Result<Reply, ApiError> {
-    let reason = reason(request)?;
-    let run_id = &params[0];
+pub fn run(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
+    let parts = cx.parts;
+    let reason = reason(cx.request)?;
+    let run_id = cx.param();
     if !name::is_key(run_id) {
         return Err(ApiError::RunNotFound);
     }
-    let caller = request.caller().clone();
-    if show::is_known_to_others(gateway, &caller, run_id) {
-        gateway.runs.get(&show::nobodys_run())?;
+    let caller = cx.caller.clone();
+    if show::is_known_to_others(parts, &caller, run_id) {
+        parts.runs.get(&show::nobodys_run())?;
         return Err(ApiError::RunNotFound);
     }
     let unreadable = |e: serde_json::Error| match caller.sees_all() {
@@ -34,8 +35,8 @@ pub fn run(gateway: &Gateway, request: &mut Request, params: &[String]) -> Resul
         // Whose it is cannot be read either.
         false => ApiError::RunNotFound,
     };
-    let deadline = Instant::now() + gateway.bus.request_timeout();
-    let edited = gateway.runs.edit(run_id, deadline, |newest| {
+    let deadline = Instant::now() + parts.bus.request_timeout();
+    let edited = parts.runs.edit(run_id, deadline, |newest| {
         let value = newest.and_then(Entry::live_value).ok_or(ApiError::RunNotFound)?;
         let mut snapshot: RunSnapshot = json::from_wire(value).map_err(unreadable)?;
         if !caller.sees(snapshot.tenant_id.as_deref()) {
@@ -58,9 +59,9 @@ pub fn run(gateway: &Gateway, request: &mut Request, params: &[String]) -> Resul
         Ok(Edit::Put(document, reply))
     })?;
     if let Some(entry) = edited.written {
-        log::info!(run_id = run_id.as_str(), request_id = request.request_id();
+        log::info!(run_id = run_id, request_id = cx.request.request_id();
             "cancel requested");
-        gateway.index.wrote(&entry.key, entry.value, entry.revision);
+        parts.index.wrote(&entry.key, entry.value, entry.revision);
     }
     Ok(edited.result)
 }
@@ -73,10 +74,9 @@ fn answer(document: &[u8]) -> Result<Reply, ApiError> {
 }
 
 /// The body is optional, and so is its one field.
-fn reason(request: &mut Request) -> Result<Option<String>, ApiError> {
-    let content_type = request.header("Content-Type").map(str::to_owned);
-    let body = schema::json_body(content_type.as_deref(), request.body()?)?;
-    if matches!(body, Body::Empty | Body::Json(Value::Null)) {
+fn reason(request: &Request) -> Result<Option<String>, ApiError> {
+    let body = schema::json_body(request.header("Content-Type"), request.body())?;
+    if matches!(body, JsonBody::Empty | JsonBody::Document(Value::Null)) {
         return Ok(None);
     }
     let mut fields = schema::object(body)?;

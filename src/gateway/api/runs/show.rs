@@ -4,24 +4,25 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::gateway::Gateway;
+use crate::gateway::api::context::{Context, Parts};
 use crate::gateway::api::error::ApiError;
 use crate::gateway::api::schema::Query;
 use crate::gateway::auth::Caller;
 use crate::gateway::view::hub::Version;
 use crate::gateway::view::runs::Known;
-use crate::http::{Reply, Request};
+use crate::http::Reply;
 use crate::model::{clock, json as lenient, name};
 
 /// A snapshot, with what is known of its worker; records only when asked for.
 ///
 /// # Errors
 /// [`ApiError::RunNotFound`], NATS trouble.
-pub fn run(gateway: &Gateway, request: &mut Request, params: &[String]) -> Result<Reply, ApiError> {
-    let query = Query::parse(request.query());
+pub fn run(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
+    let parts = cx.parts;
+    let query = Query::parse(cx.request.query());
     let with_records = query.has_any("include", &["records", "full", "all"]);
-    let mut body = snapshot_json(document(gateway, request.caller(), &params[0])?, with_records);
-    add_worker(gateway, &mut body);
+    let mut body = snapshot_json(document(parts, &cx.caller, cx.param())?, with_records);
+    add_worker(parts, &mut body);
     Ok(Reply::json(200, body.to_string().into_bytes()))
 }
 
@@ -29,12 +30,9 @@ pub fn run(gateway: &Gateway, request: &mut Request, params: &[String]) -> Resul
 ///
 /// # Errors
 /// [`ApiError::RunNotFound`], NATS trouble.
-pub fn tasks(
-    gateway: &Gateway,
-    request: &mut Request,
-    params: &[String],
-) -> Result<Reply, ApiError> {
-    let snapshot = document(gateway, request.caller(), &params[0])?;
+pub fn tasks(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
+    let parts = cx.parts;
+    let snapshot = document(parts, &cx.caller, cx.param())?;
     let field = |name: &str, default: Value| snapshot.get(name).cloned().unwrap_or(default);
     let mut body = json!({
         "run_id": field("run_id", Value::Null),
@@ -55,11 +53,11 @@ pub fn tasks(
 /// # Errors
 /// [`ApiError::RunNotFound`] also for an id that cannot be a key; NATS trouble.
 pub(super) fn document(
-    gateway: &Gateway,
+    parts: &Parts,
     caller: &Caller,
     run_id: &str,
 ) -> Result<Map<String, Value>, ApiError> {
-    let version = version(gateway, caller, run_id)?;
+    let version = version(parts, caller, run_id)?;
     lenient::from_wire(&version.document)
         .map_err(|e| ApiError::Internal(format!("the snapshot of run {run_id} is unreadable: {e}")))
 }
@@ -68,26 +66,22 @@ pub(super) fn document(
 ///
 /// # Errors
 /// As above.
-pub(super) fn version(
-    gateway: &Gateway,
-    caller: &Caller,
-    run_id: &str,
-) -> Result<Version, ApiError> {
+pub(super) fn version(parts: &Parts, caller: &Caller, run_id: &str) -> Result<Version, ApiError> {
     if !name::is_key(run_id) {
         return Err(ApiError::RunNotFound);
     }
-    if is_known_to_others(gateway, caller, run_id) {
-        gateway.runs.get_for_show(&nobodys_run())?;
+    if is_known_to_others(parts, caller, run_id) {
+        parts.runs.get_for_show(&nobodys_run())?;
         return Err(ApiError::RunNotFound);
     }
-    match gateway.index.document(run_id) {
+    match parts.index.document(run_id) {
         Known::Document(version) => Ok(version),
         Known::Ask => {
-            let entry = gateway.runs.get_for_show(run_id)?.ok_or(ApiError::RunNotFound)?;
+            let entry = parts.runs.get_for_show(run_id)?.ok_or(ApiError::RunNotFound)?;
             let is_theirs = || owner(&entry.value).is_some_and(|t| caller.sees(t.as_deref()));
             if !caller.sees_all() && !is_theirs() {
                 // One that is not there is looked for twice.
-                gateway.runs.get(&nobodys_run())?;
+                parts.runs.get(&nobodys_run())?;
                 return Err(ApiError::RunNotFound);
             }
             Ok(Version::new(entry.revision, entry.value.into()))
@@ -98,8 +92,8 @@ pub(super) fn version(
 /// Whether the index knows the run as one that does not exist for this caller. Whoever says so to
 /// them first looks for [`nobodys_run`], so that the answer takes as long as for any run that is not
 /// there.
-pub(super) fn is_known_to_others(gateway: &Gateway, caller: &Caller, run_id: &str) -> bool {
-    let summary = gateway.index.summary(run_id);
+pub(super) fn is_known_to_others(parts: &Parts, caller: &Caller, run_id: &str) -> bool {
+    let summary = parts.index.summary(run_id);
     summary.is_some_and(|run| !caller.sees(run.tenant_id.as_deref()))
 }
 
@@ -130,11 +124,11 @@ pub(super) fn snapshot_json(mut snapshot: Map<String, Value>, with_records: bool
     Value::Object(snapshot)
 }
 
-fn add_worker(gateway: &Gateway, body: &mut Value) {
+fn add_worker(parts: &Parts, body: &mut Value) {
     let Some(worker_id) = body.get("worker_id").and_then(Value::as_str) else { return };
-    let seen = gateway.workers.get(worker_id);
+    let seen = parts.workers.get(worker_id);
     let record = seen.as_ref().map(|seen| &seen.record);
-    let timeout = gateway.settings.disconnect_timeout;
+    let timeout = parts.settings.disconnect_timeout;
     let state = record.map(|record| record.derived_state(clock::now(), timeout));
     body["worker_alive"] = state.is_some_and(|state| state.is_alive()).into();
     body["worker_state"] = json!(state);
