@@ -12,7 +12,7 @@ pub const MAX_RUN_TAGS: usize = 64;
 pub const MAX_ERROR_BYTES: usize = 8 * 1024;
 /// Longest cancel reason kept.
 pub const MAX_CANCEL_REASON_BYTES: usize = 1024;
-/// How much of a job message that cannot be read goes into its DLQ entry (CONTRACT §2).
+/// How much of a job message that cannot be read goes into its DLQ entry (`docs/spec.md#dlq-entry`).
 pub const DLQ_PAYLOAD_BYTES: usize = 4096;
 
 /// Body limit of JSON requests; NATS refuses messages over 1 MiB by default.
@@ -24,7 +24,7 @@ pub const MAX_MULTIPART_PARTS: usize = 32;
 /// Head of one part of a streamed multipart body; two short lines in practice.
 pub const MAX_PART_HEAD_BYTES: usize = 8 * 1024;
 
-/// Page size of `GET /runs`: bounds and default (CONTRACT §3).
+/// Page size of `GET /runs`: bounds and default (`docs/spec.md#lists-and-cursors`).
 pub const LIST_LIMIT: (i64, i64, i64) = (1, 200, 50);
 
 /// Connections that the edge serves at once; further ones are answered 503.
@@ -82,14 +82,15 @@ pub const LONG_ANSWERS: usize = 64;
 pub const SSE_HEARTBEAT: Duration = Duration::from_millis(4_500);
 /// When a client whose stream has ended should connect again.
 pub const SSE_RETRY: Duration = Duration::from_secs(2);
-/// How long one watch of a run may be asked to last, in seconds: bounds and default (CONTRACT §3).
+/// How long one watch of a run may be asked to last, in seconds: bounds and default
+/// (`docs/spec.md#get-runsidwatch`).
 pub const WATCH_TIMEOUT_SEC: (i64, i64, i64) = (1, 600, 60);
 /// Runs and workers that may wait for one reader of `/events`; beyond it the reader is told to load
 /// its lists again.
 pub const MAX_FEED_PENDING: usize = 1_000;
 /// Least time between two batches of one feed: a burst of changes becomes few events.
 pub const FEED_PAUSE: Duration = Duration::from_millis(50);
-/// Page size of `GET /workers`: bounds and default (CONTRACT §3).
+/// Page size of `GET /workers`: bounds and default (`docs/spec.md#get-workers`).
 pub const WORKERS_LIMIT: (i64, i64, i64) = (1, 500, 100);
 /// Values that one label of a metric may have; the rest is added up under `(other)`.
 pub const MAX_METRIC_LABELS: usize = 100;
@@ -110,7 +111,7 @@ pub const RESERVED_DESCRIPTORS: usize = 128;
 /// How long the end of a gateway waits for handlers that outlive the grace period.
 pub const STOP_SLACK: Duration = Duration::from_secs(1);
 
-/// Longest API key that is looked at (CONTRACT §3 allows 327).
+/// Longest API key that is looked at (the longest has 327 bytes: `docs/contract.md#api-keys`).
 pub const MAX_API_KEY_BYTES: usize = 400;
 /// Keys that a gateway remembers to be right, and as many to be wrong; 100 bytes each.
 pub const MAX_REMEMBERED_KEYS: usize = 10_000;
@@ -157,7 +158,7 @@ pub const MAX_GRAPH_NODES: usize = 2_000;
 pub const MAX_DOCUMENT_DEPTH: usize = 100;
 /// Most values that the anchors and aliases of one YAML document may copy.
 pub const MAX_YAML_NODES: usize = 100_000;
-/// Least time between two snapshot writes for task transitions (CONTRACT §2).
+/// Least time between two snapshot writes for task transitions (`docs/contract.md#writing-snapshots`).
 pub const SNAPSHOT_COALESCE: Duration = Duration::from_millis(250);
 
 /// From the start of the local nats-server to its first answer; recovering a large store takes long.
@@ -249,7 +250,7 @@ pub const MAX_USER_AGENT_BYTES: usize = 256;
 pub const MAX_WHEEL_NAME_BYTES: usize = 240;
 /// Most tags of a wheel.
 pub const MAX_WHEEL_TAGS: usize = 64;
-/// Wheels that a worker's record and a run's snapshot list at most (CONTRACT §2).
+/// Wheels that a worker's record and a run's snapshot list at most (`docs/spec.md#wheel_sync`).
 pub const MAX_LISTED_WHEELS: usize = 50;
 
 /// Bytes of an object in one message, as other clients of object stores cut them.
@@ -279,7 +280,7 @@ pub const MAX_WHEEL_HISTORY: usize = 10_000;
 /// What is kept in such an event of each header that says where a request came from: all that a true one has,
 /// and no way to fill the memory of every gateway.
 pub const MAX_SOURCE_BYTES: usize = 256;
-/// Page size of `GET /wheels/history`: bounds and default (CONTRACT §3).
+/// Page size of `GET /wheels/history`: bounds and default (`docs/spec.md#get-wheelshistory`).
 pub const WHEEL_HISTORY_LIMIT: (i64, i64, i64) = (1, 500, 100);
 /// Chunks that belong to no wheel are purged when nothing was added to them for so long: more than from a
 /// chunk to the next one ([`OBJECT_CHUNK_DEADLINE`] and one [`OBJECT_STEP_TIMEOUT`]), and more than from the

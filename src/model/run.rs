@@ -55,7 +55,8 @@ impl RunStatus {
     }
 }
 
-/// The latest state of a run: one JSON document in the `pyoco_runs` bucket (CONTRACT §2).
+/// The latest state of a run: one JSON document in the `pyoco_runs` bucket
+/// (`docs/spec.md#run-snapshot`).
 ///
 /// Fields that this version does not know survive in `extra`, so that a gateway that cancels a
 /// run written by a newer or a Python worker loses nothing.

@@ -1,4 +1,4 @@
-//! The command line of `pyoco-server` (CONTRACT §5).
+//! The command line of `pyoco-server` (`docs/contract.md#command-lines`).
 
 use std::net::IpAddr;
 use std::path::PathBuf;

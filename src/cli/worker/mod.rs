@@ -24,7 +24,7 @@ use crate::worker::{self, WheelSyncSettings, WorkerSettings};
 
 /// The program's name, in help and in hints.
 pub const PROGRAM: &str = "pyoco-worker";
-/// How long a stop waits for what runs when nobody says so (CONTRACT §5).
+/// How long a stop waits for runs unless a flag says otherwise (`docs/contract.md#command-lines`).
 const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
 
 /// The whole program: reads `arguments` (the first is the program); returns when it has stopped.

@@ -1,4 +1,4 @@
-//! What was uploaded and deleted, by whom and from where (CONTRACT §3).
+//! What was uploaded and deleted, by whom and from where: `docs/spec.md#get-wheelshistory`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

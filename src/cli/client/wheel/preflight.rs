@@ -1,4 +1,5 @@
-//! What a wheel lacks before it is uploaded (CONTRACT §5): rules over what was read of it.
+//! What a wheel lacks before an upload (`docs/contract.md#check-before-an-upload`): rules over its
+//! contents.
 
 use pep440_rs::Version;
 
