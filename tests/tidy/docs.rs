@@ -160,7 +160,7 @@ fn flags_in_commands_exist() {
 }
 
 /// README and everything in docs, as path and text.
-fn pages() -> Vec<(String, String)> {
+pub fn pages() -> Vec<(String, String)> {
     let mut paths = vec!["README.md".to_owned()];
     for entry in fs::read_dir(root().join("docs")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
@@ -193,11 +193,16 @@ fn links(path: &str, text: &str) -> Vec<Breach> {
             continue;
         };
         let linked = String::from_utf8_lossy(&linked);
-        if !heading.is_empty() && !prose(&linked).any(|line| anchor(line) == Some(heading.into())) {
+        if !heading.is_empty() && !has_heading(&linked, heading) {
             breaches.push(format!("{path}: ({target}) leads to no heading"));
         }
     }
     breaches
+}
+
+/// Whether one of a page's headings has this anchor.
+pub fn has_heading(page: &str, wanted: &str) -> bool {
+    prose(page).any(|line| anchor(line).is_some_and(|anchor| anchor == wanted))
 }
 
 /// What stands in `](…)`, code left out.

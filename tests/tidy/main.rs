@@ -7,6 +7,7 @@
 mod dependencies;
 mod docs;
 mod imports;
+mod references;
 mod source;
 mod text;
 
@@ -62,6 +63,23 @@ fn every_area_of_tests_is_declared() {
     }
 }
 
+#[test]
+fn references_to_pages_lead_somewhere() {
+    let mut files = docs::pages();
+    files.push(("Cargo.toml".to_owned(), fs::read_to_string(root().join("Cargo.toml")).unwrap()));
+    for path in ["src", "tests", "examples"].into_iter().flat_map(all_files) {
+        // The rules below show themselves bite with references that lead nowhere. Pictures are no text.
+        if !path.starts_with("tests/tidy")
+            && let Ok(text) = fs::read_to_string(root().join(&path))
+        {
+            files.push((path.to_string_lossy().into_owned(), text));
+        }
+    }
+    let breaches: Vec<Breach> =
+        files.iter().flat_map(|(path, text)| references::lost(path, text)).collect();
+    report(&breaches);
+}
+
 fn report(breaches: &[Breach]) {
     assert!(breaches.is_empty(), "\n{}\n", breaches.join("\n"));
 }
@@ -72,6 +90,13 @@ fn root() -> &'static Path {
 
 /// All `.rs` files below `folder`, as paths relative to the root, in a stable order.
 fn rust_files(folder: &str) -> Vec<PathBuf> {
+    let mut files = all_files(folder);
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    files
+}
+
+/// The same of all files.
+fn all_files(folder: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
     while let Some(folder) = folders.pop() {
@@ -79,7 +104,7 @@ fn rust_files(folder: &str) -> Vec<PathBuf> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else {
                 found.push(path.strip_prefix(root()).unwrap().to_owned());
             }
         }
