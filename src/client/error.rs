@@ -24,8 +24,8 @@ pub enum Error {
         /// What is wrong, without the key.
         reason: String,
     },
-    /// No connection: nobody listens, the name is unknown, or the network is down. Nothing was
-    /// done by the server.
+    /// No connection: no program listens, the name is unknown, or the network is down. The server
+    /// has done nothing.
     #[error("cannot reach {server}: {reason}")]
     Unreachable {
         /// The server.

@@ -2,11 +2,12 @@
 //!
 //! [`edge`] owns the public port and decides what may come in at all; [`http`] hands what came in
 //! to a fixed pool of handler threads. Handlers see only requests that are whole (uploads: told
-//! whether they are), bounded and well-formed, and whatever they do (panic, stall, answer late) costs one answer, never a thread
-//! of the pool. [`route`] is the table of handlers, [`multipart`] takes their forms apart, [`api`] the handlers, [`index`] every run in
-//! memory, [`auth`] who asks, `audit` what they have changed, `wheels` which code workers get, [`hub`] tells changes to whoever watches, [`metrics`] measures, [`dashboard`] is
-//! the page for people, [`openapi`] describes the routes. This floor knows nothing of workers but their
-//! records, and never executes a flow.
+//! whether they are), bounded and well-formed, and whatever they do (panic, stall, answer late) costs
+//! one answer, never a thread of the pool. [`route`] is the table of handlers, [`multipart`] takes
+//! their forms apart, [`api`] the handlers, [`index`] every run in memory, [`auth`] who asks, `audit`
+//! what they have changed, `wheels` which code workers get, [`hub`] tells changes to whoever watches,
+//! [`metrics`] measures, [`dashboard`] is the page for people, [`openapi`] describes the routes. This
+//! floor knows nothing of workers but their records, and never executes a flow.
 
 #[doc(hidden)]
 pub mod api;

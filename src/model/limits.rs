@@ -85,8 +85,8 @@ pub const SSE_RETRY: Duration = Duration::from_secs(2);
 /// How long one watch of a run may be asked to last, in seconds: bounds and default
 /// (`docs/spec.md#get-runsidwatch`).
 pub const WATCH_TIMEOUT_SEC: (i64, i64, i64) = (1, 600, 60);
-/// Runs and workers that may wait for one reader of `/events`; beyond it the reader is told to load
-/// its lists again.
+/// Runs and workers that may wait for one reader of `/events`; beyond it the reader gets a `reset`
+/// and loads its lists again.
 pub const MAX_FEED_PENDING: usize = 1_000;
 /// Least time between two batches of one feed: a burst of changes becomes few events.
 pub const FEED_PAUSE: Duration = Duration::from_millis(50);
@@ -148,7 +148,7 @@ pub const MAX_PENDING_EVENTS: usize = 256;
 /// Task records of one run that are kept at most; the rest shows in `tasks` alone.
 pub const MAX_TASK_RECORDS: usize = 10_000;
 /// What the tasks of one run have printed, as far as its worker keeps it: far beyond what a snapshot
-/// may hold, so this counts only where somebody has raised that.
+/// may hold, so this counts only where a setting has raised that.
 pub const MAX_RUN_LOG_BYTES: usize = 4 * 1024 * 1024;
 /// Tasks of one native flow that run at the same time.
 pub const MAX_PARALLEL_TASKS: usize = 16;
@@ -317,7 +317,7 @@ pub const MAX_HELPER_OUTPUT_BYTES: usize = 1024 * 1024;
 pub const MAX_WHEEL_REASON_CHARS: usize = 500;
 /// How long another worker may be at removing a folder of wheels that this one is about to use.
 pub const WHEEL_LOCK_DEADLINE: Duration = Duration::from_secs(30);
-/// Longest pause of a worker after a synchronisation of wheels that has failed, unless its interval is longer.
+/// Longest pause of a worker after a failed synchronisation of wheels, unless its interval is longer.
 pub const MAX_SYNC_PAUSE: Duration = Duration::from_secs(300);
 /// How long the folders of a worker that does not run are kept for its next start.
 pub const WHEELS_KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);

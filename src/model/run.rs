@@ -104,7 +104,7 @@ pub struct RunSnapshot {
     /// When it ended, unix seconds.
     #[serde(default)]
     pub end_time: Option<f64>,
-    /// Last sign of life of whoever owns the run, unix seconds.
+    /// Last sign of life of the owner of the run, unix seconds.
     #[serde(default)]
     pub heartbeat_at: Option<f64>,
     /// Last write, unix seconds; lists are ordered by it.

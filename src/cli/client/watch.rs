@@ -176,7 +176,7 @@ impl Watching<'_> {
             }
         };
         self.output.text(&line)?;
-        // Whoever reads waits for it.
+        // The reader waits for this line.
         self.output.finish()
     }
 

@@ -78,7 +78,8 @@ pub struct Up {
     /// Where NATS is [env: PYOCO_NATS_URL] [default: nats://127.0.0.1:4222]
     #[arg(long)]
     pub nats_url: Option<String>,
-    /// Language of the dashboard: auto (that of the locale), ja or en [env: PYOCO_DASHBOARD_LANG] [default: auto]
+    /// Language of the dashboard: auto (that of the locale), ja or en [env: PYOCO_DASHBOARD_LANG]
+    /// [default: auto]
     #[arg(long, value_parser = ["auto", "ja", "en"])]
     pub dashboard_lang: Option<String>,
     /// A reverse proxy in front bounds requests and sets X-Forwarded-For

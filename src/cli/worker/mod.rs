@@ -104,8 +104,8 @@ pub(super) fn settings(config: &Config, tags: Vec<String>) -> Result<WorkerSetti
 }
 
 /// What this program can execute; the first one that accepts a job gets it. With a flow resolver
-/// Python is started now, which takes a moment; where the worker's code comes as wheels, the first set of
-/// them starts it, and `settings` are told so.
+/// Python is started now, which takes a moment. Where the worker's code comes as wheels, the first set of
+/// them starts it, and `settings` gets the executor for that.
 pub(super) fn executors(
     config: &Config,
     settings: &mut WorkerSettings,

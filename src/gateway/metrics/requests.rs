@@ -36,7 +36,7 @@ impl RequestFigures {
         let path = route.map_or(NO_ROUTE, |route| route.path);
         let mut counts = self.lock();
         *counts.answered.entry((method, path, access.status)).or_default() += 1;
-        // How long somebody watched says nothing about us.
+        // The time of a watch says nothing about the speed of the gateway.
         if route.is_none_or(|route| route.lasts == Lasts::Briefly) {
             let times = counts.times.entry(path).or_insert_with(|| Histogram::new(&TIMES));
             times.observe(access.duration);

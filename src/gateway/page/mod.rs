@@ -60,7 +60,7 @@ pub fn file(_: &Gateway, request: &mut Request, params: &[String]) -> Result<Rep
     Ok(answer(request, &asset.file))
 }
 
-/// The bytes, or 304, with what the browser is told to do with them.
+/// The bytes, or 304, with the headers that say what the browser may do with them.
 fn answer(request: &Request, cached: &Cached) -> Reply {
     cached
         .answer(request)

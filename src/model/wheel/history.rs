@@ -40,7 +40,7 @@ pub struct HistoryEntry {
     pub extra: Map<String, Value>,
 }
 
-/// Whose key it was; nobody's where the gateway asks for none.
+/// The key of the client; empty where the gateway asks for none.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct HistoryActor {
     #[serde(default)]

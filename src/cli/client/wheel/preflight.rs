@@ -24,9 +24,9 @@ pub struct Finding {
 pub enum Kind {
     /// A worker, or pip, would refuse the wheel.
     Unusable,
-    /// Its tasks are found by nobody who does not know their modules.
+    /// Only a user who knows the modules finds its tasks.
     NoEntryPoints,
-    /// Nobody is told what its tasks do.
+    /// It does not say what its tasks do.
     NoUsageDoc,
     /// It has no word for a list; never more than a warning.
     NoSummary,
