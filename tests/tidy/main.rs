@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod columns;
 mod dependencies;
 mod docs;
 mod imports;
@@ -64,19 +65,23 @@ fn every_area_of_tests_is_declared() {
 }
 
 #[test]
+fn prose_fits_into_a_terminal() {
+    let pages = docs::pages();
+    let mut breaches: Vec<Breach> =
+        pages.iter().flat_map(|(path, text)| columns::page(path, text)).collect();
+    breaches.extend(sources().iter().flat_map(|(path, text)| columns::comments(path, text)));
+    report(&breaches);
+}
+
+#[test]
 fn references_to_pages_lead_somewhere() {
-    let mut files = docs::pages();
-    files.push(("Cargo.toml".to_owned(), fs::read_to_string(root().join("Cargo.toml")).unwrap()));
-    for path in ["src", "tests", "examples"].into_iter().flat_map(all_files) {
-        // The rules below show themselves bite with references that lead nowhere. Pictures are no text.
-        if !path.starts_with("tests/tidy")
-            && let Ok(text) = fs::read_to_string(root().join(&path))
-        {
-            files.push((path.to_string_lossy().into_owned(), text));
-        }
-    }
-    let breaches: Vec<Breach> =
-        files.iter().flat_map(|(path, text)| references::lost(path, text)).collect();
+    // The rules of this area show themselves bite with references that lead nowhere.
+    let sources = sources().into_iter().filter(|(path, _)| !path.starts_with("tests/tidy"));
+    let breaches: Vec<Breach> = docs::pages()
+        .into_iter()
+        .chain(sources)
+        .flat_map(|(path, text)| references::lost(&path, &text))
+        .collect();
     report(&breaches);
 }
 
@@ -86,6 +91,18 @@ fn report(breaches: &[Breach]) {
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Cargo.toml and all texts of src, tests and examples, as path and text.
+fn sources() -> Vec<(String, String)> {
+    let mut paths = vec![PathBuf::from("Cargo.toml")];
+    paths.extend(["src", "tests", "examples"].into_iter().flat_map(all_files));
+    // What is no UTF-8 is a picture or a program.
+    let read = |path: PathBuf| {
+        let text = fs::read_to_string(root().join(&path)).ok()?;
+        Some((path.to_string_lossy().into_owned(), text))
+    };
+    paths.into_iter().filter_map(read).collect()
 }
 
 /// All `.rs` files below `folder`, as paths relative to the root, in a stable order.
