@@ -93,9 +93,9 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Cargo.toml and all texts of src, tests and examples, as path and text.
+/// The manifests and all texts of src, tests and examples, as path and text.
 fn sources() -> Vec<(String, String)> {
-    let mut paths = vec![PathBuf::from("Cargo.toml")];
+    let mut paths = vec![PathBuf::from("Cargo.toml"), PathBuf::from("deny.toml")];
     paths.extend(["src", "tests", "examples"].into_iter().flat_map(all_files));
     // What is no UTF-8 is a picture or a program.
     let read = |path: PathBuf| {
