@@ -1,4 +1,4 @@
-//! Streams of events: opened, read event by event, and told when they are over.
+//! Streams of events: how to open one, read its events, and see its end.
 
 use std::io::{BufRead, BufReader, Read};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::{Client, Error, segment};
 use crate::model::json;
 use crate::model::limits::{CLIENT_MAX_EVENT_BYTES, CLIENT_STREAM_SLACK};
 
-/// What of a run is to be told.
+/// Which snapshots of a run a watch delivers.
 #[derive(Debug, Clone, Default)]
 pub struct WatchQuery {
     /// With the records of its tasks.
@@ -22,7 +22,7 @@ pub struct WatchQuery {
     pub timeout_sec: u64,
     /// End with the terminal snapshot. The Python gateway does not know it, so look yourself.
     pub until_terminal: bool,
-    /// `id` of the last event that was seen: it is not told again.
+    /// `id` of the last event that the client has seen: the gateway does not send it again.
     pub last_event_id: Option<String>,
 }
 

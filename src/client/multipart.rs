@@ -45,7 +45,7 @@ pub fn encode(parts: &[Part<'_>]) -> Multipart {
 }
 
 /// What stands around a file of the field `name`. The plain fields, names and values, come first, so
-/// that they are known to whoever reads the file.
+/// that the server knows them before it reads the file.
 pub fn around_file(fields: &[(&str, &str)], name: &str, file_name: &str) -> Frame {
     let boundary = boundary();
     let mut head = Vec::new();

@@ -1,4 +1,4 @@
-//! Every setting, read once at the top: flag > environment > `.env` > default (CONTRACT §6).
+//! Every setting, read once at the top: flag > environment > `.env` > default (`docs/config.md`).
 //!
 //! [`Config::load`] turns a [`Source`] into plain values. Floors below `cli` are handed these
 //! values and read neither environment nor arguments. A value that does not parse is a
@@ -78,7 +78,7 @@ impl std::fmt::Debug for NatsConfig {
     }
 }
 
-/// Names and settings of streams and buckets (CONTRACT §2).
+/// Names and settings of streams and buckets (`docs/spec.md#in-nats`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResourceConfig {
     /// Prefix of job subjects; the tag follows.
@@ -347,7 +347,7 @@ fn resources(r: &mut Reader<'_>, ack_wait: Duration) -> ResourceConfig {
 
 fn run(r: &mut Reader<'_>, ack_wait: Duration) -> RunConfig {
     let wanted = r.seconds("PYOCO_ACK_PROGRESS_INTERVAL_SEC", 10.0);
-    // An in-progress ACK that comes after ack_wait comes too late (CONTRACT §2).
+    // An in-progress ACK that comes after ack_wait comes too late (`docs/contract.md#delivery-of-jobs`).
     let ack_progress_interval = if wanted < ack_wait { wanted } else { ack_wait / 2 };
     RunConfig {
         default_tag: r.tag("PYOCO_DEFAULT_TAG", "default"),

@@ -1,4 +1,4 @@
-//! The catalogue of errors by number (CONTRACT §7).
+//! The catalogue of errors by number (`docs/errors.md#by-number`).
 
 /// A numbered error; `ERR-PYOCO-nnnn` names what happened, `MSG-PYOCO-nnnn` its message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -12,7 +12,7 @@ pub const MAX_RUN_TAGS: usize = 64;
 pub const MAX_ERROR_BYTES: usize = 8 * 1024;
 /// Longest cancel reason kept.
 pub const MAX_CANCEL_REASON_BYTES: usize = 1024;
-/// How much of a job message that cannot be read goes into its DLQ entry (CONTRACT §2).
+/// How much of a job message that cannot be read goes into its DLQ entry (`docs/spec.md#dlq-entry`).
 pub const DLQ_PAYLOAD_BYTES: usize = 4096;
 
 /// Body limit of JSON requests; NATS refuses messages over 1 MiB by default.
@@ -24,7 +24,7 @@ pub const MAX_MULTIPART_PARTS: usize = 32;
 /// Head of one part of a streamed multipart body; two short lines in practice.
 pub const MAX_PART_HEAD_BYTES: usize = 8 * 1024;
 
-/// Page size of `GET /runs`: bounds and default (CONTRACT §3).
+/// Page size of `GET /runs`: bounds and default (`docs/spec.md#lists-and-cursors`).
 pub const LIST_LIMIT: (i64, i64, i64) = (1, 200, 50);
 
 /// Connections that the gateway serves at once; further ones are answered 503.
@@ -73,14 +73,15 @@ pub const LONG_ANSWERS: usize = 64;
 pub const SSE_HEARTBEAT: Duration = Duration::from_millis(4_500);
 /// When a client whose stream has ended should connect again.
 pub const SSE_RETRY: Duration = Duration::from_secs(2);
-/// How long one watch of a run may be asked to last, in seconds: bounds and default (CONTRACT §3).
+/// How long one watch of a run may be asked to last, in seconds: bounds and default
+/// (`docs/spec.md#get-runsidwatch`).
 pub const WATCH_TIMEOUT_SEC: (i64, i64, i64) = (1, 600, 60);
-/// Runs and workers that may wait for one reader of `/events`; beyond it the reader is told to load
-/// its lists again.
+/// Runs and workers that may wait for one reader of `/events`; beyond it the reader gets a `reset`
+/// and loads its lists again.
 pub const MAX_FEED_PENDING: usize = 1_000;
 /// Least time between two batches of one feed: a burst of changes becomes few events.
 pub const FEED_PAUSE: Duration = Duration::from_millis(50);
-/// Page size of `GET /workers`: bounds and default (CONTRACT §3).
+/// Page size of `GET /workers`: bounds and default (`docs/spec.md#get-workers`).
 pub const WORKERS_LIMIT: (i64, i64, i64) = (1, 500, 100);
 /// Values that one label of a metric may have; the rest is added up under `(other)`.
 pub const MAX_METRIC_LABELS: usize = 100;
@@ -96,7 +97,7 @@ pub const BACKLOG_KEPT: Duration = Duration::from_secs(60);
 pub const BACKLOG_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest `X-Request-ID` that is taken over from a client.
 pub const MAX_REQUEST_ID_BYTES: usize = 128;
-/// Longest API key that is looked at (CONTRACT §3 allows 327).
+/// Longest API key that is looked at (the longest has 327 bytes: `docs/contract.md#api-keys`).
 pub const MAX_API_KEY_BYTES: usize = 400;
 /// Keys that a gateway remembers to be right, and as many to be wrong; 100 bytes each.
 pub const MAX_REMEMBERED_KEYS: usize = 10_000;
@@ -133,7 +134,7 @@ pub const MAX_PENDING_EVENTS: usize = 256;
 /// Task records of one run that are kept at most; the rest shows in `tasks` alone.
 pub const MAX_TASK_RECORDS: usize = 10_000;
 /// What the tasks of one run have printed, as far as its worker keeps it: far beyond what a snapshot
-/// may hold, so this counts only where somebody has raised that.
+/// may hold, so this counts only where a setting has raised that.
 pub const MAX_RUN_LOG_BYTES: usize = 4 * 1024 * 1024;
 /// Tasks of one native flow that run at the same time.
 pub const MAX_PARALLEL_TASKS: usize = 16;
@@ -143,7 +144,7 @@ pub const MAX_GRAPH_NODES: usize = 2_000;
 pub const MAX_DOCUMENT_DEPTH: usize = 100;
 /// Most values that the anchors and aliases of one YAML document may copy.
 pub const MAX_YAML_NODES: usize = 100_000;
-/// Least time between two snapshot writes for task transitions (CONTRACT §2).
+/// Least time between two snapshot writes for task transitions (`docs/contract.md#writing-snapshots`).
 pub const SNAPSHOT_COALESCE: Duration = Duration::from_millis(250);
 
 /// From the start of the local nats-server to its first answer; recovering a large store takes long.
@@ -235,7 +236,7 @@ pub const MAX_USER_AGENT_BYTES: usize = 256;
 pub const MAX_WHEEL_NAME_BYTES: usize = 240;
 /// Most tags of a wheel.
 pub const MAX_WHEEL_TAGS: usize = 64;
-/// Wheels that a worker's record and a run's snapshot list at most (CONTRACT §2).
+/// Wheels that a worker's record and a run's snapshot list at most (`docs/spec.md#wheel_sync`).
 pub const MAX_LISTED_WHEELS: usize = 50;
 
 /// Bytes of an object in one message, as other clients of object stores cut them.
@@ -265,7 +266,7 @@ pub const MAX_WHEEL_HISTORY: usize = 10_000;
 /// What is kept in such an event of each header that says where a request came from: all that a true one has,
 /// and no way to fill the memory of every gateway.
 pub const MAX_SOURCE_BYTES: usize = 256;
-/// Page size of `GET /wheels/history`: bounds and default (CONTRACT §3).
+/// Page size of `GET /wheels/history`: bounds and default (`docs/spec.md#get-wheelshistory`).
 pub const WHEEL_HISTORY_LIMIT: (i64, i64, i64) = (1, 500, 100);
 /// Chunks that belong to no wheel are purged when nothing was added to them for so long: more than from a
 /// chunk to the next one ([`OBJECT_CHUNK_DEADLINE`] and one [`OBJECT_STEP_TIMEOUT`]), and more than from the
@@ -302,7 +303,7 @@ pub const MAX_HELPER_OUTPUT_BYTES: usize = 1024 * 1024;
 pub const MAX_WHEEL_REASON_CHARS: usize = 500;
 /// How long another worker may be at removing a folder of wheels that this one is about to use.
 pub const WHEEL_LOCK_DEADLINE: Duration = Duration::from_secs(30);
-/// Longest pause of a worker after a synchronisation of wheels that has failed, unless its interval is longer.
+/// Longest pause of a worker after a failed synchronisation of wheels, unless its interval is longer.
 pub const MAX_SYNC_PAUSE: Duration = Duration::from_secs(300);
 /// How long the folders of a worker that does not run are kept for its next start.
 pub const WHEELS_KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);

@@ -55,7 +55,8 @@ impl RunStatus {
     }
 }
 
-/// The latest state of a run: one JSON document in the `pyoco_runs` bucket (CONTRACT §2).
+/// The latest state of a run: one JSON document in the `pyoco_runs` bucket
+/// (`docs/spec.md#run-snapshot`).
 ///
 /// Fields that this version does not know survive in `extra`, so that a gateway that cancels a
 /// run written by a newer or a Python worker loses nothing.
@@ -103,7 +104,7 @@ pub struct RunSnapshot {
     /// When it ended, unix seconds.
     #[serde(default)]
     pub end_time: Option<f64>,
-    /// Last sign of life of whoever owns the run, unix seconds.
+    /// Last sign of life of the owner of the run, unix seconds.
     #[serde(default)]
     pub heartbeat_at: Option<f64>,
     /// Last write, unix seconds; lists are ordered by it.

@@ -24,7 +24,7 @@ use crate::model::run::{Delivery, RunSnapshot, RunStatus};
 use crate::model::{clock, json};
 use crate::thread::StopSignal;
 
-/// Delay of a job that is given back because of NATS trouble (CONTRACT §2).
+/// Delay of a job that is given back because of NATS trouble (`docs/contract.md#delivery-of-jobs`).
 const TROUBLE_DELAY: Duration = Duration::from_secs(2);
 /// From SIGTERM to SIGKILL, when a cancel's grace period or the time of a run has passed.
 const TERMINATE_MERCY: Duration = Duration::from_secs(2);

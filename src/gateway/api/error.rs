@@ -68,7 +68,7 @@ pub enum ApiError {
     /// A `flow.yaml` that is refused (422).
     #[error("invalid workflow yaml")]
     InvalidWorkflow {
-        /// One of the reasons of CONTRACT §4.
+        /// One of the reasons in `docs/flow.md#flowyaml`.
         reason: String,
         /// Where in the document, when that is known.
         place: Option<String>,

@@ -75,7 +75,7 @@ fn workers(parts: &Parts, text: &mut Text) {
         let count = records.iter().filter(|record| state(record) == one).count();
         family.sample(&[("state", one.as_str())], count as f64);
     }
-    // One that has stopped, or that an operator has hidden, is nobody's alarm.
+    // A worker that has stopped, or that an operator has hidden, must raise no alert.
     let mut watched: Vec<(f64, &str)> = records
         .iter()
         .filter(|record| !record.hidden && state(record) != WorkerState::StoppedGraceful)

@@ -289,7 +289,8 @@ mod tests {
         }
     }
 
-    /// One error of each kind. [`happens_at`] does not compile when a kind is missing there; add it here, too.
+    /// One error of each kind. [`happens_at`] does not compile when a kind is missing there; add it here,
+    /// too.
     fn errors() -> Vec<ApiError> {
         let code = Code::BadInput;
         let text = String::new;
@@ -371,7 +372,7 @@ mod tests {
             }
             wanted.push(statuses);
         }
-        // The other way round: what is special to a route is not told of others.
+        // The other way round: only its own route documents an error that is special to it.
         for ((route, operation), wanted) in described.iter().zip(&wanted) {
             for status in ["404", "409", "422", "507"] {
                 let has = operation["responses"].get(status).is_some();

@@ -61,7 +61,7 @@ pub fn file(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     Ok(answer(cx.request, &asset.file))
 }
 
-/// The bytes, or 304, with what the browser is told to do with them.
+/// The bytes, or 304, with the headers that say what the browser may do with them.
 fn answer(request: &Request, cached: &Cached) -> Reply {
     cached
         .answer(request)

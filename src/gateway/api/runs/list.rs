@@ -22,7 +22,7 @@ pub const INDEX_PATIENCE: Duration = Duration::from_secs(2);
 /// Longest cursor that is looked at.
 const MAX_CURSOR_BYTES: usize = 1024;
 
-/// What a cursor holds; opaque to clients (CONTRACT §3).
+/// What a cursor holds; opaque to clients (`docs/spec.md#lists-and-cursors`).
 #[derive(Debug, Serialize, Deserialize)]
 struct Cursor {
     u: f64,

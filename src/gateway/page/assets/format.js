@@ -63,7 +63,7 @@ export function now() {
   return Date.now() / 1000;
 }
 
-/** A point in time, told relative to now, with the whole of it in the title. */
+/** A point in time relative to now, with the full time in the title. */
 export function when(seconds) {
   if (!isTime(seconds)) return el("span", { class: "quiet" }, "–");
   const node = el("time", { datetime: new Date(seconds * 1000).toISOString(), title: moment(seconds) });
