@@ -50,11 +50,13 @@ pub enum Code {
     WheelNotFound,
     /// Wheels could not be synchronised.
     WheelSyncFailed,
+    /// A program that was understood could not start, or had to end.
+    CannotStart,
 }
 
 impl Code {
     /// All codes, by number.
-    pub const ALL: [Code; 24] = [
+    pub const ALL: [Code; 25] = [
         Code::GatewayUnreachable,
         Code::BadInput,
         Code::NatsUnavailable,
@@ -79,6 +81,7 @@ impl Code {
         Code::WheelConflict,
         Code::WheelNotFound,
         Code::WheelSyncFailed,
+        Code::CannotStart,
     ];
 
     /// Its number, from 1.
@@ -136,6 +139,9 @@ impl Code {
             Code::WheelConflict => "raise the wheel's version and upload it again",
             Code::WheelNotFound => "list wheels with `pyoco-client wheels`",
             Code::WheelSyncFailed => "see `wheel_sync` in the worker's record",
+            Code::CannotStart => {
+                "`reason` says what is in the way: a port or worker id in use is freed by the program that has it, or choose another"
+            }
         }
     }
 }
@@ -151,5 +157,6 @@ mod tests {
         }
         assert_eq!(Code::CancelGraceExceeded.err_id(), "ERR-PYOCO-0021");
         assert_eq!(Code::WheelSyncFailed.msg_id(), "MSG-PYOCO-0024");
+        assert_eq!(Code::CannotStart.err_id(), "ERR-PYOCO-0025");
     }
 }

@@ -269,7 +269,7 @@ impl Body {
         let host = theirs.hostname.as_deref().unwrap_or("an unknown host");
         let pid = theirs.pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
         let by = format!("{host}, pid {pid}");
-        let code = Code::BadCommandLine;
+        let code = Code::CannotStart;
         log::error!(err_id = code.err_id(), msg_id = code.msg_id(),
             worker_id = self.record.worker_id.as_str(), reason = by.as_str();
             "another process has started under this worker id; stopping");
