@@ -11,18 +11,13 @@
 //! given back or acknowledged, never dropped. This floor does not know what a flow is made of,
 //! and nothing of HTTP.
 
-mod bulk;
-mod claim;
 mod error;
-mod execute;
-mod held;
+mod job;
 mod pull;
-mod record;
 mod registry;
-mod settle;
 mod slot;
 mod sweep;
-mod tick;
+mod wheel_sync;
 #[doc(hidden)]
 pub mod wheels;
 
@@ -32,8 +27,8 @@ use std::time::Duration;
 
 pub use error::Error;
 pub use registry::hostname;
-use wheels::Waited;
-pub use wheels::WheelSyncSettings;
+use wheel_sync::Waited;
+pub use wheel_sync::WheelSyncSettings;
 
 use crate::bus::{Bus, Kv, WorkQueue};
 use crate::config::{RegistryConfig, RunConfig};
@@ -73,9 +68,9 @@ struct Context {
     workers: Kv,
     queue: WorkQueue,
     executors: Vec<Arc<dyn Executor>>,
-    held: held::Held,
+    in_flight: job::in_flight::InFlightJobs,
     /// What the synchronisation of wheels says of itself.
-    wheels: wheels::Status,
+    wheels: wheel_sync::Status,
     /// Milliseconds between two in-progress ACKs; the puller lowers it when a consumer that was
     /// there before us has a shorter `ack_wait` than ours would have.
     progress_interval_ms: AtomicU64,
@@ -113,7 +108,7 @@ pub fn run(
     let sync = settings
         .wheels
         .clone()
-        .map(|wheels| wheels::SyncThread::start(wheels, settings.tags.clone(), bus.wheels()));
+        .map(|wheels| wheel_sync::SyncThread::start(wheels, settings.tags.clone(), bus.wheels()));
     let sync = sync.transpose()?;
     let progress_ms = settings.run.ack_progress_interval.as_millis();
     let context = Arc::new(Context {
@@ -124,7 +119,7 @@ pub fn run(
         workers: bus.workers(),
         queue: bus.queue(),
         executors,
-        held: held::Held::default(),
+        in_flight: job::in_flight::InFlightJobs::default(),
         wheels: sync.as_ref().map(|sync| sync.status.clone()).unwrap_or_default(),
     });
     let registry = registry::Registry::start(&context)?;

@@ -9,10 +9,10 @@ use sha2::{Digest, Sha256};
 
 use super::error::{Error, Fault};
 use super::fit::{Interpreter, Python};
-use super::folders::{Folder, Folders};
 use super::helper::Patience;
-use super::memory::{Remembered, RememberedWheel, hex};
 use super::select::{Choice, Offer, Selection, select};
+use super::store::memory::{Remembered, RememberedWheel, hex};
+use super::store::{Folder, Folders};
 use super::unpack::unpack;
 use crate::model::clock;
 use crate::model::wheel::{InstalledWheel, WheelRef, WheelSet, brief};

@@ -15,23 +15,27 @@ use crate::bus::Delivered;
 const MAX_WAITING: usize = 64;
 
 #[derive(Default)]
-pub(super) struct Held(Mutex<HashMap<Key, Sender<Delivered>>>);
+pub(in crate::worker) struct InFlightJobs(Mutex<HashMap<Key, Sender<Delivered>>>);
 
 /// The run, and the sequence of its message: a work stream that was made anew counts from 1 again.
 type Key = (String, u64);
 
-/// An attempt's entry; dropping it ends it.
-pub(super) struct Hold<'a> {
-    held: &'a Held,
+/// A job's entry, held by its attempt; dropping it removes it.
+pub(in crate::worker) struct InFlightJob<'a> {
+    jobs: &'a InFlightJobs,
     key: Key,
     /// Written by whichever slot was given the job again, read by the attempt.
-    pub(super) redelivered: Receiver<Delivered>,
+    pub(in crate::worker) redelivered: Receiver<Delivered>,
 }
 
-impl Held {
+impl InFlightJobs {
     /// Registers a job; `None` when this worker executes it already, and its attempt now has this
     /// delivery.
-    pub(super) fn hold(&self, run_id: &str, delivered: &Delivered) -> Option<Hold<'_>> {
+    pub(in crate::worker) fn register(
+        &self,
+        run_id: &str,
+        delivered: &Delivered,
+    ) -> Option<InFlightJob<'_>> {
         let key = (run_id.to_owned(), delivered.stream_seq);
         let mut jobs = self.lock();
         if let Some(attempt) = jobs.get(&key) {
@@ -41,7 +45,7 @@ impl Held {
         }
         let (sender, redelivered) = bounded(MAX_WAITING);
         jobs.insert(key.clone(), sender);
-        Some(Hold { held: self, key, redelivered })
+        Some(InFlightJob { jobs: self, key, redelivered })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Sender<Delivered>>> {
@@ -49,8 +53,8 @@ impl Held {
     }
 }
 
-impl Drop for Hold<'_> {
+impl Drop for InFlightJob<'_> {
     fn drop(&mut self) {
-        self.held.lock().remove(&self.key);
+        self.jobs.lock().remove(&self.key);
     }
 }

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use super::select::Offer;
 use crate::bus::{self, Mirror, ObjectEvent, ObjectMeta, ObjectStore, Watch};
 use crate::model::wheel::{SHA256_HEADER, brief, tags_of};
+use crate::worker::wheels::Offer;
 
 /// All wheels of the registry. Clones share it.
 #[derive(Clone, Default)]
-pub(super) struct Offers(Mirror<BTreeMap<String, ObjectMeta>>);
+pub(super) struct RegistryOffers(Mirror<BTreeMap<String, ObjectMeta>>);
 
-impl Offers {
+impl RegistryOffers {
     /// Follows the store; each change is told to `changed`, whose one place is enough.
     ///
     /// # Errors

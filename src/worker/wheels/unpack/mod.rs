@@ -1,32 +1,37 @@
 //! From a wheel's file to a folder with its modules, checked, compiled and unchangeable.
+//!
+//! [`listing`] decides from the directory alone what goes where, [`identity`] and [`record`] hold what
+//! the wheel says of itself against its name and its files, and [`contents`] writes them.
+
+mod contents;
+mod identity;
+mod listing;
+mod record;
 
 use std::fs::{self, File};
 use std::io::{BufReader, Read};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
-use zip::read::Config;
-use zip::unstable::read::ZipIterable;
 
-use super::error::Fault;
-use super::fit::{Interpreter, Python};
-use super::helper::{self, HelperError, Impatience, Patience};
-use super::listing::unreadable;
-use super::memory::hex;
-use super::record::Record;
-use super::select::Choice;
-use super::{contents, folders, identity, listing};
 use crate::model::limits::{
     FREE_WHEEL_UNPACKED_BYTES, MAX_WHEEL_GROWTH, MAX_WHEEL_RECORD_BYTES, MAX_WHEEL_TEXT_BYTES,
     MAX_WHEEL_UNPACKED_BYTES,
 };
+use crate::wheel_archive::WheelArchive;
+use crate::worker::wheels::error::Fault;
+use crate::worker::wheels::fit::{Interpreter, Python};
+use crate::worker::wheels::helper::{self, HelperError, Impatience, Patience};
+use crate::worker::wheels::select::Choice;
+use crate::worker::wheels::store::{memory::hex, seal};
+use record::Record;
 
 /// Compiles all modules below a folder.
-const COMPILE: &str = include_str!("host/compile.py");
+const COMPILE: &str = include_str!("../host/compile.py");
 const BLOCK_BYTES: usize = 64 * 1024;
 
 /// Unpacks `archive` to the new folder `folder`, which will be moved to `destination`.
-pub(super) fn unpack(
+pub(in crate::worker::wheels) fn unpack(
     archive: &Path,
     choice: &Choice,
     (folder, destination): (&Path, &Path),
@@ -36,29 +41,20 @@ pub(super) fn unpack(
     let opening = |e| Fault::disk("open its file", e);
     let mut file = File::open(archive).map_err(opening)?;
     let size = check_hash(&mut file, &choice.offer.sha256, patience)?;
-    let mut archive = ZipIterable::try_new(BufReader::new(file), Config::default())
-        .map_err(unreadable)?
-        .enforce_header_consistency(true);
+    let mut archive = WheelArchive::open(BufReader::new(file))?.with_checked_headers();
     let listing = listing::list(&mut archive, patience)?;
     let growth = size.saturating_mul(MAX_WHEEL_GROWTH).max(FREE_WHEEL_UNPACKED_BYTES);
     let limit = growth.min(MAX_WHEEL_UNPACKED_BYTES);
     if listing.size > limit {
         return Err(contents::too_large(limit));
     }
-    let [metadata, wheel, record] =
-        ["METADATA", "WHEEL", "RECORD"].map(|name| format!("{}/{name}", listing.dist_info));
     let wanted = [
-        (metadata.as_str(), MAX_WHEEL_TEXT_BYTES),
-        (wheel.as_str(), MAX_WHEEL_TEXT_BYTES),
-        (record.as_str(), MAX_WHEEL_RECORD_BYTES),
+        ("METADATA", MAX_WHEEL_TEXT_BYTES),
+        ("WHEEL", MAX_WHEEL_TEXT_BYTES),
+        ("RECORD", MAX_WHEEL_RECORD_BYTES),
     ];
-    let texts = contents::texts(&mut archive, wanted, patience)?;
-    let mut texts = texts
-        .into_iter()
-        .zip(wanted)
-        .map(|(text, (path, _))| text.ok_or_else(|| Fault::Identity(format!("it has no {path}"))));
-    let mut next = || texts.next().unwrap_or_else(|| Ok(Vec::new()));
-    let (metadata, wheel, record) = (next()?, next()?, next()?);
+    let [metadata, wheel, record] =
+        contents::texts(&mut archive, &listing.dist_info, wanted, patience)?;
     identity::check(
         &choice.name,
         &listing.dist_info,
@@ -77,7 +73,7 @@ pub(super) fn unpack(
         );
     }
     compile(&choice.offer.name, folder, destination, python, patience)?;
-    folders::seal(folder).map_err(|e| Fault::disk("make its files unchangeable", e))
+    seal(folder).map_err(|e| Fault::disk("make its files unchangeable", e))
 }
 
 /// The size of a file whose bytes are the right ones.

@@ -5,13 +5,11 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use zip::read::{ZipFileEntry, ZipReadOptions};
-use zip::unstable::read::ZipIterable;
-
-use super::error::Fault;
-use super::helper::Patience;
-use super::listing::{Entry, Listing, unreadable};
+use super::listing::{Entry, Listing};
 use super::record::Record;
+use crate::wheel_archive::{UnreadText, WheelArchive};
+use crate::worker::wheels::error::Fault;
+use crate::worker::wheels::helper::Patience;
 
 /// How much is read at once; in between there is a look at the clock.
 const BLOCK_BYTES: usize = 64 * 1024;
@@ -19,27 +17,27 @@ const BLOCK_BYTES: usize = 64 * 1024;
 const FILE_MODE: u32 = 0o444;
 const PROGRAM_MODE: u32 = 0o555;
 
-/// Reads these files of the archive as a whole, in this order; one that is missing is `None`.
+/// Reads these files of the `.dist-info` folder, each up to its limit; all of them have to be there.
 pub(super) fn texts<R: Read + Seek, const N: usize>(
-    archive: &mut ZipIterable<R>,
+    archive: &mut WheelArchive<R>,
+    dist_info: &str,
     wanted: [(&str, u64); N],
     patience: &Patience<'_>,
-) -> Result<[Option<Vec<u8>>; N], Fault> {
-    let mut texts = [const { None }; N];
-    let files = archive.files().map_err(unreadable)?;
-    while let Some(entry) = files.next() {
-        patience.check()?;
-        let entry = entry.map_err(unreadable)?;
-        let is_it = |(path, _): &(&str, u64)| path.as_bytes() == entry.name_raw();
-        let Some(index) = wanted.iter().position(is_it) else { continue };
-        let (path, limit) = wanted[index];
-        let mut text = Vec::new();
-        let mut reader = opened(entry, files.reader_mut())?;
-        reader.by_ref().take(limit + 1).read_to_end(&mut text).map_err(|e| broken(path, &e))?;
-        if text.len() as u64 > limit {
-            return Err(Fault::TooLarge(format!("its {path} is larger than {limit} bytes")));
-        }
-        texts[index] = Some(text);
+) -> Result<[Vec<u8>; N], Fault> {
+    let paths = wanted.map(|(name, _)| format!("{dist_info}/{name}"));
+    let limits: [(&str, u64); N] = std::array::from_fn(|at| (paths[at].as_str(), wanted[at].1));
+    let found = archive.read_texts(limits, || patience.check().map_err(Fault::from))?;
+    let mut texts = [const { Vec::new() }; N];
+    for ((text, found), (path, limit)) in texts.iter_mut().zip(found).zip(limits) {
+        *text = match found {
+            Some(Ok(text)) => text,
+            Some(Err(UnreadText::Entry(e))) => return Err(e.into()),
+            Some(Err(UnreadText::Contents(e))) => return Err(broken(path, &e)),
+            Some(Err(UnreadText::TooLarge)) => {
+                return Err(Fault::TooLarge(format!("its {path} is larger than {limit} bytes")));
+            }
+            None => return Err(Fault::Identity(format!("it has no {path}"))),
+        };
     }
     Ok(texts)
 }
@@ -47,7 +45,7 @@ pub(super) fn texts<R: Read + Seek, const N: usize>(
 /// Writes all files of the archive that have a place below `folder`, which is empty, and holds each
 /// against its hash; `limit` is what all of them may take.
 pub(super) fn write<R: Read + Seek>(
-    archive: &mut ZipIterable<R>,
+    archive: &mut WheelArchive<R>,
     listing: &Listing,
     record: &Record,
     folder: &Path,
@@ -56,23 +54,18 @@ pub(super) fn write<R: Read + Seek>(
 ) -> Result<(), Fault> {
     let mut left = limit;
     let mut block = vec![0; BLOCK_BYTES];
-    let files = archive.files().map_err(unreadable)?;
-    for planned in &listing.entries {
-        let Some(entry) = files.next() else {
-            return Err(Fault::Archive("its directory has changed".to_owned()));
-        };
-        let entry = entry.map_err(unreadable)?;
-        if planned.is_folder {
-            continue;
-        }
+    let mut planned = listing.entries.iter();
+    archive.for_each_entry(|entry| {
+        let planned = planned.next().filter(|planned| !planned.is_folder);
+        let Some(planned) = planned else { return Ok(()) };
         let mut expected = record.expected(&planned.path)?;
         let mut out =
             planned.target.as_ref().map(|target| create(folder, target, planned)).transpose()?;
-        let mut reader = opened(entry, files.reader_mut())?;
+        let mut contents = entry.contents()?;
         let mut size = 0;
         loop {
             patience.check()?;
-            let count = reader.read(&mut block).map_err(|e| broken(&planned.path, &e))?;
+            let count = contents.read(&mut block).map_err(|e| broken(&planned.path, &e))?;
             if count == 0 {
                 break;
             }
@@ -84,20 +77,16 @@ pub(super) fn write<R: Read + Seek>(
                     .map_err(|e| Fault::disk(format!("write {:?}", planned.path), e))?;
             }
         }
-        expected.check(&planned.path, size)?;
+        expected.check(&planned.path, size)
+    })?;
+    match planned.next() {
+        Some(_) => Err(Fault::Archive("its directory has changed".to_owned())),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 pub(super) fn too_large(limit: u64) -> Fault {
     Fault::TooLarge(format!("unpacked it would take more than {limit} bytes"))
-}
-
-fn opened<'a, R: Read + Seek>(
-    entry: ZipFileEntry<'a>,
-    reader: &'a mut R,
-) -> Result<impl Read + 'a, Fault> {
-    entry.with_reader(reader, ZipReadOptions::new()).map_err(unreadable)
 }
 
 /// A new file; nothing is there yet that it could go through or write over.

@@ -2,10 +2,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::prepare::Generation;
-use super::select::Selection;
 use crate::model::clock;
 use crate::model::wheel::{InstalledWheel, SyncResult, WheelSync, shortened};
+use crate::worker::wheels::{Generation, Selection};
 
 /// The field `wheel_sync`. Clones share it.
 #[derive(Clone, Default)]

@@ -1,6 +1,6 @@
 //! One job from delivery to settlement: the whole state machine of a slot.
 //!
-//! The order at the end is what makes a run safe, so it stands in one place ([`Attempt::end`]):
+//! The order at the end is what makes a run safe, so it stands in one place ([`RunAttempt::end`]):
 //! the executor has returned → the ticker is dropped and joined, so that no late poll or ACK
 //! follows → one last in-progress ACK, so that storing may take its time → the terminal snapshot →
 //! the ACK. Not stored means not acknowledged: the job comes again.
@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, after, at, bounded, never, select};
 
 use super::claim::{self, Claim, Claimant};
-use super::held::Hold;
-use super::record::{Recorder, Refusal};
+use super::in_flight::InFlightJob;
+use super::record::{NotWritten, Recorder};
+use super::settle;
 use super::tick::Ticker;
-use super::{Context, settle};
 use crate::bus::{self, Delivered};
 use crate::flow::{CancelToken, Execution, FlowEvent, FlowJob, Outcome};
 use crate::model::error::Code;
@@ -23,6 +23,7 @@ use crate::model::limits::MAX_PENDING_EVENTS;
 use crate::model::run::{Delivery, RunSnapshot, RunStatus};
 use crate::model::{clock, json};
 use crate::thread::StopSignal;
+use crate::worker::Context;
 
 /// Delay of a job that is given back because of NATS trouble (CONTRACT §2).
 const TROUBLE_DELAY: Duration = Duration::from_secs(2);
@@ -38,14 +39,14 @@ const MAX_CLAIMS: usize = 8;
 
 /// How a job left its slot, for the worker's record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Ended {
+pub(in crate::worker) struct Ended {
     pub run_id: Option<String>,
     pub status: Option<RunStatus>,
 }
 
 /// Executes a delivered job. `hard_stop` closes when the drain time is over: what runs is then
 /// ended by force and given back. `on_start` is told the run id once the run is ours.
-pub(super) fn execute(
+pub(in crate::worker) fn execute(
     context: &Arc<Context>,
     delivered: Delivered,
     hard_stop: &StopSignal,
@@ -58,7 +59,7 @@ pub(super) fn execute(
             return Ended { run_id: None, status: None };
         }
     };
-    let Some(hold) = context.held.hold(&job.run_id, &delivered) else {
+    let Some(in_flight) = context.in_flight.register(&job.run_id, &delivered) else {
         log::info!(run_id = job.run_id.as_str();
             "the job of a run that is executed here came again; its attempt goes on with it");
         return Ended { run_id: None, status: None };
@@ -75,7 +76,7 @@ pub(super) fn execute(
                 context.settings.run.max_snapshot_bytes,
             );
             let cancel = CancelToken::new();
-            Attempt { context, job, delivered, hold, recorder, cancel }.run(hard_stop)
+            RunAttempt { context, job, delivered, in_flight, recorder, cancel }.run(hard_stop)
         }
         Ok(Claimed::Settled(status)) => {
             acknowledge(&delivered, &run_id);
@@ -163,12 +164,12 @@ fn is_queued(context: &Context, stream_seq: u64, run_id: &str) -> bus::Result<bo
 }
 
 /// A run that is ours, for as long as it executes.
-struct Attempt<'a> {
+struct RunAttempt<'a> {
     context: &'a Arc<Context>,
     job: Job,
     /// The newest one; it settles the job.
     delivered: Delivered,
-    hold: Hold<'a>,
+    in_flight: InFlightJob<'a>,
     recorder: Recorder,
     cancel: CancelToken,
 }
@@ -184,7 +185,7 @@ enum End {
     HardStop,
 }
 
-impl Attempt<'_> {
+impl RunAttempt<'_> {
     fn run(mut self, hard_stop: &StopSignal) -> Option<RunStatus> {
         let (sender, events) = bounded(MAX_PENDING_EVENTS);
         let mut ticker = match self.ticker() {
@@ -270,7 +271,7 @@ impl Attempt<'_> {
                         return End::TimeExceeded(allowed.unwrap_or_default());
                     }
                 }
-                recv(self.hold.redelivered) -> again => {
+                recv(self.in_flight.redelivered) -> again => {
                     if let Ok(again) = again {
                         self.adopt(again);
                         match self.ticker() {
@@ -341,8 +342,8 @@ impl Attempt<'_> {
     fn write(&mut self) -> Result<(), String> {
         match self.recorder.write() {
             Ok(()) => Ok(()),
-            Err(Refusal::Lost(why)) => Err(why),
-            Err(Refusal::Trouble(e)) => {
+            Err(NotWritten::Lost(why)) => Err(why),
+            Err(NotWritten::Trouble(e)) => {
                 log::warn!(run_id = self.job.run_id.as_str(), error = e.to_string();
                     "cannot write the snapshot of a running run; trying again");
                 Ok(())
@@ -413,7 +414,7 @@ impl Attempt<'_> {
         let run_id = self.job.run_id.clone();
         let deadline = Instant::now() + STORE_DEADLINE;
         loop {
-            while let Ok(again) = self.hold.redelivered.try_recv() {
+            while let Ok(again) = self.in_flight.redelivered.try_recv() {
                 self.adopt(again);
             }
             // Storing may take long; without this the job would come again meanwhile. When it
@@ -421,12 +422,12 @@ impl Attempt<'_> {
             let _ = self.delivered.in_progress();
             let problem = match self.recorder.finish(status, error.map(str::to_owned)) {
                 Ok(()) => return true,
-                Err(Refusal::Lost(why)) => {
+                Err(NotWritten::Lost(why)) => {
                     log::warn!(run_id = run_id.as_str(), reason = why.as_str();
                         "the run ended here, but it is not ours any more");
                     return false;
                 }
-                Err(Refusal::Trouble(e)) => e.to_string(),
+                Err(NotWritten::Trouble(e)) => e.to_string(),
             };
             let stopping = select! {
                 recv(hard_stop) -> _ => true,

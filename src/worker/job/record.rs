@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::bulk::Bulk;
+use super::size_budget::SizeBudget;
 use crate::bus::{self, Kv, Operation};
 use crate::flow::FlowEvent;
 use crate::model::limits::SNAPSHOT_COALESCE;
@@ -20,7 +20,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The owner of a run's snapshot for one attempt.
-pub(super) struct Recorder {
+pub(in crate::worker) struct Recorder {
     kv: Kv,
     snapshot: RunSnapshot,
     revision: u64,
@@ -28,7 +28,7 @@ pub(super) struct Recorder {
     deliveries: Vec<Delivery>,
     heartbeat_interval: Duration,
     /// Sizes of the records, and what is left out of the document.
-    bulk: Bulk,
+    budget: SizeBudget,
     /// Task transitions that are not stored yet.
     dirty: bool,
     last_write: Instant,
@@ -50,7 +50,7 @@ enum ReadBack {
 
 /// Why a snapshot was not written.
 #[derive(Debug)]
-pub(super) enum Refusal {
+pub(in crate::worker) enum NotWritten {
     /// Another worker has the run, or it has ended: stop, write nothing more, ACK nothing.
     Lost(String),
     /// NATS trouble; the same write may succeed later.
@@ -59,7 +59,7 @@ pub(super) enum Refusal {
 
 impl Recorder {
     /// Takes over after a successful claim, which was stored at `revision`.
-    pub(super) fn new(
+    pub(in crate::worker) fn new(
         kv: Kv,
         snapshot: RunSnapshot,
         revision: u64,
@@ -72,7 +72,7 @@ impl Recorder {
             snapshot,
             revision,
             heartbeat_interval,
-            bulk: Bulk::new(max_bytes),
+            budget: SizeBudget::new(max_bytes),
             dirty: false,
             last_write: Instant::now(),
             not_before: Instant::now(),
@@ -82,12 +82,12 @@ impl Recorder {
     }
 
     /// Whether somebody has asked to cancel, as far as writes have shown.
-    pub(super) fn is_cancelling(&self) -> bool {
+    pub(in crate::worker) fn is_cancelling(&self) -> bool {
         self.snapshot.status == RunStatus::Cancelling
     }
 
     /// Goes on under a newer delivery of the job, which the snapshot has to name.
-    pub(super) fn adopt(&mut self, delivery: Delivery, attempt: u64) {
+    pub(in crate::worker) fn adopt(&mut self, delivery: Delivery, attempt: u64) {
         if !self.snapshot.status.is_terminal() {
             self.snapshot.attempt = Some(attempt);
             self.snapshot.delivery = Some(delivery.clone());
@@ -97,7 +97,7 @@ impl Recorder {
     }
 
     /// Notes what the executor reports.
-    pub(super) fn apply(&mut self, event: FlowEvent) {
+    pub(in crate::worker) fn apply(&mut self, event: FlowEvent) {
         match event {
             FlowEvent::Wheels(set) => self.snapshot.set_wheels(&set),
             FlowEvent::Started { flow_name, tasks } => {
@@ -110,7 +110,7 @@ impl Recorder {
                 self.has_transition = true;
                 let state = serde_json::to_value(record.state).unwrap_or_default();
                 self.snapshot.tasks.insert(name.clone(), state);
-                self.bulk.keep(&mut self.snapshot, name, record);
+                self.budget.keep(&mut self.snapshot, name, record);
             }
             FlowEvent::Finished(_) => return,
         }
@@ -118,7 +118,7 @@ impl Recorder {
     }
 
     /// When the next write is due: for transitions soon, for the heartbeat in time.
-    pub(super) fn next_write(&self) -> Instant {
+    pub(in crate::worker) fn next_write(&self) -> Instant {
         let is_first = self.has_transition && !self.wrote_transition;
         let due = match self.dirty {
             true if is_first => self.last_write,
@@ -129,7 +129,7 @@ impl Recorder {
     }
 
     /// Writes the present state.
-    pub(super) fn write(&mut self) -> Result<(), Refusal> {
+    pub(in crate::worker) fn write(&mut self) -> Result<(), NotWritten> {
         let now = clock::now();
         self.snapshot.heartbeat_at = Some(now);
         self.snapshot.updated_at = Some(now);
@@ -145,25 +145,25 @@ impl Recorder {
     }
 
     /// Turns the run to a terminal state and writes it; may be repeated after `Trouble`.
-    pub(super) fn finish(
+    pub(in crate::worker) fn finish(
         &mut self,
         status: RunStatus,
         error: Option<String>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), NotWritten> {
         if !self.snapshot.status.is_terminal() {
             self.snapshot.finish(status, error, clock::now());
         }
         self.store()
     }
 
-    pub(super) fn snapshot(&self) -> &RunSnapshot {
+    pub(in crate::worker) fn snapshot(&self) -> &RunSnapshot {
         &self.snapshot
     }
 
-    fn store(&mut self) -> Result<(), Refusal> {
+    fn store(&mut self) -> Result<(), NotWritten> {
         for _ in 0..MAX_CONFLICTS {
-            let document = self.bulk.document(&mut self.snapshot).map_err(|e| {
-                Refusal::Lost(format!("its snapshot cannot be written as JSON: {e}"))
+            let document = self.budget.document(&mut self.snapshot).map_err(|e| {
+                NotWritten::Lost(format!("its snapshot cannot be written as JSON: {e}"))
             })?;
             match self.kv.update(&self.snapshot.run_id, &document, self.revision) {
                 Ok(revision) => {
@@ -176,24 +176,26 @@ impl Recorder {
                 },
                 // The server's own limit is below ours: from now on it counts.
                 Err(bus::Error::TooLarge { limit, .. })
-                    if self.bulk.max_bytes() > limit.saturating_sub(HEADER_ROOM) =>
+                    if self.budget.max_bytes() > limit.saturating_sub(HEADER_ROOM) =>
                 {
-                    self.bulk.lower_max_bytes(limit.saturating_sub(HEADER_ROOM));
+                    self.budget.lower_max_bytes(limit.saturating_sub(HEADER_ROOM));
                 }
                 // Without its records it is too large still; a run must be able to end.
-                Err(bus::Error::TooLarge { .. }) if self.snapshot.drop_bulk() => self.bulk.clear(),
-                Err(e) => return Err(Refusal::Trouble(e)),
+                Err(bus::Error::TooLarge { .. }) if self.snapshot.drop_bulk() => {
+                    self.budget.clear()
+                }
+                Err(e) => return Err(NotWritten::Trouble(e)),
             }
         }
-        Err(Refusal::Trouble(bus::Error::Conflict(self.snapshot.run_id.clone())))
+        Err(NotWritten::Trouble(bus::Error::Conflict(self.snapshot.run_id.clone())))
     }
 
     /// Somebody else has written: a cancel request is taken over, anything else has cost us the run.
-    fn read_back(&mut self) -> Result<ReadBack, Refusal> {
-        let lost = |why: String| Err(Refusal::Lost(why));
+    fn read_back(&mut self) -> Result<ReadBack, NotWritten> {
+        let lost = |why: String| Err(NotWritten::Lost(why));
         let newest = match self.kv.newest(&self.snapshot.run_id) {
             Ok(newest) => newest,
-            Err(e) => return Err(Refusal::Trouble(e)),
+            Err(e) => return Err(NotWritten::Trouble(e)),
         };
         let Some(entry) = newest.filter(|entry| entry.operation == Operation::Put) else {
             return lost("the snapshot was deleted".into());

@@ -4,6 +4,9 @@
 //! when that is ready do new runs get it; so an attempt that fails changes nothing. It is made when the
 //! registry changes, when the interval has passed, and after a failure with growing pauses.
 
+mod registry_offers;
+mod status;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
@@ -14,20 +17,19 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, bounded, select};
 
-use super::error::{Error, Fault};
-use super::fit::{Interpreter, Python};
-use super::folders::Folders;
-use super::helper::{Impatience, Patience};
-use super::offers::{Offers, offer};
-use super::prepare::{Generation, Prepared, Refusals, Worker, prepare};
-use super::select::Choice;
-use super::status::Status;
+pub(super) use status::Status;
+
+use super::wheels::{
+    Choice, Error, Fault, Folders, Generation, Impatience, Interpreter, Patience, Prepared, Python,
+    Refusals, Worker, prepare,
+};
 use crate::bus::{ObjectMeta, ObjectStore, Watch};
 use crate::flow::PythonExecutor;
 use crate::flow::python::{Code, PythonError};
 use crate::model::error::Code as ErrorCode;
 use crate::model::limits::{INTERPRETER_DEADLINE, MAX_SYNC_PAUSE, WHEEL_LOCK_DEADLINE};
 use crate::thread::{self, JoinOnDrop, StopSignal, StopSource};
+use registry_offers::{RegistryOffers, offer};
 
 /// After a change of the registry: several wheels often come together.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -52,7 +54,7 @@ pub struct WheelSyncSettings {
 /// A running synchronisation; dropping it ends it.
 ///
 /// Field order is the shutdown order: the thread ends by `_stop` and is joined, then the watch.
-pub(in crate::worker) struct SyncThread {
+pub(super) struct SyncThread {
     pub status: Status,
     /// Disconnected when the first attempt has ended, well or not.
     tried: StopSignal,
@@ -77,10 +79,10 @@ impl SyncThread {
         let (try_source, tried) = thread::stop_channel();
         let (ready_source, ready) = thread::stop_channel();
         let (kick, kicked) = bounded(1);
-        let offers = Offers::default();
+        let offers = RegistryOffers::default();
         let watch = offers.follow(&store, kick).map_err(std::io::Error::other)?;
         let status = Status::enabled();
-        let body = Body {
+        let sync = WheelSync {
             settings,
             tags,
             store,
@@ -91,7 +93,7 @@ impl SyncThread {
             current: None,
             ready: Some(ready_source),
         };
-        let thread = thread::spawn("wheels", move || body.run(&stopped, &kicked, try_source))?;
+        let thread = thread::spawn("wheels", move || sync.run(&stopped, &kicked, try_source))?;
         Ok(SyncThread { status, tried, ready, _stop: stop, _thread: thread, _watch: watch })
     }
 
@@ -121,7 +123,7 @@ impl SyncThread {
 }
 
 /// How [`SyncThread::wait_ready`] has ended.
-pub(in crate::worker) enum Waited {
+pub(super) enum Waited {
     Ready,
     /// The one attempt has failed; why.
     InVain(String),
@@ -164,11 +166,11 @@ impl From<PythonError> for SyncError {
     }
 }
 
-struct Body {
+struct WheelSync {
     settings: WheelSyncSettings,
     tags: Vec<String>,
     store: ObjectStore,
-    offers: Offers,
+    offers: RegistryOffers,
     status: Status,
     /// The interpreter, which is asked once, and the folders for it.
     disk: Option<(Interpreter, Folders)>,
@@ -179,7 +181,7 @@ struct Body {
     ready: Option<StopSource>,
 }
 
-impl Body {
+impl WheelSync {
     fn run(mut self, stop: &StopSignal, kicked: &Receiver<()>, tried: StopSource) {
         let mut tried = Some(tried);
         let mut failures = 0_u32;

@@ -5,11 +5,11 @@ use std::io::{Read, Seek};
 
 use zip::CompressionMethod;
 use zip::read::ZipFileEntry;
-use zip::unstable::read::ZipIterable;
 
-use super::error::Fault;
-use super::helper::Patience;
 use crate::model::limits::{MAX_WHEEL_ENTRIES, MAX_WHEEL_PATH_BYTES};
+use crate::wheel_archive::{DIST_INFO, WheelArchive};
+use crate::worker::wheels::error::Fault;
+use crate::worker::wheels::helper::Patience;
 
 /// What a file system takes as one name.
 const MAX_PART_BYTES: usize = 255;
@@ -18,7 +18,6 @@ const KIND: u32 = 0o170_000;
 const KIND_FILE: u32 = 0o100_000;
 const KIND_FOLDER: u32 = 0o040_000;
 const ANY_EXECUTE: u32 = 0o111;
-const DIST_INFO: &str = ".dist-info";
 const DATA: &str = ".data";
 
 /// All of an archive, in its order.
@@ -47,19 +46,19 @@ pub(super) struct Entry {
 
 /// Looks at each entry; an archive with one that no wheel has is refused as a whole.
 pub(super) fn list<R: Read + Seek>(
-    archive: &mut ZipIterable<R>,
+    archive: &mut WheelArchive<R>,
     patience: &Patience<'_>,
 ) -> Result<Listing, Fault> {
-    if archive.len() > MAX_WHEEL_ENTRIES {
-        let count = archive.len();
+    let count = archive.entry_count();
+    if count > MAX_WHEEL_ENTRIES {
         return Err(Fault::TooLarge(format!("it has {count} entries, over {MAX_WHEEL_ENTRIES}")));
     }
     let mut listing = Listing::default();
     let (mut names, mut targets) = (Tree::default(), Tree::default());
     let mut dist_infos: Vec<String> = Vec::new();
-    for entry in archive.files().map_err(unreadable)? {
+    archive.for_each_entry(|entry| {
         patience.check()?;
-        let entry = look_at(&entry.map_err(unreadable)?)?;
+        let entry = look_at(&entry.listed)?;
         names.add(&entry.path, entry.is_folder)?;
         if let Some(target) = &entry.target {
             targets.add(target, false)?;
@@ -74,7 +73,8 @@ pub(super) fn list<R: Read + Seek>(
         }
         listing.size = listing.size.saturating_add(entry.size);
         listing.entries.push(entry);
-    }
+        Ok::<(), Fault>(())
+    })?;
     match dist_infos.as_slice() {
         [one] => listing.dist_info.clone_from(one),
         [] => return Err(Fault::Identity("it has no .dist-info folder".to_owned())),
@@ -83,10 +83,6 @@ pub(super) fn list<R: Read + Seek>(
         }
     }
     Ok(listing)
-}
-
-pub(super) fn unreadable(error: zip::result::ZipError) -> Fault {
-    Fault::Archive(error.to_string())
 }
 
 fn look_at(entry: &ZipFileEntry<'_>) -> Result<Entry, Fault> {

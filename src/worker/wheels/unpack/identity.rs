@@ -4,8 +4,9 @@ use std::str::FromStr;
 
 use pep440_rs::{Version, VersionSpecifiers};
 
-use super::error::Fault;
-use crate::model::wheel::{Metadata, WheelName, normalized};
+use crate::model::wheel::{Metadata, WheelName};
+use crate::wheel_archive::DIST_INFO;
+use crate::worker::wheels::error::Fault;
 
 /// The one major version of the format that there is.
 const WHEEL_MAJOR: &str = "1";
@@ -19,17 +20,15 @@ pub(super) fn check(
     wheel: &str,
     python_version: &str,
 ) -> Result<(), Fault> {
-    let stem = dist_info.strip_suffix(".dist-info").unwrap_or(dist_info);
-    let said = stem.rsplit_once('-');
-    if !said.is_some_and(|(package, version)| is_same(name, package, version)) {
+    let stem = dist_info.strip_suffix(DIST_INFO).unwrap_or(dist_info).rsplit_once('-');
+    if !stem.is_some_and(|(package, version)| name.is_of(package, version)) {
         return Err(Fault::Identity(format!(
             "its folder {dist_info} is that of another package or version"
         )));
     }
     let metadata = Metadata::parse(metadata);
-    let (package, version) = (metadata.get("Name"), metadata.get("Version"));
-    match (package, version) {
-        (Some(package), Some(version)) if is_same(name, package, version) => {}
+    match (metadata.get("Name"), metadata.get("Version")) {
+        (Some(package), Some(version)) if name.is_of(package, version) => {}
         (Some(package), Some(version)) => {
             return Err(Fault::Identity(format!(
                 "METADATA says that it is {package:?} in version {version:?}"
@@ -48,12 +47,6 @@ pub(super) fn check(
         }
         _ => Ok(()),
     }
-}
-
-fn is_same(name: &WheelName, package: &str, version: &str) -> bool {
-    // Where a version has a dash, names of files and folders have an underscore.
-    let version = Version::from_str(&version.replace('_', "-"));
-    normalized(package) == name.package && version.is_ok_and(|version| version == name.version)
 }
 
 /// A condition that cannot be read is none, as for pip.

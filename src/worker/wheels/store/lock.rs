@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::helper::Patience;
 use crate::model::limits::{CHILD_POLL, WHEEL_LOCK_DEADLINE};
+use crate::worker::wheels::helper::Patience;
 
 /// A lock that is held until it is dropped.
 #[derive(Debug)]

@@ -6,9 +6,9 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 
-use super::error::Fault;
 use super::listing::Listing;
 use crate::model::limits::MAX_WHEEL_ENTRIES;
+use crate::worker::wheels::error::Fault;
 
 /// Files of the `.dist-info` folder that cannot have a hash in RECORD.
 const UNHASHED: [&str; 3] = ["RECORD", "RECORD.jws", "RECORD.p7s"];

@@ -12,10 +12,10 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::fit::Interpreter;
 use super::folders::is_hash;
 use crate::model::limits::{MAX_WHEEL_TEXT_BYTES, WHEELS_KEPT_FOR};
 use crate::model::wheel::InstalledWheel;
+use crate::worker::wheels::fit::Interpreter;
 
 const SHOWN: &str = ".installed.json";
 const PREFIX: &str = ".installed-";
@@ -25,7 +25,7 @@ const KEY_DIGITS: usize = 16;
 
 /// The files of one kind of worker.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(in crate::worker::wheels) struct Memory {
     own: PathBuf,
     shown: PathBuf,
 }
@@ -33,7 +33,7 @@ pub(super) struct Memory {
 /// What is in them.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Remembered {
+pub(in crate::worker::wheels) struct Remembered {
     /// The id of the set.
     pub generation: String,
     /// When it came into use, unix seconds.
@@ -45,7 +45,7 @@ pub(super) struct Remembered {
 /// One wheel of the set.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct RememberedWheel {
+pub(in crate::worker::wheels) struct RememberedWheel {
     #[serde(flatten)]
     pub wheel: InstalledWheel,
     /// Of its bytes, in hex.
@@ -56,7 +56,11 @@ pub(super) struct RememberedWheel {
 
 impl Memory {
     /// That of workers with these tags and this interpreter below `root`.
-    pub(super) fn new(root: &Path, tags: &[String], python: &Interpreter) -> Memory {
+    pub(in crate::worker::wheels) fn new(
+        root: &Path,
+        tags: &[String],
+        python: &Interpreter,
+    ) -> Memory {
         let mut tags: Vec<&str> = tags.iter().map(String::as_str).collect();
         tags.sort_unstable();
         let mut hasher = Sha256::new();
@@ -71,12 +75,16 @@ impl Memory {
     }
 
     /// What was remembered last; nothing when that cannot be read.
-    pub(super) fn read(&self) -> Option<Remembered> {
+    pub(in crate::worker::wheels) fn read(&self) -> Option<Remembered> {
         read(&self.own)
     }
 
     /// Remembers this from now on; `scratch` is a folder beside the files, for what is not finished.
-    pub(super) fn write(&self, remembered: &Remembered, scratch: &Path) -> io::Result<()> {
+    pub(in crate::worker::wheels) fn write(
+        &self,
+        remembered: &Remembered,
+        scratch: &Path,
+    ) -> io::Result<()> {
         let text = serde_json::to_vec_pretty(remembered)?;
         for path in [&self.own, &self.shown] {
             // The file is the old or the new one at any time.
@@ -90,7 +98,7 @@ impl Memory {
     }
 
     /// Says that this kind of worker is still there.
-    pub(super) fn touch(&self) {
+    pub(in crate::worker::wheels) fn touch(&self) {
         if let Ok(file) = OpenOptions::new().append(true).open(&self.own) {
             // One that cannot be touched is forgotten some time after the worker has ended.
             let _ = file.set_modified(SystemTime::now());
@@ -99,7 +107,7 @@ impl Memory {
 }
 
 /// The hashes of all wheels that some kind of worker remembers; what is too old is forgotten.
-pub(super) fn all(root: &Path) -> io::Result<HashSet<String>> {
+pub(in crate::worker::wheels) fn all(root: &Path) -> io::Result<HashSet<String>> {
     let mut hashes = HashSet::new();
     for entry in fs::read_dir(root)? {
         let entry = entry?;
@@ -121,7 +129,7 @@ pub(super) fn all(root: &Path) -> io::Result<HashSet<String>> {
 }
 
 /// SHA-256 and the like as text.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(in crate::worker::wheels) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -1,6 +1,5 @@
 //! How a job ends: which snapshot, which verdict to the queue, which DLQ entry (CONTRACT §2).
 
-use super::Context;
 use crate::bus::Delivered;
 use crate::flow::Outcome;
 use crate::model::clock;
@@ -9,17 +8,22 @@ use crate::model::error::Code;
 use crate::model::job::Job;
 use crate::model::limits::{DLQ_PAYLOAD_BYTES, MAX_ERROR_BYTES};
 use crate::model::run::{RunStatus, truncated};
+use crate::worker::Context;
 
 /// What an outcome means for the snapshot and the DLQ.
 #[derive(Debug, PartialEq)]
-pub(super) struct Ending {
+pub(in crate::worker) struct Ending {
     pub status: RunStatus,
     pub error: Option<String>,
     pub dlq: Option<DlqReason>,
 }
 
 /// The table of CONTRACT §2, as far as it is about executed flows.
-pub(super) fn decide(outcome: Outcome, cancelled: bool, dlq_execution_errors: bool) -> Ending {
+pub(in crate::worker) fn decide(
+    outcome: Outcome,
+    cancelled: bool,
+    dlq_execution_errors: bool,
+) -> Ending {
     match outcome {
         Outcome::Completed => Ending { status: RunStatus::Completed, error: None, dlq: None },
         Outcome::Cancelled => Ending { status: RunStatus::Cancelled, error: None, dlq: None },
@@ -41,7 +45,7 @@ pub(super) fn decide(outcome: Outcome, cancelled: bool, dlq_execution_errors: bo
 }
 
 /// Publishes a DLQ entry about a job; a failure is logged and changes nothing else.
-pub(super) fn publish_dlq(
+pub(in crate::worker) fn publish_dlq(
     context: &Context,
     job: &Job,
     subject: &str,
@@ -62,7 +66,7 @@ pub(super) fn publish_dlq(
 }
 
 /// Takes a message that is no job out of the queue: TERM and a DLQ entry with its first bytes.
-pub(super) fn terminate_invalid(context: &Context, delivered: &Delivered, error: &str) {
+pub(in crate::worker) fn terminate_invalid(context: &Context, delivered: &Delivered, error: &str) {
     let code = Code::InvalidJob;
     log::warn!(err_id = code.err_id(), msg_id = code.msg_id(), subject = delivered.subject.as_str(),
         reason = error; "a message in the work queue is no job");
@@ -80,7 +84,7 @@ pub(super) fn terminate_invalid(context: &Context, delivered: &Delivered, error:
 }
 
 /// The DLQ entry of a message that is no job.
-pub(super) fn publish_invalid(
+pub(in crate::worker) fn publish_invalid(
     context: &Context,
     subject: &str,
     payload: &[u8],

@@ -22,8 +22,8 @@ const FRAME_BYTES: usize = 2;
 /// See [`FRAME_BYTES`].
 const LOGS_FRAME_BYTES: usize = 8;
 
-/// The book-keeper of a snapshot's records.
-pub(super) struct Bulk {
+/// What a snapshot's records take, and what has to be left out of its document.
+pub(in crate::worker) struct SizeBudget {
     max_bytes: usize,
     sizes: HashMap<String, Size>,
     /// Tasks whose logs are kept, by the order of their last reports.
@@ -45,10 +45,10 @@ struct Size {
     report: u64,
 }
 
-impl Bulk {
+impl SizeBudget {
     /// For a snapshot without records.
-    pub(super) fn new(max_bytes: usize) -> Self {
-        Bulk {
+    pub(in crate::worker) fn new(max_bytes: usize) -> Self {
+        SizeBudget {
             max_bytes,
             sizes: HashMap::new(),
             with_logs: BTreeMap::new(),
@@ -61,17 +61,22 @@ impl Bulk {
     }
 
     /// Largest document in bytes.
-    pub(super) fn max_bytes(&self) -> usize {
+    pub(in crate::worker) fn max_bytes(&self) -> usize {
         self.max_bytes
     }
 
     /// The server takes less than was thought.
-    pub(super) fn lower_max_bytes(&mut self, bytes: usize) {
+    pub(in crate::worker) fn lower_max_bytes(&mut self, bytes: usize) {
         self.max_bytes = self.max_bytes.min(bytes);
     }
 
     /// Keeps a record, unless there are too many.
-    pub(super) fn keep(&mut self, snapshot: &mut RunSnapshot, name: String, mut task: TaskRecord) {
+    pub(in crate::worker) fn keep(
+        &mut self,
+        snapshot: &mut RunSnapshot,
+        name: String,
+        mut task: TaskRecord,
+    ) {
         let is_known = snapshot.task_records.contains_key(&name);
         if !is_known && snapshot.task_records.len() >= MAX_TASK_RECORDS {
             snapshot.task_records_truncated = true;
@@ -101,7 +106,10 @@ impl Bulk {
     ///
     /// # Errors
     /// Whatever makes the snapshot unwritable.
-    pub(super) fn document(&mut self, snapshot: &mut RunSnapshot) -> serde_json::Result<Vec<u8>> {
+    pub(in crate::worker) fn document(
+        &mut self,
+        snapshot: &mut RunSnapshot,
+    ) -> serde_json::Result<Vec<u8>> {
         // Once; and once more when the rest has grown or shrunk since the last document.
         for _ in 0..2 {
             self.leave_logs(snapshot, self.room());
@@ -139,7 +147,7 @@ impl Bulk {
     }
 
     /// The records of the snapshot are gone.
-    pub(super) fn clear(&mut self) {
+    pub(in crate::worker) fn clear(&mut self) {
         self.sizes.clear();
         self.with_logs.clear();
         (self.record_bytes, self.log_bytes, self.rest_bytes) = (0, 0, 0);
@@ -199,16 +207,16 @@ mod tests {
         record
     }
 
-    fn keep(bulk: &mut Bulk, snapshot: &mut RunSnapshot, task: &str, record: TaskRecord) {
+    fn keep(budget: &mut SizeBudget, snapshot: &mut RunSnapshot, task: &str, record: TaskRecord) {
         snapshot.tasks.insert(task.into(), "SUCCEEDED".into());
-        bulk.keep(snapshot, task.into(), record);
+        budget.keep(snapshot, task.into(), record);
     }
 
     /// The document as a reader sees it, and the tasks whose logs it shows.
-    fn shown(bulk: &mut Bulk, snapshot: &mut RunSnapshot) -> (RunSnapshot, Vec<String>) {
-        let document = bulk.document(snapshot).unwrap();
+    fn shown(budget: &mut SizeBudget, snapshot: &mut RunSnapshot) -> (RunSnapshot, Vec<String>) {
+        let document = budget.document(snapshot).unwrap();
         let read: RunSnapshot = json::from_wire(&document).unwrap();
-        assert!(document.len() <= bulk.max_bytes || read.task_records.is_empty());
+        assert!(document.len() <= budget.max_bytes || read.task_records.is_empty());
         let records = read.task_records.iter();
         let logs = records.filter(|(_, r)| !r["logs"].is_null()).map(|(n, _)| n.clone()).collect();
         (read, logs)
@@ -216,40 +224,40 @@ mod tests {
 
     #[test]
     fn logs_go_before_records_and_old_ones_first() {
-        let (mut bulk, mut snapshot) = (Bulk::new(9_000), snapshot());
+        let (mut budget, mut snapshot) = (SizeBudget::new(9_000), snapshot());
         for task in ["a", "é", "c"] {
-            keep(&mut bulk, &mut snapshot, task, record(100, 2_000));
+            keep(&mut budget, &mut snapshot, task, record(100, 2_000));
         }
-        let (read, logs) = shown(&mut bulk, &mut snapshot);
+        let (read, logs) = shown(&mut budget, &mut snapshot);
         assert_eq!(logs, ["a", "é", "c"]);
         assert!(!read.task_logs_truncated);
         // A second report counts anew: now `é` is the oldest.
-        keep(&mut bulk, &mut snapshot, "a", record(100, 2_100));
-        keep(&mut bulk, &mut snapshot, "d", record(100, 2_000));
-        let (read, logs) = shown(&mut bulk, &mut snapshot);
+        keep(&mut budget, &mut snapshot, "a", record(100, 2_100));
+        keep(&mut budget, &mut snapshot, "d", record(100, 2_000));
+        let (read, logs) = shown(&mut budget, &mut snapshot);
         assert_eq!(logs, ["a", "c", "d"]);
         assert!(read.task_logs_truncated && !read.task_records_truncated);
         assert_eq!(read.task_records.len(), 4);
         // One that takes all the room alone leaves nothing of the others.
-        keep(&mut bulk, &mut snapshot, "e", record(0, 6_500));
-        let (read, logs) = shown(&mut bulk, &mut snapshot);
+        keep(&mut budget, &mut snapshot, "e", record(0, 6_500));
+        let (read, logs) = shown(&mut budget, &mut snapshot);
         assert_eq!(logs, ["e"]);
         assert_eq!(read.task_records.len(), 5);
     }
 
     #[test]
     fn records_go_when_logs_are_not_enough_and_come_back_when_they_fit() {
-        let (mut bulk, mut snapshot) = (Bulk::new(5_000), snapshot());
-        keep(&mut bulk, &mut snapshot, "a", record(2_000, 500));
-        keep(&mut bulk, &mut snapshot, "b", record(4_000, 500));
+        let (mut budget, mut snapshot) = (SizeBudget::new(5_000), snapshot());
+        keep(&mut budget, &mut snapshot, "a", record(2_000, 500));
+        keep(&mut budget, &mut snapshot, "b", record(4_000, 500));
         for _ in 0..2 {
-            let (read, _) = shown(&mut bulk, &mut snapshot);
+            let (read, _) = shown(&mut budget, &mut snapshot);
             assert!(read.task_records_truncated && read.task_logs_truncated);
             assert!(read.task_records.is_empty());
             assert_eq!(read.tasks.len(), 2);
         }
-        keep(&mut bulk, &mut snapshot, "b", record(100, 0));
-        let (read, logs) = shown(&mut bulk, &mut snapshot);
+        keep(&mut budget, &mut snapshot, "b", record(100, 0));
+        let (read, logs) = shown(&mut budget, &mut snapshot);
         assert_eq!(read.task_records.len(), 2);
         assert!(!read.task_records_truncated && read.task_logs_truncated);
         assert!(logs.is_empty(), "{logs:?}");
@@ -257,34 +265,34 @@ mod tests {
 
     #[test]
     fn a_rest_that_shrinks_brings_records_back_at_once() {
-        let (mut bulk, mut snapshot) = (Bulk::new(5_000), snapshot());
+        let (mut budget, mut snapshot) = (SizeBudget::new(5_000), snapshot());
         snapshot.params.insert("p".into(), "x".repeat(3_000).into());
-        keep(&mut bulk, &mut snapshot, "a", record(2_000, 0));
-        assert!(shown(&mut bulk, &mut snapshot).0.task_records.is_empty());
+        keep(&mut budget, &mut snapshot, "a", record(2_000, 0));
+        assert!(shown(&mut budget, &mut snapshot).0.task_records.is_empty());
         snapshot.params.clear();
-        assert_eq!(shown(&mut bulk, &mut snapshot).0.task_records.len(), 1);
+        assert_eq!(shown(&mut budget, &mut snapshot).0.task_records.len(), 1);
     }
 
     #[test]
     fn records_that_were_changed_behind_its_back_still_fit() {
-        let (mut bulk, mut snapshot) = (Bulk::new(20_000), snapshot());
+        let (mut budget, mut snapshot) = (SizeBudget::new(20_000), snapshot());
         for task in 0..40 {
-            keep(&mut bulk, &mut snapshot, &task.to_string(), record(10, 100));
+            keep(&mut budget, &mut snapshot, &task.to_string(), record(10, 100));
         }
-        shown(&mut bulk, &mut snapshot);
+        shown(&mut budget, &mut snapshot);
         for record in snapshot.task_records.values_mut() {
             record["error"] = "e".repeat(250).into();
         }
-        let (read, logs) = shown(&mut bulk, &mut snapshot);
+        let (read, logs) = shown(&mut budget, &mut snapshot);
         assert_eq!(read.task_records.len(), 40);
         assert!(read.task_logs_truncated && logs.len() < 40, "{}", logs.len());
     }
 
     #[test]
     fn logs_of_many_tasks_do_not_fill_the_memory() {
-        let (mut bulk, mut snapshot) = (Bulk::new(usize::MAX), snapshot());
+        let (mut budget, mut snapshot) = (SizeBudget::new(usize::MAX), snapshot());
         for task in 0..200 {
-            keep(&mut bulk, &mut snapshot, &task.to_string(), record(10, 64 * 1024));
+            keep(&mut budget, &mut snapshot, &task.to_string(), record(10, 64 * 1024));
         }
         let records = snapshot.task_records.values();
         let kept: usize = records.filter_map(|r| r["logs"]["stdout"].as_str()).map(str::len).sum();
@@ -295,20 +303,20 @@ mod tests {
 
     #[test]
     fn what_is_measured_is_what_is_written() {
-        let (mut bulk, mut snapshot) = (Bulk::new(usize::MAX), snapshot());
-        let bare = bulk.document(&mut snapshot).unwrap().len();
+        let (mut budget, mut snapshot) = (SizeBudget::new(usize::MAX), snapshot());
+        let bare = budget.document(&mut snapshot).unwrap().len();
         for task in ["a", "日本 \"x\"", "c"] {
             let mut record = record(30, 40);
             record.error = Some("né\n".into());
             // Its entry in `tasks` is left out, so that nothing but the records grows.
-            bulk.keep(&mut snapshot, task.into(), record);
+            budget.keep(&mut snapshot, task.into(), record);
         }
-        bulk.keep(&mut snapshot, "a".into(), record(5, 7));
-        bulk.keep(&mut snapshot, "c".into(), record(5, 0));
-        let whole = bulk.document(&mut snapshot).unwrap().len();
+        budget.keep(&mut snapshot, "a".into(), record(5, 7));
+        budget.keep(&mut snapshot, "c".into(), record(5, 0));
+        let whole = budget.document(&mut snapshot).unwrap().len();
         // The last comma is not there.
-        assert_eq!(whole + 1, bare + bulk.record_bytes + bulk.log_bytes);
-        bulk.clear();
-        assert_eq!(bulk.record_bytes + bulk.log_bytes, 0);
+        assert_eq!(whole + 1, bare + budget.record_bytes + budget.log_bytes);
+        budget.clear();
+        assert_eq!(budget.record_bytes + budget.log_bytes, 0);
     }
 }
