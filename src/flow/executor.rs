@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::model::run::{TaskRecord, TaskStatus};
 use crate::model::wheel::WheelSet;
+use crate::model::workflow::{Workflow, WorkflowRefusal};
 
 /// What is to be executed.
 #[derive(Debug, Clone)]
@@ -19,8 +20,36 @@ pub struct FlowJob {
     pub flow_name: String,
     /// Parameters, seen by tasks as `$ctx.params`.
     pub params: Map<String, Value>,
-    /// The text of a `flow.yaml`.
-    pub workflow_yaml: Option<String>,
+    /// The `flow.yaml` that came with the run; without one `flow_name` is resolved.
+    pub workflow: Option<WorkflowDocument>,
+}
+
+/// A `flow.yaml`, parsed once: executors that are asked whether they accept it, and the one that runs
+/// it, look at the same value. Clones share it.
+#[derive(Debug, Clone)]
+pub struct WorkflowDocument(Arc<(String, Result<Workflow, WorkflowRefusal>)>);
+
+impl WorkflowDocument {
+    /// Parses the text. What is wrong with it is not said before the document is asked: a run with a
+    /// document that cannot be read fails with the reason.
+    pub fn parse(text: impl Into<String>) -> Self {
+        let text = text.into();
+        let parsed = Workflow::parse(text.as_bytes());
+        WorkflowDocument(Arc::new((text, parsed)))
+    }
+
+    /// As it was submitted; Python reads it by itself.
+    pub fn text(&self) -> &str {
+        &self.0.0
+    }
+
+    /// What it says.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub fn workflow(&self) -> Result<&Workflow, &WorkflowRefusal> {
+        self.0.1.as_ref()
+    }
 }
 
 /// What an execution reports, in order. After `Finished` nothing more comes; when the channel

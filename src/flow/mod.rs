@@ -30,7 +30,9 @@ mod graph_parser;
 mod graph_text;
 mod pool;
 
-pub use executor::{CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome};
+pub use executor::{
+    CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome, WorkflowDocument,
+};
 pub use expression::Environment;
 pub use native::NativeExecutor;
 pub use python::{PythonExecutor, PythonSettings};

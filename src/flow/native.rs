@@ -1,6 +1,6 @@
 //! The executor of native flows: finds the flow, then gives it to the engine on a thread.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -40,18 +40,14 @@ impl NativeExecutor {
     }
 
     fn plan(&self, job: FlowJob) -> Result<Plan, Outcome> {
-        match &job.workflow_yaml {
-            Some(text) => {
-                let workflow = Workflow::parse(text.as_bytes()).map_err(|refusal| {
-                    Outcome::Failed { error: format!("invalid workflow yaml: {refusal}") }
-                })?;
-                self.plan_document(workflow, job)
-            }
-            None => self.plan_registered(job),
-        }
+        let Some(document) = job.workflow.clone() else { return self.plan_registered(job) };
+        let workflow = document.workflow().map_err(|refusal| Outcome::Failed {
+            error: format!("invalid workflow yaml: {refusal}"),
+        })?;
+        self.plan_document(workflow, job)
     }
 
-    fn plan_document(&self, workflow: Workflow, job: FlowJob) -> Result<Plan, Outcome> {
+    fn plan_document(&self, workflow: &Workflow, job: FlowJob) -> Result<Plan, Outcome> {
         let graph = graph::parse(&workflow.graph)
             .map_err(|error| Outcome::Failed { error: error.to_string() })?;
         let specs: HashMap<&str, &TaskSpec> =
@@ -71,8 +67,8 @@ impl NativeExecutor {
             graph,
             bodies,
             inputs,
-            params: Arc::new(over(workflow.defaults, job.params)),
-            expose_env: workflow.expose_env,
+            params: Arc::new(over(workflow.defaults.clone(), job.params)),
+            expose_env: workflow.expose_env.clone(),
             environment: self.environment,
         })
     }
@@ -142,17 +138,17 @@ impl Executor for NativeExecutor {
     /// A document is native when every entry of its `tasks` is, and every node of its graph; when
     /// the graph cannot be read, its tasks alone decide, so that the run can tell what is wrong.
     fn accepts(&self, job: &FlowJob) -> bool {
-        let Some(text) = &job.workflow_yaml else { return self.registry.has_flow(&job.flow_name) };
-        let Ok(workflow) = Workflow::parse(text.as_bytes()) else { return false };
+        let Some(document) = &job.workflow else { return self.registry.has_flow(&job.flow_name) };
+        let Ok(workflow) = document.workflow() else { return false };
         if !workflow.tasks.iter().all(|spec| self.body(&spec.name, Some(spec)).is_ok()) {
             return false;
         }
         match graph::parse(&workflow.graph) {
             Ok(graph) => {
-                let listed: HashMap<&str, ()> =
-                    workflow.tasks.iter().map(|spec| (spec.name.as_str(), ())).collect();
+                let listed: HashSet<&str> =
+                    workflow.tasks.iter().map(|spec| spec.name.as_str()).collect();
                 graph.nodes.iter().all(|node| {
-                    listed.contains_key(node.task.as_str()) || self.registry.has_task(&node.task)
+                    listed.contains(node.task.as_str()) || self.registry.has_task(&node.task)
                 })
             }
             Err(_) => !workflow.tasks.is_empty(),

@@ -48,7 +48,6 @@ pub use environment::visible_environment;
 pub use error::PythonError;
 
 use super::executor::{CancelToken, Execution, Executor, FlowEvent, FlowJob};
-use crate::model::workflow::Workflow;
 use crate::thread::StopSignal;
 use host::Host;
 
@@ -120,8 +119,8 @@ impl PythonExecutor {
 impl Executor for PythonExecutor {
     /// Every document that can be read at all, and every name when there is a resolver to ask.
     fn accepts(&self, job: &FlowJob) -> bool {
-        match &job.workflow_yaml {
-            Some(text) => Workflow::parse(text.as_bytes()).is_ok(),
+        match &job.workflow {
+            Some(document) => document.workflow().is_ok(),
             None => self.host.settings().resolver.is_some(),
         }
     }

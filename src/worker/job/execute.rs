@@ -16,7 +16,7 @@ use super::record::{NotWritten, Recorder};
 use super::settle;
 use super::tick::Ticker;
 use crate::bus::{self, Delivered};
-use crate::flow::{CancelToken, Execution, FlowEvent, FlowJob, Outcome};
+use crate::flow::{CancelToken, Execution, FlowEvent, FlowJob, Outcome, WorkflowDocument};
 use crate::model::error::Code;
 use crate::model::job::Job;
 use crate::model::limits::MAX_PENDING_EVENTS;
@@ -227,7 +227,7 @@ impl RunAttempt<'_> {
             run_id: self.job.run_id.clone(),
             flow_name: self.job.flow_name.clone(),
             params: self.job.params.clone(),
-            workflow_yaml: self.job.workflow_yaml.clone(),
+            workflow: self.job.workflow_yaml.clone().map(WorkflowDocument::parse),
         };
         // A job that none accepts goes to the first all the same: it knows best what is missing.
         let executors = &self.context.executors;
