@@ -26,18 +26,18 @@ pub struct WatchQuery {
     pub last_event_id: Option<String>,
 }
 
-/// One event.
+/// One event of a stream, as the gateway has sent it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// `snapshot`, `heartbeat`, …
+    /// What has happened: `snapshot`, `heartbeat`, or another that a newer gateway sends.
     pub name: String,
     /// To go on from; the Python gateway gives none.
     pub id: Option<String>,
-    /// Its document.
+    /// The JSON document of the event; for `snapshot` that of the run.
     pub data: Value,
 }
 
-/// An open stream.
+/// A stream that is open. It ends with its connection, so dropping it closes it.
 pub struct EventStream {
     request: String,
     client: Client,

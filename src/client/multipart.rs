@@ -2,15 +2,12 @@
 
 /// A body and its content type.
 pub struct Multipart {
-    /// For the header.
     pub content_type: String,
-    /// All parts.
     pub body: Vec<u8>,
 }
 
-/// One part.
 pub enum Part<'a> {
-    /// A plain field.
+    /// A plain field: its name and its value.
     Text(&'a str, &'a str),
     /// A file: field, file name, content.
     File(&'a str, &'a str, &'a [u8]),
@@ -18,11 +15,10 @@ pub enum Part<'a> {
 
 /// What stands around a file of a form, so that the file itself can be sent as it is read.
 pub struct Frame {
-    /// For the header.
     pub content_type: String,
     /// Before the file: the plain fields and the head of its part.
     pub head: Vec<u8>,
-    /// After it.
+    /// What closes the form.
     pub tail: Vec<u8>,
 }
 

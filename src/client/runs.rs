@@ -10,9 +10,9 @@ use super::{Client, Error, segment};
 /// A run to be submitted by the name of its flow.
 #[derive(Debug, Clone, Default)]
 pub struct Submission {
-    /// Which flow.
+    /// Name of the flow, which a worker that serves the tag has to know.
     pub flow_name: String,
-    /// Its parameters.
+    /// Parameters, put over the flow's defaults; tasks see them as `$ctx.params`.
     pub params: Map<String, Value>,
     /// Routing key; the server's default when `None`.
     pub tag: Option<String>,
@@ -27,18 +27,18 @@ pub struct Submission {
 pub enum Include {
     /// Without the records of tasks.
     Snapshot,
-    /// With them.
+    /// With the records of tasks: their times, inputs, outputs, errors and logs.
     Records,
 }
 
 /// Filters of a list; `None` leaves one out.
 #[derive(Debug, Clone, Default)]
 pub struct ListQuery {
-    /// `PENDING`, `RUNNING`, …
+    /// Only runs of this status, such as `PENDING` or `FAILED`.
     pub status: Option<String>,
-    /// Name of a flow.
+    /// Only runs of the flow of this name.
     pub flow: Option<String>,
-    /// Routing key.
+    /// Only runs that were submitted for this tag.
     pub tag: Option<String>,
     /// Whole snapshots instead of summaries.
     pub full: bool,
@@ -90,7 +90,7 @@ impl Client {
         self.json(&call)
     }
 
-    /// A run's snapshot.
+    /// The newest snapshot of a run, with as much as `include` says.
     pub fn get_run(&self, run_id: &str, include: Include) -> Result<Value, Error> {
         let mut call = Call::new(Method::GET, format!("/runs/{}", segment(run_id)));
         if include == Include::Records {

@@ -15,7 +15,7 @@ use super::{Client, Error, segment};
 /// A wheel to be uploaded under the name of its file.
 #[derive(Debug, Clone)]
 pub struct WheelUpload {
-    /// The file.
+    /// The wheel on this machine; its file name becomes the name in the registry.
     pub path: PathBuf,
     /// Which workers get it: those that serve one of these tags; all of them when there is none.
     pub tags: Vec<String>,
@@ -30,7 +30,7 @@ pub struct WheelHistoryQuery {
     pub limit: Option<i64>,
     /// Only what was done to this wheel.
     pub wheel_name: Option<String>,
-    /// `upload` or `delete`.
+    /// Only entries of this action: `upload` or `delete`.
     pub action: Option<String>,
 }
 

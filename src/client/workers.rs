@@ -9,11 +9,11 @@ use super::{Client, Error};
 /// Filters of the list of workers; `None` leaves one out.
 #[derive(Debug, Clone, Default)]
 pub struct WorkersQuery {
-    /// `active` or `all`.
+    /// `active`, which is the server's default, or `all`, which adds workers that have ended or gone.
     pub scope: Option<String>,
     /// `RUNNING`, `IDLE`, `STOPPED_GRACEFUL` or `DISCONNECTED`.
     pub state: Option<String>,
-    /// Hidden ones too.
+    /// Whether workers that an operator has hidden are listed too.
     pub include_hidden: bool,
     /// Most items; the server checks its bounds.
     pub limit: Option<i64>,
