@@ -26,6 +26,9 @@ pub struct WheelEntry<'a, R> {
     reader: &'a mut R,
 }
 
+/// The bytes of a file that was there, or why they were not read.
+pub type Text = Result<Vec<u8>, UnreadText>;
+
 /// Why a text was not read.
 #[derive(Debug)]
 pub enum UnreadText {
@@ -80,7 +83,7 @@ impl<R: Read + Seek> WheelArchive<R> {
         &mut self,
         wanted: [(&str, u64); N],
         mut go_on: impl FnMut() -> Result<(), E>,
-    ) -> Result<[Option<Result<Vec<u8>, UnreadText>>; N], E> {
+    ) -> Result<[Option<Text>; N], E> {
         let mut texts = [const { None }; N];
         self.for_each_entry::<E>(|entry| {
             go_on()?;
@@ -103,7 +106,7 @@ impl<'a, R: Read + Seek> WheelEntry<'a, R> {
         self.listed.with_reader(self.reader, ZipReadOptions::new())
     }
 
-    fn text(self, limit: u64) -> Result<Vec<u8>, UnreadText> {
+    fn text(self, limit: u64) -> Text {
         let mut text = Vec::new();
         let contents = self.contents().map_err(UnreadText::Entry)?;
         contents.take(limit + 1).read_to_end(&mut text).map_err(UnreadText::Contents)?;

@@ -81,7 +81,7 @@ impl Registry {
     pub(super) fn start(context: &Arc<Context>) -> Result<Registry, Error> {
         let (sender, notes) = bounded(MAX_NOTES);
         let (tell, taken_over) = bounded(1);
-        let body = Body::new(context.clone(), tell);
+        let body = RegistryThread::new(context.clone(), tell);
         let thread = thread::spawn("registry", move || body.run(&notes))?;
         Ok(Registry { notes: RunNotes(sender), taken_over, thread })
     }
@@ -107,7 +107,7 @@ impl Registry {
     }
 }
 
-struct Body {
+struct RegistryThread {
     context: Arc<Context>,
     record: WorkerRecord,
     tell_taken_over: Sender<String>,
@@ -115,7 +115,7 @@ struct Body {
     registered: bool,
 }
 
-impl Body {
+impl RegistryThread {
     fn new(context: Arc<Context>, tell_taken_over: Sender<String>) -> Self {
         let settings = &context.settings;
         let record = WorkerRecord {
@@ -143,7 +143,7 @@ impl Body {
             pid: Some(std::process::id()),
             extra: serde_json::Map::new(),
         };
-        Body { context, record, tell_taken_over, registered: false }
+        RegistryThread { context, record, tell_taken_over, registered: false }
     }
 
     fn run(mut self, notes: &Receiver<Note>) {

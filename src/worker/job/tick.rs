@@ -46,13 +46,13 @@ impl Ticker {
         let (notify, notices) = bounded(1);
         // A slow look must not hold up the next in-progress ACK, nor the end of the job.
         let runs = runs.with_timeout(MAX_LOOK.min(progress_interval / 2));
-        let body = Body { delivered, runs, run_id, notify, told: false };
+        let body = TickerThread { delivered, runs, run_id, notify, told: false };
         let thread = thread::spawn_small("ticker", move || body.run(&stopped, progress_interval))?;
         Ok(Ticker { notices, _stop: stop, _thread: thread })
     }
 }
 
-struct Body {
+struct TickerThread {
     delivered: Delivered,
     runs: Kv,
     run_id: String,
@@ -60,7 +60,7 @@ struct Body {
     told: bool,
 }
 
-impl Body {
+impl TickerThread {
     fn run(mut self, stop: &StopSignal, progress_interval: Duration) {
         let progress = tick(progress_interval);
         let poll = tick(CANCEL_POLL_INTERVAL);
