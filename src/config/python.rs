@@ -1,6 +1,7 @@
 //! How flows in Python are executed: which interpreter, whose flows, within which bounds.
 
 use super::reader::Reader;
+use crate::model::name;
 
 /// Least memory limit: an interpreter that has loaded pyoco does not fit into less.
 const MIN_MEMORY: u64 = 16 << 20;
@@ -34,10 +35,7 @@ impl PythonConfig {
     /// named with a trailing `*`. Never one of ours, nor one that may hold NATS credentials.
     pub fn shows(&self, variable: &str) -> bool {
         !is_withheld(variable)
-            && self.env.iter().any(|entry| match entry.strip_suffix('*') {
-                Some(prefix) => variable.starts_with(prefix),
-                None => variable == entry,
-            })
+            && self.env.iter().any(|pattern| name::matches_pattern(pattern, variable))
     }
 }
 

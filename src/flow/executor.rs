@@ -73,7 +73,7 @@ pub enum FlowEvent {
         /// What is known of it now.
         record: TaskRecord,
     },
-    /// The end.
+    /// The flow has ended; how is the outcome.
     Finished(Outcome),
 }
 
@@ -84,12 +84,12 @@ pub enum Outcome {
     Completed,
     /// The flow failed with this text.
     Failed {
-        /// The exception's text.
+        /// Text of the error, shown as the run's `error`.
         error: String,
     },
     /// This worker does not have the flow; the text says what is missing.
     FlowNotFound {
-        /// Without the `flow_not_found` prefix.
+        /// What is missing, without the `flow_not_found` prefix of the run's `error`.
         error: String,
     },
     /// It ended because its token was cancelled.

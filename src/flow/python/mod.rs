@@ -21,20 +21,13 @@
 //! runs at once and one more. The Python side is in `host/`; this side knows nothing of NATS and nothing of
 //! how Pyoco executes a flow.
 
-mod attempt;
-mod capture;
 mod code;
 mod environment;
 mod error;
-mod execution;
-mod host;
-mod lines;
 mod message;
-mod orders;
-mod retired;
-mod tasks;
+mod pipes;
+mod run;
 mod template;
-mod wires;
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -49,7 +42,7 @@ pub use error::PythonError;
 
 use super::executor::{CancelToken, Execution, Executor, FlowEvent, FlowJob};
 use crate::thread::StopSignal;
-use host::Host;
+use template::TemplateSupervisor;
 
 /// How Python is started and what its runs may use.
 #[derive(Debug, Clone)]
@@ -72,13 +65,13 @@ pub struct PythonSettings {
 /// Runs flows of a resolver, and documents whose tasks are Python functions.
 #[derive(Debug, Clone)]
 pub struct PythonExecutor {
-    host: Arc<Host>,
+    supervisor: Arc<TemplateSupervisor>,
 }
 
 impl PythonExecutor {
     /// Nothing is started yet: the first job does, or [`PythonExecutor::warm_up`].
     pub fn new(settings: PythonSettings) -> Self {
-        PythonExecutor { host: Arc::new(Host::new(settings)) }
+        PythonExecutor { supervisor: Arc::new(TemplateSupervisor::new(settings)) }
     }
 
     /// Starts the template now; blocks until it is ready.
@@ -86,7 +79,7 @@ impl PythonExecutor {
     /// # Errors
     /// Why it cannot be started: no interpreter, no pyoco, a resolver that cannot be loaded.
     pub fn warm_up(&self) -> Result<(), PythonError> {
-        self.host.template().map(drop)
+        self.supervisor.template().map(drop)
     }
 
     /// Gives all runs that are forked from now on this code, by a fresh template; blocks until that is
@@ -99,7 +92,7 @@ impl PythonExecutor {
     /// Why the fresh template could not be started, for example since the resolver cannot be imported with
     /// these wheels. Then nothing has changed, and `code` is dropped.
     pub fn use_code(&self, code: Arc<Code>) -> Result<(), PythonError> {
-        self.host.use_code(code, &never())
+        self.supervisor.use_code(code, &never())
     }
 
     /// Like [`PythonExecutor::use_code`], and gives up at once when `stop` says so: a start may take as
@@ -112,7 +105,7 @@ impl PythonExecutor {
         code: Arc<Code>,
         stop: &StopSignal,
     ) -> Result<(), PythonError> {
-        self.host.use_code(code, stop)
+        self.supervisor.use_code(code, stop)
     }
 }
 
@@ -121,7 +114,7 @@ impl Executor for PythonExecutor {
     fn accepts(&self, job: &FlowJob) -> bool {
         match &job.workflow {
             Some(document) => document.workflow().is_ok(),
-            None => self.host.settings().resolver.is_some(),
+            None => self.supervisor.settings().resolver.is_some(),
         }
     }
 
@@ -131,12 +124,12 @@ impl Executor for PythonExecutor {
         cancel: CancelToken,
         events: Sender<FlowEvent>,
     ) -> Result<Box<dyn Execution>, String> {
-        let execution = execution::start(Arc::clone(&self.host), job, &cancel, events)
+        let execution = run::start(Arc::clone(&self.supervisor), job, &cancel, events)
             .map_err(|error| format!("cannot start a thread for the run: {error}"))?;
         Ok(Box::new(execution))
     }
 
     fn record_field(&self) -> Option<(&'static str, Value)> {
-        Some(("python", self.host.status()))
+        Some(("python", self.supervisor.status()))
     }
 }

@@ -26,6 +26,7 @@ from pyoco_host.processes import (
     children_of,
     drain,
     end_all_below,
+    ended_children,
     set_process_name,
     unblock_signals,
     wakeup_pipe,
@@ -152,13 +153,7 @@ class Children:
         self.has_strays = False
 
     def reap(self):
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                break
-            if pid == 0:
-                break
+        for pid, status in ended_children():
             self.has_strays |= status != 0 and pid in self.shims
             self.shims.discard(pid)
             self.of_resolver.discard(pid)

@@ -1,5 +1,11 @@
 //! The template process: started once, asked for a run at a time, watched by a thread of its own.
 
+mod ending;
+mod lines;
+mod supervisor;
+
+pub(super) use supervisor::TemplateSupervisor;
+
 use std::io::{self, IoSlice, PipeReader, PipeWriter};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,30 +20,30 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde_json::json;
 
-use super::lines::Lines;
 use super::message::Hello;
-use super::retired::Retired;
-use super::wires::{self, Waited};
+use super::pipes::{self, Waited};
 use super::{Code, PythonError, PythonSettings};
 use crate::model::limits::{CHILD_POLL, TEMPLATE_STOP_DEADLINE};
 use crate::model::wheel::WheelSet;
 use crate::thread::{self, JoinOnDrop, StopSignal};
+use ending::EndingTemplates;
+use lines::Lines;
 
 /// What the interpreter is told on its command line: take the rest from standard input, which is
 /// the control socket. The name is for people who look at a list of processes.
 const COMMAND: &str = "import socket; control = socket.socket(fileno=0); exec(control.recv(65536))";
 const PROCESS_LABEL: &str = "pyoco-python-host";
-const BOOT: &str = include_str!("host/boot.py");
+const BOOT: &str = include_str!("../host/boot.py");
 /// What comes next, in the order in which they import each other.
 const MODULES: [(&str, &str); 8] = [
-    ("wheels", include_str!("host/wheels.py")),
-    ("processes", include_str!("host/processes.py")),
-    ("flows", include_str!("host/flows.py")),
-    ("output", include_str!("host/output.py")),
-    ("progress", include_str!("host/progress.py")),
-    ("attempt", include_str!("host/attempt.py")),
-    ("shim", include_str!("host/shim.py")),
-    ("template", include_str!("host/template.py")),
+    ("wheels", include_str!("../host/wheels.py")),
+    ("processes", include_str!("../host/processes.py")),
+    ("flows", include_str!("../host/flows.py")),
+    ("output", include_str!("../host/output.py")),
+    ("progress", include_str!("../host/progress.py")),
+    ("attempt", include_str!("../host/attempt.py")),
+    ("shim", include_str!("../host/shim.py")),
+    ("template", include_str!("../host/template.py")),
 ];
 /// The orders grow with the wheels, and the kernel bounds a message; see `host/boot.py`.
 const ORDER_PART_BYTES: usize = 64 * 1024;
@@ -51,7 +57,7 @@ const SHOWN_OUTPUT_BYTES: usize = 2000;
 
 /// A running template. Dropping the last clone of its `Arc` has it end; nobody waits for that.
 #[derive(Debug)]
-pub(super) struct Template {
+pub(in crate::flow::python) struct Template {
     control: Arc<OwnedFd>,
     /// What it has imported from. Its runs may outlive the process, and go on to import.
     code: Option<Arc<Code>>,
@@ -65,31 +71,31 @@ pub(super) struct Template {
     _ending: PipeWriter,
     /// Taken by the drop.
     keeper: Option<JoinOnDrop>,
-    retired: Arc<Retired>,
+    ending_templates: Arc<EndingTemplates>,
 }
 
 impl Drop for Template {
     fn drop(&mut self) {
         if let Some(keeper) = self.keeper.take() {
-            self.retired.take(keeper);
+            self.ending_templates.take(keeper);
         }
     }
 }
 
 impl Template {
     /// Starts the interpreter and waits until it has imported everything, from `code` first. The
-    /// template's thread goes to `retired` in the end. Gives up when `stop` says so.
-    pub(super) fn start(
+    /// template's thread goes to `ending_templates` in the end. Gives up when `stop` says so.
+    fn start(
         settings: &PythonSettings,
         code: Option<&Arc<Code>>,
-        retired: &Arc<Retired>,
+        ending_templates: &Arc<EndingTemplates>,
         stop: &StopSignal,
     ) -> Result<Template, PythonError> {
         let system = |e: io::Error| PythonError::System(e.to_string());
         let search_path = code.map(|code| code.search_path()).transpose()?;
         let interpreter = settings.interpreter.as_str();
-        let (control, far_control) = wires::message_pair().map_err(system)?;
-        let (stopped, ending) = wires::waker().map_err(system)?;
+        let (control, far_control) = pipes::message_pair().map_err(system)?;
+        let (stopped, ending) = pipes::waker().map_err(system)?;
         let mut child = Command::new(interpreter)
             .args(["-c", COMMAND, PROCESS_LABEL])
             .env_clear()
@@ -165,7 +171,7 @@ impl Template {
                     process,
                     _ending: ending,
                     keeper: Some(keeper),
-                    retired: Arc::clone(retired),
+                    ending_templates: Arc::clone(ending_templates),
                 });
             }
             Some(Said::Hello(Hello::Failed { failed, error, traceback, python })) => {
@@ -189,27 +195,27 @@ impl Template {
     }
 
     /// The wheels that its runs get; `None` where there are no generations.
-    pub(super) fn wheels(&self) -> Option<&WheelSet> {
+    pub(in crate::flow::python) fn wheels(&self) -> Option<&WheelSet> {
         self.code.as_ref().map(|code| &code.set)
     }
 
     /// Whether it can still fork.
-    pub(super) fn is_alive(&self) -> bool {
+    pub(in crate::flow::python) fn is_alive(&self) -> bool {
         !self.is_dead.load(Ordering::SeqCst)
     }
 
     /// Gives a template that may be dying the time to do so: its sockets close before its keeper can know.
-    pub(super) fn settle(&self) {
+    pub(in crate::flow::python) fn settle(&self) {
         let Some(process) = &self.process else { return };
         let process = Some(Waited { fd: process.as_fd(), to_write: false });
-        let ended = wires::wait(&[process], Some(Instant::now() + DYING_PAUSE));
+        let ended = pipes::wait(&[process], Some(Instant::now() + DYING_PAUSE));
         if ended.is_ok_and(|ready| ready[0]) {
             self.is_dead.store(true, Ordering::SeqCst);
         }
     }
 
     /// Ends a template that does not do its work; runs that it has started go on.
-    pub(super) fn give_up(&self) {
+    pub(in crate::flow::python) fn give_up(&self) {
         if !self.is_dead.swap(true, Ordering::SeqCst) {
             log::error!(pid = self.pid; "the Python template process does not answer; killing it");
             match &self.process {
@@ -222,8 +228,8 @@ impl Template {
         }
     }
 
-    /// Has a run forked with these descriptors; see [`wires::FarEnds::fds`].
-    pub(super) fn fork(&self, fds: &[BorrowedFd<'_>; 4]) -> io::Result<()> {
+    /// Has a run forked with these descriptors; see [`pipes::FarEnds::fds`].
+    pub(in crate::flow::python) fn fork(&self, fds: &[BorrowedFd<'_>; 4]) -> io::Result<()> {
         let sent = send(&self.control, b"run", fds);
         if sent.is_err() {
             // It has died in this moment, or has not read for long; its keeper may not know yet.
@@ -241,7 +247,7 @@ fn pidfd(pid: u32) -> Option<OwnedFd> {
 }
 
 /// Kills a process that nobody has reaped yet.
-pub(super) fn kill(pid: u32) {
+pub(in crate::flow::python) fn kill(pid: u32) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     if let Some(pid) = pid {
         // It may have ended in this moment.
@@ -286,7 +292,7 @@ fn send(control: &OwnedFd, message: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result
             Err(rustix::io::Errno::AGAIN) if Instant::now() < deadline => {
                 // Its end is news on this socket too, so this cannot outwait it.
                 let pause = Instant::now() + CHILD_POLL;
-                wires::wait(
+                pipes::wait(
                     &[Some(Waited { fd: control.as_fd(), to_write: true })],
                     Some(pause.min(deadline)),
                 )?;
@@ -331,7 +337,7 @@ impl Keeper {
                 self.process.as_ref().map(|fd| Waited { fd: fd.as_fd(), to_write: false }),
             ];
             waited.extend(self.output.iter().map(Lines::waited));
-            let Ok(ready) = wires::wait(&waited, kill_at) else { break };
+            let Ok(ready) = pipes::wait(&waited, kill_at) else { break };
             self.forward_output(&ready[3..]);
             if ready[0] && !self.take_message() {
                 break;

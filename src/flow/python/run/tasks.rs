@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crossbeam_channel::{Sender, TrySendError};
 
 use super::capture::Capture;
-use super::message::TaskMessage;
 use crate::flow::executor::FlowEvent;
+use crate::flow::python::message::TaskMessage;
 use crate::model::run::{TaskRecord, TaskStatus};
 use crate::model::wheel::WheelSet;
 

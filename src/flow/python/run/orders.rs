@@ -4,7 +4,7 @@ use std::io::{self, PipeReader, PipeWriter, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::wires;
+use crate::flow::python::pipes;
 
 /// Cancel and kill, and a pipe that wakes whoever has to see them.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(super) struct Wanted {
 impl Orders {
     /// Nothing is wanted yet. The pipe becomes readable when something is.
     pub(super) fn new() -> io::Result<(Arc<Orders>, PipeReader)> {
-        let (woken, wake) = wires::waker()?;
+        let (woken, wake) = pipes::waker()?;
         Ok((Arc::new(Orders { wanted: Mutex::default(), wake }), woken))
     }
 

@@ -41,7 +41,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Without any task.
+    /// A registry without any task or flow.
     pub fn new() -> Self {
         Self::default()
     }

@@ -6,9 +6,9 @@ use std::time::Instant;
 use crossbeam_channel::never;
 use serde_json::{Value, json};
 
-use super::retired::Retired;
-use super::template::Template;
-use super::{Code, PythonError, PythonSettings};
+use super::Template;
+use super::ending::EndingTemplates;
+use crate::flow::python::{Code, PythonError, PythonSettings};
 use crate::thread::StopSignal;
 
 /// Starts a template when one is needed and there is none that lives, or when there is new code.
@@ -16,20 +16,20 @@ use crate::thread::StopSignal;
 /// Locks are taken in the order of the fields. While one is held, nothing is dropped that could be the
 /// last to hold some code: what goes with that is not ours.
 #[derive(Debug)]
-pub(super) struct Host {
+pub(in crate::flow::python) struct TemplateSupervisor {
     settings: PythonSettings,
     /// Held while new code is tried out.
     turn: Mutex<()>,
     /// Held while a template starts that runs wait for.
-    state: Mutex<State>,
+    state: Mutex<CurrentTemplate>,
     /// Apart from `state`, so that the worker's record can be written while a template starts.
     report: Mutex<Report>,
     /// Joined last, when the template has been dropped.
-    retired: Arc<Retired>,
+    ending_templates: Arc<EndingTemplates>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct CurrentTemplate {
     /// What templates start with.
     code: Option<Arc<Code>>,
     template: Option<Arc<Template>>,
@@ -47,24 +47,24 @@ struct Report {
     older: Vec<Weak<Template>>,
 }
 
-impl Host {
-    pub(super) fn new(settings: PythonSettings) -> Self {
-        Host {
+impl TemplateSupervisor {
+    pub(in crate::flow::python) fn new(settings: PythonSettings) -> Self {
+        TemplateSupervisor {
             settings,
             turn: Mutex::default(),
             state: Mutex::default(),
             report: Mutex::default(),
-            retired: Arc::default(),
+            ending_templates: Arc::default(),
         }
     }
 
-    pub(super) fn settings(&self) -> &PythonSettings {
+    pub(in crate::flow::python) fn settings(&self) -> &PythonSettings {
         &self.settings
     }
 
     /// The template, started if need be. Others who ask meanwhile wait for the same start, and fail
     /// with it.
-    pub(super) fn template(&self) -> Result<Arc<Template>, PythonError> {
+    pub(in crate::flow::python) fn template(&self) -> Result<Arc<Template>, PythonError> {
         let asked = Instant::now();
         let mut state = locked(&self.state);
         if let Some(template) = state.template.as_ref().filter(|template| template.is_alive()) {
@@ -75,7 +75,7 @@ impl Host {
         }
         let was_there = state.template.take().is_some();
         let code = state.code.as_ref();
-        let started = Template::start(&self.settings, code, &self.retired, &never());
+        let started = Template::start(&self.settings, code, &self.ending_templates, &never());
         match started.map(Arc::new) {
             Ok(template) => {
                 self.report_start(&template, was_there);
@@ -92,15 +92,19 @@ impl Host {
         }
     }
 
-    /// See [`super::PythonExecutor::use_code`].
-    pub(super) fn use_code(&self, code: Arc<Code>, stop: &StopSignal) -> Result<(), PythonError> {
+    /// See [`crate::flow::PythonExecutor::use_code`].
+    pub(in crate::flow::python) fn use_code(
+        &self,
+        code: Arc<Code>,
+        stop: &StopSignal,
+    ) -> Result<(), PythonError> {
         let turn = locked(&self.turn);
         // Without the lock of the state, so that runs get the present template meanwhile.
-        let template = Template::start(&self.settings, Some(&code), &self.retired, stop)?;
+        let template = Template::start(&self.settings, Some(&code), &self.ending_templates, stop)?;
         let template = Arc::new(template);
         let mut state = locked(&self.state);
         self.report_start(&template, state.template.is_some());
-        let new = State { code: Some(code), template: Some(template), failure: None };
+        let new = CurrentTemplate { code: Some(code), template: Some(template), failure: None };
         let old = std::mem::replace(&mut *state, new);
         drop((state, turn));
         drop(old);
@@ -123,7 +127,7 @@ impl Host {
     }
 
     /// For the worker's record.
-    pub(super) fn status(&self) -> Value {
+    pub(in crate::flow::python) fn status(&self) -> Value {
         let report = locked(&self.report).clone();
         let template = report.template.and_then(|template| template.upgrade());
         let alive = template.as_ref().filter(|template| template.is_alive());

@@ -1,4 +1,10 @@
-//! A Python run as its slot sees it: something that was started and can be killed.
+//! A Python run as its slot sees it: something that was started and can be killed. Its thread makes
+//! an [`attempt`] of it, which heeds [`orders`] and turns what comes into [`tasks`] and their output.
+
+mod attempt;
+mod capture;
+mod orders;
+mod tasks;
 
 use std::io;
 use std::sync::Arc;
@@ -6,15 +12,14 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::attempt;
-use super::host::Host;
-use super::orders::Orders;
+use super::template::TemplateSupervisor;
 use crate::flow::executor::{CancelToken, Execution, FlowEvent, FlowJob};
 use crate::model::limits::RUN_KILL_DEADLINE;
 use crate::thread::{self, JoinOnDrop};
+use orders::Orders;
 
 /// A run in flight; dropping it before its end kills it.
-pub(super) struct PythonExecution {
+pub(in crate::flow::python) struct PythonExecution {
     orders: Arc<Orders>,
     /// Nothing is ever sent; it is disconnected when the thread has done all.
     done: Receiver<()>,
@@ -22,8 +27,8 @@ pub(super) struct PythonExecution {
 }
 
 /// Starts the thread of a run; everything that takes time happens on it.
-pub(super) fn start(
-    host: Arc<Host>,
+pub(in crate::flow::python) fn start(
+    supervisor: Arc<TemplateSupervisor>,
     job: FlowJob,
     cancel: &CancelToken,
     events: Sender<FlowEvent>,
@@ -33,7 +38,7 @@ pub(super) fn start(
     let thread = {
         let orders = Arc::clone(&orders);
         thread::spawn("py-run", move || {
-            attempt::run(&host, &job, &orders, woken, &events);
+            attempt::run(&supervisor, &job, &orders, woken, &events);
             drop(events);
             drop(done_sender);
         })?

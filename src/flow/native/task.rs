@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::executor::CancelToken;
+use crate::flow::executor::CancelToken;
 
 /// A native task. It runs on a thread of the engine and may block; it should look at
 /// [`TaskContext::cancel`] when it takes long.
@@ -73,7 +73,7 @@ impl TaskError {
         self.cancelled
     }
 
-    /// The text.
+    /// What went wrong, as the task's record shows it.
     pub fn text(&self) -> &str {
         &self.text
     }

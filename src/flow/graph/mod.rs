@@ -1,8 +1,11 @@
 //! A graph of tasks: nodes, joins, and what each of them waits for.
 
+mod parser;
+mod tokens;
+
 use std::fmt;
 
-pub use super::graph_parser::parse;
+pub use parser::parse;
 
 /// A directed graph without cycles. Groups are kept as joins and not multiplied out, so a graph
 /// takes memory in proportion to its text.
@@ -46,9 +49,9 @@ pub enum Join {
 /// Something that can be waited for, by its index in the graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
-    /// A node.
+    /// A task, by its index in [`Graph::nodes`].
     Node(usize),
-    /// A join.
+    /// A point where branches meet, by its index in [`Graph::joins`].
     Join(usize),
 }
 
@@ -87,7 +90,7 @@ impl Graph {
     ///
     /// # Errors
     /// The path, by node names.
-    pub(super) fn check_cycles(&self) -> Result<(), GraphError> {
+    pub(in crate::flow) fn check_cycles(&self) -> Result<(), GraphError> {
         // Depth first along `needs`, with a stack of our own: a chain may be as long as the graph.
         let slot = |source: Source| match source {
             Source::Node(index) => index,
@@ -157,6 +160,6 @@ enum Mark {
     Done,
 }
 
-pub(super) fn whole(problem: String) -> GraphError {
+pub(in crate::flow) fn whole(problem: String) -> GraphError {
     GraphError { line: 0, column: 0, problem }
 }

@@ -1,13 +1,13 @@
 //! Sockets and pipes of one run, and a poll over some of them.
 
-use std::io::{self, PipeReader, PipeWriter};
+use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-pub(super) struct Wires {
+pub(super) struct RunPipes {
     /// Job and cancel out, events in.
     pub run: UnixStream,
     /// Orders out, the exit in.
@@ -31,8 +31,8 @@ impl FarEnds {
     }
 }
 
-/// Makes the wires of a run. Our ends never block.
-pub(super) fn open() -> io::Result<(Wires, FarEnds)> {
+/// Makes the pipes of a run. Our ends never block.
+pub(super) fn open() -> io::Result<(RunPipes, FarEnds)> {
     let (run, far_run) = UnixStream::pair()?;
     let (shim, far_shim) = UnixStream::pair()?;
     let (out, far_out) = io::pipe()?;
@@ -40,13 +40,36 @@ pub(super) fn open() -> io::Result<(Wires, FarEnds)> {
     for fd in [run.as_fd(), shim.as_fd(), out.as_fd(), err.as_fd()] {
         set_nonblocking(fd)?;
     }
-    let wires = Wires { run, shim, out, err };
-    Ok((wires, FarEnds { shim: far_shim, run: far_run, out: far_out, err: far_err }))
+    let pipes = RunPipes { run, shim, out, err };
+    Ok((pipes, FarEnds { shim: far_shim, run: far_run, out: far_out, err: far_err }))
 }
 
 /// Reads and writes of `fd` return `WouldBlock` from now on.
 pub(super) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::io::ioctl_fionbio(fd, true)?)
+}
+
+/// Hands on what is in a pipe that never blocks, `most` bytes or a little more, so that of an endless
+/// stream others have their turn. `false` when nothing will ever come again.
+pub(super) fn read_available(
+    pipe: &mut impl Read,
+    most: usize,
+    mut take: impl FnMut(&[u8]),
+) -> bool {
+    let mut buffer = [0; 16 * 1024];
+    let mut left = most;
+    while left > 0 {
+        match pipe.read(&mut buffer) {
+            Ok(0) => return false,
+            Ok(length) => {
+                left = left.saturating_sub(length);
+                take(&buffer[..length]);
+            }
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return e.kind() == ErrorKind::WouldBlock,
+        }
+    }
+    true
 }
 
 /// A pair whose reader is polled and whose writer wakes it, from any thread, without ever blocking.

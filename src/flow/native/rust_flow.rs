@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::graph::{Graph, GraphError, GraphNode, Join, JoinPoint, Source};
 use super::task::{TaskContext, TaskError, TaskFn};
+use crate::flow::graph::{Graph, GraphError, GraphNode, Join, JoinPoint, Source};
 use crate::model::limits::MAX_GRAPH_NODES;
 
 /// A checked flow; make one with [`Flow::builder`] and register it.
@@ -14,7 +14,7 @@ pub struct Flow {
     pub(super) name: String,
     pub(super) graph: Graph,
     /// Per node of the graph.
-    pub(super) bodies: Vec<Body>,
+    pub(super) bodies: Vec<TaskBody>,
     /// Per node of the graph.
     pub(super) inputs: Vec<Map<String, Value>>,
     pub(super) defaults: Map<String, Value>,
@@ -22,10 +22,10 @@ pub struct Flow {
 }
 
 /// What a node of a Rust flow runs.
-pub(super) enum Body {
+pub(super) enum TaskBody {
     /// A closure of its own.
     Own(TaskFn),
-    /// A registered task.
+    /// A registered task, by its name.
     Named(String),
 }
 
@@ -35,23 +35,23 @@ pub enum FlowError {
     /// Two tasks have one name.
     #[error("flow `{flow}` has two tasks named `{task}`")]
     DuplicateTask {
-        /// The flow.
+        /// Name of the flow.
         flow: String,
-        /// The name.
+        /// Name of the task.
         task: String,
     },
     /// An edge or input names a task that the flow does not have.
     #[error("flow `{flow}` has no task `{task}`; add it before its edges and inputs")]
     UnknownTask {
-        /// The flow.
+        /// Name of the flow.
         flow: String,
-        /// The name.
+        /// Name of the task.
         task: String,
     },
     /// Nothing to run, too much, or a cycle.
     #[error("flow `{flow}`: {source}")]
     Graph {
-        /// The flow.
+        /// Name of the flow.
         flow: String,
         /// What is wrong with the graph.
         source: GraphError,
@@ -100,12 +100,12 @@ impl FlowBuilder {
         name: &str,
         body: impl Fn(&TaskContext) -> Result<Value, TaskError> + Send + Sync + 'static,
     ) -> Self {
-        self.add(name, Body::Own(Arc::new(body)), name)
+        self.add(name, TaskBody::Own(Arc::new(body)), name)
     }
 
     /// Adds a task that runs a registered one.
     pub fn uses(self, name: &str, task: &str) -> Self {
-        self.add(name, Body::Named(task.to_owned()), task)
+        self.add(name, TaskBody::Named(task.to_owned()), task)
     }
 
     /// Sets an input of a task; text that begins with `$` is an expression.
@@ -165,9 +165,9 @@ impl FlowBuilder {
         }
         let count = self.flow.graph.nodes.len();
         let checked = if count == 0 {
-            Err(super::graph::whole("it names no task".to_owned()))
+            Err(crate::flow::graph::whole("it names no task".to_owned()))
         } else if count > MAX_GRAPH_NODES {
-            Err(super::graph::whole(format!("more than {MAX_GRAPH_NODES} tasks")))
+            Err(crate::flow::graph::whole(format!("more than {MAX_GRAPH_NODES} tasks")))
         } else {
             self.flow.graph.check_cycles()
         };
@@ -177,7 +177,7 @@ impl FlowBuilder {
         }
     }
 
-    fn add(mut self, name: &str, body: Body, task: &str) -> Self {
+    fn add(mut self, name: &str, body: TaskBody, task: &str) -> Self {
         let index = self.flow.graph.nodes.len();
         if self.places.insert(name.to_owned(), index).is_some() {
             self.report(FlowError::DuplicateTask {

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::graph::{Graph, GraphError, GraphNode, Join, JoinPoint, Source, whole};
-use super::graph_text::{Lexer, Token, TokenKind};
+use super::tokens::{Lexer, Token, TokenKind};
+use super::{Graph, GraphError, GraphNode, Join, JoinPoint, Source, whole};
 use crate::model::limits::{MAX_GRAPH_BYTES, MAX_GRAPH_DEPTH, MAX_GRAPH_NODES};
 
 /// The constructs of Pyoco's graph language that are not sequences or groups.

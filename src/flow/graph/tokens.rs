@@ -1,6 +1,6 @@
 //! Graph text to tokens, each with its place.
 
-use super::graph::GraphError;
+use super::GraphError;
 use crate::model::limits::MAX_NAME_BYTES;
 
 /// What a token is.

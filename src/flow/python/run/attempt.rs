@@ -1,21 +1,21 @@
-//! One Python run from its fork to the end of its last process, on a thread that polls its wires.
+//! One Python run from its fork to the end of its last process, on a thread that polls its pipes.
 
 use std::io::{self, ErrorKind, PipeReader, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{SendTimeoutError, Sender};
 
 use super::capture::{Capture, Stream};
-use super::host::Host;
-use super::message::{JobMessage, RunMessage, SUPERVISOR_DIED, ShimMessage, cancel_line};
 use super::orders::Orders;
 use super::tasks::Tasks;
-use super::template::{self, Template};
-use super::wires::{self, Waited, Wires};
 use crate::flow::executor::{FlowEvent, FlowJob, Outcome};
+use crate::flow::python::message::{
+    JobMessage, RunMessage, SUPERVISOR_DIED, ShimMessage, cancel_line,
+};
+use crate::flow::python::pipes::{self, RunPipes, Waited};
+use crate::flow::python::template::{self, Template, TemplateSupervisor};
 use crate::model::json;
 use crate::model::limits::{
     MAX_RUN_MESSAGE_BYTES, OUTPUT_AFTER_EXIT, OUTPUT_REPORT_INTERVAL, RUN_EXIT_DEADLINE,
@@ -35,13 +35,13 @@ const MAX_KILLS: u32 = 3;
 
 /// Executes `job`; returns when no process of it is left. The outcome has gone to `events` before.
 pub(super) fn run(
-    host: &Host,
+    supervisor: &TemplateSupervisor,
     job: &FlowJob,
     orders: &Orders,
     mut woken: PipeReader,
     events: &Sender<FlowEvent>,
 ) {
-    let forked = match fork(host, orders, &mut woken) {
+    let forked = match fork(supervisor, orders, &mut woken) {
         Ok(Some(forked)) => forked,
         Ok(None) => return,
         Err(error) => {
@@ -58,9 +58,9 @@ pub(super) fn run(
         // Unreachable for JSON values; the run then ends by itself for want of a job.
         Err(_) => b"\n".to_vec(),
     };
-    let Forked { template, wires, shim_pid, said } = forked;
-    let attempt = Attempt {
-        wires,
+    let Forked { template, pipes, shim_pid, said } = forked;
+    let attempt = PythonAttempt {
+        pipes,
         shim_pid,
         said,
         woken,
@@ -89,26 +89,30 @@ pub(super) fn run(
 struct Forked {
     /// It reaps the shim, so it is kept until then.
     template: Arc<Template>,
-    wires: Wires,
+    pipes: RunPipes,
     shim_pid: u32,
     /// What else the shim has said.
     said: Vec<u8>,
 }
 
 /// Has the processes of a run made; `None` when it was killed before.
-fn fork(host: &Host, orders: &Orders, woken: &mut PipeReader) -> Result<Option<Forked>, String> {
+fn fork(
+    supervisor: &TemplateSupervisor,
+    orders: &Orders,
+    woken: &mut PipeReader,
+) -> Result<Option<Forked>, String> {
     let mut problem = String::new();
     for _ in 0..MAX_FORKS {
-        let template = host.template().map_err(|error| error.to_string())?;
-        let (wires, far) =
-            wires::open().map_err(|e| format!("cannot make pipes for the run: {e}"))?;
+        let template = supervisor.template().map_err(|error| error.to_string())?;
+        let (pipes, far) =
+            pipes::open().map_err(|e| format!("cannot make pipes for the run: {e}"))?;
         if !orders.may_start() {
             return Ok(None);
         }
         let forked = template.fork(&far.fds());
         drop(far);
         problem = match forked {
-            Ok(()) => match wait_for_shim(host, &template, wires, orders, woken) {
+            Ok(()) => match wait_for_shim(supervisor, &template, pipes, orders, woken) {
                 Begun::Forked(forked) => return Ok(Some(forked)),
                 Begun::Killed => return Ok(None),
                 Begun::Refused(error) => return Err(error),
@@ -132,19 +136,19 @@ enum Begun {
 }
 
 fn wait_for_shim(
-    host: &Host,
+    supervisor: &TemplateSupervisor,
     template: &Arc<Template>,
-    mut wires: Wires,
+    mut pipes: RunPipes,
     orders: &Orders,
     woken: &mut PipeReader,
 ) -> Begun {
-    let deadline = Instant::now() + host.settings().start_deadline;
+    let deadline = Instant::now() + supervisor.settings().start_deadline;
     let mut text = Vec::new();
     loop {
         let waited =
-            [woken.as_fd(), wires.shim.as_fd()].map(|fd| Some(Waited { fd, to_write: false }));
+            [woken.as_fd(), pipes.shim.as_fd()].map(|fd| Some(Waited { fd, to_write: false }));
         let due = deadline.min(Instant::now() + TEMPLATE_LOOK);
-        if wires::wait(&waited, Some(due)).is_err() {
+        if pipes::wait(&waited, Some(due)).is_err() {
             return Begun::Lost;
         }
         drain(woken);
@@ -153,13 +157,15 @@ fn wait_for_shim(
         }
         // Looked at first: what a dead template's shim has said is there by now.
         let is_alive = template.is_alive();
-        let is_open = read_available(&mut wires.shim, &mut text);
+        let is_open = pipes::read_available(&mut pipes.shim, TURN_BYTES, |bytes| {
+            text.extend_from_slice(bytes)
+        });
         if let Some(end) = text.iter().position(|&byte| byte == b'\n') {
             let said = text.split_off(end + 1);
             return match serde_json::from_slice(&text) {
                 Ok(ShimMessage::Started { started: shim_pid }) => {
                     let template = Arc::clone(template);
-                    Begun::Forked(Forked { template, wires, shim_pid, said })
+                    Begun::Forked(Forked { template, pipes, shim_pid, said })
                 }
                 Ok(other) => Begun::Refused(other.error()),
                 Err(e) => {
@@ -183,21 +189,7 @@ fn drain(woken: &mut PipeReader) {
     let _ = woken.read(&mut bytes);
 }
 
-/// Reads what is there; `false` when nothing more will come.
-fn read_available(shim: &mut UnixStream, text: &mut Vec<u8>) -> bool {
-    let mut buffer = [0; 1024];
-    loop {
-        match shim.read(&mut buffer) {
-            Ok(0) => return false,
-            Ok(length) => text.extend_from_slice(&buffer[..length]),
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) if e.kind() == ErrorKind::WouldBlock => return true,
-            Err(_) => return false,
-        }
-    }
-}
-
-/// Which wires may still bring something.
+/// Which pipes may still bring something.
 struct Open {
     run: bool,
     shim: bool,
@@ -205,8 +197,8 @@ struct Open {
     err: bool,
 }
 
-struct Attempt<'a> {
-    wires: Wires,
+struct PythonAttempt<'a> {
+    pipes: RunPipes,
     shim_pid: u32,
     /// The beginning of a line of the shim.
     said: Vec<u8>,
@@ -235,7 +227,7 @@ struct Attempt<'a> {
     leave_at: Option<Instant>,
 }
 
-impl Attempt<'_> {
+impl PythonAttempt<'_> {
     fn follow(mut self) {
         loop {
             let all_passed_on = self.pass_on();
@@ -284,12 +276,12 @@ impl Attempt<'_> {
         let to_write = !self.outgoing.is_empty();
         let waited = [
             Some(Waited { fd: self.woken.as_fd(), to_write: false }),
-            self.open.run.then(|| Waited { fd: self.wires.run.as_fd(), to_write }),
-            self.open.shim.then(|| Waited { fd: self.wires.shim.as_fd(), to_write: false }),
-            self.open.out.then(|| Waited { fd: self.wires.out.as_fd(), to_write: false }),
-            self.open.err.then(|| Waited { fd: self.wires.err.as_fd(), to_write: false }),
+            self.open.run.then(|| Waited { fd: self.pipes.run.as_fd(), to_write }),
+            self.open.shim.then(|| Waited { fd: self.pipes.shim.as_fd(), to_write: false }),
+            self.open.out.then(|| Waited { fd: self.pipes.out.as_fd(), to_write: false }),
+            self.open.err.then(|| Waited { fd: self.pipes.err.as_fd(), to_write: false }),
         ];
-        wires::wait(&waited, due).map(drop)
+        pipes::wait(&waited, due).map(drop)
     }
 
     fn take_orders(&mut self) {
@@ -330,35 +322,26 @@ impl Attempt<'_> {
 
     fn tell_shim(&self, order: &[u8]) {
         // When it is gone, so is the run, and its socket says so.
-        let _ = (&self.wires.shim).write(order);
+        let _ = (&self.pipes.shim).write(order);
     }
 
     fn read_output(&mut self) {
-        let mut buffer = [0; 16 * 1024];
         for stream in [Stream::Out, Stream::Err] {
             let (pipe, is_open) = match stream {
-                Stream::Out => (&mut self.wires.out, &mut self.open.out),
-                Stream::Err => (&mut self.wires.err, &mut self.open.err),
+                Stream::Out => (&mut self.pipes.out, &mut self.open.out),
+                Stream::Err => (&mut self.pipes.err, &mut self.open.err),
             };
-            let mut left = TURN_BYTES;
-            while *is_open && left > 0 {
-                match pipe.read(&mut buffer) {
-                    Ok(0) => *is_open = false,
-                    Ok(length) => {
-                        left = left.saturating_sub(length);
-                        self.capture.take(stream, &buffer[..length]);
-                    }
-                    Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                    Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                    Err(_) => *is_open = false,
-                }
+            if *is_open {
+                let capture = &mut self.capture;
+                *is_open =
+                    pipes::read_available(pipe, TURN_BYTES, |bytes| capture.take(stream, bytes));
             }
         }
     }
 
     fn write_out(&mut self) {
         while !self.outgoing.is_empty() {
-            match self.wires.run.write(&self.outgoing) {
+            match self.pipes.run.write(&self.outgoing) {
                 Ok(length) => drop(self.outgoing.drain(..length)),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
@@ -370,20 +353,13 @@ impl Attempt<'_> {
 
     /// Whether there may be more.
     fn read_run(&mut self) -> bool {
-        let mut buffer = [0; 16 * 1024];
-        let mut left = TURN_BYTES;
-        while self.open.run && left > 0 {
-            match self.wires.run.read(&mut buffer) {
-                Ok(0) => self.open.run = false,
-                Ok(length) => {
-                    left = left.saturating_sub(length);
-                    self.incoming.extend_from_slice(&buffer[..length]);
-                }
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => self.open.run = false,
-            }
+        let before = self.incoming.len();
+        if self.open.run {
+            let incoming = &mut self.incoming;
+            let take = |bytes: &[u8]| incoming.extend_from_slice(bytes);
+            self.open.run = pipes::read_available(&mut self.pipes.run, TURN_BYTES, take);
         }
+        let may_be_more = self.incoming.len() - before >= TURN_BYTES;
         // After the events were read and before they are looked at: what was printed before an event is
         // in its pipe by now, and belongs to the task as it was then.
         self.read_output();
@@ -398,7 +374,7 @@ impl Attempt<'_> {
             self.incoming.clear();
             self.refuse("sent a message that has no end");
         }
-        left == 0
+        may_be_more
     }
 
     fn take_message(&mut self, line: &[u8]) {
@@ -431,7 +407,10 @@ impl Attempt<'_> {
 
     fn read_shim(&mut self) {
         if self.open.shim {
-            self.open.shim = read_available(&mut self.wires.shim, &mut self.said);
+            let said = &mut self.said;
+            self.open.shim = pipes::read_available(&mut self.pipes.shim, TURN_BYTES, |bytes| {
+                said.extend_from_slice(bytes)
+            });
         }
         while let Some(end) = self.said.iter().position(|&byte| byte == b'\n') {
             let line: Vec<u8> = self.said.drain(..=end).collect();

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use crossbeam_channel::{Sender, never, select};
 use serde_json::{Map, Value};
 
-use super::executor::{CancelToken, FlowEvent, Outcome};
 use super::expression::{self, Budget, Environment, Scope};
-use super::graph::{Graph, Join, Source};
 use super::pool::{Call, Pool, Return};
 use super::task::{TaskContext, TaskFn};
+use crate::flow::executor::{CancelToken, FlowEvent, Outcome};
+use crate::flow::graph::{Graph, Join, Source};
 use crate::model::clock;
 use crate::model::limits::{MAX_ERROR_BYTES, MAX_PARALLEL_TASKS};
 use crate::model::run::{TaskRecord, TaskStatus, truncated};

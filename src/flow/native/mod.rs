@@ -1,4 +1,20 @@
 //! The executor of native flows: finds the flow, then gives it to the engine on a thread.
+//!
+//! [`task`] and [`rust_flow`] are what a program builds, [`registry`] is where it puts them; [`engine`]
+//! walks a graph, calls tasks on the threads of [`pool`] and resolves inputs by [`expression`].
+
+mod builtin;
+mod engine;
+mod expression;
+mod pool;
+mod registry;
+mod rust_flow;
+mod task;
+
+pub use expression::Environment;
+pub use registry::Registry;
+pub use rust_flow::{Flow, FlowBuilder, FlowError};
+pub use task::{TaskContext, TaskError, TaskFn};
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -8,16 +24,13 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use serde_json::{Map, Value};
 
-use super::engine::{self, Plan, Reporter};
-use super::executor::{CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome};
-use super::expression::Environment;
-use super::graph;
-use super::pool::Pool;
-use super::registry::Registry;
-use super::rust_flow::Body;
-use super::task::TaskFn;
+use crate::flow::executor::{CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome};
+use crate::flow::graph;
 use crate::model::workflow::{TaskSpec, Workflow};
 use crate::thread::{self, JoinOnDrop, StopSource};
+use engine::{Plan, Reporter};
+use pool::Pool;
+use rust_flow::TaskBody;
 
 /// Runs flows whose tasks are all registered in Rust.
 #[derive(Debug, Clone)]
@@ -88,8 +101,8 @@ impl NativeExecutor {
             .iter()
             .zip(&flow.graph.nodes)
             .map(|(body, node)| match body {
-                Body::Own(body) => Ok(Arc::clone(body)),
-                Body::Named(task) => self
+                TaskBody::Own(body) => Ok(Arc::clone(body)),
+                TaskBody::Named(task) => self
                     .registry
                     .find_task(task)
                     .cloned()
