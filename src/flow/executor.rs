@@ -98,6 +98,30 @@ pub enum Outcome {
 
 /// Runs flows. Implementations never panic across this boundary and never block in `start` for
 /// longer than it takes to start a thread or a process.
+///
+/// ```
+/// use pyoco_server::flow::{
+///     CancelToken, Executor, FlowEvent, FlowJob, NativeExecutor, Outcome, Registry, WorkflowDocument,
+/// };
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let executor = NativeExecutor::new(Registry::with_builtins());
+/// let yaml = "flow: {graph: hello}\ntasks: {hello: {use: builtin/echo, inputs: {to: world}}}\n";
+/// let job = FlowJob {
+///     run_id: "r1".to_owned(),
+///     flow_name: "main".to_owned(),
+///     params: serde_json::Map::new(),
+///     workflow: Some(WorkflowDocument::parse(yaml)),
+/// };
+/// assert!(executor.accepts(&job));
+/// let (sender, events) = crossbeam_channel::bounded(16);
+/// let execution = executor.start(job, CancelToken::new(), sender)?;
+/// let ended = events.iter().find(|event| matches!(event, FlowEvent::Finished(_)));
+/// assert!(matches!(ended, Some(FlowEvent::Finished(Outcome::Completed))), "{ended:?}");
+/// drop(execution);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Executor: Send + Sync {
     /// Whether this executor is the one for `job`.
     fn accepts(&self, job: &FlowJob) -> bool;

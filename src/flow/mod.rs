@@ -12,7 +12,7 @@
 //!
 //! The [`python::PythonExecutor`] gives the flow to pyoco's own engine, in a process of its own.
 
-pub mod executor;
+mod executor;
 #[doc(hidden)]
 pub mod graph;
 mod native;

@@ -97,6 +97,40 @@ impl Context {
 /// # Errors
 /// [`Error::TakenOver`] when another process has started under the same id, [`Error::NoWheels`] when a
 /// worker of one job could not get its code, [`Error::Thread`].
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// use pyoco_server::bus::Bus;
+/// use pyoco_server::config::{Config, Source};
+/// use pyoco_server::flow::{Executor, NativeExecutor, Registry};
+/// use pyoco_server::thread;
+/// use pyoco_server::worker::{self, WorkerSettings};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let config = Config::load(&Source::from_process()).config;
+/// let bus = Bus::start(&config.nats, &config.resources)?;
+/// let executors: Vec<Arc<dyn Executor>> =
+///     vec![Arc::new(NativeExecutor::new(Registry::with_builtins()))];
+/// let settings = WorkerSettings {
+///     worker_id: "worker-1".to_owned(),
+///     tags: vec!["default".to_owned()],
+///     concurrency: 4,
+///     drain_timeout: Duration::from_secs(30),
+///     // One job, or none within a minute.
+///     run_once: Some(Duration::from_secs(60)),
+///     run: config.run.clone(),
+///     registry: config.registry.clone(),
+///     wheels: None,
+/// };
+/// // Dropping `stop` would end the worker earlier.
+/// let (stop, stopped) = thread::stop_channel();
+/// worker::run(settings, &bus, executors, &stopped)?;
+/// drop(stop);
+/// # Ok(())
+/// # }
+/// ```
 pub fn run(
     settings: WorkerSettings,
     bus: &Bus,

@@ -10,6 +10,29 @@ use crate::flow::graph::{Graph, GraphError, GraphNode, Join, JoinPoint, Source};
 use crate::model::limits::MAX_GRAPH_NODES;
 
 /// A checked flow; make one with [`Flow::builder`] and register it.
+///
+/// ```
+/// use pyoco_server::flow::{Flow, FlowError, Registry};
+/// use serde_json::json;
+///
+/// # fn main() -> Result<(), FlowError> {
+/// let flow = Flow::builder("greet")
+///     .default("name", "world")
+///     .task("compose", |ctx| Ok(json!(format!("hello {}", ctx.params["name"]))))
+///     .uses("show", "builtin/echo")
+///     .input("show", "text", "$node.compose.output")
+///     .edge("compose", "show")
+///     .build()?;
+/// assert_eq!(flow.tasks().collect::<Vec<_>>(), ["compose", "show"]);
+/// let mut registry = Registry::with_builtins();
+/// registry.flow(flow);
+/// assert!(registry.has_flow("greet"));
+///
+/// let wrong = Flow::builder("circle").uses("a", "builtin/echo").edge("a", "b").build();
+/// assert!(matches!(wrong, Err(FlowError::UnknownTask { .. })));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Flow {
     pub(super) name: String,
     pub(super) graph: Graph,
