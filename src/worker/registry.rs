@@ -121,27 +121,13 @@ impl RegistryThread {
         let record = WorkerRecord {
             worker_id: settings.worker_id.clone(),
             instance_id: context.instance_id.clone(),
-            state: WorkerState::Idle,
-            hidden: false,
             tags: settings.tags.clone(),
-            last_seen_at: None,
-            last_heartbeat_at: None,
-            heartbeat_at: None,
-            current_run_id: None,
-            last_run_id: None,
-            last_run_status: None,
-            last_run_started_at: None,
-            last_run_finished_at: None,
-            stopped_at: None,
-            stop_reason: None,
-            updated_at: None,
             wheel_sync: wheel_sync(&context),
             concurrency: Some(settings.concurrency),
-            current_run_ids: Vec::new(),
             version: Some(crate::VERSION.to_owned()),
             hostname: Some(hostname()),
             pid: Some(std::process::id()),
-            extra: serde_json::Map::new(),
+            ..WorkerRecord::default()
         };
         RegistryThread { context, record, tell_taken_over, registered: false }
     }
