@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
 
-use super::multipart::{self, Part};
+use super::multipart;
 use super::transport::Call;
 use super::{Client, Error, segment};
 
@@ -80,12 +80,11 @@ impl Client {
         workflow: &[u8],
         idempotency_key: Option<&String>,
     ) -> Result<Value, Error> {
-        let mut parts = vec![Part::Text("flow_name", flow_name)];
-        parts.extend(tag.map(|tag| Part::Text("tag", tag)));
-        parts.push(Part::File("workflow", "flow.yaml", workflow));
-        let form = multipart::encode(&parts);
+        let mut fields = vec![("flow_name", flow_name)];
+        fields.extend(tag.map(|tag| ("tag", tag)));
+        let form = multipart::around_file(&fields, "workflow", "flow.yaml");
         let mut call = Call::new(Method::POST, "/runs/yaml".to_owned());
-        call.body = Some((form.content_type, form.body));
+        call.body = Some((form.content_type, [&form.head, workflow, &form.tail].concat()));
         call.headers.extend(key_header(idempotency_key));
         self.json(&call)
     }

@@ -9,8 +9,8 @@ use ureq::http::Method;
 
 use super::multipart;
 use super::transport::Call;
-use super::upload::hex;
 use super::{Client, Error, segment};
+use crate::model::hex::hex;
 
 /// A wheel to be uploaded under the name of its file.
 #[derive(Debug, Clone)]

@@ -11,10 +11,11 @@ use super::error::{Error, Fault};
 use super::fit::{Interpreter, Python};
 use super::helper::Patience;
 use super::select::{Choice, Offer, Selection, select};
-use super::store::memory::{Remembered, RememberedWheel, hex};
+use super::store::memory::{Remembered, RememberedWheel};
 use super::store::{Folder, Folders};
 use super::unpack::unpack;
 use crate::model::clock;
+use crate::model::hex::hex;
 use crate::model::wheel::{InstalledWheel, WheelRef, WheelSet, brief};
 use crate::thread::StopSignal;
 

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::folders::is_hash;
+use crate::model::hex::hex;
 use crate::model::limits::{MAX_WHEEL_TEXT_BYTES, WHEELS_KEPT_FOR};
 use crate::model::wheel::InstalledWheel;
 use crate::worker::wheels::fit::Interpreter;
@@ -25,7 +26,7 @@ const KEY_DIGITS: usize = 16;
 
 /// The files of one kind of worker.
 #[derive(Debug)]
-pub(in crate::worker::wheels) struct Memory {
+pub(crate) struct Memory {
     own: PathBuf,
     shown: PathBuf,
 }
@@ -33,7 +34,7 @@ pub(in crate::worker::wheels) struct Memory {
 /// What is in them.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub(in crate::worker::wheels) struct Remembered {
+pub(crate) struct Remembered {
     /// The id of the set.
     pub generation: String,
     /// When it came into use, unix seconds.
@@ -45,7 +46,7 @@ pub(in crate::worker::wheels) struct Remembered {
 /// One wheel of the set.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 #[serde(default)]
-pub(in crate::worker::wheels) struct RememberedWheel {
+pub(crate) struct RememberedWheel {
     #[serde(flatten)]
     pub wheel: InstalledWheel,
     /// Of its bytes, in hex.
@@ -56,11 +57,7 @@ pub(in crate::worker::wheels) struct RememberedWheel {
 
 impl Memory {
     /// That of workers with these tags and this interpreter below `root`.
-    pub(in crate::worker::wheels) fn new(
-        root: &Path,
-        tags: &[String],
-        python: &Interpreter,
-    ) -> Memory {
+    pub(crate) fn new(root: &Path, tags: &[String], python: &Interpreter) -> Memory {
         let mut tags: Vec<&str> = tags.iter().map(String::as_str).collect();
         tags.sort_unstable();
         let mut hasher = Sha256::new();
@@ -75,16 +72,12 @@ impl Memory {
     }
 
     /// What was remembered last; nothing when that cannot be read.
-    pub(in crate::worker::wheels) fn read(&self) -> Option<Remembered> {
+    pub(crate) fn read(&self) -> Option<Remembered> {
         read(&self.own)
     }
 
     /// Remembers this from now on; `scratch` is a folder beside the files, for what is not finished.
-    pub(in crate::worker::wheels) fn write(
-        &self,
-        remembered: &Remembered,
-        scratch: &Path,
-    ) -> io::Result<()> {
+    pub(crate) fn write(&self, remembered: &Remembered, scratch: &Path) -> io::Result<()> {
         let text = serde_json::to_vec_pretty(remembered)?;
         for path in [&self.own, &self.shown] {
             // The file is the old or the new one at any time.
@@ -98,7 +91,7 @@ impl Memory {
     }
 
     /// Says that this kind of worker is still there.
-    pub(in crate::worker::wheels) fn touch(&self) {
+    pub(crate) fn touch(&self) {
         if let Ok(file) = OpenOptions::new().append(true).open(&self.own) {
             // One that cannot be touched is forgotten some time after the worker has ended.
             let _ = file.set_modified(SystemTime::now());
@@ -107,7 +100,7 @@ impl Memory {
 }
 
 /// The hashes of all wheels that some kind of worker remembers; what is too old is forgotten.
-pub(in crate::worker::wheels) fn all(root: &Path) -> io::Result<HashSet<String>> {
+pub(crate) fn all(root: &Path) -> io::Result<HashSet<String>> {
     let mut hashes = HashSet::new();
     for entry in fs::read_dir(root)? {
         let entry = entry?;
@@ -126,11 +119,6 @@ pub(in crate::worker::wheels) fn all(root: &Path) -> io::Result<HashSet<String>>
         }
     }
     Ok(hashes)
-}
-
-/// SHA-256 and the like as text.
-pub(in crate::worker::wheels) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn read(path: &Path) -> Option<Remembered> {

@@ -14,6 +14,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use crate::model::hex::hex;
 use crate::model::limits::{
     FREE_WHEEL_UNPACKED_BYTES, MAX_WHEEL_GROWTH, MAX_WHEEL_RECORD_BYTES, MAX_WHEEL_TEXT_BYTES,
     MAX_WHEEL_UNPACKED_BYTES,
@@ -23,7 +24,7 @@ use crate::worker::wheels::error::Fault;
 use crate::worker::wheels::fit::{Interpreter, Python};
 use crate::worker::wheels::helper::{self, HelperError, Impatience, Patience};
 use crate::worker::wheels::select::Choice;
-use crate::worker::wheels::store::{memory::hex, seal};
+use crate::worker::wheels::store::seal;
 use record::Record;
 
 /// Compiles all modules below a folder.
@@ -31,7 +32,7 @@ const COMPILE: &str = include_str!("../host/compile.py");
 const BLOCK_BYTES: usize = 64 * 1024;
 
 /// Unpacks `archive` to the new folder `folder`, which will be moved to `destination`.
-pub(in crate::worker::wheels) fn unpack(
+pub(crate) fn unpack(
     archive: &Path,
     choice: &Choice,
     (folder, destination): (&Path, &Path),
