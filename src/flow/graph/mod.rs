@@ -90,7 +90,7 @@ impl Graph {
     ///
     /// # Errors
     /// The path, by node names.
-    pub(in crate::flow) fn check_cycles(&self) -> Result<(), GraphError> {
+    pub(crate) fn check_cycles(&self) -> Result<(), GraphError> {
         // Depth first along `needs`, with a stack of our own: a chain may be as long as the graph.
         let slot = |source: Source| match source {
             Source::Node(index) => index,
@@ -160,6 +160,6 @@ enum Mark {
     Done,
 }
 
-pub(in crate::flow) fn whole(problem: String) -> GraphError {
+pub(crate) fn whole(problem: String) -> GraphError {
     GraphError { line: 0, column: 0, problem }
 }

@@ -7,7 +7,7 @@ use crate::model::run::{Delivery, RunSnapshot, RunStatus};
 
 /// What to do with a delivery. What stores a snapshot goes on only if its compare-and-set succeeds.
 #[derive(Debug, PartialEq)]
-pub(in crate::worker) enum Claim {
+pub(crate) enum Claim {
     /// Store this snapshot over `revision` (0 = there is none), then execute.
     Execute { snapshot: Box<RunSnapshot>, revision: u64 },
     /// Store this CANCELLED snapshot over `revision`, then acknowledge.
@@ -24,7 +24,7 @@ pub(in crate::worker) enum Claim {
 }
 
 #[derive(Debug)]
-pub(in crate::worker) struct Claimant<'a> {
+pub(crate) struct Claimant<'a> {
     pub worker_id: &'a str,
     pub attempt: u64,
     /// Of the job's message.
@@ -36,11 +36,7 @@ pub(in crate::worker) struct Claimant<'a> {
 }
 
 /// Decides; `newest` is the newest message of the run's key.
-pub(in crate::worker) fn decide(
-    job: &Job,
-    newest: Option<&Entry>,
-    claimant: Claimant<'_>,
-) -> Claim {
+pub(crate) fn decide(job: &Job, newest: Option<&Entry>, claimant: Claimant<'_>) -> Claim {
     let (mut snapshot, revision) = match newest {
         Some(entry) if entry.operation == Operation::Delete => return Claim::Withdrawn,
         None => (fresh(job, claimant.now), 0),
@@ -86,7 +82,7 @@ pub(in crate::worker) fn decide(
 }
 
 /// The snapshot that the gateway would have written.
-pub(in crate::worker) fn fresh(job: &Job, now: f64) -> RunSnapshot {
+pub(crate) fn fresh(job: &Job, now: f64) -> RunSnapshot {
     let mut snapshot =
         RunSnapshot::pending(job.run_id.clone(), job.flow_name.clone(), job.tag.clone(), now);
     snapshot.tags.clone_from(&job.tags);

@@ -39,14 +39,14 @@ const MAX_CLAIMS: usize = 8;
 
 /// How a job left its slot, for the worker's record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::worker) struct Ended {
+pub(crate) struct Ended {
     pub run_id: Option<String>,
     pub status: Option<RunStatus>,
 }
 
 /// Executes a delivered job. `hard_stop` closes when the drain time is over: what runs is then
 /// ended by force and given back. `on_start` is told the run id once the run is ours.
-pub(in crate::worker) fn execute(
+pub(crate) fn execute(
     context: &Arc<Context>,
     delivered: Delivered,
     hard_stop: &StopSignal,

@@ -15,27 +15,23 @@ use crate::bus::Delivered;
 const MAX_WAITING: usize = 64;
 
 #[derive(Default)]
-pub(in crate::worker) struct InFlightJobs(Mutex<HashMap<Key, Sender<Delivered>>>);
+pub(crate) struct InFlightJobs(Mutex<HashMap<Key, Sender<Delivered>>>);
 
 /// The run, and the sequence of its message: a work stream that was made anew counts from 1 again.
 type Key = (String, u64);
 
 /// A job's entry, held by its attempt; dropping it removes it.
-pub(in crate::worker) struct InFlightJob<'a> {
+pub(crate) struct InFlightJob<'a> {
     jobs: &'a InFlightJobs,
     key: Key,
     /// Written by whichever slot was given the job again, read by the attempt.
-    pub(in crate::worker) redelivered: Receiver<Delivered>,
+    pub(crate) redelivered: Receiver<Delivered>,
 }
 
 impl InFlightJobs {
     /// Registers a job; `None` when this worker executes it already, and its attempt now has this
     /// delivery.
-    pub(in crate::worker) fn register(
-        &self,
-        run_id: &str,
-        delivered: &Delivered,
-    ) -> Option<InFlightJob<'_>> {
+    pub(crate) fn register(&self, run_id: &str, delivered: &Delivered) -> Option<InFlightJob<'_>> {
         let key = (run_id.to_owned(), delivered.stream_seq);
         let mut jobs = self.lock();
         if let Some(attempt) = jobs.get(&key) {

@@ -20,7 +20,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The owner of a run's snapshot for one attempt.
-pub(in crate::worker) struct Recorder {
+pub(crate) struct Recorder {
     kv: Kv,
     snapshot: RunSnapshot,
     revision: u64,
@@ -50,7 +50,7 @@ enum ReadBack {
 
 /// Why a snapshot was not written.
 #[derive(Debug)]
-pub(in crate::worker) enum NotWritten {
+pub(crate) enum NotWritten {
     /// Another worker has the run, or it has ended: stop, write nothing more, ACK nothing.
     Lost(String),
     /// NATS trouble; the same write may succeed later.
@@ -59,7 +59,7 @@ pub(in crate::worker) enum NotWritten {
 
 impl Recorder {
     /// Takes over after a successful claim, which was stored at `revision`.
-    pub(in crate::worker) fn new(
+    pub(crate) fn new(
         kv: Kv,
         snapshot: RunSnapshot,
         revision: u64,
@@ -82,12 +82,12 @@ impl Recorder {
     }
 
     /// Whether somebody has asked to cancel, as far as writes have shown.
-    pub(in crate::worker) fn is_cancelling(&self) -> bool {
+    pub(crate) fn is_cancelling(&self) -> bool {
         self.snapshot.status == RunStatus::Cancelling
     }
 
     /// Goes on under a newer delivery of the job, which the snapshot has to name.
-    pub(in crate::worker) fn adopt(&mut self, delivery: Delivery, attempt: u64) {
+    pub(crate) fn adopt(&mut self, delivery: Delivery, attempt: u64) {
         if !self.snapshot.status.is_terminal() {
             self.snapshot.attempt = Some(attempt);
             self.snapshot.delivery = Some(delivery.clone());
@@ -97,7 +97,7 @@ impl Recorder {
     }
 
     /// Notes what the executor reports.
-    pub(in crate::worker) fn apply(&mut self, event: FlowEvent) {
+    pub(crate) fn apply(&mut self, event: FlowEvent) {
         match event {
             FlowEvent::Wheels(set) => self.snapshot.set_wheels(&set),
             FlowEvent::Started { flow_name, tasks } => {
@@ -118,7 +118,7 @@ impl Recorder {
     }
 
     /// When the next write is due: for transitions soon, for the heartbeat in time.
-    pub(in crate::worker) fn next_write(&self) -> Instant {
+    pub(crate) fn next_write(&self) -> Instant {
         let is_first = self.has_transition && !self.wrote_transition;
         let due = match self.dirty {
             true if is_first => self.last_write,
@@ -129,7 +129,7 @@ impl Recorder {
     }
 
     /// Writes the present state.
-    pub(in crate::worker) fn write(&mut self) -> Result<(), NotWritten> {
+    pub(crate) fn write(&mut self) -> Result<(), NotWritten> {
         let now = clock::now();
         self.snapshot.heartbeat_at = Some(now);
         self.snapshot.updated_at = Some(now);
@@ -145,7 +145,7 @@ impl Recorder {
     }
 
     /// Turns the run to a terminal state and writes it; may be repeated after `Trouble`.
-    pub(in crate::worker) fn finish(
+    pub(crate) fn finish(
         &mut self,
         status: RunStatus,
         error: Option<String>,
@@ -156,7 +156,7 @@ impl Recorder {
         self.store()
     }
 
-    pub(in crate::worker) fn snapshot(&self) -> &RunSnapshot {
+    pub(crate) fn snapshot(&self) -> &RunSnapshot {
         &self.snapshot
     }
 

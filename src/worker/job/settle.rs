@@ -12,18 +12,14 @@ use crate::worker::Context;
 
 /// What an outcome means for the snapshot and the DLQ.
 #[derive(Debug, PartialEq)]
-pub(in crate::worker) struct Ending {
+pub(crate) struct Ending {
     pub status: RunStatus,
     pub error: Option<String>,
     pub dlq: Option<DlqReason>,
 }
 
 /// The table of CONTRACT §2, as far as it is about executed flows.
-pub(in crate::worker) fn decide(
-    outcome: Outcome,
-    cancelled: bool,
-    dlq_execution_errors: bool,
-) -> Ending {
+pub(crate) fn decide(outcome: Outcome, cancelled: bool, dlq_execution_errors: bool) -> Ending {
     match outcome {
         Outcome::Completed => Ending { status: RunStatus::Completed, error: None, dlq: None },
         Outcome::Cancelled => Ending { status: RunStatus::Cancelled, error: None, dlq: None },
@@ -45,7 +41,7 @@ pub(in crate::worker) fn decide(
 }
 
 /// Publishes a DLQ entry about a job; a failure is logged and changes nothing else.
-pub(in crate::worker) fn publish_dlq(
+pub(crate) fn publish_dlq(
     context: &Context,
     job: &Job,
     subject: &str,
@@ -66,7 +62,7 @@ pub(in crate::worker) fn publish_dlq(
 }
 
 /// Takes a message that is no job out of the queue: TERM and a DLQ entry with its first bytes.
-pub(in crate::worker) fn terminate_invalid(context: &Context, delivered: &Delivered, error: &str) {
+pub(crate) fn terminate_invalid(context: &Context, delivered: &Delivered, error: &str) {
     let code = Code::InvalidJob;
     log::warn!(err_id = code.err_id(), msg_id = code.msg_id(), subject = delivered.subject.as_str(),
         reason = error; "a message in the work queue is no job");
@@ -84,7 +80,7 @@ pub(in crate::worker) fn terminate_invalid(context: &Context, delivered: &Delive
 }
 
 /// The DLQ entry of a message that is no job.
-pub(in crate::worker) fn publish_invalid(
+pub(crate) fn publish_invalid(
     context: &Context,
     subject: &str,
     payload: &[u8],

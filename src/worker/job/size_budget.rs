@@ -23,7 +23,7 @@ const FRAME_BYTES: usize = 2;
 const LOGS_FRAME_BYTES: usize = 8;
 
 /// What a snapshot's records take, and what has to be left out of its document.
-pub(in crate::worker) struct SizeBudget {
+pub(crate) struct SizeBudget {
     max_bytes: usize,
     sizes: HashMap<String, Size>,
     /// Tasks whose logs are kept, by the order of their last reports.
@@ -47,7 +47,7 @@ struct Size {
 
 impl SizeBudget {
     /// For a snapshot without records.
-    pub(in crate::worker) fn new(max_bytes: usize) -> Self {
+    pub(crate) fn new(max_bytes: usize) -> Self {
         SizeBudget {
             max_bytes,
             sizes: HashMap::new(),
@@ -61,22 +61,17 @@ impl SizeBudget {
     }
 
     /// Largest document in bytes.
-    pub(in crate::worker) fn max_bytes(&self) -> usize {
+    pub(crate) fn max_bytes(&self) -> usize {
         self.max_bytes
     }
 
     /// The server takes less than was thought.
-    pub(in crate::worker) fn lower_max_bytes(&mut self, bytes: usize) {
+    pub(crate) fn lower_max_bytes(&mut self, bytes: usize) {
         self.max_bytes = self.max_bytes.min(bytes);
     }
 
     /// Keeps a record, unless there are too many.
-    pub(in crate::worker) fn keep(
-        &mut self,
-        snapshot: &mut RunSnapshot,
-        name: String,
-        mut task: TaskRecord,
-    ) {
+    pub(crate) fn keep(&mut self, snapshot: &mut RunSnapshot, name: String, mut task: TaskRecord) {
         let is_known = snapshot.task_records.contains_key(&name);
         if !is_known && snapshot.task_records.len() >= MAX_TASK_RECORDS {
             snapshot.task_records_truncated = true;
@@ -106,10 +101,7 @@ impl SizeBudget {
     ///
     /// # Errors
     /// Whatever makes the snapshot unwritable.
-    pub(in crate::worker) fn document(
-        &mut self,
-        snapshot: &mut RunSnapshot,
-    ) -> serde_json::Result<Vec<u8>> {
+    pub(crate) fn document(&mut self, snapshot: &mut RunSnapshot) -> serde_json::Result<Vec<u8>> {
         // Once; and once more when the rest has grown or shrunk since the last document.
         for _ in 0..2 {
             self.leave_logs(snapshot, self.room());
@@ -147,7 +139,7 @@ impl SizeBudget {
     }
 
     /// The records of the snapshot are gone.
-    pub(in crate::worker) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.sizes.clear();
         self.with_logs.clear();
         (self.record_bytes, self.log_bytes, self.rest_bytes) = (0, 0, 0);

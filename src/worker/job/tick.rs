@@ -19,7 +19,7 @@ const MAX_LOOK: Duration = Duration::from_secs(1);
 
 /// What a ticker tells its slot, once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::worker) enum Notice {
+pub(crate) enum Notice {
     /// Somebody has asked to cancel the run.
     CancelRequested,
 }
@@ -27,16 +27,16 @@ pub(in crate::worker) enum Notice {
 /// Runs until it is dropped; then its thread is joined, so nothing of it comes afterwards.
 ///
 /// Field order is the shutdown order: closing `stop` ends the loop, then `thread` joins.
-pub(in crate::worker) struct Ticker {
+pub(crate) struct Ticker {
     /// Written by the ticker's thread, read by the slot.
-    pub(in crate::worker) notices: Receiver<Notice>,
+    pub(crate) notices: Receiver<Notice>,
     _stop: StopSource,
     _thread: JoinOnDrop,
 }
 
 impl Ticker {
     /// Sends an in-progress ACK at once and then every `progress_interval`.
-    pub(in crate::worker) fn start(
+    pub(crate) fn start(
         delivered: Delivered,
         runs: Kv,
         run_id: String,

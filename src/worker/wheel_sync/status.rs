@@ -8,7 +8,7 @@ use crate::worker::wheels::{Generation, Selection};
 
 /// The field `wheel_sync`. Clones share it.
 #[derive(Clone, Default)]
-pub(in crate::worker) struct Status(Arc<Mutex<WheelSync>>);
+pub(crate) struct Status(Arc<Mutex<WheelSync>>);
 
 impl Status {
     /// Of a worker that has not tried yet.

@@ -19,7 +19,7 @@ use crate::thread::{self, JoinOnDrop};
 use orders::Orders;
 
 /// A run in flight; dropping it before its end kills it.
-pub(in crate::flow::python) struct PythonExecution {
+pub(crate) struct PythonExecution {
     orders: Arc<Orders>,
     /// Nothing is ever sent; it is disconnected when the thread has done all.
     done: Receiver<()>,
@@ -27,7 +27,7 @@ pub(in crate::flow::python) struct PythonExecution {
 }
 
 /// Starts the thread of a run; everything that takes time happens on it.
-pub(in crate::flow::python) fn start(
+pub(crate) fn start(
     supervisor: Arc<TemplateSupervisor>,
     job: FlowJob,
     cancel: &CancelToken,

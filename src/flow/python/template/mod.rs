@@ -57,7 +57,7 @@ const SHOWN_OUTPUT_BYTES: usize = 2000;
 
 /// A running template. Dropping the last clone of its `Arc` has it end; nobody waits for that.
 #[derive(Debug)]
-pub(in crate::flow::python) struct Template {
+pub(crate) struct Template {
     control: Arc<OwnedFd>,
     /// What it has imported from. Its runs may outlive the process, and go on to import.
     code: Option<Arc<Code>>,
@@ -195,17 +195,17 @@ impl Template {
     }
 
     /// The wheels that its runs get; `None` where there are no generations.
-    pub(in crate::flow::python) fn wheels(&self) -> Option<&WheelSet> {
+    pub(crate) fn wheels(&self) -> Option<&WheelSet> {
         self.code.as_ref().map(|code| &code.set)
     }
 
     /// Whether it can still fork.
-    pub(in crate::flow::python) fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         !self.is_dead.load(Ordering::SeqCst)
     }
 
     /// Gives a template that may be dying the time to do so: its sockets close before its keeper can know.
-    pub(in crate::flow::python) fn settle(&self) {
+    pub(crate) fn settle(&self) {
         let Some(process) = &self.process else { return };
         let process = Some(Waited { fd: process.as_fd(), to_write: false });
         let ended = pipes::wait(&[process], Some(Instant::now() + DYING_PAUSE));
@@ -215,7 +215,7 @@ impl Template {
     }
 
     /// Ends a template that does not do its work; runs that it has started go on.
-    pub(in crate::flow::python) fn give_up(&self) {
+    pub(crate) fn give_up(&self) {
         if !self.is_dead.swap(true, Ordering::SeqCst) {
             log::error!(pid = self.pid; "the Python template process does not answer; killing it");
             match &self.process {
@@ -229,7 +229,7 @@ impl Template {
     }
 
     /// Has a run forked with these descriptors; see [`pipes::FarEnds::fds`].
-    pub(in crate::flow::python) fn fork(&self, fds: &[BorrowedFd<'_>; 4]) -> io::Result<()> {
+    pub(crate) fn fork(&self, fds: &[BorrowedFd<'_>; 4]) -> io::Result<()> {
         let sent = send(&self.control, b"run", fds);
         if sent.is_err() {
             // It has died in this moment, or has not read for long; its keeper may not know yet.
@@ -247,7 +247,7 @@ fn pidfd(pid: u32) -> Option<OwnedFd> {
 }
 
 /// Kills a process that nobody has reaped yet.
-pub(in crate::flow::python) fn kill(pid: u32) {
+pub(crate) fn kill(pid: u32) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     if let Some(pid) = pid {
         // It may have ended in this moment.

@@ -16,7 +16,7 @@ use crate::thread::StopSignal;
 /// Locks are taken in the order of the fields. While one is held, nothing is dropped that could be the
 /// last to hold some code: what goes with that is not ours.
 #[derive(Debug)]
-pub(in crate::flow::python) struct TemplateSupervisor {
+pub(crate) struct TemplateSupervisor {
     settings: PythonSettings,
     /// Held while new code is tried out.
     turn: Mutex<()>,
@@ -48,7 +48,7 @@ struct Report {
 }
 
 impl TemplateSupervisor {
-    pub(in crate::flow::python) fn new(settings: PythonSettings) -> Self {
+    pub(crate) fn new(settings: PythonSettings) -> Self {
         TemplateSupervisor {
             settings,
             turn: Mutex::default(),
@@ -58,13 +58,13 @@ impl TemplateSupervisor {
         }
     }
 
-    pub(in crate::flow::python) fn settings(&self) -> &PythonSettings {
+    pub(crate) fn settings(&self) -> &PythonSettings {
         &self.settings
     }
 
     /// The template, started if need be. Others who ask meanwhile wait for the same start, and fail
     /// with it.
-    pub(in crate::flow::python) fn template(&self) -> Result<Arc<Template>, PythonError> {
+    pub(crate) fn template(&self) -> Result<Arc<Template>, PythonError> {
         let asked = Instant::now();
         let mut state = locked(&self.state);
         if let Some(template) = state.template.as_ref().filter(|template| template.is_alive()) {
@@ -93,11 +93,7 @@ impl TemplateSupervisor {
     }
 
     /// See [`crate::flow::PythonExecutor::use_code`].
-    pub(in crate::flow::python) fn use_code(
-        &self,
-        code: Arc<Code>,
-        stop: &StopSignal,
-    ) -> Result<(), PythonError> {
+    pub(crate) fn use_code(&self, code: Arc<Code>, stop: &StopSignal) -> Result<(), PythonError> {
         let turn = locked(&self.turn);
         // Without the lock of the state, so that runs get the present template meanwhile.
         let template = Template::start(&self.settings, Some(&code), &self.ending_templates, stop)?;
@@ -127,7 +123,7 @@ impl TemplateSupervisor {
     }
 
     /// For the worker's record.
-    pub(in crate::flow::python) fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         let report = locked(&self.report).clone();
         let template = report.template.and_then(|template| template.upgrade());
         let alive = template.as_ref().filter(|template| template.is_alive());

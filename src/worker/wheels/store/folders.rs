@@ -67,18 +67,18 @@ impl Folders {
         &self.root
     }
 
-    pub(in crate::worker::wheels) fn memory(&self) -> &Memory {
+    pub(crate) fn memory(&self) -> &Memory {
         &self.memory
     }
 
     /// The folder of a wheel that this worker uses already.
-    pub(in crate::worker::wheels) fn held(&self, sha256: &str) -> Option<Arc<Folder>> {
+    pub(crate) fn held(&self, sha256: &str) -> Option<Arc<Folder>> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.get(sha256).and_then(Weak::upgrade).filter(|folder| folder.is_there())
     }
 
     /// Remembers that this worker uses a folder.
-    pub(in crate::worker::wheels) fn hold(&self, folder: Folder) -> Arc<Folder> {
+    pub(crate) fn hold(&self, folder: Folder) -> Arc<Folder> {
         let folder = Arc::new(folder);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.retain(|_, folder| folder.strong_count() > 0);
@@ -87,11 +87,7 @@ impl Folders {
     }
 
     /// The place of a wheel with this hash, which nobody removes while it is held.
-    pub(in crate::worker::wheels) fn slot(
-        &self,
-        sha256: &str,
-        patience: &Patience<'_>,
-    ) -> Result<Slot, Error> {
+    pub(crate) fn slot(&self, sha256: &str, patience: &Patience<'_>) -> Result<Slot, Error> {
         let path = self.root.join(sha256);
         let lock = lock_of(&path);
         let lock = Lock::shared(&lock, patience).map_err(|e| Error::folder("lock", &lock, e))?;
@@ -123,10 +119,7 @@ impl Folders {
     }
 
     /// The same, but these stay, too: they are about to be used.
-    pub(in crate::worker::wheels) fn collect_but(
-        &self,
-        wanted: &HashSet<&str>,
-    ) -> Result<usize, Error> {
+    pub(crate) fn collect_but(&self, wanted: &HashSet<&str>) -> Result<usize, Error> {
         self.memory.touch();
         let list = |e| Error::folder("list", &self.root, e);
         let remembered: HashSet<String> = memory::all(&self.root).map_err(list)?;
@@ -175,19 +168,19 @@ impl Folders {
 
 /// The place of one wheel.
 #[derive(Debug)]
-pub(in crate::worker::wheels) struct Slot {
+pub(crate) struct Slot {
     path: PathBuf,
     sha256: String,
     lock: Lock,
 }
 
 impl Slot {
-    pub(in crate::worker::wheels) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The folder, if it is there.
-    pub(in crate::worker::wheels) fn folder(self) -> Result<Folder, Slot> {
+    pub(crate) fn folder(self) -> Result<Folder, Slot> {
         let Ok(metadata) = fs::metadata(&self.path) else { return Err(self) };
         let since = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let since = since.map_or(0.0, |since| since.as_secs_f64());
@@ -195,7 +188,7 @@ impl Slot {
     }
 
     /// Puts a finished folder into its place, or takes the one of somebody who was quicker.
-    pub(in crate::worker::wheels) fn fill(self, finished: &Path) -> io::Result<Folder> {
+    pub(crate) fn fill(self, finished: &Path) -> io::Result<Folder> {
         // What it has must be on the disk before its name is.
         rustix::fs::syncfs(File::open(finished)?)?;
         match fs::rename(finished, &self.path) {
@@ -240,7 +233,7 @@ impl Folder {
     }
 
     /// Whether it still is: somebody may have removed it, lock and all.
-    pub(in crate::worker::wheels) fn is_there(&self) -> bool {
+    pub(crate) fn is_there(&self) -> bool {
         self.lock.is_in_place() && self.path.is_dir()
     }
 }
@@ -273,12 +266,12 @@ impl Drop for Scratch {
 }
 
 /// Whether a name is that of a wheel's folder.
-pub(in crate::worker::wheels) fn is_hash(name: &str) -> bool {
+pub(crate) fn is_hash(name: &str) -> bool {
     name.len() == HASH_DIGITS && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Makes all below `folder` unchangeable, but for itself: it is still to be moved.
-pub(in crate::worker::wheels) fn seal(folder: &Path) -> io::Result<()> {
+pub(crate) fn seal(folder: &Path) -> io::Result<()> {
     for (path, is_folder) in walk(folder)?.into_iter().skip(1) {
         let mode = if is_folder || fs::metadata(&path)?.permissions().mode() & ANY_EXECUTE != 0 {
             FOLDER_MODE
