@@ -47,9 +47,6 @@ pub struct EventStream {
 impl Client {
     /// Opens the stream of a run's snapshots. It is given up when it lasts longer than it was asked
     /// to, so a dead connection is noticed by then.
-    ///
-    /// # Errors
-    /// Those of a call.
     pub fn watch(&self, run_id: &str, query: &WatchQuery) -> Result<EventStream, Error> {
         let mut call = Call::new(Method::GET, format!("/runs/{}/watch", segment(run_id)));
         call.query.push(("timeout_sec", query.timeout_sec.to_string()));

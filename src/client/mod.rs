@@ -43,7 +43,8 @@ pub struct ClientSettings {
     pub timeout: Duration,
 }
 
-/// A gateway as the client sees it. Connections are kept between calls, and shared by clones.
+/// A gateway as the client sees it. Connections are kept between calls, and shared by clones. A call
+/// that gives no answer says why by an [`Error`].
 ///
 /// ```no_run
 /// use std::time::Duration;

@@ -36,17 +36,11 @@ pub struct WheelHistoryQuery {
 
 impl Client {
     /// The wheels of the registry: a list.
-    ///
-    /// # Errors
-    /// Those of a call.
     pub fn wheels(&self) -> Result<Value, Error> {
         self.json(&Call::new(Method::GET, "/wheels".to_owned()))
     }
 
     /// What was uploaded and deleted, newest first: a list.
-    ///
-    /// # Errors
-    /// Those of a call.
     pub fn wheel_history(&self, query: &WheelHistoryQuery) -> Result<Value, Error> {
         let mut call = Call::new(Method::GET, "/wheels/history".to_owned());
         let limit = query.limit.map(|limit| limit.to_string());
@@ -90,9 +84,6 @@ impl Client {
     }
 
     /// Deletes a wheel: `{"name","deleted"}`.
-    ///
-    /// # Errors
-    /// Those of a call.
     pub fn delete_wheel(&self, name: &str) -> Result<Value, Error> {
         self.json(&Call::new(Method::DELETE, format!("/wheels/{}", segment(name))))
     }

@@ -21,9 +21,6 @@ pub struct WorkersQuery {
 
 impl Client {
     /// Worker records: a list.
-    ///
-    /// # Errors
-    /// Those of a call.
     pub fn workers(&self, query: &WorkersQuery) -> Result<Value, Error> {
         let mut call = Call::new(Method::GET, "/workers".to_owned());
         let texts = [("scope", &query.scope), ("state", &query.state)];
@@ -38,9 +35,6 @@ impl Client {
     }
 
     /// The gateway's figures in Prometheus' text format.
-    ///
-    /// # Errors
-    /// Those of a call.
     pub fn metrics(&self) -> Result<String, Error> {
         let text = self.bytes(&Call::new(Method::GET, "/metrics".to_owned()))?;
         Ok(String::from_utf8_lossy(&text).into_owned())

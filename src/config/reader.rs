@@ -235,9 +235,6 @@ pub fn masked_url(url: &str) -> String {
 }
 
 /// A duration in seconds, above 0 and at most ten years.
-///
-/// # Errors
-/// What is wrong with it.
 pub fn parse_positive_seconds(text: &str) -> Result<Duration, String> {
     parse_seconds(text)
         .filter(|seconds| *seconds > 0.0)

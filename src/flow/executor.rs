@@ -44,9 +44,6 @@ impl WorkflowDocument {
     }
 
     /// What it says.
-    ///
-    /// # Errors
-    /// Why it cannot be read.
     pub fn workflow(&self) -> Result<&Workflow, &WorkflowRefusal> {
         self.0.1.as_ref()
     }

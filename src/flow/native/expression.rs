@@ -49,9 +49,6 @@ impl Budget {
 
 /// Replaces every text that is an expression, at any depth. A text is one when it begins with `$`;
 /// `$$` at the beginning stands for a plain `$`. The value keeps its type.
-///
-/// # Errors
-/// What cannot be resolved and why.
 pub(super) fn resolve_inputs(
     inputs: &Map<String, Value>,
     scope: &Scope,

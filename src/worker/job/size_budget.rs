@@ -98,9 +98,6 @@ impl SizeBudget {
     }
 
     /// The snapshot as JSON, not larger than allowed unless there is nothing left to leave out.
-    ///
-    /// # Errors
-    /// Whatever makes the snapshot unwritable.
     pub(crate) fn document(&mut self, snapshot: &mut RunSnapshot) -> serde_json::Result<Vec<u8>> {
         // Once; and once more when the rest has grown or shrunk since the last document.
         for _ in 0..2 {

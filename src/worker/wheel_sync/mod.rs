@@ -67,9 +67,6 @@ pub(super) struct SyncThread {
 
 impl SyncThread {
     /// Starts it.
-    ///
-    /// # Errors
-    /// When no thread can be started.
     pub fn start(
         settings: WheelSyncSettings,
         tags: Vec<String>,

@@ -15,9 +15,6 @@ pub(super) struct RegistryOffers(Mirror<BTreeMap<String, ObjectMeta>>);
 
 impl RegistryOffers {
     /// Follows the store; each change is told to `changed`, whose one place is enough.
-    ///
-    /// # Errors
-    /// When no thread can be started.
     pub fn follow(&self, store: &ObjectStore, changed: Sender<()>) -> bus::Result<Watch> {
         let offers = self.0.clone();
         store.watch(move |event| {

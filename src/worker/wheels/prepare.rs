@@ -230,9 +230,6 @@ impl Generation {
     }
 
     /// Remembers it for the next start.
-    ///
-    /// # Errors
-    /// [`Error::Folder`].
     pub fn remember(&self, folders: &Folders) -> Result<(), Error> {
         let wheels = self.installed.iter().zip(&self.folders).map(|(wheel, folder)| {
             let path = folder.path().display().to_string();

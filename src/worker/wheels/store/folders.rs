@@ -40,9 +40,6 @@ pub struct Folders {
 impl Folders {
     /// Creates the folder unless it is there. Workers with other tags or another interpreter remember
     /// their wheels apart.
-    ///
-    /// # Errors
-    /// [`Error::Folder`].
     pub fn open(
         root: &Path,
         tags: &[String],
@@ -96,9 +93,6 @@ impl Folders {
 
     /// A new folder for what is not finished. It goes when it is dropped; what a stop or the death of its
     /// process has left goes with the next [`Folders::collect`].
-    ///
-    /// # Errors
-    /// [`Error::Folder`].
     pub fn scratch(&self) -> Result<Scratch, Error> {
         let path = self.root.join(format!("{SCRATCH}{}", uuid::Uuid::new_v4().simple()));
         // The lock comes first: a folder without one is nobody's.
