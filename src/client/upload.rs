@@ -16,6 +16,7 @@ use super::early_answer::EarlyAnswers;
 use super::multipart::Frame;
 use super::transport::{self, Call};
 use super::{Client, Error};
+use crate::model::hex::hex;
 use crate::model::limits::{CLIENT_STORE_RATE, CLIENT_UPLOAD_RATE};
 
 /// What comes of an upload.
@@ -171,11 +172,6 @@ impl Form<'_> {
         self.failure = Some(failed.to_string());
         Err(failed)
     }
-}
-
-/// Bytes as hex digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -30,17 +30,17 @@ pub struct Config {
     pub resources: ResourceConfig,
     /// Timing and bounds of runs.
     pub run: RunConfig,
-    /// The worker registry.
+    /// Timing of the records that workers write of themselves.
     pub registry: RegistryConfig,
-    /// The gateway.
+    /// How the gateway listens and whom it lets in.
     pub http: HttpConfig,
-    /// API keys.
+    /// How API keys are hashed.
     pub auth: AuthConfig,
     /// The wheels of a worker.
     pub wheels: WheelConfig,
-    /// Log lines.
+    /// Level and form of log lines.
     pub log: LogConfig,
-    /// Flows in Python.
+    /// How flows in Python are executed.
     pub python: PythonConfig,
     /// Slots of a worker; unset means the number of CPUs.
     pub worker_concurrency: Option<usize>,
@@ -55,7 +55,7 @@ pub struct NatsConfig {
     pub creds: Option<PathBuf>,
     /// User name, with `password`.
     pub user: Option<String>,
-    /// Password of `user`.
+    /// Password of `user`; unset sends none.
     pub password: Option<String>,
     /// A token instead of a user.
     pub token: Option<String>,
@@ -85,13 +85,13 @@ pub struct ResourceConfig {
     pub work_subject_prefix: String,
     /// Prefix of DLQ subjects.
     pub dlq_subject_prefix: String,
-    /// The DLQ stream.
+    /// Name of the stream that keeps DLQ entries.
     pub dlq_stream: String,
     /// Age after which a DLQ entry goes.
     pub dlq_max_age: Duration,
-    /// Most DLQ entries.
+    /// How many DLQ entries are kept; the oldest go first.
     pub dlq_max_msgs: i64,
-    /// Most bytes of the DLQ.
+    /// How many bytes the DLQ may take; the oldest entries go first.
     pub dlq_max_bytes: i64,
     /// Bucket of run snapshots.
     pub runs_bucket: String,
@@ -140,7 +140,7 @@ pub struct RunConfig {
     pub dlq_execution_errors: bool,
 }
 
-/// The worker registry.
+/// Timing of the records that workers write of themselves, and of what is believed of them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RegistryConfig {
     /// Between two writes of a worker's record.
@@ -160,7 +160,7 @@ pub enum AuthMode {
     ApiKey,
 }
 
-/// The gateway.
+/// How the gateway listens and whom it lets in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpConfig {
     /// Who may use it.
@@ -184,9 +184,9 @@ pub struct HttpConfig {
 pub enum DashboardLang {
     /// That of the server's locale.
     Auto,
-    /// Japanese.
+    /// Japanese, whatever the locale is.
     Ja,
-    /// English.
+    /// English, whatever the locale is.
     En,
 }
 
@@ -210,7 +210,7 @@ pub struct WheelConfig {
     pub sync_enabled: bool,
     /// Where a worker keeps them.
     pub sync_dir: PathBuf,
-    /// Between two synchronisations.
+    /// Longest time between two looks at the registry; a change of it is followed at once.
     pub sync_interval: Duration,
     /// For one wheel to be put in place.
     pub install_timeout: Duration,
@@ -221,16 +221,16 @@ pub struct WheelConfig {
 pub enum LogFormat {
     /// One JSON object per line.
     Json,
-    /// For people.
+    /// One line of plain text, for people at a terminal.
     Text,
 }
 
-/// Log lines.
+/// Level and form of log lines.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LogConfig {
     /// `trace`, `debug`, `info`, `warning`, `error` or `off`, in any case.
     pub level: String,
-    /// JSON or text.
+    /// Form of a line.
     pub format: LogFormat,
     /// UTC, or the machine's time zone.
     pub utc: bool,
@@ -238,10 +238,10 @@ pub struct LogConfig {
     pub include_traceback: bool,
 }
 
-/// What [`Config::load`] found.
+/// What [`Config::load`] found: settings that can be used in any case, and what to tell the operator.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The settings.
+    /// Every setting; what did not parse has its default.
     pub config: Config,
     /// Values that did not parse.
     pub warnings: Vec<Warning>,
@@ -250,7 +250,7 @@ pub struct Loaded {
 }
 
 impl Config {
-    /// Reads every setting.
+    /// Reads every setting from `source`, once; nothing below `cli` asks the environment again.
     pub fn load(source: &Source) -> Loaded {
         let mut r = Reader::new(source);
         let ack_wait = r.seconds("PYOCO_CONSUMER_ACK_WAIT_SEC", 30.0);

@@ -103,6 +103,28 @@ pub enum Error {
 
 /// A running gateway. Dropping it is a hard stop.
 ///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use pyoco_server::bus::Bus;
+/// use pyoco_server::config::Config;
+/// use pyoco_server::gateway::{GatewaySettings, RunningGateway};
+///
+/// fn serve_for_a_minute(
+///     config: &Config,
+///     settings: GatewaySettings,
+/// ) -> Result<(), Box<dyn std::error::Error>> {
+///     let bus = Bus::start(&config.nats, &config.resources)?;
+///     // Port 0 takes a free one.
+///     let gateway = RunningGateway::start(([127, 0, 0, 1], 0).into(), &bus, settings)?;
+///     println!("listening on http://{}", gateway.local_addr());
+///     std::thread::sleep(Duration::from_secs(60));
+///     // Requests that are in flight have this long to end.
+///     gateway.stop(Duration::from_secs(10));
+///     Ok(())
+/// }
+/// ```
+///
 /// Field order is the shutdown order: no streams, no requests, then no watches.
 pub struct RunningGateway {
     streams: OpenStreams,

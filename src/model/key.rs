@@ -89,10 +89,8 @@ pub struct KeyRecord {
     /// The PHC string of argon2id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phc: Option<String>,
-    #[serde(default)]
     pub created_at: Option<f64>,
     /// Since when it is good for nothing, unix seconds.
-    #[serde(default)]
     pub revoked_at: Option<f64>,
     /// The word of its role; a record without one is an operator's. Ours, as all below.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
-use pyoco_server::flow::{CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome};
+use pyoco_server::flow::{
+    CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome, WorkflowDocument,
+};
 use pyoco_server::model::run::{TaskRecord, TaskStatus};
 use serde_json::Value;
 
@@ -24,7 +26,7 @@ pub fn job(flow_name: &str, yaml: Option<&str>, params: Value) -> FlowJob {
         run_id: "run-1".to_owned(),
         flow_name: flow_name.to_owned(),
         params,
-        workflow_yaml: yaml.map(str::to_owned),
+        workflow: yaml.map(WorkflowDocument::parse),
     }
 }
 

@@ -28,6 +28,7 @@ fn sources_keep_the_house_rules() {
     for path in &files {
         let source = Source::read(path);
         breaches.extend(imports::floors(&source));
+        breaches.extend(imports::rooms(&source));
         breaches.extend(imports::crates(&source));
         breaches.extend(imports::threads(&source));
         breaches.extend(text::product(&source));

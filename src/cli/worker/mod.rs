@@ -75,7 +75,7 @@ fn start(args: Args) -> Result<Exit, Failure> {
         .map_err(|e| program::failed(Code::NatsUnavailable, "cannot use the NATS settings", e))?;
     worker::run(settings, &bus, executors, &stop)
         .map(|()| Exit::Done)
-        .map_err(|e| program::failed(Code::BadCommandLine, "the worker has ended", e))
+        .map_err(|e| program::failed(Code::CannotStart, "the worker has ended", e))
 }
 
 /// What the settings alone say of a worker that serves `tags`.

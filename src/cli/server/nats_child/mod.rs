@@ -95,11 +95,6 @@ impl NatsChild {
         format!("nats://{}", reachable(self.settings.listen_host, self.settings.client_port))
     }
 
-    /// Where the monitoring pages are, when they were asked for.
-    pub fn monitoring_url(&self) -> Option<String> {
-        self.settings.http_port.map(|port| format!("http://127.0.0.1:{port}"))
-    }
-
     /// Stops the server and waits for its end; the same as dropping the value.
     pub fn stop(self) {
         let NatsChild { stop, thread, .. } = self;

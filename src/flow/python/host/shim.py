@@ -18,6 +18,7 @@ from pyoco_host.processes import (
     close_all_but,
     drain,
     end_all_below,
+    ended_children,
     kill_all_below,
     own_pipe,
     set_process_name,
@@ -90,7 +91,7 @@ def watch_over(run_pid, worker, woken):
         for fd, _ in poller.poll():
             if fd == woken:
                 drain(woken)
-                status = reap(run_pid)
+                status = dict(ended_children()).get(run_pid)
                 if status is not None:
                     return status
                 continue
@@ -105,17 +106,3 @@ def watch_over(run_pid, worker, woken):
             elif b"term" in orders:
                 with contextlib.suppress(OSError):
                     os.killpg(run_pid, signal.SIGTERM)
-
-
-def reap(run_pid):
-    """Takes the ended children; the wait status of the run if it is among them."""
-    found = None
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return found
-        if pid == 0:
-            return found
-        if pid == run_pid:
-            found = status
