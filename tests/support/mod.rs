@@ -57,6 +57,8 @@
 //! | [`wheel_sync`] | a worker's folder of wheels in the test's own process |
 //! | [`programs`] | `pyoco-client`, ours and that of the Python package |
 //! | [`local_worker`] | a worker in the test's own process |
+//! | [`flow`] | executes flows through the executor seam, without NATS |
+//! | [`python_flows`] | the same for Python flows, and folders of code for them |
 //! | [`python`], [`python_environment`] | interpreters with Pyoco, and one that may be spoiled |
 //! | [`jetstream`] | JetStream's own API, for what the bus keeps to itself |
 //! | [`nats`] | a nats-server with options; stop, kill, pause, restart |
@@ -68,6 +70,7 @@
 
 pub mod cluster;
 pub mod events;
+pub mod flow;
 pub mod forms;
 pub mod history;
 pub mod http;
@@ -81,6 +84,7 @@ pub mod process;
 pub mod programs;
 pub mod python;
 pub mod python_environment;
+pub mod python_flows;
 pub mod registry;
 pub mod runs;
 pub mod wait;
