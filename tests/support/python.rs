@@ -31,16 +31,6 @@ impl From<Pyoco> for PathBuf {
     }
 }
 
-/// The interpreter with the present Pyoco.
-pub fn python_08() -> PathBuf {
-    V08.path()
-}
-
-/// The interpreter with the oldest Pyoco that a worker has to run.
-pub fn python_06() -> PathBuf {
-    V06.path()
-}
-
 /// The interpreter with Schemathesis and a validator of OpenAPI documents.
 pub fn schemathesis() -> PathBuf {
     interpreter("PYOCO_TEST_SCHEMATHESIS", "schemathesis")
