@@ -11,6 +11,7 @@ mod support;
 
 mod browser;
 
+mod js;
 mod scenarios;
 mod screenshots;
 mod served;
