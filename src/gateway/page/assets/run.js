@@ -3,8 +3,9 @@
 import { cancelBox } from "./cancel.js";
 import { announce, el, replace } from "./dom.js";
 import { followFleet } from "./fleet.js";
-import { running, now } from "./format.js";
+import { now } from "./format.js";
 import { t } from "./i18n.js";
+import { running } from "./moving.js";
 import {
   badge,
   block,

@@ -1,8 +1,9 @@
 // The table of wheels: one row per file, the newest of each package first.
 
 import { el, keyed, replace } from "./dom.js";
-import { number, size, when } from "./format.js";
+import { number, size } from "./format.js";
 import { t } from "./i18n.js";
+import { when } from "./moving.js";
 import { fold, tags, workerLink } from "./pieces.js";
 import { who } from "./wheel_history.js";
 

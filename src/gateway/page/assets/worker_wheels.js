@@ -2,8 +2,9 @@
 
 import { el } from "./dom.js";
 import { isAlive } from "./fleet.js";
-import { number, when } from "./format.js";
+import { number } from "./format.js";
 import { t } from "./i18n.js";
+import { when } from "./moving.js";
 import { badge, block, fold } from "./pieces.js";
 import { to } from "./route.js";
 import { LISTED } from "./wheel_names.js";

@@ -1,14 +1,13 @@
 //! Reads a stream of events as a client does: chunk by chunk, event by event.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::support::http::Connection;
+use super::http::{Client, Connection};
 
 /// An open stream.
-pub struct Stream {
+pub struct Events {
     connection: Connection,
     /// The head of the answer, in lower case.
     pub head: String,
@@ -32,23 +31,21 @@ pub struct Event {
     pub at: Instant,
 }
 
-impl Stream {
-    /// Opens a stream that must be granted.
-    pub fn open(address: SocketAddr, path: &str) -> Stream {
-        Stream::open_with(address, path, "")
+impl Client {
+    /// Opens a stream of events that must be granted.
+    pub fn events(&self, path: &str) -> Events {
+        self.events_after(path, "")
     }
 
     /// The same with further header lines, each with its line end.
-    pub fn open_with(address: SocketAddr, path: &str, headers: &str) -> Stream {
-        let mut connection = Connection::open(address);
-        let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n");
-        connection.send(head.as_bytes()).unwrap();
-        let head = connection.take_until(b"\r\n\r\n").unwrap();
+    pub fn events_after(&self, path: &str, headers: &str) -> Events {
+        let (head, connection) = self.stream_with(path, headers);
         let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
-        assert!(head.starts_with("http/1.1 200 "), "{head}");
-        Stream { connection, head, text: String::new(), retry: None, ended: false }
+        Events { connection, head, text: String::new(), retry: None, ended: false }
     }
+}
 
+impl Events {
     /// The next event; `None` at the proper end of the stream. Panics when it breaks off.
     pub fn next(&mut self) -> Option<Event> {
         loop {
@@ -100,14 +97,11 @@ impl Stream {
     }
 
     fn read_chunk(&mut self) {
-        let line = self.connection.take_until(b"\r\n").expect("the stream broke off");
-        let line = String::from_utf8(line).unwrap();
-        let size = usize::from_str_radix(line.trim_end(), 16)
-            .unwrap_or_else(|_| panic!("no chunk: {line:?}"));
-        let chunk = self.connection.take(size + 2).expect("the stream broke off");
+        let chunk = self.connection.take_chunk().expect("the stream broke off");
+        self.ended = chunk.is_none();
+        let chunk = chunk.unwrap_or_default();
         assert!(chunk.is_ascii(), "not ASCII");
-        self.text.push_str(std::str::from_utf8(&chunk[..size]).unwrap());
-        self.ended = size == 0;
+        self.text.push_str(std::str::from_utf8(&chunk).unwrap());
     }
 }
 

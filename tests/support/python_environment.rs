@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::process::{run, without_settings};
-use crate::support::python::{package_program, python_08};
+use super::process::{run, without_settings};
+use super::python::{V08, package_program};
 
 /// To make an environment without pip of its own, or to ask one something.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -23,11 +23,11 @@ impl PythonEnvironment {
     pub fn make() -> PythonEnvironment {
         let folder = tempfile::Builder::new().prefix("pyoco-venv-").tempdir().unwrap();
         let environment = PythonEnvironment { folder };
-        let mut command = without_settings(python_08());
+        let mut command = without_settings(V08.path());
         command.args(["-m", "venv", "--without-pip"]).arg(environment.folder.path());
         let made = run(&mut command, b"", DEADLINE);
         assert_eq!(made.code, Some(0), "{made:?}");
-        let theirs = purelib(&python_08());
+        let theirs = purelib(&V08.path());
         let link = purelib(&environment.python()).join("of_the_package.pth");
         fs::write(link, format!("{}\n", theirs.display())).unwrap();
         environment

@@ -1,19 +1,21 @@
-//! A folder with flows, an executor for them, and a look at the processes that it leaves.
+//! Python flows executed in the test's own process, without NATS: a folder with flows and an executor, and
+//! folders such as unpacked wheels are.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use pyoco_server::flow::python::{PythonError, visible_environment};
-use pyoco_server::flow::{FlowEvent, Outcome, PythonExecutor, PythonSettings};
-use rustix::process::{Pid, Signal, kill_process};
+use pyoco_server::flow::python::{Code, PythonError, visible_environment};
+use pyoco_server::flow::{Executor, FlowEvent, Outcome, PythonExecutor, PythonSettings};
+use pyoco_server::model::wheel::{WheelRef, WheelSet};
 use serde_json::{Value, json};
 
-use crate::flow::{Run, job, start};
-use crate::support::python;
-use crate::support::wait::{PATIENCE, eventually};
+use super::flow::{Run, job, start};
+use super::python::V08;
+use super::wait::{PATIENCE, eventually};
 
 /// Executes the flows of one Python text.
-pub struct Stage {
+pub struct PythonFlows {
     pub folder: tempfile::TempDir,
     pub executor: PythonExecutor,
 }
@@ -37,20 +39,20 @@ def resolve_flow(name):
 
 ";
 
-impl Stage {
+impl PythonFlows {
     /// With pyoco 0.8.
-    pub fn with(flows: &str) -> Stage {
+    pub fn with(flows: &str) -> PythonFlows {
         Self::with_settings(flows, |_| {})
     }
 
-    pub fn with_settings(flows: &str, change: impl FnOnce(&mut PythonSettings)) -> Stage {
+    pub fn with_settings(flows: &str, change: impl FnOnce(&mut PythonSettings)) -> PythonFlows {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = PythonSettings {
             resolver: Some(write_flows(folder.path(), flows)),
-            ..plain(python::python_08())
+            ..plain(V08.path())
         };
         change(&mut settings);
-        Stage { folder, executor: PythonExecutor::new(settings) }
+        PythonFlows { folder, executor: PythonExecutor::new(settings) }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -84,7 +86,6 @@ impl Stage {
     }
 
     pub fn status(&self) -> Value {
-        use pyoco_server::flow::Executor;
         self.executor.record_field().unwrap().1
     }
 
@@ -133,53 +134,81 @@ pub fn started(run: &Run) -> (&str, Vec<&str>) {
         .expect("the flow was found")
 }
 
-/// Whether the process exists and is not only waiting to be reaped.
-pub fn is_running(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().trim_start().starts_with('Z'))
+/// Folders such as unpacked wheels are.
+pub struct CodeFolders {
+    pub folder: tempfile::TempDir,
 }
 
-/// All processes below this one, with their states.
-pub fn below(pid: u32) -> Vec<(u32, char)> {
-    let mut processes = Vec::new();
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Some(child) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
-        else {
-            continue;
-        };
-        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
-        let mut fields = stat.rsplit(')').next().unwrap().split_whitespace();
-        let state = fields.next().unwrap().chars().next().unwrap();
-        if fields.next().and_then(|parent| parent.parse().ok()) == Some(pid) {
-            processes.push((child, state));
-            processes.extend(below(child));
-        }
+/// What tells whether the code is still kept.
+pub struct Kept(Weak<()>);
+
+impl Kept {
+    pub fn is_held(&self) -> bool {
+        self.0.strong_count() > 0
     }
-    processes
+
+    pub fn let_go(&self) {
+        eventually(PATIENCE, "the code is let go", || (!self.is_held()).then_some(()));
+    }
 }
 
-/// Reads a pid that a flow writes to a file.
-pub fn pid_in(path: &Path) -> u32 {
-    eventually(PATIENCE, "the flow writes its pid", || {
-        std::fs::read_to_string(path).ok()?.strip_suffix('\n')?.parse().ok()
-    })
+impl CodeFolders {
+    pub fn new() -> CodeFolders {
+        CodeFolders { folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// Writes the files of one wheel.
+    pub fn wheel(&self, name: &str, files: &[(&str, &str)]) -> PathBuf {
+        let folder = self.folder.path().join(name);
+        for (file, text) in files {
+            let file = folder.join(file);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text).unwrap();
+        }
+        folder
+    }
+
+    /// A wheel whose `tool` has this version.
+    pub fn tool(&self, version: &str) -> PathBuf {
+        self.wheel(&format!("tool-{version}"), &[("tool.py", &format!("VERSION = '{version}'\n"))])
+    }
 }
 
-/// Waits until the process is gone.
-pub fn gone(pid: u32) {
-    eventually(PATIENCE, "the process ends", || (!is_running(pid)).then_some(()));
+pub fn code(generation: &str, paths: &[&Path]) -> (Arc<Code>, Kept) {
+    let wheels = paths.iter().map(|path| WheelRef {
+        wheel_name: format!("{}.whl", path.file_name().unwrap().display()),
+        package_name: "package".into(),
+        package_version: "1.0".into(),
+        sha256: "00".into(),
+    });
+    let set = WheelSet { generation: generation.into(), wheels: wheels.collect() };
+    let token = Arc::new(());
+    let kept = Kept(Arc::downgrade(&token));
+    let paths = paths.iter().map(|path| path.to_path_buf()).collect();
+    (Arc::new(Code { set, paths, keep: Box::new(token) }), kept)
 }
 
-/// Ends a process that does not expect it.
-pub fn kill(pid: u32) {
-    signal(pid, Signal::KILL);
+pub fn give(
+    executor: &PythonExecutor,
+    generation: &str,
+    paths: &[&Path],
+) -> Result<Kept, PythonError> {
+    let (code, kept) = code(generation, paths);
+    executor.use_code(code)?;
+    Ok(kept)
 }
 
-pub fn signal(pid: u32, signal: Signal) {
-    kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), signal).unwrap();
+pub fn output(run: &Run, task: &str) -> Value {
+    assert_eq!(run.outcome(), Outcome::Completed);
+    run.record(task).output.clone()
 }
 
-pub fn parent_of(pid: u32) -> u32 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    stat.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
+pub fn wheels(run: &Run) -> Option<&WheelSet> {
+    let told: Vec<&WheelSet> = run
+        .seen
+        .iter()
+        .filter_map(|event| if let FlowEvent::Wheels(set) = event { Some(set) } else { None })
+        .collect();
+    assert!(told.len() <= 1, "{told:?}");
+    told.first().copied()
 }

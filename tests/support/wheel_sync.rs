@@ -12,13 +12,13 @@ use pyoco_server::worker::wheels::{
     Worker, prepare,
 };
 
-use crate::support::python::python_08;
-use crate::support::wheel::{WheelFile, sha256_hex};
+use super::python::V08;
+use super::wheel::{WheelFile, sha256_hex};
 
 /// For one wheel; far more than any takes.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-pub struct WheelLab {
+pub struct WheelSync {
     pub folder: tempfile::TempDir,
     pub python: Python,
     pub interpreter: Interpreter,
@@ -31,14 +31,14 @@ pub struct WheelLab {
     signal: StopSignal,
 }
 
-impl WheelLab {
-    pub fn new() -> WheelLab {
+impl WheelSync {
+    pub fn new() -> WheelSync {
         let folder = tempfile::tempdir().unwrap();
         let (stop, signal) = thread::stop_channel();
         let python = python();
         let interpreter =
             Interpreter::ask(&python, folder.path(), &Patience::new(TIMEOUT, &signal)).unwrap();
-        WheelLab {
+        WheelSync {
             folder,
             python,
             interpreter,
@@ -52,11 +52,11 @@ impl WheelLab {
     }
 
     /// Another worker with the same folder of wheels.
-    pub fn in_folder(root: &Path) -> WheelLab {
-        let lab = WheelLab::new();
+    pub fn in_folder(root: &Path) -> WheelSync {
+        let worker = WheelSync::new();
         fs::create_dir_all(root).unwrap();
-        std::os::unix::fs::symlink(root, lab.root()).unwrap();
-        lab
+        std::os::unix::fs::symlink(root, worker.root()).unwrap();
+        worker
     }
 
     pub fn root(&self) -> PathBuf {
@@ -71,7 +71,7 @@ impl WheelLab {
         Patience::new(TIMEOUT, &self.signal)
     }
 
-    /// Tells it to end; it can be used again after [`WheelLab::restart`].
+    /// Tells it to end; it can be used again after [`WheelSync::restart`].
     pub fn stop(&mut self) {
         self.stop = None;
     }
@@ -178,7 +178,7 @@ impl WheelLab {
     }
 }
 
-impl Drop for WheelLab {
+impl Drop for WheelSync {
     fn drop(&mut self) {
         // Nobody but root could remove what nobody may write to.
         make_writable(self.folder.path());
@@ -191,7 +191,7 @@ pub fn make_writable(folder: &Path) {
 }
 
 pub fn python() -> Python {
-    let program = python_08().to_str().unwrap().to_owned();
+    let program = V08.path().to_str().unwrap().to_owned();
     Python { program, environment: std::env::vars_os().collect() }
 }
 
