@@ -227,15 +227,19 @@ fn answers_of_a_full_registry_are_as_they_are_described() {
 }
 
 #[test]
-fn an_upload_of_no_known_length_is_answered_as_described() {
+fn an_upload_of_no_known_length_or_coding_is_answered_as_described() {
     let cluster = Cluster::with_gateway();
     let described = Described::by(&cluster);
-    let mut connection = http::Connection::open(cluster.address);
-    let head = "POST /wheels HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
-    connection.send(head.as_bytes()).unwrap();
-    let answer = connection.receive().unwrap();
-    assert_eq!(answer.status, 501, "{}", answer.text());
-    described.hold("POST", "/wheels", &answer);
+    for (coding, status) in [("chunked", 422), ("gzip", 501)] {
+        let mut connection = http::Connection::open(cluster.address);
+        let head = format!(
+            "POST /wheels HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: {coding}\r\n\r\n0\r\n\r\n"
+        );
+        connection.send(head.as_bytes()).unwrap();
+        let answer = connection.receive().unwrap();
+        assert_eq!(answer.status, status, "{}", answer.text());
+        described.hold("POST", "/wheels", &answer);
+    }
 }
 
 fn service(described: &Described) {
