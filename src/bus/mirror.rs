@@ -1,7 +1,9 @@
 //! What a watch has told so far, and whether that is all.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// Something that the owner of a [`Watch`](super::Watch) keeps current by its events. Clones share it.
 pub struct Mirror<T> {
@@ -51,18 +53,11 @@ impl<T> Mirror<T> {
     pub fn wait_live(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let mut state = self.lock();
-        while !state.live {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            let waited = self.inner.1.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
+        self.inner.1.wait_while_until(&mut state, |state| !state.live, deadline);
+        state.live
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.inner.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.0.lock()
     }
 }

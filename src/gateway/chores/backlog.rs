@@ -1,9 +1,10 @@
 //! Figures of the queue and the DLQ, fetched from NATS by a thread when somebody asks for them.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::bus::{TagBacklog, WorkQueue};
 use crate::gateway::metrics::text::{Kind, Text};
@@ -88,14 +89,8 @@ impl BacklogFigures {
         let mut newest = self.shared.lock();
         if !newest.is_fresh() && nats_is_up {
             let _ = self.kick.try_send(());
-            while !newest.is_fresh() {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    break;
-                }
-                let waited = self.shared.renewed.wait_timeout(newest, left);
-                newest = waited.unwrap_or_else(PoisonError::into_inner).0;
-            }
+            let is_old = |newest: &mut Newest| !newest.is_fresh();
+            self.shared.renewed.wait_while_until(&mut newest, is_old, deadline);
         }
         newest.clone()
     }
@@ -109,7 +104,7 @@ impl Newest {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Newest> {
-        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+        self.newest.lock()
     }
 }
 

@@ -1,10 +1,11 @@
 //! Notes when keys were used, and ends the streams of keys whose time is over.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{select, tick};
+use parking_lot::Mutex;
 
 use crate::bus::{self, Edit, Entry, Kv};
 use crate::gateway::view::keys::KeyMirror;
@@ -41,7 +42,7 @@ impl Care {
     /// A key has opened something.
     pub(crate) fn used(&self, record: &KeyRecord) {
         if is_stale(record, clock::now()) {
-            let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut used = self.used.lock();
             used.insert(record.key_id.clone());
         }
     }
@@ -80,7 +81,7 @@ impl Keeper {
 
     /// `false` when a note could not be written.
     fn note(&self, now: f64, stop: &StopSignal) -> bool {
-        let used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
+        let used = std::mem::take(&mut *self.used.lock());
         for key_id in used {
             if thread::is_stopped(stop) {
                 return true;

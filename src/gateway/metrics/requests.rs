@@ -1,7 +1,9 @@
 //! Requests by method, route and code, and how long they took.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::histogram::Histogram;
 use super::text::{Kind, Text};
@@ -65,6 +67,6 @@ impl RequestFigures {
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }

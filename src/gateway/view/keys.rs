@@ -1,8 +1,10 @@
 //! All key records in memory: what is not in here opens nothing.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::bus::{self, Entry, Kv, Operation, Watch, WatchEvent};
 use crate::gateway::view::hub::Hub;
@@ -141,7 +143,7 @@ impl KeyMirror {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -10,12 +10,13 @@ mod documents;
 mod order;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use documents::Documents;
 use order::Order;
 pub use order::Position;
+use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::hub::{Hub, Side, Version};
 use crate::bus::{self, Entry, Kv, Operation, Watch, WatchEvent};
@@ -154,15 +155,9 @@ impl RunIndex {
     pub fn wait_live(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let (lock, changed) = &self.inner.liveness;
-        let mut guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        while !self.is_live() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            guard = changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
+        let mut guard = lock.lock();
+        changed.wait_while_until(&mut guard, |()| !self.is_live(), deadline);
+        self.is_live()
     }
 
     /// A page of at most `limit` runs, newest first, and whether more match behind it.
@@ -305,16 +300,16 @@ impl RunIndex {
         self.inner.hub.set_live(Side::Runs, live);
         drop(state);
         let (lock, changed) = &self.inner.liveness;
-        drop(lock.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(lock.lock());
         changed.notify_all();
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.inner.state.read().unwrap_or_else(PoisonError::into_inner)
+        self.inner.state.read()
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.inner.state.write().unwrap_or_else(PoisonError::into_inner)
+        self.inner.state.write()
     }
 }
 
