@@ -20,7 +20,7 @@ use tiny_http::{Listener, Server};
 use super::serve::Service;
 use crate::http::edge::Link;
 use crate::model::limits::STOP_SLACK;
-use crate::thread::crew::{Crew, Stack};
+use crate::thread::{Stack, ThreadSet};
 use crate::thread::{StopSignal, StopSource, stop_channel};
 
 /// Descriptors that must be free before tiny_http is asked to accept: it does not survive having
@@ -38,7 +38,7 @@ pub(super) struct Backend {
     service: Arc<Service>,
     /// Handler threads of one generation.
     threads: usize,
-    handlers: Crew,
+    handlers: ThreadSet,
     place: Place,
     stop: Mutex<Option<StopSource>>,
     stopped: StopSignal,
@@ -94,7 +94,7 @@ impl Backend {
         Ok(Backend {
             service: Arc::new(service),
             threads,
-            handlers: Crew::new("http", threads * MAX_GENERATIONS, Stack::Full)?,
+            handlers: ThreadSet::new("http", threads * MAX_GENERATIONS, Stack::Full)?,
             place,
             stop: Mutex::new(Some(stop)),
             stopped,

@@ -38,7 +38,7 @@ use backend::Backend;
 use serve::Service;
 
 use crate::model::limits;
-use crate::thread::crew::{Crew, Stack};
+use crate::thread::{Stack, ThreadSet};
 use edge::{Budget, Edge, EdgeError, EdgeSettings};
 
 /// Descriptors of one connection behind the edge: ours, and two of tiny_http's.
@@ -129,8 +129,8 @@ impl HttpServer {
             behind_proxy: settings.behind_proxy,
             observer: settings.observer,
             // Not small: a stream of events takes snapshots apart, and JSON is read by recursion.
-            streams: Crew::new("http-stream", max_streams, Stack::Full)?,
-            uploads: Crew::new("http-upload", 2 * max_uploads, Stack::Full)?,
+            streams: ThreadSet::new("http-stream", max_streams, Stack::Full)?,
+            uploads: ThreadSet::new("http-upload", 2 * max_uploads, Stack::Full)?,
             upload_places: Arc::new(Budget::new(max_uploads)),
         };
         if settings.behind_proxy {

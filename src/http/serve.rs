@@ -14,7 +14,7 @@ use super::stream::BodyWriter;
 use super::{Handler, Reply};
 use crate::http::edge::{BodyRules, Budget, PROBE};
 use crate::model::limits::ABSORB_BYTES;
-use crate::thread::crew::Crew;
+use crate::thread::ThreadSet;
 
 /// A request that has been answered, for logs and metrics.
 #[derive(Debug, Clone)]
@@ -46,10 +46,10 @@ pub(super) struct Service {
     pub behind_proxy: bool,
     pub observer: Option<Observer>,
     /// Threads of streaming answers.
-    pub streams: Crew,
+    pub streams: ThreadSet,
     /// Threads of uploads: more than there are places, since one that has given its place back
     /// still has its answer to write.
-    pub uploads: Crew,
+    pub uploads: ThreadSet,
     /// Places for uploads that are being handled.
     pub upload_places: Arc<Budget>,
 }

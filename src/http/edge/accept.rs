@@ -13,7 +13,7 @@ use super::client::Socket;
 use super::connection;
 use super::head::new_request_id;
 use super::refusal::Refusal;
-use crate::thread::crew::{Crew, CrewError};
+use crate::thread::{ThreadSet, ThreadSetError};
 
 /// Wait after an error that would only repeat (no descriptors, no memory): first, and at most.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -44,9 +44,9 @@ pub fn accept(listener: &TcpListener, wake: &UnixStream, shared: &Arc<Shared>, c
 
 /// The threads that serve connections.
 pub struct Crews {
-    pub serving: Crew,
+    pub serving: ThreadSet,
     /// A few more, for telling clients that there is no place.
-    pub refusing: Crew,
+    pub refusing: ThreadSet,
 }
 
 fn admit(stream: TcpStream, peer: IpAddr, shared: &Arc<Shared>, crews: &Crews) {
@@ -66,7 +66,7 @@ fn admit(stream: TcpStream, peer: IpAddr, shared: &Arc<Shared>, crews: &Crews) {
         })
     };
     let Err(error) = served else { return };
-    if let CrewError::Spawn(error) = &error {
+    if let ThreadSetError::Spawn(error) = &error {
         log::warn!(error:% = error; "cannot start a thread for a connection");
     }
     let registered = shared.register(&socket);

@@ -53,8 +53,8 @@ use client::Socket;
 use pool::{Pool, UpstreamDeadlines};
 
 use crate::model::limits;
-use crate::thread::crew::{Crew, Stack};
 use crate::thread::{self, JoinOnDrop, StopSource, stop_channel};
+use crate::thread::{Stack, ThreadSet};
 
 /// Caps and deadlines of an [`Edge`].
 #[derive(Clone)]
@@ -179,8 +179,12 @@ impl Edge {
             Pool::open(connect, size, deadlines, hard_stopped).map_err(EdgeError::Upstream)?;
         let start = || -> io::Result<Edge> {
             let crews = Arc::new(Crews {
-                serving: Crew::new("edge-conn", settings.max_connections.max(1), Stack::Small)?,
-                refusing: Crew::new("edge-refuse", limits::MAX_REFUSERS, Stack::Small)?,
+                serving: ThreadSet::new(
+                    "edge-conn",
+                    settings.max_connections.max(1),
+                    Stack::Small,
+                )?,
+                refusing: ThreadSet::new("edge-refuse", limits::MAX_REFUSERS, Stack::Small)?,
             });
             let shared = Arc::new(Shared {
                 pool,
