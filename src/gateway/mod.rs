@@ -162,7 +162,9 @@ impl RunningGateway {
             requests: RequestFigures::default(),
             backlog: BacklogFigures::start(bus.queue())?,
         };
-        let index = RunIndex::new(hub.clone(), metrics.runs.clone());
+        let figures = metrics.runs.clone();
+        let observer = move |old: Option<&_>, new: &_, live| figures.moved(old, new, live);
+        let index = RunIndex::new(hub.clone(), Box::new(observer));
         let workers = WorkerMirror::new(hub.clone());
         let watches = (index.follow(&bus.runs())?, workers.follow(&bus.workers())?);
         let wheels = WheelRegistry::new(bus, settings.wheel_history_kept);

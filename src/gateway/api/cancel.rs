@@ -60,7 +60,7 @@ pub fn run(gateway: &Gateway, request: &mut Request, params: &[String]) -> Resul
     if let Some(entry) = edited.written {
         log::info!(run_id = run_id.as_str(), request_id = request.request_id();
             "cancel requested");
-        gateway.index.wrote(&entry.key, entry.value, entry.revision);
+        gateway.index.wrote(entry);
     }
     Ok(edited.result)
 }

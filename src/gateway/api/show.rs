@@ -9,7 +9,6 @@ use crate::gateway::api::error::ApiError;
 use crate::gateway::api::schema::Query;
 use crate::gateway::auth::Caller;
 use crate::gateway::view::hub::Version;
-use crate::gateway::view::runs::Known;
 use crate::http::{Reply, Request};
 use crate::model::{clock, json as lenient, name};
 
@@ -81,8 +80,8 @@ pub(super) fn version(
         return Err(ApiError::RunNotFound);
     }
     match gateway.index.document(run_id) {
-        Known::Document(version) => Ok(version),
-        Known::Ask => {
+        Some(version) => Ok(version),
+        None => {
             let entry = gateway.runs.get_for_show(run_id)?.ok_or(ApiError::RunNotFound)?;
             let is_theirs = || owner(&entry.value).is_some_and(|t| caller.sees(t.as_deref()));
             if !caller.sees_all() && !is_theirs() {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::bus::{self, Operation};
+use crate::bus::{self, Entry, Operation};
 use crate::gateway::Gateway;
 use crate::gateway::api::error::ApiError;
 use crate::gateway::api::schema::{self, Problem};
@@ -113,7 +113,7 @@ pub(super) fn submit(
         }
     }
     gateway.metrics.runs.submitted(&snapshot.tag);
-    gateway.index.wrote(&run_id, document, revision);
+    gateway.index.wrote(Entry::put(&run_id, document, revision));
     log::info!(run_id = run_id.as_str(), flow_name = snapshot.flow_name.as_str(),
         tag = snapshot.tag.as_str(), request_id = request.request_id(); "run submitted");
     Ok(accepted(&run_id, RunStatus::Pending))
@@ -153,7 +153,7 @@ fn repeated(
         there.submitted_at = wanted.submitted_at;
         let document = wire::to_wire(&there).map_err(|e| ApiError::Internal(e.to_string()))?;
         match gateway.runs.update(&there.run_id, &document, entry.revision) {
-            Ok(revision) => gateway.index.wrote(&there.run_id, document, revision),
+            Ok(revision) => gateway.index.wrote(Entry::put(&there.run_id, document, revision)),
             Err(bus::Error::Conflict(_)) => return Ok(None),
             Err(e) => return Err(e.into()),
         }

@@ -84,7 +84,7 @@ pub fn patch(
     log::info!(worker_id = worker_id.as_str(), hidden = hidden, request_id = request.request_id();
         "changed the record of a worker");
     if let Some(entry) = edited.written {
-        gateway.workers.wrote(&entry.key, entry.value, entry.revision);
+        gateway.workers.wrote(entry);
     }
     let body = json!({"worker_id": worker_id, "hidden": hidden, "updated_at": edited.result});
     Ok(Reply::json(200, body.to_string().into_bytes()))

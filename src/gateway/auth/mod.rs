@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::chores::key_use::Care;
-use super::view::keys::{KeyMirror, Known};
+use super::view::keys::{KeyMirror, KnownKey};
 pub use crate::http::caller::{Caller, Holder};
 use gate::Gate;
 use hash::Pepper;
@@ -195,13 +195,13 @@ impl Checks {
     }
 
     /// The record of a key that is neither unknown nor revoked nor expired.
-    fn in_force(&self, key_id: &str) -> Result<Known, Refusal> {
+    fn in_force(&self, key_id: &str) -> Result<KnownKey, Refusal> {
         let known = self.mirror.get(key_id).ok_or(Refusal::Unknown)?;
         known.filter(|known| known.record.is_in_force(clock::now())).ok_or(Refusal::Invalid)
     }
 }
 
-impl Known {
+impl KnownKey {
     fn holder(&self, role: Role) -> Holder {
         Holder {
             key_id: self.record.key_id.clone(),
@@ -227,7 +227,12 @@ impl Keys {
     }
 
     /// Whether the secret is that of the record, by what is remembered or by a hash.
-    fn is_right(&self, key: &PresentedKey<'_>, known: &Known, peer: &str) -> Result<bool, Refusal> {
+    fn is_right(
+        &self,
+        key: &PresentedKey<'_>,
+        known: &KnownKey,
+        peer: &str,
+    ) -> Result<bool, Refusal> {
         let digest = self.memory.digest(key.text);
         if let Some(is_right) = self.memory.recall(&digest, known.version) {
             return Ok(is_right);
@@ -273,10 +278,10 @@ mod tests {
         Keys::new(Pepper::default()).unwrap()
     }
 
-    fn made() -> (Known, String) {
+    fn made() -> (KnownKey, String) {
         let new = NewKey { tenant_id: "t".into(), role: Role::Admin, expires_at: None, note: None };
         let (record, text) = hash::make(new, &Pepper::default()).unwrap();
-        (Known { record: Arc::new(record), version: 1, revision: 1 }, text)
+        (KnownKey { record: Arc::new(record), version: 1 }, text)
     }
 
     #[test]
@@ -291,7 +296,7 @@ mod tests {
             }
         });
         assert_eq!(keys.hashes.load(Ordering::Relaxed), 1);
-        let newer = Known { version: 2, ..known.clone() };
+        let newer = KnownKey { version: 2, ..known.clone() };
         assert_eq!(keys.is_right(&key, &newer, "p"), Ok(true));
         assert_eq!(keys.hashes.load(Ordering::Relaxed), 2);
     }

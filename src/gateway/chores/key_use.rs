@@ -98,7 +98,7 @@ impl Keeper {
                 }
             });
             match noted.map(|edited| edited.written) {
-                Ok(Some(entry)) => self.mirror.wrote(entry.key, entry.value, entry.revision),
+                Ok(Some(entry)) => self.mirror.wrote(entry),
                 Ok(None) => {}
                 Err(e) => {
                     log::debug!(key_id = key_id.as_str(), error = e.to_string();

@@ -109,6 +109,7 @@ fn is_old(seen: &Seen, now: f64, here: Instant, retention: Duration, silence: Du
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::Entry;
 
     #[test]
     fn a_worker_that_is_heard_of_is_not_old_whatever_the_clocks_say() {
@@ -117,7 +118,7 @@ mod tests {
         let mirror = WorkerMirror::default();
         let is_old = |record: &str, now: f64, later: Duration| {
             let revision = mirror.get("w").map_or(1, |seen| seen.revision + 1);
-            mirror.wrote("w", record.into(), revision);
+            mirror.wrote(Entry::put("w", record.into(), revision));
             let seen = mirror.get("w").unwrap();
             is_old(&seen, now, seen.at + later, WEEK, SILENCE)
         };

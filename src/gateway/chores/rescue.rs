@@ -271,7 +271,7 @@ impl Rescue {
             })
         })?;
         let Some(entry) = edited.written else { return Ok(false) };
-        self.index.wrote(&entry.key, entry.value, entry.revision);
+        self.index.wrote(entry);
         Ok(true)
     }
 }

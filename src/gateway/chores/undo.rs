@@ -112,7 +112,7 @@ fn undo(runs: &Kv, index: &RunIndex, submit: &Doubtful, timeout: Duration) -> bu
     })?;
     if let (true, Some(tombstone)) = (edited.result, edited.written) {
         log::info!(run_id = submit.run_id.as_str(); "took back a submit that had failed");
-        index.deleted(&submit.run_id, tombstone.revision);
+        index.wrote(tombstone);
     }
     Ok(())
 }

@@ -75,8 +75,8 @@ impl SyncThread {
         let (try_source, tried) = thread::stop_channel();
         let (ready_source, ready) = thread::stop_channel();
         let (kick, kicked) = bounded(1);
-        let offers = Offers::default();
-        let watch = offers.follow(&store, kick).map_err(std::io::Error::other)?;
+        let offers = Offers::new(kick);
+        let watch = offers.follow(&store).map_err(std::io::Error::other)?;
         let status = Status::enabled();
         let body = Body {
             settings,

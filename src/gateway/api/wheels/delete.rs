@@ -27,11 +27,13 @@ pub fn wheel(
     for _ in 0..MAX_CONFLICTS {
         let meta = find(store, name)?;
         match store.delete(&meta) {
-            Ok(_) => {
+            Ok(deleted) => {
                 note(gateway, request, HistoryAction::Delete, &item(&meta), None);
                 log::info!(wheel_name = name, request_id = request.request_id(); "deleted a wheel");
                 let answer = json!({"name": meta.name, "deleted": true});
-                gateway.wheels.shelf.deleted(meta);
+                if let Some(deleted) = deleted {
+                    gateway.wheels.shelf.wrote(deleted);
+                }
                 return Ok(Reply::json(200, answer.to_string().into_bytes()));
             }
             Err(bus::Error::Conflict(_)) => {}

@@ -75,7 +75,7 @@ fn note(
         },
         extra: serde_json::Map::new(),
     };
-    if let Err(e) = gateway.wheels.history.append(entry) {
+    if let Err(e) = gateway.wheels.history.append(&entry) {
         let code = Code::NatsUnavailable;
         log::error!(err_id = code.err_id(), msg_id = code.msg_id(), error = e.to_string(),
             request_id = request.request_id(), wheel_name = item.name.as_str();
