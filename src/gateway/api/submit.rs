@@ -10,7 +10,7 @@ use crate::bus::{self, Entry, Operation};
 use crate::gateway::Gateway;
 use crate::gateway::api::error::ApiError;
 use crate::gateway::api::schema::{self, Problem};
-use crate::gateway::chores::undo::Doubtful;
+use crate::gateway::chores::Doubtful;
 use crate::http::{Reply, Request};
 use crate::model::error::Code;
 use crate::model::job::Job;

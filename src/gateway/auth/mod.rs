@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::chores::key_use::Care;
 use super::view::keys::{KeyMirror, KnownKey};
 pub use crate::http::caller::{Caller, Holder};
 use gate::Gate;
@@ -25,8 +24,6 @@ use hash::Pepper;
 use memory::Memory;
 use tries::Tries;
 
-use super::view::hub::Hub;
-use crate::bus::{self, Kv, Watch};
 use crate::http::Request;
 use crate::model::clock;
 use crate::model::key::{PresentedKey, Role};
@@ -82,8 +79,6 @@ struct Checks {
     header: String,
     keys: Keys,
     mirror: KeyMirror,
-    care: Care,
-    _watch: Watch,
 }
 
 /// What is known of keys, and how more is found out.
@@ -97,41 +92,21 @@ struct Keys {
     refused: [AtomicU64; Refusal::WORDS.len()],
 }
 
-/// Why keys cannot be checked at all.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The watch on their records did not start.
-    #[error(transparent)]
-    Bus(#[from] bus::Error),
-    /// The system has no random bytes.
-    #[error(transparent)]
-    Random(#[from] hash::CannotMake),
-    /// The system has no more threads.
-    #[error("cannot start a thread: {0}")]
-    Thread(#[from] std::io::Error),
-}
-
 impl Auth {
-    /// Starts to follow `records`, or with no settings lets everybody in. Keys come in `header`.
+    /// Checks keys that come in `header`, or with no settings lets everybody in.
     ///
     /// # Errors
-    /// See [`Error`].
-    pub fn start(
+    /// When the system has no random bytes.
+    pub fn new(
         settings: Option<AuthSettings>,
         header: &str,
-        records: &Kv,
-        hub: Hub,
-    ) -> Result<Auth, Error> {
+        mirror: KeyMirror,
+    ) -> Result<Auth, hash::CannotMake> {
         let Some(AuthSettings { pepper }) = settings else {
             return Ok(Auth { checks: None });
         };
-        let mirror = KeyMirror::new(hub);
-        let watch = mirror.follow(records)?;
-        let care = Care::start(records.clone(), mirror.clone())?;
         let keys = Keys::new(pepper)?;
-        Ok(Auth {
-            checks: Some(Checks { header: header.to_owned(), keys, mirror, care, _watch: watch }),
-        })
+        Ok(Auth { checks: Some(Checks { header: header.to_owned(), keys, mirror }) })
     }
 
     /// Who has sent this request.
@@ -190,7 +165,7 @@ impl Checks {
         if !self.keys.is_right(&key, &known, peer)? {
             return Err(Refusal::Invalid);
         }
-        self.care.used(&known.record);
+        self.mirror.used(&known.record);
         Ok(known.holder(role))
     }
 
@@ -213,7 +188,7 @@ impl KnownKey {
 }
 
 impl Keys {
-    fn new(pepper: Pepper) -> Result<Keys, Error> {
+    fn new(pepper: Pepper) -> Result<Keys, hash::CannotMake> {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Ok(Keys {
             pepper,

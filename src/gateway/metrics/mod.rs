@@ -5,23 +5,23 @@
 //! NATS and are fetched by a thread, so that a dead NATS never holds a scrape up. Labels are bounded,
 //! and never a run id or free text.
 
+mod backlog;
 mod exposition;
 mod histogram;
 mod process;
 mod requests;
 mod runs;
-pub(crate) mod text;
+mod text;
 
-pub use super::chores::backlog::BacklogFigures;
-pub use exposition::exposition;
+pub use exposition::{Sources, exposition};
 pub use requests::RequestFigures;
 pub use runs::RunFigures;
 
 /// All figures that are not read off something else.
+#[derive(Default)]
 pub struct Metrics {
     pub runs: RunFigures,
     pub requests: RequestFigures,
-    pub backlog: BacklogFigures,
 }
 
 /// Stands for all values of a label beyond [`MAX_METRIC_LABELS`](crate::model::limits::MAX_METRIC_LABELS);

@@ -7,7 +7,6 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::histogram::Histogram;
 use super::text::{Kind, Text};
-use crate::gateway::api::route::{self, Lasts};
 use crate::http::Access;
 
 /// Upper bounds of a request's time, in seconds; no request takes much longer than its wait for NATS.
@@ -31,15 +30,14 @@ struct Counts {
 }
 
 impl RequestFigures {
-    /// A handler has answered.
-    pub fn answered(&self, access: &Access) {
+    /// A handler has answered; `route` is the path of its line in the table of routes.
+    pub fn answered(&self, access: &Access, route: Option<&'static str>, counts_time: bool) {
         let method = METHODS.into_iter().find(|known| *known == access.method).unwrap_or("other");
-        let route = route::find(&access.method, &access.path).ok().map(|(route, _)| route);
-        let path = route.map_or(NO_ROUTE, |route| route.path);
-        let mut counts = self.lock();
+        let path = route.unwrap_or(NO_ROUTE);
+        let mut counts = self.0.lock();
         *counts.answered.entry((method, path, access.status)).or_default() += 1;
         // How long somebody watched says nothing about us.
-        if route.is_none_or(|route| route.lasts == Lasts::Briefly) {
+        if counts_time {
             let times = counts.times.entry(path).or_insert_with(|| Histogram::new(&TIMES));
             times.observe(access.duration);
         }

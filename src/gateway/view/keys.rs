@@ -1,18 +1,24 @@
 //! All key records in memory: what is not in here opens nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use crate::bus::{self, Contact, Entry, Kv, Mirror, View, Watch};
 use crate::gateway::view::hub::Hub;
-use crate::model::json;
 use crate::model::key::{self, KeyRecord};
-use crate::model::limits::KEYS_TRUSTED_FOR;
+use crate::model::limits::{KEYS_TRUSTED_FOR, LAST_USED_STEP};
+use crate::model::{clock, json};
 
 /// All key records of one bucket. Clones share it.
 #[derive(Clone)]
-pub struct KeyMirror(Mirror<KeyView>);
+pub struct KeyMirror {
+    mirror: Mirror<KeyView>,
+    /// Keys whose use is to be noted; written by handlers, read by a chore.
+    used: Arc<Mutex<BTreeSet<String>>>,
+}
 
 struct KeyView {
     records: HashMap<String, KnownKey>,
@@ -34,7 +40,8 @@ pub struct KnownKey {
 impl KeyMirror {
     /// An empty mirror, which knows nothing.
     pub fn new(hub: Hub) -> KeyMirror {
-        KeyMirror(Mirror::new(KeyView { records: HashMap::new(), versions: 0, hub }))
+        let view = KeyView { records: HashMap::new(), versions: 0, hub };
+        KeyMirror { mirror: Mirror::new(view), used: Arc::default() }
     }
 
     /// Starts to follow `keys`; the mirror lives as long as the returned watch.
@@ -42,24 +49,36 @@ impl KeyMirror {
     /// # Errors
     /// When no thread can be started.
     pub fn follow(&self, keys: &Kv) -> bus::Result<Watch> {
-        keys.watch(self.0.observer())
+        keys.watch(self.mirror.observer())
     }
 
     /// The record of a key; the outer `None` when the mirror is too old to be believed.
     pub fn get(&self, key_id: &str) -> Option<Option<KnownKey>> {
-        self.0.look(|view, contact| {
+        self.mirror.look(|view, contact| {
             is_trusted(contact, Instant::now()).then(|| view.records.get(key_id).cloned())
         })
     }
 
     /// Whether the watch tells everything.
     pub fn is_live(&self) -> bool {
-        self.0.is_live()
+        self.mirror.is_live()
     }
 
     /// Takes in what was written by this gateway itself.
     pub fn wrote(&self, entry: Entry) {
-        self.0.wrote(entry);
+        self.mirror.wrote(entry);
+    }
+
+    /// A key has opened something.
+    pub fn used(&self, record: &KeyRecord) {
+        if is_use_stale(record, clock::now()) {
+            self.used.lock().insert(record.key_id.clone());
+        }
+    }
+
+    /// A key whose use is to be noted.
+    pub fn next_used(&self) -> Option<String> {
+        self.used.lock().pop_first()
     }
 
     /// Ends the streams of keys that have expired since then.
@@ -67,7 +86,7 @@ impl KeyMirror {
         let has_ended = |known: &&KnownKey| {
             known.record.expires_at.is_some_and(|end| since <= end && end < now)
         };
-        self.0.look(|view, _| {
+        self.mirror.look(|view, _| {
             let ended = view.records.values().filter(has_ended);
             ended.for_each(|known| view.hub.close_streams_of(&known.record.key_id));
         });
@@ -105,6 +124,12 @@ impl View for KeyView {
     }
 }
 
+/// Whether what the record says of its use is too old to be left. One note per step is enough, over
+/// all gateways: each sees those of the others.
+pub fn is_use_stale(record: &KeyRecord, now: f64) -> bool {
+    record.last_used_at.is_none_or(|at| now - at >= LAST_USED_STEP.as_secs_f64())
+}
+
 fn is_trusted(contact: Contact, now: Instant) -> bool {
     match contact {
         Contact::Never => false,
@@ -133,7 +158,7 @@ mod tests {
 
     fn live() -> KeyMirror {
         let mirror = KeyMirror::new(Hub::default());
-        mirror.0.observe::<Entry>(WatchEvent::Live);
+        mirror.mirror.observe::<Entry>(WatchEvent::Live);
         mirror
     }
 
@@ -171,8 +196,8 @@ mod tests {
         assert_eq!(seen(), Some((3, None)));
         mirror.wrote(Entry::put("api_keys.0123456789", b"{".to_vec(), 7));
         assert_eq!(seen(), None, "what cannot be read opens nothing");
-        mirror.0.observe::<Entry>(WatchEvent::Reset);
-        mirror.0.observe::<Entry>(WatchEvent::Live);
+        mirror.mirror.observe::<Entry>(WatchEvent::Reset);
+        mirror.mirror.observe::<Entry>(WatchEvent::Live);
         put(&mirror, 3, "");
         assert_eq!(seen(), Some((4, None)), "never the version of another bucket");
     }

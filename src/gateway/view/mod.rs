@@ -3,6 +3,7 @@
 //! Each part follows one bucket of NATS and says whether what it knows is current. This room knows
 //! nothing of requests, routes or chores.
 
+pub mod backlog;
 pub mod history;
 pub mod hub;
 pub mod keys;
@@ -15,7 +16,7 @@ use history::History;
 use wheels::Shelf;
 
 /// The wheel registry: the object store, which is the truth, and what is known of it and its past.
-pub(crate) struct WheelRegistry {
+pub struct WheelRegistry {
     pub store: ObjectStore,
     /// What is known of it.
     pub shelf: Shelf,
@@ -36,7 +37,7 @@ impl WheelRegistry {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn follow(&self) -> bus::Result<(Watch, Watch)> {
-        Ok((self.shelf.follow(&self.store)?, self.history.follow()?))
+    pub fn follow(&self) -> bus::Result<[Watch; 2]> {
+        Ok([self.shelf.follow(&self.store)?, self.history.follow()?])
     }
 }
