@@ -79,7 +79,7 @@ impl Registry {
     pub(super) fn start(context: &Arc<Context>) -> Result<Registry, Error> {
         let (sender, notes) = bounded(MAX_NOTES);
         let (tell, taken_over) = bounded(1);
-        let body = Body::new(context.clone(), tell);
+        let body = RegistryThread::new(context.clone(), tell);
         let thread = thread::spawn("registry", move || body.run(&notes))?;
         Ok(Registry { notes: RunNotes(sender), taken_over, thread })
     }
@@ -105,7 +105,7 @@ impl Registry {
     }
 }
 
-struct Body {
+struct RegistryThread {
     context: Arc<Context>,
     record: WorkerRecord,
     tell_taken_over: Sender<String>,
@@ -113,35 +113,21 @@ struct Body {
     registered: bool,
 }
 
-impl Body {
+impl RegistryThread {
     fn new(context: Arc<Context>, tell_taken_over: Sender<String>) -> Self {
         let settings = &context.settings;
         let record = WorkerRecord {
             worker_id: settings.worker_id.clone(),
             instance_id: context.instance_id.clone(),
-            state: WorkerState::Idle,
-            hidden: false,
             tags: settings.tags.clone(),
-            last_seen_at: None,
-            last_heartbeat_at: None,
-            heartbeat_at: None,
-            current_run_id: None,
-            last_run_id: None,
-            last_run_status: None,
-            last_run_started_at: None,
-            last_run_finished_at: None,
-            stopped_at: None,
-            stop_reason: None,
-            updated_at: None,
             wheel_sync: wheel_sync(&context),
             concurrency: Some(settings.concurrency),
-            current_run_ids: Vec::new(),
             version: Some(crate::VERSION.to_owned()),
             hostname: Some(hostname()),
             pid: Some(std::process::id()),
-            extra: serde_json::Map::new(),
+            ..WorkerRecord::default()
         };
-        Body { context, record, tell_taken_over, registered: false }
+        RegistryThread { context, record, tell_taken_over, registered: false }
     }
 
     fn run(mut self, notes: &Receiver<Note>) {
@@ -260,7 +246,7 @@ impl Body {
         let host = theirs.hostname.as_deref().unwrap_or("an unknown host");
         let pid = theirs.pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
         let by = format!("{host}, pid {pid}");
-        let code = Code::BadCommandLine;
+        let code = Code::CannotStart;
         log::error!(err_id = code.err_id(), msg_id = code.msg_id(),
             worker_id = self.record.worker_id.as_str(), reason = by.as_str();
             "another process has started under this worker id; stopping");

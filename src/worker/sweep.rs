@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{after, at, select};
 
-use super::{Context, claim, settle};
+use super::Context;
+use super::job::{claim, settle};
 use crate::bus::{self, Delivered, Edit, ExhaustedJob, Operation, PullEvent, PullInbox};
 use crate::model::dlq::DlqReason;
 use crate::model::job::Job;

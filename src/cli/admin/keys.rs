@@ -146,7 +146,7 @@ fn rotate(
         expires_at: lasts.map(|seconds| now + seconds),
         note: old.note,
     };
-    // The new one first: should the second step fail, both are good, and nobody is locked out.
+    // The new one first: should the second step fail, both are good, and no client is locked out.
     let (record, text) = create(keys, new, pepper)?;
     let end = overlap.map(|time| clock::now() + time.as_secs_f64());
     let ended = change(keys, key_id, |old| match end {
@@ -178,7 +178,7 @@ fn create(keys: &Kv, new: NewKey, pepper: &Pepper) -> Result<(KeyRecord, String)
 /// All records, the oldest first; what cannot be read is named on stderr.
 fn all(keys: &Kv) -> Result<Vec<KeyRecord>, Failure> {
     let (sender, events) = unbounded();
-    // The receiver outlives the watch, so a send fails only when nobody needs it any more.
+    // The receiver outlives the watch, so a send fails only when nothing needs it any more.
     let watch = keys.watch(move |event| drop(sender.send(event))).map_err(unavailable)?;
     let deadline = Instant::now() + LIST_TIMEOUT;
     let mut records = Vec::new();

@@ -5,7 +5,8 @@
 //! that the snapshot carries; should the worker live after all, its next write tells it that it has
 //! lost the run. A cancel that no worker carries out is completed here, so that no run stays
 //! CANCELLING. A run that waits although the queue of its tag is empty has lost its job (its gateway
-//! died between the two steps of the submit, or somebody purged the queue) and is FAILED. Silence is measured against our own clock, from what the watch has told.
+//! died between the two steps of the submit, or an operator purged the queue) and is FAILED. Silence
+//! is measured with this gateway's own clock, from what the watch has delivered.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};

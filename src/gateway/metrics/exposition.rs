@@ -35,7 +35,7 @@ pub struct Sources<'a> {
 /// What `GET /metrics` answers.
 pub fn exposition(from: &Sources<'_>) -> String {
     let mut text = Text::default();
-    text.family("pyoco_build_info", Kind::Gauge, "1, with the version of this from.")
+    text.family("pyoco_build_info", Kind::Gauge, "1, with the version of this gateway.")
         .sample(&[("version", crate::VERSION)], 1.0);
     let link = from.bus.state();
     text.single("pyoco_nats_up", Kind::Gauge, "Whether NATS is connected.", flag(link.connected));
@@ -79,7 +79,7 @@ fn runs(from: &Sources<'_>, text: &mut Text) {
         }
     };
     put("pyoco_runs", "Runs by status.", &counts);
-    put("pyoco_runs_total", "The same, under the name of the Python from.", &counts);
+    put("pyoco_runs_total", "The same, under the name of the Python gateway.", &counts);
     let help = "Runs by status that were written last today, by the gateway's time zone.";
     put("pyoco_runs_today_total", help, &from.runs.counts_today());
 }
@@ -97,7 +97,7 @@ fn workers(from: &Sources<'_>, text: &mut Text) {
         let count = records.iter().filter(|record| state(record) == one).count();
         family.sample(&[("state", one.as_str())], count as f64);
     }
-    // One that has stopped, or that an operator has hidden, is nobody's alarm.
+    // A worker that has stopped, or that an operator has hidden, must raise no alert.
     let mut watched: Vec<(f64, &str)> = records
         .iter()
         .filter(|record| !record.hidden && state(record) != WorkerState::StoppedGraceful)
