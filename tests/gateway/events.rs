@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::cluster::Cluster;
 use crate::support::events::Events;
 use crate::support::jetstream;
-use crate::support::runs::{completed, document, main_flow};
+use crate::support::runs::{completed, document, ids, main_flow};
 use crate::support::wait::{PATIENCE, eventually};
 
 fn open(cluster: &Cluster) -> Events {

@@ -1,8 +1,10 @@
 //! Requests by method, route and code, and how long they took.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::histogram::Histogram;
 use super::text::{Kind, Text};
@@ -69,6 +71,6 @@ impl RequestFigures {
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
