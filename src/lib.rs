@@ -1,8 +1,8 @@
 //! Runs Pyoco workflows on many machines with nothing but NATS beside it.
 //!
 //! The crate is one house with floors; imports run downwards only, and a test keeps it so:
-//! `cli` → `gateway`, `worker`, `client` → `flow`, `bus` → `model`; `config`, `logging` and
-//! `thread` serve all of them. `docs/architecture.md` holds the map.
+//! `cli` → `gateway`, `worker`, `client` → `flow`, `bus` → `model`; `config`, `logging`, `thread` and
+//! `wheel_archive` serve all of them. `docs/architecture.md` holds the map.
 
 #[doc(hidden)]
 pub mod bus;
@@ -20,6 +20,7 @@ pub mod logging;
 pub mod model;
 #[doc(hidden)]
 pub mod thread;
+mod wheel_archive;
 pub mod worker;
 
 /// The version of this build, as `--version`, worker records and `/openapi.json` show it.

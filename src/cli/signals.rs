@@ -14,7 +14,7 @@ use crate::thread::{self, StopSignal};
 pub(super) fn stop_signal() -> Result<StopSignal, Failure> {
     let title = "cannot watch for signals";
     let mut signals = Signals::new([SIGINT, SIGTERM])
-        .map_err(|e| program::failed(Code::BadCommandLine, title, e))?;
+        .map_err(|e| program::failed(Code::CannotStart, title, e))?;
     let (source, stop) = thread::stop_channel();
     let mut source = Some(source);
     let body = move || {
@@ -30,7 +30,7 @@ pub(super) fn stop_signal() -> Result<StopSignal, Failure> {
         }
     };
     thread::spawn("signals", body)
-        .map_err(|e| program::failed(Code::BadCommandLine, title, e))?
+        .map_err(|e| program::failed(Code::CannotStart, title, e))?
         .abandon();
     Ok(stop)
 }

@@ -19,16 +19,16 @@ pub enum Error {
     /// The API key or the name of its header cannot be sent.
     #[error("cannot send the API key in the header {header:?}: {reason}")]
     BadApiKey {
-        /// The header.
+        /// The header's name as it was configured.
         header: String,
         /// What is wrong, without the key.
         reason: String,
     },
-    /// No connection: nobody listens, the name is unknown, or the network is down. Nothing was
-    /// done by the server.
+    /// No connection: no program listens, the name is unknown, or the network is down. The server
+    /// has done nothing.
     #[error("cannot reach {server}: {reason}")]
     Unreachable {
-        /// The server.
+        /// The server's address as it was given, without its trailing slash.
         server: String,
         /// What the system says.
         reason: String,
@@ -36,7 +36,7 @@ pub enum Error {
     /// No whole answer within the time of a call. The server may have done what was asked.
     #[error("{request}: no whole answer within {timeout:?}")]
     TimedOut {
-        /// Method and path.
+        /// The request: its method and its path without the query.
         request: String,
         /// The time of a call.
         timeout: Duration,
@@ -44,23 +44,23 @@ pub enum Error {
     /// The connection broke, or what came is not HTTP. The server may have done what was asked.
     #[error("{request}: {reason}")]
     Broken {
-        /// Method and path.
+        /// The request: its method and its path without the query.
         request: String,
-        /// What went wrong.
+        /// What the connection, or the reader of its bytes, has said.
         reason: String,
     },
     /// The server answered with an error.
     #[error("HTTP {status} {request}: {body}")]
     Status {
-        /// Method and path.
+        /// The request: its method and its path without the query.
         request: String,
-        /// 4xx or 5xx.
+        /// The HTTP status, from 400 on.
         status: u16,
         /// The body as text, cut to a readable length.
         body: String,
         /// `detail` of a JSON body: a text, or a list of problems.
         detail: Option<Box<Value>>,
-        /// `err_id` of a JSON body (CONTRACT §7); the Python gateway sends none.
+        /// `err_id` of a JSON body (`docs/errors.md#by-number`); the Python gateway sends none.
         err_id: Option<String>,
         /// `hint` of a JSON body.
         hint: Option<String>,
@@ -68,7 +68,7 @@ pub enum Error {
     /// A success whose body is not what the request asks for.
     #[error("{request}: cannot read the answer: {reason}")]
     BadReply {
-        /// Method and path.
+        /// The request: its method and its path without the query.
         request: String,
         /// What is wrong with it.
         reason: String,
@@ -76,9 +76,9 @@ pub enum Error {
     /// The answer is larger than the client reads.
     #[error("{request}: the answer is larger than {limit} bytes; ask for less with a filter")]
     ReplyTooLarge {
-        /// Method and path.
+        /// The request: its method and its path without the query.
         request: String,
-        /// The bound.
+        /// What the client reads of an answer, in bytes.
         limit: u64,
     },
     /// A redirect to another server, or too many of them; not followed.
@@ -86,16 +86,16 @@ pub enum Error {
         "{request}: redirected to {location:?}, which is not followed; is that the server's address?"
     )]
     Redirected {
-        /// Method and path.
+        /// The request: its method and its path without the query.
         request: String,
-        /// Where to.
+        /// The address that the server named.
         location: String,
     },
     /// A file that was to be sent cannot be read, or has changed while it was sent. The server has
     /// taken nothing of it.
     #[error("cannot send the file {}: {reason}", path.display())]
     BadFile {
-        /// The file.
+        /// The file on this machine.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
@@ -103,13 +103,13 @@ pub enum Error {
     /// The server says that it has stored other bytes than were sent.
     #[error("{request}: {name} was sent with the SHA-256 {sent} and stored with {stored}")]
     OtherHash {
-        /// Method and path.
+        /// The request: its method and its path without the query.
         request: String,
-        /// The wheel.
+        /// Name of the wheel in the registry.
         name: String,
-        /// In hex.
+        /// SHA-256 of the bytes that were sent, in hex.
         sent: String,
-        /// In hex.
+        /// SHA-256 that the registry has for it, in hex.
         stored: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Streams of events: opened, read event by event, and told when they are over.
+//! Streams of events: how to open one, read its events, and see its end.
 
 use std::io::{BufRead, BufReader, Read};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::{Client, Error, segment};
 use crate::model::json;
 use crate::model::limits::{CLIENT_MAX_EVENT_BYTES, CLIENT_STREAM_SLACK};
 
-/// What of a run is to be told.
+/// Which snapshots of a run a watch delivers.
 #[derive(Debug, Clone, Default)]
 pub struct WatchQuery {
     /// With the records of its tasks.
@@ -22,22 +22,22 @@ pub struct WatchQuery {
     pub timeout_sec: u64,
     /// End with the terminal snapshot. The Python gateway does not know it, so look yourself.
     pub until_terminal: bool,
-    /// `id` of the last event that was seen: it is not told again.
+    /// `id` of the last event that the client has seen: the gateway does not send it again.
     pub last_event_id: Option<String>,
 }
 
-/// One event.
+/// One event of a stream, as the gateway has sent it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// `snapshot`, `heartbeat`, …
+    /// What has happened: `snapshot`, `heartbeat`, or another that a newer gateway sends.
     pub name: String,
     /// To go on from; the Python gateway gives none.
     pub id: Option<String>,
-    /// Its document.
+    /// The JSON document of the event; for `snapshot` that of the run.
     pub data: Value,
 }
 
-/// An open stream.
+/// A stream that is open. It ends with its connection, so dropping it closes it.
 pub struct EventStream {
     request: String,
     client: Client,
@@ -47,9 +47,6 @@ pub struct EventStream {
 impl Client {
     /// Opens the stream of a run's snapshots. It is given up when it lasts longer than it was asked
     /// to, so a dead connection is noticed by then.
-    ///
-    /// # Errors
-    /// Those of a call.
     pub fn watch(&self, run_id: &str, query: &WatchQuery) -> Result<EventStream, Error> {
         let mut call = Call::new(Method::GET, format!("/runs/{}/watch", segment(run_id)));
         call.query.push(("timeout_sec", query.timeout_sec.to_string()));

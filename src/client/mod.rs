@@ -12,13 +12,13 @@
 mod address;
 mod early_answer;
 mod error;
-pub mod events;
+mod events;
 mod multipart;
-pub mod runs;
+mod runs;
 mod transport;
 mod upload;
-pub mod wheels;
-pub mod workers;
+mod wheels;
+mod workers;
 
 use std::time::Duration;
 
@@ -43,7 +43,29 @@ pub struct ClientSettings {
     pub timeout: Duration,
 }
 
-/// A gateway as the client sees it. Connections are kept between calls, and shared by clones.
+/// A gateway as the client sees it. Connections are kept between calls, and shared by clones. A call
+/// that gives no answer says why by an [`Error`].
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use pyoco_server::client::{Client, ClientSettings, Include, Submission};
+///
+/// # fn main() -> Result<(), pyoco_server::client::Error> {
+/// let client = Client::new(ClientSettings {
+///     server: "http://127.0.0.1:8000".to_owned(),
+///     api_key: std::env::var("PYOCO_API_KEY").ok(),
+///     api_key_header: "X-API-Key".to_owned(),
+///     timeout: Duration::from_secs(30),
+/// })?;
+/// let submission = Submission { flow_name: "main".to_owned(), ..Submission::default() };
+/// let submitted = client.submit(&submission)?;
+/// let run_id = submitted["run_id"].as_str().unwrap_or_default();
+/// let run = client.get_run(run_id, Include::Records)?;
+/// println!("{} {}", run["status"], run["task_records"]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Client {
     agent: ureq::Agent,
@@ -53,7 +75,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Checks the settings; connects to nobody yet.
+    /// Checks the settings; does not connect yet.
     ///
     /// `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` count for servers on other machines;
     /// a server on this one (`localhost` or a loopback address) is always asked directly, because

@@ -1,51 +1,16 @@
 //! `multipart/form-data` bodies with a known length: the gateway takes no chunked requests.
 
-/// A body and its content type.
-pub struct Multipart {
-    /// For the header.
-    pub content_type: String,
-    /// All parts.
-    pub body: Vec<u8>,
-}
-
-/// One part.
-pub enum Part<'a> {
-    /// A plain field.
-    Text(&'a str, &'a str),
-    /// A file: field, file name, content.
-    File(&'a str, &'a str, &'a [u8]),
-}
-
 /// What stands around a file of a form, so that the file itself can be sent as it is read.
 pub struct Frame {
-    /// For the header.
     pub content_type: String,
     /// Before the file: the plain fields and the head of its part.
     pub head: Vec<u8>,
-    /// After it.
+    /// What closes the form.
     pub tail: Vec<u8>,
 }
 
-/// Puts the parts together; the boundary is random, so that no content can hold it.
-pub fn encode(parts: &[Part<'_>]) -> Multipart {
-    let boundary = boundary();
-    let mut body = Vec::new();
-    for part in parts {
-        match part {
-            Part::Text(name, value) => add_text(&mut body, &boundary, name, value),
-            Part::File(name, file_name, content) => {
-                add_file_head(&mut body, &boundary, name, file_name);
-                body.extend_from_slice(content);
-                body.extend_from_slice(b"\r\n");
-            }
-        }
-    }
-    body.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
-    Multipart { content_type: content_type(&boundary), body }
-}
-
 /// What stands around a file of the field `name`. The plain fields, names and values, come first, so
-/// that they are known to whoever reads the file.
+/// that the server knows them before it reads the file; the boundary is random, so that no content holds it.
 pub fn around_file(fields: &[(&str, &str)], name: &str, file_name: &str) -> Frame {
     let boundary = boundary();
     let mut head = Vec::new();
@@ -91,29 +56,38 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_file_name_cannot_add_a_header() {
-        let parts = [Part::Text("flow_name", "main"), Part::File("workflow", "a\"\r\nX: y", b"z")];
-        let form = encode(&parts);
-        let text = String::from_utf8(form.body).unwrap();
-        let (_, boundary) = form.content_type.split_once("boundary=").unwrap();
-        let expected = format!(
-            "--{boundary}\r\nContent-Disposition: form-data; name=\"flow_name\"\r\n\r\nmain\r\n\
-             --{boundary}\r\nContent-Disposition: form-data; name=\"workflow\"; \
-             filename=\"a%22%0D%0AX: y\"\r\nContent-Type: application/octet-stream\r\n\r\nz\r\n\
-             --{boundary}--\r\n"
-        );
-        assert_eq!(text, expected);
+    /// Holds the form that is sent against `expected`, where `@` stands for its boundary.
+    fn sent(fields: &[(&str, &str)], name: &str, file_name: &str, expected: &str) {
+        let frame = around_file(fields, name, file_name);
+        let (_, boundary) = frame.content_type.split_once("boundary=").unwrap();
+        let text = String::from_utf8([&frame.head[..], b"z", &frame.tail[..]].concat()).unwrap();
+        assert_eq!(text, expected.replace('@', boundary));
     }
 
     #[test]
-    fn a_frame_and_its_file_are_the_same_form() {
-        let frame = around_file(&[("replace", "true")], "wheel", "a.whl");
-        let (_, boundary) = frame.content_type.split_once("boundary=").unwrap();
-        let whole = [&frame.head[..], b"bytes", &frame.tail[..]].concat();
-        let form = encode(&[Part::Text("replace", "true"), Part::File("wheel", "a.whl", b"bytes")]);
-        let (_, other) = form.content_type.split_once("boundary=").unwrap();
-        let form = String::from_utf8(form.body).unwrap().replace(other, boundary);
-        assert_eq!(String::from_utf8(whole).unwrap(), form);
+    fn a_file_name_cannot_add_a_header() {
+        sent(
+            &[("flow_name", "main")],
+            "workflow",
+            "a\"\r\nX: y",
+            "--@\r\nContent-Disposition: form-data; name=\"flow_name\"\r\n\r\nmain\r\n\
+             --@\r\nContent-Disposition: form-data; name=\"workflow\"; \
+             filename=\"a%22%0D%0AX: y\"\r\nContent-Type: application/octet-stream\r\n\r\nz\r\n\
+             --@--\r\n",
+        );
+    }
+
+    #[test]
+    fn a_frame_and_its_file_are_a_form() {
+        sent(
+            &[("replace", "true"), ("tags", "a,b")],
+            "wheel",
+            "a.whl",
+            "--@\r\nContent-Disposition: form-data; name=\"replace\"\r\n\r\ntrue\r\n\
+             --@\r\nContent-Disposition: form-data; name=\"tags\"\r\n\r\na,b\r\n\
+             --@\r\nContent-Disposition: form-data; name=\"wheel\"; \
+             filename=\"a.whl\"\r\nContent-Type: application/octet-stream\r\n\r\nz\r\n\
+             --@--\r\n",
+        );
     }
 }

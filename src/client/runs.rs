@@ -3,16 +3,16 @@
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
 
-use super::multipart::{self, Part};
+use super::multipart;
 use super::transport::Call;
 use super::{Client, Error, segment};
 
 /// A run to be submitted by the name of its flow.
 #[derive(Debug, Clone, Default)]
 pub struct Submission {
-    /// Which flow.
+    /// Name of the flow, which a worker that serves the tag has to know.
     pub flow_name: String,
-    /// Its parameters.
+    /// Parameters, put over the flow's defaults; tasks see them as `$ctx.params`.
     pub params: Map<String, Value>,
     /// Routing key; the server's default when `None`.
     pub tag: Option<String>,
@@ -27,18 +27,18 @@ pub struct Submission {
 pub enum Include {
     /// Without the records of tasks.
     Snapshot,
-    /// With them.
+    /// With the records of tasks: their times, inputs, outputs, errors and logs.
     Records,
 }
 
 /// Filters of a list; `None` leaves one out.
 #[derive(Debug, Clone, Default)]
 pub struct ListQuery {
-    /// `PENDING`, `RUNNING`, …
+    /// Only runs of this status, such as `PENDING` or `FAILED`.
     pub status: Option<String>,
-    /// Name of a flow.
+    /// Only runs of the flow of this name.
     pub flow: Option<String>,
-    /// Routing key.
+    /// Only runs that were submitted for this tag.
     pub tag: Option<String>,
     /// Whole snapshots instead of summaries.
     pub full: bool,
@@ -80,17 +80,16 @@ impl Client {
         workflow: &[u8],
         idempotency_key: Option<&String>,
     ) -> Result<Value, Error> {
-        let mut parts = vec![Part::Text("flow_name", flow_name)];
-        parts.extend(tag.map(|tag| Part::Text("tag", tag)));
-        parts.push(Part::File("workflow", "flow.yaml", workflow));
-        let form = multipart::encode(&parts);
+        let mut fields = vec![("flow_name", flow_name)];
+        fields.extend(tag.map(|tag| ("tag", tag)));
+        let form = multipart::around_file(&fields, "workflow", "flow.yaml");
         let mut call = Call::new(Method::POST, "/runs/yaml".to_owned());
-        call.body = Some((form.content_type, form.body));
+        call.body = Some((form.content_type, [&form.head, workflow, &form.tail].concat()));
         call.headers.extend(key_header(idempotency_key));
         self.json(&call)
     }
 
-    /// A run's snapshot.
+    /// The newest snapshot of a run, with as much as `include` says.
     pub fn get_run(&self, run_id: &str, include: Include) -> Result<Value, Error> {
         let mut call = Call::new(Method::GET, format!("/runs/{}", segment(run_id)));
         if include == Include::Records {

@@ -17,9 +17,8 @@ use crate::model::limits::{
 };
 use crate::model::run::truncated;
 
-/// What is sent.
+/// A request before it is sent; the server and the API key are the client's.
 pub struct Call<'a> {
-    /// GET, POST, …
     pub method: Method,
     /// From the server's base on, beginning with `/`, encoded.
     pub path: String,

@@ -16,6 +16,7 @@ use super::early_answer::EarlyAnswers;
 use super::multipart::Frame;
 use super::transport::{self, Call};
 use super::{Client, Error};
+use crate::model::hex::hex;
 use crate::model::limits::{CLIENT_STORE_RATE, CLIENT_UPLOAD_RATE};
 
 /// What comes of an upload.
@@ -27,8 +28,8 @@ pub struct Uploaded {
 }
 
 impl Client {
-    /// Sends `call` with the file at `path` inside `frame`, and reads a JSON answer. `progress` is told
-    /// how many bytes of the file have been sent and how many it has; after a redirect it begins anew.
+    /// Sends `call` with the file at `path` inside `frame`, and reads a JSON answer. `progress` gets
+    /// the number of bytes sent and the size of the file; after a redirect it begins again.
     ///
     /// The time of a call grows with the file; a server that takes nothing for [`Client::timeout`] is
     /// given up before.
@@ -144,7 +145,7 @@ impl Read for Form<'_> {
         }
         let room = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let count = if self.early.peer_has_left() {
-            // The length is announced, but nobody reads what is in the buffer.
+            // The length is announced, but the server does not read what is in the buffer.
             room
         } else {
             let count = self.read_file(&mut buffer[..room])?;
@@ -171,11 +172,6 @@ impl Form<'_> {
         self.failure = Some(failed.to_string());
         Err(failed)
     }
-}
-
-/// Bytes as hex digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -9,13 +9,13 @@ use ureq::http::Method;
 
 use super::multipart;
 use super::transport::Call;
-use super::upload::hex;
 use super::{Client, Error, segment};
+use crate::model::hex::hex;
 
 /// A wheel to be uploaded under the name of its file.
 #[derive(Debug, Clone)]
 pub struct WheelUpload {
-    /// The file.
+    /// The wheel on this machine; its file name becomes the name in the registry.
     pub path: PathBuf,
     /// Which workers get it: those that serve one of these tags; all of them when there is none.
     pub tags: Vec<String>,
@@ -30,23 +30,17 @@ pub struct WheelHistoryQuery {
     pub limit: Option<i64>,
     /// Only what was done to this wheel.
     pub wheel_name: Option<String>,
-    /// `upload` or `delete`.
+    /// Only entries of this action: `upload` or `delete`.
     pub action: Option<String>,
 }
 
 impl Client {
     /// The wheels of the registry: a list.
-    ///
-    /// # Errors
-    /// Those of a call.
     pub fn wheels(&self) -> Result<Value, Error> {
         self.json(&Call::new(Method::GET, "/wheels".to_owned()))
     }
 
     /// What was uploaded and deleted, newest first: a list.
-    ///
-    /// # Errors
-    /// Those of a call.
     pub fn wheel_history(&self, query: &WheelHistoryQuery) -> Result<Value, Error> {
         let mut call = Call::new(Method::GET, "/wheels/history".to_owned());
         let limit = query.limit.map(|limit| limit.to_string());
@@ -59,8 +53,8 @@ impl Client {
         self.json(&call)
     }
 
-    /// Uploads a wheel as it is read: its item in the registry. `progress` is told how many bytes have
-    /// been sent and how many there are. The time of the call grows with the file.
+    /// Uploads a wheel as it is read: its item in the registry. `progress` gets the number of bytes
+    /// sent and their total. The time of the call grows with the file.
     ///
     /// # Errors
     /// Those of a call, [`Error::BadFile`], and [`Error::OtherHash`] when the registry has other bytes.
@@ -90,9 +84,6 @@ impl Client {
     }
 
     /// Deletes a wheel: `{"name","deleted"}`.
-    ///
-    /// # Errors
-    /// Those of a call.
     pub fn delete_wheel(&self, name: &str) -> Result<Value, Error> {
         self.json(&Call::new(Method::DELETE, format!("/wheels/{}", segment(name))))
     }

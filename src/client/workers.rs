@@ -9,11 +9,11 @@ use super::{Client, Error};
 /// Filters of the list of workers; `None` leaves one out.
 #[derive(Debug, Clone, Default)]
 pub struct WorkersQuery {
-    /// `active` or `all`.
+    /// `active`, which is the server's default, or `all`, which adds workers that have ended or gone.
     pub scope: Option<String>,
     /// `RUNNING`, `IDLE`, `STOPPED_GRACEFUL` or `DISCONNECTED`.
     pub state: Option<String>,
-    /// Hidden ones too.
+    /// Whether workers that an operator has hidden are listed too.
     pub include_hidden: bool,
     /// Most items; the server checks its bounds.
     pub limit: Option<i64>,
@@ -21,9 +21,6 @@ pub struct WorkersQuery {
 
 impl Client {
     /// Worker records: a list.
-    ///
-    /// # Errors
-    /// Those of a call.
     pub fn workers(&self, query: &WorkersQuery) -> Result<Value, Error> {
         let mut call = Call::new(Method::GET, "/workers".to_owned());
         let texts = [("scope", &query.scope), ("state", &query.state)];
@@ -38,9 +35,6 @@ impl Client {
     }
 
     /// The gateway's figures in Prometheus' text format.
-    ///
-    /// # Errors
-    /// Those of a call.
     pub fn metrics(&self) -> Result<String, Error> {
         let text = self.bytes(&Call::new(Method::GET, "/metrics".to_owned()))?;
         Ok(String::from_utf8_lossy(&text).into_owned())

@@ -1,4 +1,4 @@
-//! Every setting, read once at the top: flag > environment > `.env` > default (CONTRACT §6).
+//! Every setting, read once at the top: flag > environment > `.env` > default (`docs/config.md`).
 //!
 //! [`Config::load`] turns a [`Source`] into plain values. Floors below `cli` are handed these
 //! values and read neither environment nor arguments. A value that does not parse is a
@@ -18,6 +18,7 @@ pub use python::{
 pub use reader::{Origin, Setting, Warning, parse_positive_seconds};
 pub use source::Source;
 
+use crate::model::network::Network;
 use reader::Reader;
 
 /// All settings of all four programs.
@@ -29,17 +30,17 @@ pub struct Config {
     pub resources: ResourceConfig,
     /// Timing and bounds of runs.
     pub run: RunConfig,
-    /// The worker registry.
+    /// Timing of the records that workers write of themselves.
     pub registry: RegistryConfig,
-    /// The gateway.
+    /// How the gateway listens and whom it lets in.
     pub http: HttpConfig,
-    /// API keys.
+    /// How API keys are hashed.
     pub auth: AuthConfig,
     /// The wheels of a worker.
     pub wheels: WheelConfig,
-    /// Log lines.
+    /// Level and form of log lines.
     pub log: LogConfig,
-    /// Flows in Python.
+    /// How flows in Python are executed.
     pub python: PythonConfig,
     /// Slots of a worker; unset means the number of CPUs.
     pub worker_concurrency: Option<usize>,
@@ -54,7 +55,7 @@ pub struct NatsConfig {
     pub creds: Option<PathBuf>,
     /// User name, with `password`.
     pub user: Option<String>,
-    /// Password of `user`.
+    /// Password of `user`; unset sends none.
     pub password: Option<String>,
     /// A token instead of a user.
     pub token: Option<String>,
@@ -77,20 +78,20 @@ impl std::fmt::Debug for NatsConfig {
     }
 }
 
-/// Names and settings of streams and buckets (CONTRACT §2).
+/// Names and settings of streams and buckets (`docs/spec.md#in-nats`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResourceConfig {
     /// Prefix of job subjects; the tag follows.
     pub work_subject_prefix: String,
     /// Prefix of DLQ subjects.
     pub dlq_subject_prefix: String,
-    /// The DLQ stream.
+    /// Name of the stream that keeps DLQ entries.
     pub dlq_stream: String,
     /// Age after which a DLQ entry goes.
     pub dlq_max_age: Duration,
-    /// Most DLQ entries.
+    /// How many DLQ entries are kept; the oldest go first.
     pub dlq_max_msgs: i64,
-    /// Most bytes of the DLQ.
+    /// How many bytes the DLQ may take; the oldest entries go first.
     pub dlq_max_bytes: i64,
     /// Bucket of run snapshots.
     pub runs_bucket: String,
@@ -139,7 +140,7 @@ pub struct RunConfig {
     pub dlq_execution_errors: bool,
 }
 
-/// The worker registry.
+/// Timing of the records that workers write of themselves, and of what is believed of them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RegistryConfig {
     /// Between two writes of a worker's record.
@@ -159,7 +160,7 @@ pub enum AuthMode {
     ApiKey,
 }
 
-/// The gateway.
+/// How the gateway listens and whom it lets in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpConfig {
     /// Who may use it.
@@ -172,6 +173,8 @@ pub struct HttpConfig {
     pub threads: Option<usize>,
     /// Streams (SSE) open at once.
     pub max_watchers: usize,
+    /// Proxies whose forwarding headers are believed with `--behind-proxy`; empty means those on this machine.
+    pub trusted_proxies: Vec<Network>,
     /// Language of the dashboard.
     pub dashboard_lang: DashboardLang,
 }
@@ -181,9 +184,9 @@ pub struct HttpConfig {
 pub enum DashboardLang {
     /// That of the server's locale.
     Auto,
-    /// Japanese.
+    /// Japanese, whatever the locale is.
     Ja,
-    /// English.
+    /// English, whatever the locale is.
     En,
 }
 
@@ -207,7 +210,7 @@ pub struct WheelConfig {
     pub sync_enabled: bool,
     /// Where a worker keeps them.
     pub sync_dir: PathBuf,
-    /// Between two synchronisations.
+    /// Longest time between two looks at the registry; a change of it is followed at once.
     pub sync_interval: Duration,
     /// For one wheel to be put in place.
     pub install_timeout: Duration,
@@ -218,16 +221,16 @@ pub struct WheelConfig {
 pub enum LogFormat {
     /// One JSON object per line.
     Json,
-    /// For people.
+    /// One line of plain text, for people at a terminal.
     Text,
 }
 
-/// Log lines.
+/// Level and form of log lines.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LogConfig {
     /// `trace`, `debug`, `info`, `warning`, `error` or `off`, in any case.
     pub level: String,
-    /// JSON or text.
+    /// Form of a line.
     pub format: LogFormat,
     /// UTC, or the machine's time zone.
     pub utc: bool,
@@ -235,10 +238,10 @@ pub struct LogConfig {
     pub include_traceback: bool,
 }
 
-/// What [`Config::load`] found.
+/// What [`Config::load`] found: settings that can be used in any case, and what to tell the operator.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The settings.
+    /// Every setting; what did not parse has its default.
     pub config: Config,
     /// Values that did not parse.
     pub warnings: Vec<Warning>,
@@ -247,7 +250,7 @@ pub struct Loaded {
 }
 
 impl Config {
-    /// Reads every setting.
+    /// Reads every setting from `source`, once; nothing below `cli` asks the environment again.
     pub fn load(source: &Source) -> Loaded {
         let mut r = Reader::new(source);
         let ack_wait = r.seconds("PYOCO_CONSUMER_ACK_WAIT_SEC", 30.0);
@@ -269,6 +272,7 @@ impl Config {
                 api_key_header: r.header("PYOCO_HTTP_API_KEY_HEADER", "X-API-Key"),
                 threads: r.optional_count("PYOCO_HTTP_THREADS", 1..=256),
                 max_watchers: r.count("PYOCO_HTTP_MAX_WATCHERS", 256, 1..=10_000),
+                trusted_proxies: r.parsed("PYOCO_TRUSTED_PROXIES", "", Vec::new(), networks),
                 dashboard_lang: r.choice(
                     "PYOCO_DASHBOARD_LANG",
                     &[
@@ -343,7 +347,7 @@ fn resources(r: &mut Reader<'_>, ack_wait: Duration) -> ResourceConfig {
 
 fn run(r: &mut Reader<'_>, ack_wait: Duration) -> RunConfig {
     let wanted = r.seconds("PYOCO_ACK_PROGRESS_INTERVAL_SEC", 10.0);
-    // An in-progress ACK that comes after ack_wait comes too late (CONTRACT §2).
+    // An in-progress ACK that comes after ack_wait comes too late (`docs/contract.md#delivery-of-jobs`).
     let ack_progress_interval = if wanted < ack_wait { wanted } else { ack_wait / 2 };
     RunConfig {
         default_tag: r.tag("PYOCO_DEFAULT_TAG", "default"),
@@ -366,6 +370,12 @@ fn wheels(r: &mut Reader<'_>) -> WheelConfig {
         sync_interval: r.seconds("PYOCO_WHEEL_SYNC_INTERVAL_SEC", 10.0),
         install_timeout: r.seconds("PYOCO_WHEEL_INSTALL_TIMEOUT_SEC", 180.0),
     }
+}
+
+/// Networks, separated by commas.
+fn networks(text: &str) -> Result<Vec<Network>, String> {
+    let parse = |entry: &str| entry.trim().parse::<Network>().map_err(|e| e.to_string());
+    text.split(',').map(parse).collect()
 }
 
 #[cfg(test)]
@@ -402,6 +412,16 @@ mod tests {
                 "PYOCO_LOG_FORMAT"
             ]
         );
+    }
+
+    #[test]
+    fn proxies_are_addresses_and_networks() {
+        let loaded = |text| Config::load(&Source::from_pairs([("PYOCO_TRUSTED_PROXIES", text)]));
+        let good = loaded("10.0.0.7, fd00::/8");
+        assert_eq!((good.config.http.trusted_proxies.len(), good.warnings.len()), (2, 0));
+        let bad = loaded("10.0.0.7,proxy.lan");
+        assert_eq!((bad.config.http.trusted_proxies.len(), bad.warnings.len()), (0, 1));
+        assert!(bad.warnings[0].problem.contains("`proxy.lan`"), "{:?}", bad.warnings);
     }
 
     #[test]

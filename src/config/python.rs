@@ -1,6 +1,7 @@
 //! How flows in Python are executed: which interpreter, whose flows, within which bounds.
 
 use super::reader::Reader;
+use crate::model::name;
 
 /// Least memory limit: an interpreter that has loaded pyoco does not fit into less.
 const MIN_MEMORY: u64 = 16 << 20;
@@ -34,10 +35,7 @@ impl PythonConfig {
     /// named with a trailing `*`. Never one of ours, nor one that may hold NATS credentials.
     pub fn shows(&self, variable: &str) -> bool {
         !is_withheld(variable)
-            && self.env.iter().any(|entry| match entry.strip_suffix('*') {
-                Some(prefix) => variable.starts_with(prefix),
-                None => variable == entry,
-            })
+            && self.env.iter().any(|pattern| name::matches_pattern(pattern, variable))
     }
 }
 
@@ -55,9 +53,6 @@ pub(super) fn python(r: &mut Reader<'_>) -> PythonConfig {
 }
 
 /// A program's name or path.
-///
-/// # Errors
-/// What is wrong with it.
 pub fn parse_interpreter(text: &str) -> Result<String, String> {
     match text.trim() {
         "" => {
@@ -68,9 +63,6 @@ pub fn parse_interpreter(text: &str) -> Result<String, String> {
 }
 
 /// `module:function` or `file.py:function`; whether it exists shows when it is loaded.
-///
-/// # Errors
-/// What is wrong with it.
 pub fn parse_resolver(text: &str) -> Result<String, String> {
     let text = text.trim();
     let is_dotted = |text: &str| text.split('.').all(is_identifier);
@@ -85,9 +77,6 @@ pub fn parse_resolver(text: &str) -> Result<String, String> {
 }
 
 /// A number of bytes: `800000000`, `512M`, `1.5GiB`; K, M, G and T are powers of 1024.
-///
-/// # Errors
-/// What is wrong with it.
 pub fn parse_memory_limit(text: &str) -> Result<u64, String> {
     let problem = || "must be a size from 16M to 1024T, such as 512M, 1.5GiB or 800000000";
     bytes(text.trim())
@@ -96,9 +85,6 @@ pub fn parse_memory_limit(text: &str) -> Result<u64, String> {
 }
 
 /// The name of a variable that flows may see, or a prefix of names with a trailing `*`.
-///
-/// # Errors
-/// What is wrong with it.
 pub fn parse_env_entry(text: &str) -> Result<String, String> {
     let text = text.trim();
     let name = text.strip_suffix('*').unwrap_or(text);

@@ -14,18 +14,18 @@ const MAX_SECONDS: f64 = 10.0 * 365.25 * 86_400.0;
 /// Where a value came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// The process environment.
+    /// A variable of the process.
     Environment,
-    /// The `.env` file.
+    /// A line of the `.env` file; the environment had no such variable.
     EnvFile,
-    /// Nobody set it.
+    /// Neither of them has the variable: the value is the default.
     Default,
 }
 
 /// One variable as `config show` lists it; secrets are masked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
-    /// The variable.
+    /// Name of the variable, such as `PYOCO_NATS_URL`.
     pub name: &'static str,
     /// Its value in force, empty when unset.
     pub value: String,
@@ -36,7 +36,7 @@ pub struct Setting {
 /// A value that does not parse.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
-    /// The variable.
+    /// Name of the variable, such as `PYOCO_NATS_URL`.
     pub name: &'static str,
     /// What is wrong with it; never contains a secret.
     pub problem: String,
@@ -235,9 +235,6 @@ pub fn masked_url(url: &str) -> String {
 }
 
 /// A duration in seconds, above 0 and at most ten years.
-///
-/// # Errors
-/// What is wrong with it.
 pub fn parse_positive_seconds(text: &str) -> Result<Duration, String> {
     parse_seconds(text)
         .filter(|seconds| *seconds > 0.0)

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::model::run::{TaskRecord, TaskStatus};
 use crate::model::wheel::WheelSet;
+use crate::model::workflow::{Workflow, WorkflowRefusal};
 
 /// What is to be executed.
 #[derive(Debug, Clone)]
@@ -19,8 +20,33 @@ pub struct FlowJob {
     pub flow_name: String,
     /// Parameters, seen by tasks as `$ctx.params`.
     pub params: Map<String, Value>,
-    /// The text of a `flow.yaml`.
-    pub workflow_yaml: Option<String>,
+    /// The `flow.yaml` that came with the run; without one `flow_name` is resolved.
+    pub workflow: Option<WorkflowDocument>,
+}
+
+/// A `flow.yaml`, parsed once: executors that are asked whether they accept it, and the one that runs
+/// it, look at the same value. Clones share it.
+#[derive(Debug, Clone)]
+pub struct WorkflowDocument(Arc<(String, Result<Workflow, WorkflowRefusal>)>);
+
+impl WorkflowDocument {
+    /// Parses the text. What is wrong with it is not said before the document is asked: a run with a
+    /// document that cannot be read fails with the reason.
+    pub fn parse(text: impl Into<String>) -> Self {
+        let text = text.into();
+        let parsed = Workflow::parse(text.as_bytes());
+        WorkflowDocument(Arc::new((text, parsed)))
+    }
+
+    /// As it was submitted; Python reads it by itself.
+    pub fn text(&self) -> &str {
+        &self.0.0
+    }
+
+    /// What it says.
+    pub fn workflow(&self) -> Result<&Workflow, &WorkflowRefusal> {
+        self.0.1.as_ref()
+    }
 }
 
 /// What an execution reports, in order. After `Finished` nothing more comes; when the channel
@@ -44,7 +70,7 @@ pub enum FlowEvent {
         /// What is known of it now.
         record: TaskRecord,
     },
-    /// The end.
+    /// The flow has ended; how is the outcome.
     Finished(Outcome),
 }
 
@@ -55,12 +81,12 @@ pub enum Outcome {
     Completed,
     /// The flow failed with this text.
     Failed {
-        /// The exception's text.
+        /// Text of the error, shown as the run's `error`.
         error: String,
     },
     /// This worker does not have the flow; the text says what is missing.
     FlowNotFound {
-        /// Without the `flow_not_found` prefix.
+        /// What is missing, without the `flow_not_found` prefix of the run's `error`.
         error: String,
     },
     /// It ended because its token was cancelled.
@@ -69,6 +95,30 @@ pub enum Outcome {
 
 /// Runs flows. Implementations never panic across this boundary and never block in `start` for
 /// longer than it takes to start a thread or a process.
+///
+/// ```
+/// use pyoco_server::flow::{
+///     CancelToken, Executor, FlowEvent, FlowJob, NativeExecutor, Outcome, Registry, WorkflowDocument,
+/// };
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let executor = NativeExecutor::new(Registry::with_builtins());
+/// let yaml = "flow: {graph: hello}\ntasks: {hello: {use: builtin/echo, inputs: {to: world}}}\n";
+/// let job = FlowJob {
+///     run_id: "r1".to_owned(),
+///     flow_name: "main".to_owned(),
+///     params: serde_json::Map::new(),
+///     workflow: Some(WorkflowDocument::parse(yaml)),
+/// };
+/// assert!(executor.accepts(&job));
+/// let (sender, events) = crossbeam_channel::bounded(16);
+/// let execution = executor.start(job, CancelToken::new(), sender)?;
+/// let ended = events.iter().find(|event| matches!(event, FlowEvent::Finished(_)));
+/// assert!(matches!(ended, Some(FlowEvent::Finished(Outcome::Completed))), "{ended:?}");
+/// drop(execution);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Executor: Send + Sync {
     /// Whether this executor is the one for `job`.
     fn accepts(&self, job: &FlowJob) -> bool;

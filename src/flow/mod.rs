@@ -12,28 +12,17 @@
 //!
 //! The [`python::PythonExecutor`] gives the flow to pyoco's own engine, in a process of its own.
 
-pub mod executor;
-
-mod registry;
-mod rust_flow;
-mod task;
-
-mod builtin;
+mod executor;
+#[doc(hidden)]
+pub mod graph;
 mod native;
-
 pub mod python;
 
-mod engine;
-mod expression;
-pub mod graph;
-mod graph_parser;
-mod graph_text;
-mod pool;
-
-pub use executor::{CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome};
-pub use expression::Environment;
-pub use native::NativeExecutor;
+pub use executor::{
+    CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome, WorkflowDocument,
+};
+pub use native::{
+    Environment, Flow, FlowBuilder, FlowError, NativeExecutor, Registry, TaskContext, TaskError,
+    TaskFn,
+};
 pub use python::{PythonExecutor, PythonSettings};
-pub use registry::Registry;
-pub use rust_flow::{Flow, FlowBuilder, FlowError};
-pub use task::{TaskContext, TaskError, TaskFn};

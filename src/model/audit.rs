@@ -13,26 +13,20 @@ pub struct AuditEntry {
     /// `api_key:<key_id>`, `anonymous`, or `cli:<user>@<host>`.
     pub actor: String,
     /// Of the actor's key.
-    #[serde(default)]
     pub tenant_id: Option<String>,
-    /// What was asked for: `run.submit`, `run.cancel`, `worker.hide`, `wheel.upload`, `key.create`, and their like.
+    /// The action: `run.submit`, `run.cancel`, `worker.hide`, `wheel.upload`, `key.create` and so on.
     pub action: String,
     /// What it was done to: the id of a run, a worker or a key, the name of a wheel.
-    #[serde(default)]
     pub object: Option<String>,
     /// What came of it.
     pub outcome: Outcome,
     /// HTTP status, when it was a request.
-    #[serde(default)]
     pub status: Option<u16>,
     /// Where the request came from.
-    #[serde(default)]
     pub address: Option<String>,
     /// What the client calls itself.
-    #[serde(default)]
     pub user_agent: Option<String>,
     /// As in the answer and in the log.
-    #[serde(default)]
     pub request_id: Option<String>,
     /// Fields that this version does not know.
     #[serde(flatten)]

@@ -1,89 +1,91 @@
-//! The catalogue of errors by number (CONTRACT §7).
+//! The catalogue of errors by number (`docs/errors.md#by-number`).
 
-/// A numbered error; `ERR-PYOCO-nnnn` names what happened, `MSG-PYOCO-nnnn` its message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Code {
+/// Makes the enum, the list of its variants and the hints from one table.
+macro_rules! catalogue {
+    ($($(#[doc = $meaning:literal])* $name:ident: $hint:literal,)*) => {
+        /// A numbered error; `ERR-PYOCO-nnnn` names what happened, `MSG-PYOCO-nnnn` its message.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $($(#[doc = $meaning])* $name,)*
+        }
+
+        impl Code {
+            /// All codes, by number.
+            pub const ALL: [Code; [$(stringify!($name)),*].len()] = [$(Code::$name),*];
+
+            /// The way out, shown beside the error.
+            pub fn hint(self) -> &'static str {
+                match self {
+                    $(Code::$name => $hint,)*
+                }
+            }
+        }
+    };
+}
+
+// Numbers follow the order, from 1: a new one goes to the end, and no line ever moves.
+catalogue! {
     /// A client cannot reach the gateway.
-    GatewayUnreachable,
+    GatewayUnreachable: "start the gateway with `pyoco-server up`, or name it with --server",
     /// A request is not acceptable (422, 413).
-    BadInput,
+    BadInput: "see `loc` and `msg`, and docs/spec.md for the shape of the request",
     /// NATS does not answer (503).
-    NatsUnavailable,
+    NatsUnavailable: "check that NATS runs at PYOCO_NATS_URL with JetStream on; the request may be repeated",
     /// A snapshot may remain whose job was not queued.
-    OrphanRun,
+    OrphanRun: "the run may stay PENDING; submit it again",
     /// No such run (404).
-    RunNotFound,
+    RunNotFound: "list runs with `pyoco-client list`",
     /// No such flow on this worker.
-    FlowNotFound,
+    FlowNotFound: "start a worker that has the flow, or submit a flow.yaml",
     /// The flow raised an error.
-    ExecutionFailed,
+    ExecutionFailed: "see the task's error with `pyoco-client tasks <run_id>`",
     /// The terminal snapshot could not be stored; the job is given back.
-    TerminalNotStored,
+    TerminalNotStored: "the job is delivered again once NATS answers",
     /// An in-progress ACK could not be sent.
-    InProgressFailed,
+    InProgressFailed: "the job is delivered again if this goes on past ack_wait",
     /// A snapshot was too large and lost its records.
-    SnapshotTooLarge,
+    SnapshotTooLarge:
+        "return less from tasks, or raise PYOCO_MAX_RUN_SNAPSHOT_BYTES (and the server's max_payload)",
     /// A DLQ entry could not be published.
-    DlqFailed,
+    DlqFailed: "the run's snapshot is the truth; only the diagnostics are missing",
     /// A message that is no job.
-    InvalidJob,
-    LoggingFailed,
+    InvalidJob: "publish jobs through the gateway; the message is in the DLQ",
+    LoggingFailed: "check PYOCO_LOG_LEVEL and PYOCO_LOG_FORMAT",
     /// API key missing (401).
-    ApiKeyMissing,
+    ApiKeyMissing:
+        "send the key in the header X-API-Key (PYOCO_HTTP_API_KEY_HEADER of the gateway may name another); \
+         pyoco-client takes it from PYOCO_API_KEY",
     /// API key malformed, unknown, wrong or revoked (403).
-    ApiKeyInvalid,
+    ApiKeyInvalid:
+        "check the key; `pyoco-server-admin api-key list` shows which are revoked or have expired, \
+         `create` makes a new one",
     /// The uploaded workflow is too large (413).
-    WorkflowTooLarge,
+    WorkflowTooLarge: "shorten the workflow, or raise PYOCO_WORKFLOW_YAML_MAX_BYTES",
     /// A list query that cannot be read (422).
-    BadListQuery,
+    BadListQuery: "pass `next_cursor` of the page before, unchanged",
     /// A command line that cannot be read.
-    BadCommandLine,
+    BadCommandLine: "see --help",
     /// A workers request that cannot be read (422).
-    BadWorkersRequest,
+    BadWorkersRequest: "see docs/spec.md for the filters",
     /// No such worker (404).
-    WorkerNotFound,
+    WorkerNotFound: "list workers with `pyoco-client workers --scope all`",
     /// A cancelled run did not end within its grace period.
-    CancelGraceExceeded,
+    CancelGraceExceeded: "the task ignored its cancel token; check PYOCO_CANCEL_GRACE_PERIOD_SEC",
     /// A wheel of that version or a newer one exists (409).
-    WheelConflict,
+    WheelConflict: "raise the wheel's version and upload it again",
     /// No such wheel (404).
-    WheelNotFound,
+    WheelNotFound: "list wheels with `pyoco-client wheels`",
     /// Wheels could not be synchronised.
-    WheelSyncFailed,
+    WheelSyncFailed: "see `wheel_sync` in the worker's record",
+    /// A program that was understood could not start, or had to end.
+    CannotStart:
+        "`reason` says what is in the way: a port or worker id in use is freed by \
+         the program that has it, or choose another",
 }
 
 impl Code {
-    /// All codes, by number.
-    pub const ALL: [Code; 24] = [
-        Code::GatewayUnreachable,
-        Code::BadInput,
-        Code::NatsUnavailable,
-        Code::OrphanRun,
-        Code::RunNotFound,
-        Code::FlowNotFound,
-        Code::ExecutionFailed,
-        Code::TerminalNotStored,
-        Code::InProgressFailed,
-        Code::SnapshotTooLarge,
-        Code::DlqFailed,
-        Code::InvalidJob,
-        Code::LoggingFailed,
-        Code::ApiKeyMissing,
-        Code::ApiKeyInvalid,
-        Code::WorkflowTooLarge,
-        Code::BadListQuery,
-        Code::BadCommandLine,
-        Code::BadWorkersRequest,
-        Code::WorkerNotFound,
-        Code::CancelGraceExceeded,
-        Code::WheelConflict,
-        Code::WheelNotFound,
-        Code::WheelSyncFailed,
-    ];
-
     /// Its number, from 1.
     pub fn number(self) -> usize {
-        // The declaration order is the order of the numbers; a test holds `ALL` to it.
         self as usize + 1
     }
 
@@ -93,50 +95,6 @@ impl Code {
 
     pub fn msg_id(self) -> String {
         format!("MSG-PYOCO-{:04}", self.number())
-    }
-
-    /// The way out, shown beside the error.
-    pub fn hint(self) -> &'static str {
-        match self {
-            Code::GatewayUnreachable => {
-                "start the gateway with `pyoco-server up`, or name it with --server"
-            }
-            Code::BadInput => "see `loc` and `msg`, and docs/spec.md for the shape of the request",
-            Code::NatsUnavailable => {
-                "check that NATS runs at PYOCO_NATS_URL with JetStream on; the request may be repeated"
-            }
-            Code::OrphanRun => "the run may stay PENDING; submit it again",
-            Code::RunNotFound => "list runs with `pyoco-client list`",
-            Code::FlowNotFound => "start a worker that has the flow, or submit a flow.yaml",
-            Code::ExecutionFailed => "see the task's error with `pyoco-client tasks <run_id>`",
-            Code::TerminalNotStored => "the job is delivered again once NATS answers",
-            Code::InProgressFailed => "the job is delivered again if this goes on past ack_wait",
-            Code::SnapshotTooLarge => {
-                "return less from tasks, or raise PYOCO_MAX_RUN_SNAPSHOT_BYTES (and the server's max_payload)"
-            }
-            Code::DlqFailed => "the run's snapshot is the truth; only the diagnostics are missing",
-            Code::InvalidJob => "publish jobs through the gateway; the message is in the DLQ",
-            Code::LoggingFailed => "check PYOCO_LOG_LEVEL and PYOCO_LOG_FORMAT",
-            Code::ApiKeyMissing => {
-                "send the key in the header X-API-Key (PYOCO_HTTP_API_KEY_HEADER of the gateway may name another); pyoco-client takes it from PYOCO_API_KEY"
-            }
-            Code::ApiKeyInvalid => {
-                "check the key; `pyoco-server-admin api-key list` shows which are revoked or have expired, `create` makes a new one"
-            }
-            Code::WorkflowTooLarge => {
-                "shorten the workflow, or raise PYOCO_WORKFLOW_YAML_MAX_BYTES"
-            }
-            Code::BadListQuery => "pass `next_cursor` of the page before, unchanged",
-            Code::BadCommandLine => "see --help",
-            Code::BadWorkersRequest => "see docs/spec.md for the filters",
-            Code::WorkerNotFound => "list workers with `pyoco-client workers --scope all`",
-            Code::CancelGraceExceeded => {
-                "the task ignored its cancel token; check PYOCO_CANCEL_GRACE_PERIOD_SEC"
-            }
-            Code::WheelConflict => "raise the wheel's version and upload it again",
-            Code::WheelNotFound => "list wheels with `pyoco-client wheels`",
-            Code::WheelSyncFailed => "see `wheel_sync` in the worker's record",
-        }
     }
 }
 
@@ -151,5 +109,6 @@ mod tests {
         }
         assert_eq!(Code::CancelGraceExceeded.err_id(), "ERR-PYOCO-0021");
         assert_eq!(Code::WheelSyncFailed.msg_id(), "MSG-PYOCO-0024");
+        assert_eq!(Code::CannotStart.err_id(), "ERR-PYOCO-0025");
     }
 }

@@ -36,6 +36,14 @@ pub fn sanitize(text: &str) -> String {
     if kept.is_empty() { "host".to_owned() } else { kept }
 }
 
+/// Whether `pattern` names `text`: it is the same, or ends in `*` and `text` begins with the rest.
+pub fn matches_pattern(pattern: &str, text: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => text.starts_with(prefix),
+        None => text == pattern,
+    }
+}
+
 fn is_token_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b == b'_' || b == b'-'
 }

@@ -55,7 +55,8 @@ impl RunStatus {
     }
 }
 
-/// The latest state of a run: one JSON document in the `pyoco_runs` bucket (CONTRACT §2).
+/// The latest state of a run: one JSON document in the `pyoco_runs` bucket
+/// (`docs/spec.md#run-snapshot`).
 ///
 /// Fields that this version does not know survive in `extra`, so that a gateway that cancels a
 /// run written by a newer or a Python worker loses nothing.
@@ -71,10 +72,8 @@ pub struct RunSnapshot {
     #[serde(default, deserialize_with = "null_is_default")]
     pub tags: Vec<String>,
     /// Owner, when API keys are in use.
-    #[serde(default)]
     pub tenant_id: Option<String>,
     /// The key that submitted the run.
-    #[serde(default)]
     pub api_key_id: Option<String>,
     /// Lower-case hex hash of the submitted `flow.yaml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,18 +97,13 @@ pub struct RunSnapshot {
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "is_false")]
     pub task_logs_truncated: bool,
     /// When a worker began, unix seconds.
-    #[serde(default)]
     pub start_time: Option<f64>,
     /// When it ended, unix seconds.
-    #[serde(default)]
     pub end_time: Option<f64>,
-    /// Last sign of life of whoever owns the run, unix seconds.
-    #[serde(default)]
+    /// Last sign of life of the owner of the run, unix seconds.
     pub heartbeat_at: Option<f64>,
     /// Last write, unix seconds; lists are ordered by it.
-    #[serde(default)]
     pub updated_at: Option<f64>,
-    #[serde(default)]
     pub error: Option<String>,
     /// Who executes or executed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -286,31 +280,20 @@ pub struct RunSummary {
     pub tag: String,
     #[serde(default, deserialize_with = "null_is_default")]
     pub tags: Vec<String>,
-    #[serde(default)]
     pub tenant_id: Option<String>,
-    #[serde(default)]
     pub api_key_id: Option<String>,
     pub status: RunStatus,
     /// Unix seconds of the last write.
-    #[serde(default)]
     pub updated_at: Option<f64>,
     /// Unix seconds of the last sign of life.
-    #[serde(default)]
     pub heartbeat_at: Option<f64>,
-    #[serde(default)]
     pub worker_id: Option<String>,
-    #[serde(default)]
     pub error: Option<String>,
-    #[serde(default)]
     pub start_time: Option<f64>,
-    #[serde(default)]
     pub end_time: Option<f64>,
-    #[serde(default)]
     pub cancel_requested_at: Option<f64>,
-    #[serde(default)]
     pub submitted_at: Option<f64>,
     /// Which delivery of the job this is, from 1.
-    #[serde(default)]
     pub attempt: Option<u64>,
     /// For the list's filter; not a column of it.
     #[serde(default, skip_serializing)]

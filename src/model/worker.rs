@@ -19,8 +19,8 @@ pub enum WorkerState {
     Disconnected,
 }
 
-/// One worker's record (CONTRACT §2); unknown fields survive in `extra`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// One worker's record (`docs/spec.md#worker-record`); unknown fields survive in `extra`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct WorkerRecord {
     /// The key; unique among live workers.
     pub worker_id: String,
@@ -36,32 +36,21 @@ pub struct WorkerRecord {
     /// The routing tags it serves.
     #[serde(default, deserialize_with = "null_is_default")]
     pub tags: Vec<String>,
-    #[serde(default)]
     pub last_seen_at: Option<f64>,
     /// Same value, older name.
-    #[serde(default)]
     pub last_heartbeat_at: Option<f64>,
     /// Same value, oldest name.
-    #[serde(default)]
     pub heartbeat_at: Option<f64>,
     /// One of the runs it executes.
-    #[serde(default)]
     pub current_run_id: Option<String>,
     /// The run that ended last.
-    #[serde(default)]
     pub last_run_id: Option<String>,
-    #[serde(default)]
     pub last_run_status: Option<String>,
-    #[serde(default)]
     pub last_run_started_at: Option<f64>,
-    #[serde(default)]
     pub last_run_finished_at: Option<f64>,
-    #[serde(default)]
     pub stopped_at: Option<f64>,
-    #[serde(default)]
     pub stop_reason: Option<String>,
     /// Unix seconds of the last write.
-    #[serde(default)]
     pub updated_at: Option<f64>,
     /// State of the wheel synchronisation.
     #[serde(default)]

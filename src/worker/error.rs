@@ -8,7 +8,7 @@ pub enum Error {
         "worker id `{worker_id}` was taken over by {by}; start one of the two with another --worker-id"
     )]
     TakenOver {
-        /// The id.
+        /// The id that both processes were started with.
         worker_id: String,
         /// Host and pid of the other process.
         by: String,

@@ -11,18 +11,13 @@
 //! given back or acknowledged, never dropped. This floor does not know what a flow is made of,
 //! and nothing of HTTP.
 
-mod bulk;
-mod claim;
 mod error;
-mod execute;
-mod held;
+mod job;
 mod pull;
-mod record;
 mod registry;
-mod settle;
 mod slot;
 mod sweep;
-mod tick;
+mod wheel_sync;
 #[doc(hidden)]
 pub mod wheels;
 
@@ -32,8 +27,8 @@ use std::time::Duration;
 
 pub use error::Error;
 pub use registry::hostname;
-use wheels::Waited;
-pub use wheels::WheelSyncSettings;
+use wheel_sync::Waited;
+pub use wheel_sync::WheelSyncSettings;
 
 use crate::bus::{Bus, Kv, WorkQueue};
 use crate::config::{RegistryConfig, RunConfig};
@@ -73,9 +68,9 @@ struct Context {
     workers: Kv,
     queue: WorkQueue,
     executors: Vec<Arc<dyn Executor>>,
-    held: held::Held,
+    in_flight: job::in_flight::InFlightJobs,
     /// What the synchronisation of wheels says of itself.
-    wheels: wheels::Status,
+    wheels: wheel_sync::Status,
     /// Milliseconds between two in-progress ACKs; the puller lowers it when a consumer that was
     /// there before us has a shorter `ack_wait` than ours would have.
     progress_interval_ms: AtomicU64,
@@ -86,7 +81,7 @@ impl Context {
         Duration::from_millis(self.progress_interval_ms.load(Ordering::Relaxed))
     }
 
-    /// Keeps in-progress ACKs well within `ack_wait` (CONTRACT §2).
+    /// Keeps in-progress ACKs well within `ack_wait` (`docs/contract.md#delivery-of-jobs`).
     fn respect_ack_wait(&self, ack_wait: Duration) {
         if self.progress_interval() >= ack_wait {
             let half = u64::try_from(ack_wait.as_millis() / 2).unwrap_or(u64::MAX).max(1);
@@ -102,6 +97,40 @@ impl Context {
 /// # Errors
 /// [`Error::TakenOver`] when another process has started under the same id, [`Error::NoWheels`] when a
 /// worker of one job could not get its code, [`Error::Thread`].
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// use pyoco_server::bus::Bus;
+/// use pyoco_server::config::{Config, Source};
+/// use pyoco_server::flow::{Executor, NativeExecutor, Registry};
+/// use pyoco_server::thread;
+/// use pyoco_server::worker::{self, WorkerSettings};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let config = Config::load(&Source::from_process()).config;
+/// let bus = Bus::start(&config.nats, &config.resources)?;
+/// let executors: Vec<Arc<dyn Executor>> =
+///     vec![Arc::new(NativeExecutor::new(Registry::with_builtins()))];
+/// let settings = WorkerSettings {
+///     worker_id: "worker-1".to_owned(),
+///     tags: vec!["default".to_owned()],
+///     concurrency: 4,
+///     drain_timeout: Duration::from_secs(30),
+///     // One job, or none within a minute.
+///     run_once: Some(Duration::from_secs(60)),
+///     run: config.run.clone(),
+///     registry: config.registry.clone(),
+///     wheels: None,
+/// };
+/// // Dropping `stop` would end the worker earlier.
+/// let (stop, stopped) = thread::stop_channel();
+/// worker::run(settings, &bus, executors, &stopped)?;
+/// drop(stop);
+/// # Ok(())
+/// # }
+/// ```
 pub fn run(
     settings: WorkerSettings,
     bus: &Bus,
@@ -113,7 +142,7 @@ pub fn run(
     let sync = settings
         .wheels
         .clone()
-        .map(|wheels| wheels::SyncThread::start(wheels, settings.tags.clone(), bus.wheels()));
+        .map(|wheels| wheel_sync::SyncThread::start(wheels, settings.tags.clone(), bus.wheels()));
     let sync = sync.transpose()?;
     let progress_ms = settings.run.ack_progress_interval.as_millis();
     let context = Arc::new(Context {
@@ -124,7 +153,7 @@ pub fn run(
         workers: bus.workers(),
         queue: bus.queue(),
         executors,
-        held: held::Held::default(),
+        in_flight: job::in_flight::InFlightJobs::default(),
         wheels: sync.as_ref().map(|sync| sync.status.clone()).unwrap_or_default(),
     });
     let registry = registry::Registry::start(&context)?;

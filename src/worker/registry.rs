@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, at, bounded, select};
 
 use super::{Context, Error};
-use crate::bus::{self, Operation};
+use crate::bus::{self, Edit, Entry};
 use crate::model::error::Code;
 use crate::model::job::Job;
 use crate::model::run::RunStatus;
@@ -20,10 +20,8 @@ const COALESCE: Duration = Duration::from_millis(250);
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Notes that may wait while the thread writes; further ones hold their slots up.
 const MAX_NOTES: usize = 4096;
-/// For the last write, on the way out.
-const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often a write is tried again because an operator wrote in between.
-const MAX_CONFLICTS: usize = 4;
+/// For one write, also the last one on the way out.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The registry thread's owner.
 pub(super) struct Registry {
@@ -81,7 +79,7 @@ impl Registry {
     pub(super) fn start(context: &Arc<Context>) -> Result<Registry, Error> {
         let (sender, notes) = bounded(MAX_NOTES);
         let (tell, taken_over) = bounded(1);
-        let body = Body::new(context.clone(), tell);
+        let body = RegistryThread::new(context.clone(), tell);
         let thread = thread::spawn("registry", move || body.run(&notes))?;
         Ok(Registry { notes: RunNotes(sender), taken_over, thread })
     }
@@ -107,7 +105,7 @@ impl Registry {
     }
 }
 
-struct Body {
+struct RegistryThread {
     context: Arc<Context>,
     record: WorkerRecord,
     tell_taken_over: Sender<String>,
@@ -115,35 +113,21 @@ struct Body {
     registered: bool,
 }
 
-impl Body {
+impl RegistryThread {
     fn new(context: Arc<Context>, tell_taken_over: Sender<String>) -> Self {
         let settings = &context.settings;
         let record = WorkerRecord {
             worker_id: settings.worker_id.clone(),
             instance_id: context.instance_id.clone(),
-            state: WorkerState::Idle,
-            hidden: false,
             tags: settings.tags.clone(),
-            last_seen_at: None,
-            last_heartbeat_at: None,
-            heartbeat_at: None,
-            current_run_id: None,
-            last_run_id: None,
-            last_run_status: None,
-            last_run_started_at: None,
-            last_run_finished_at: None,
-            stopped_at: None,
-            stop_reason: None,
-            updated_at: None,
             wheel_sync: wheel_sync(&context),
             concurrency: Some(settings.concurrency),
-            current_run_ids: Vec::new(),
             version: Some(crate::VERSION.to_owned()),
             hostname: Some(hostname()),
             pid: Some(std::process::id()),
-            extra: serde_json::Map::new(),
+            ..WorkerRecord::default()
         };
-        Body { context, record, tell_taken_over, registered: false }
+        RegistryThread { context, record, tell_taken_over, registered: false }
     }
 
     fn run(mut self, notes: &Receiver<Note>) {
@@ -235,41 +219,34 @@ impl Body {
         self.record.last_heartbeat_at = Some(now);
         self.record.heartbeat_at = Some(now);
         self.record.updated_at = Some(now);
-        let kv = self.context.workers.with_timeout(LAST_WRITE_TIMEOUT);
-        for _ in 0..MAX_CONFLICTS {
-            let newest = kv.newest(&self.record.worker_id)?;
+        let deadline = Instant::now() + WRITE_TIMEOUT;
+        let (record, is_registered) = (&mut self.record, self.registered);
+        let worker_id = record.worker_id.clone();
+        let edited = self.context.workers.edit(&worker_id, deadline, |newest| {
             let theirs = newest
-                .as_ref()
-                .filter(|entry| entry.operation == Operation::Put)
-                .and_then(|entry| json::from_wire::<WorkerRecord>(&entry.value).ok());
+                .and_then(Entry::live_value)
+                .and_then(|value| json::from_wire::<WorkerRecord>(value).ok());
             if let Some(theirs) = theirs {
                 // The operator's word, whoever wrote the rest.
-                self.record.hidden = theirs.hidden;
-                if theirs.instance_id != self.record.instance_id && self.registered {
-                    self.tell_takeover(&theirs);
-                    return Ok(());
+                record.hidden = theirs.hidden;
+                if theirs.instance_id != record.instance_id && is_registered {
+                    return Ok(Edit::Leave(Some(theirs)));
                 }
             }
-            let document =
-                json::to_wire(&self.record).map_err(|e| bus::Error::BadAnswer(e.to_string()))?;
-            let revision = newest.map_or(0, |entry| entry.revision);
-            match kv.update(&self.record.worker_id, &document, revision) {
-                Ok(_) => {
-                    self.registered = true;
-                    return Ok(());
-                }
-                Err(bus::Error::Conflict(_)) => {}
-                Err(e) => return Err(e),
-            }
+            Ok::<_, bus::Error>(Edit::Put(json::to_wire(record)?, None))
+        })?;
+        match edited.result {
+            Some(theirs) => self.tell_takeover(&theirs),
+            None => self.registered = true,
         }
-        Err(bus::Error::Conflict(self.record.worker_id.clone()))
+        Ok(())
     }
 
     fn tell_takeover(&self, theirs: &WorkerRecord) {
         let host = theirs.hostname.as_deref().unwrap_or("an unknown host");
         let pid = theirs.pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
         let by = format!("{host}, pid {pid}");
-        let code = Code::BadCommandLine;
+        let code = Code::CannotStart;
         log::error!(err_id = code.err_id(), msg_id = code.msg_id(),
             worker_id = self.record.worker_id.as_str(), reason = by.as_str();
             "another process has started under this worker id; stopping");

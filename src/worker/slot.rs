@@ -7,7 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 
 use super::Context;
-use super::execute::{self, Ended};
+use super::job::execute::{self, Ended};
 use super::registry::RunNotes;
 use crate::bus::Delivered;
 use crate::model::clock;

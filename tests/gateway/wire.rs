@@ -1,4 +1,5 @@
-//! What a submit leaves on NATS: the snapshot and the job, as CONTRACT §2 says.
+//! What a submit leaves on NATS: the snapshot (`docs/spec.md#run-snapshot`) and the job
+//! (`docs/spec.md#job-message`).
 
 use std::collections::BTreeSet;
 

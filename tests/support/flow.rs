@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, unbounded};
 use pyoco_server::flow::{
     CancelToken, Execution, Executor, FlowEvent, FlowJob, NativeExecutor, Outcome, Registry,
+    WorkflowDocument,
 };
 use pyoco_server::model::run::{TaskRecord, TaskStatus};
 use serde_json::{Value, json};
@@ -30,7 +31,7 @@ pub fn job(flow_name: &str, yaml: Option<&str>, params: Value) -> FlowJob {
         run_id: "run-1".to_owned(),
         flow_name: flow_name.to_owned(),
         params,
-        workflow_yaml: yaml.map(str::to_owned),
+        workflow: yaml.map(WorkflowDocument::parse),
     }
 }
 

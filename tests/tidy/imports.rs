@@ -13,9 +13,10 @@ const FLOORS: &[(&str, &[&str], &str)] = &[
     ("flow", &["model", "thread"], "it is handed a cancel token and a sender, and never sees NATS"),
     ("client", &["model"], "it speaks HTTP to a gateway that may be another program"),
     ("http", &["model", "thread"], "it knows requests and answers, and no route"),
+    ("wheel_archive", &["model"], "it reads archives and judges nothing in them"),
     (
         "worker",
-        &["flow", "bus", "model", "config", "logging", "thread"],
+        &["flow", "bus", "model", "config", "logging", "thread", "wheel_archive"],
         "a worker and a gateway meet in `model` and in NATS",
     ),
     (
@@ -26,12 +27,28 @@ const FLOORS: &[(&str, &[&str], &str)] = &[
     (
         "cli",
         &[
-            "gateway", "worker", "client", "flow", "http", "bus", "model", "config", "logging",
+            "gateway",
+            "worker",
+            "client",
+            "flow",
+            "http",
+            "bus",
+            "model",
+            "config",
+            "logging",
             "thread",
+            "wheel_archive",
         ],
         "the top floor: it may use all of them, and nobody uses it",
     ),
 ];
+
+/// A folder within a floor, the floors that it may import, and why no more than these.
+const ROOMS: &[(&str, &[&str], &str)] = &[(
+    "src/worker/wheels/",
+    &["worker", "model", "thread", "wheel_archive"],
+    "wheels on disk do not know where they come from, nor how runs are started",
+)];
 
 /// A crate, the folders that may name it, and why.
 const CRATES: &[(&str, &[&str], &str)] = &[
@@ -62,6 +79,24 @@ pub fn floors(source: &Source) -> Vec<Breach> {
         }
     }
     breaches
+}
+
+/// A folder within a floor may know less than its floor.
+pub fn rooms(source: &Source) -> Vec<Breach> {
+    let Some((room, allowed, reason)) =
+        ROOMS.iter().find(|(room, ..)| source.path.starts_with(room))
+    else {
+        return Vec::new();
+    };
+    imported_floors(source)
+        .into_iter()
+        .filter(|(_, imported)| FLOORS.iter().any(|(name, ..)| name == imported))
+        .filter(|(_, imported)| !allowed.contains(&imported.as_str()))
+        .map(|(position, imported)| {
+            let line = source.line_at(position);
+            format!("{}:{line}: `{room}` imports `{imported}`; it may not: {reason}", source.path)
+        })
+        .collect()
 }
 
 /// Some crates have one home.
@@ -216,6 +251,19 @@ fn a_downward_import_is_none_of_our_business() {
     ] {
         assert_eq!(floors(&Source::new("src/flow/graph.rs", text)), Vec::<String>::new(), "{text}");
     }
+}
+
+#[test]
+fn a_room_that_imports_what_only_its_floor_may_is_found() {
+    for text in
+        ["use crate::bus::Bus;", "use crate::flow::Executor;", "super::super::super::bus::x()"]
+    {
+        let breaches = rooms(&Source::new("src/worker/wheels/prepare.rs", text));
+        assert_eq!(breaches.len(), 1, "{text}: {breaches:?}");
+        assert!(rooms(&Source::new("src/worker/wheel_sync/mod.rs", text)).is_empty());
+    }
+    let text = "use crate::{model::wheel, thread, worker::wheels::Fault};";
+    assert!(rooms(&Source::new("src/worker/wheels/prepare.rs", text)).is_empty());
 }
 
 #[test]

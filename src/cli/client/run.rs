@@ -11,7 +11,7 @@ use super::args::{
 use super::failed_call::failure_of;
 use super::output::{Output, message};
 use super::table::Table;
-use super::wait::Wait;
+use super::wait::{Wait, exit_of};
 use super::{Ending, params, usage_of, watch, wheel};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
@@ -99,19 +99,11 @@ fn after_submit(
     let wait = Wait { timeout, exit_status: args.exit_status };
     let snapshot = wait.snapshot(client, run_id)?;
     output.json(&snapshot)?;
-    Ok(wait.exit(&snapshot))
+    Ok(exit_of(&snapshot, args.exit_status))
 }
 
 fn list(client: &Client, args: &List, output: &mut Output) -> Result<Exit, Ending> {
-    let runs = client.list(&query(&args.filter));
-    match args.output {
-        Format::Json => show(runs, output),
-        Format::Table => {
-            let runs = runs.map_err(failure_of)?;
-            let items = runs.as_array().map(Vec::as_slice).unwrap_or_default();
-            table(&Table::of_runs(items, clock::now()), output)
-        }
-    }
+    show_list(client.list(&query(&args.filter)), args.output, Table::of_runs, output)
 }
 
 fn list_vnext(client: &Client, args: &ListVnext, output: &mut Output) -> Result<Exit, Ending> {
@@ -121,19 +113,16 @@ fn list_vnext(client: &Client, args: &ListVnext, output: &mut Output) -> Result<
         workflow_yaml_sha256: args.workflow_yaml_sha256.clone(),
     };
     let runs = client.list_vnext(&query(&args.filter), &page);
-    match args.output {
-        Format::Json => show(runs, output),
-        Format::Table => {
-            let runs = runs.map_err(failure_of)?;
-            let items = runs["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let exit = table(&Table::of_runs(items, clock::now()), output)?;
-            if let Some(cursor) = runs["next_cursor"].as_str() {
-                output.finish()?;
-                message(&format!("more: --cursor {cursor}"));
-            }
-            Ok(exit)
-        }
+    if args.output == Format::Json {
+        return show(runs, output);
     }
+    let runs = runs.map_err(failure_of)?;
+    let exit = table(&Table::of_runs(items(&runs["items"]), clock::now()), output)?;
+    if let Some(cursor) = runs["next_cursor"].as_str() {
+        output.finish()?;
+        message(&format!("more: --cursor {cursor}"));
+    }
+    Ok(exit)
 }
 
 fn cancel(client: &Client, args: &Cancel, output: &mut Output) -> Result<Exit, Ending> {
@@ -146,7 +135,7 @@ fn cancel(client: &Client, args: &Cancel, output: &mut Output) -> Result<Exit, E
     let wait = Wait { timeout, exit_status: args.exit_status };
     let snapshot = wait.snapshot(client, &args.run_id)?;
     output.json(&snapshot)?;
-    Ok(wait.exit(&snapshot))
+    Ok(exit_of(&snapshot, args.exit_status))
 }
 
 fn workers(client: &Client, args: &Workers, output: &mut Output) -> Result<Exit, Ending> {
@@ -156,14 +145,12 @@ fn workers(client: &Client, args: &Workers, output: &mut Output) -> Result<Exit,
     });
     let (state, include_hidden, limit) = (args.state.clone(), args.include_hidden, args.limit);
     let answer = client.workers(&WorkersQuery { scope, state, include_hidden, limit });
-    if args.output == WorkersFormat::Json {
-        return show(answer, output);
-    }
-    let answer = answer.map_err(failure_of)?;
-    let items = answer.as_array().map(Vec::as_slice).unwrap_or_default();
     match args.output {
-        WorkersFormat::Plugins => table(&Table::of_plugins(items), output),
-        _ => table(&Table::of_workers(items, clock::now()), output),
+        WorkersFormat::Json => show(answer, output),
+        WorkersFormat::Plugins => {
+            show_list(answer, Format::Table, |items, _| Table::of_plugins(items), output)
+        }
+        WorkersFormat::Table => show_list(answer, Format::Table, Table::of_workers, output),
     }
 }
 
@@ -171,6 +158,25 @@ fn workers(client: &Client, args: &Workers, output: &mut Output) -> Result<Exit,
 pub(super) fn show(answer: Result<Value, Error>, output: &mut Output) -> Result<Exit, Ending> {
     output.json(&answer.map_err(failure_of)?)?;
     Ok(Exit::Done)
+}
+
+/// Writes a list as it is, or as the table that `rows` makes of its items and the time now.
+pub(super) fn show_list(
+    answer: Result<Value, Error>,
+    format: Format,
+    rows: impl FnOnce(&[Value], f64) -> Table,
+    output: &mut Output,
+) -> Result<Exit, Ending> {
+    if format == Format::Json {
+        return show(answer, output);
+    }
+    let answer = answer.map_err(failure_of)?;
+    table(&rows(items(&answer), clock::now()), output)
+}
+
+/// The items of a list; none when it is no list.
+fn items(list: &Value) -> &[Value] {
+    list.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 /// Writes a table for people.

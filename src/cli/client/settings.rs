@@ -7,9 +7,9 @@ use crate::client::{Client, ClientSettings, Error};
 use crate::config::Source;
 use crate::model::limits::CLIENT_TIMEOUT;
 
-/// Where a gateway is when nobody says so.
+/// The gateway, unless a flag or a setting names one.
 const DEFAULT_SERVER: &str = "http://127.0.0.1:8000";
-/// The header of the API key when nobody says so (CONTRACT §3).
+/// The header of the API key unless a flag or a setting names one (`docs/spec.md#api-keys`).
 const DEFAULT_API_KEY_HEADER: &str = "X-API-Key";
 
 /// A client for the connection that the command line and the environment describe.

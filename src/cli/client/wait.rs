@@ -50,18 +50,18 @@ impl Wait {
             pause = (pause * 2).min(CLIENT_WAIT_PAUSES.1);
         }
     }
+}
 
-    /// How the program ends after the run has.
-    pub fn exit(&self, snapshot: &Value) -> Exit {
-        match snapshot["status"].as_str() {
-            Some("FAILED") if self.exit_status => Exit::RunFailed,
-            Some("CANCELLED") if self.exit_status => Exit::RunCancelled,
-            _ => Exit::Done,
-        }
+/// How the program ends after the run has; with `exit_status` that says how the run did.
+pub(super) fn exit_of(snapshot: &Value, exit_status: bool) -> Exit {
+    match snapshot["status"].as_str() {
+        Some("FAILED") if exit_status => Exit::RunFailed,
+        Some("CANCELLED") if exit_status => Exit::RunCancelled,
+        _ => Exit::Done,
     }
 }
 
-/// What a user is told whose wait for the end of a run was too short.
+/// The message for a wait that ended before the run.
 pub(super) fn timed_out(run_id: &str, timeout: Duration, exit_status: bool) -> Failure {
     let timeout = timeout.as_secs_f64();
     Failure {

@@ -9,13 +9,13 @@ use super::args::{Watch, WatchFormat};
 use super::failed_call::failure_of;
 use super::output::Output;
 use super::progress::Progress;
-use super::wait::{is_passing, is_terminal, timed_out};
+use super::wait::{exit_of, is_passing, is_terminal, timed_out};
 use crate::cli::exit::Exit;
 use crate::client::{Client, Error, Event, Include, WatchQuery};
 use crate::model::limits::{CLIENT_STREAM_SEGMENT, CLIENT_WAIT_PATIENCE, CLIENT_WAIT_PAUSES};
 
-/// How long a watch lasts that is told neither its time nor to wait for the end: as the gateway has
-/// it (CONTRACT §3).
+/// How long a watch lasts without `--timeout-sec` and `--until-terminal`: as long as on the gateway
+/// (`docs/spec.md#get-runsidwatch`).
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Tells events until the time is over, enough of them have come, or the run has ended.
@@ -94,7 +94,7 @@ impl Watching<'_> {
                 // The gateway has nothing more to tell: of a run that ended before --since, not even that.
                 let newest = client.get_run(&self.args.run_id, Include::Snapshot).ok();
                 if let Some(newest) = newest.filter(is_terminal) {
-                    return Ok(Some(self.exit_of(&newest)));
+                    return Ok(Some(exit_of(&newest, self.args.exit_status)));
                 }
             }
             match error {
@@ -140,7 +140,7 @@ impl Watching<'_> {
             }
         }
         let has_ended = event.name == "snapshot" && is_terminal(snapshot);
-        let exit = self.exit_of(snapshot);
+        let exit = exit_of(snapshot, self.args.exit_status);
         self.told += 1;
         self.show(&event)?;
         let enough = self.args.max_events > 0 && self.told >= self.args.max_events;
@@ -176,17 +176,8 @@ impl Watching<'_> {
             }
         };
         self.output.text(&line)?;
-        // Whoever reads waits for it.
+        // The reader waits for this line.
         self.output.finish()
-    }
-
-    /// How the program ends after the run has.
-    fn exit_of(&self, snapshot: &Value) -> Exit {
-        match snapshot["status"].as_str() {
-            Some("FAILED") if self.args.exit_status => Exit::RunFailed,
-            Some("CANCELLED") if self.args.exit_status => Exit::RunCancelled,
-            _ => Exit::Done,
-        }
     }
 
     fn left(&self) -> Option<Duration> {

@@ -55,7 +55,7 @@ pub(super) fn up(args: Up) -> Result<Exit, Failure> {
         .map_err(|e| program::failed(Code::NatsUnavailable, "cannot use the NATS settings", e))?;
     let gateway =
         RunningGateway::start(address, &bus, gateway_settings(&config, args.behind_proxy))
-            .map_err(|e| program::failed(Code::BadCommandLine, "cannot start the gateway", e))?;
+            .map_err(|e| program::failed(Code::CannotStart, "cannot start the gateway", e))?;
     let worker_ended = if args.with_worker {
         let tags = match args.worker_tags.is_empty() {
             true => vec![config.run.default_tag.clone()],
@@ -73,7 +73,7 @@ pub(super) fn up(args: Up) -> Result<Exit, Failure> {
             // The receiver waits until this comes, or is gone with the process.
             let _ = sender.send(crate::worker::run(settings, &worker_bus, executors, &stop));
         })
-        .map_err(|e| program::failed(Code::BadCommandLine, "cannot start the worker", e))?;
+        .map_err(|e| program::failed(Code::CannotStart, "cannot start the worker", e))?;
         Some((ended, thread))
     } else {
         None
@@ -95,7 +95,7 @@ pub(super) fn up(args: Up) -> Result<Exit, Failure> {
     drop(nats);
     outcome
         .map(|()| Exit::Done)
-        .map_err(|e| program::failed(Code::BadCommandLine, "the worker has ended", e))
+        .map_err(|e| program::failed(Code::CannotStart, "the worker has ended", e))
 }
 
 /// The default for a mode that cannot be read would be to let everybody in.
@@ -142,7 +142,7 @@ fn start_nats(args: &Up) -> Result<NatsChild, Failure> {
         store_dir: args.nats_store_dir.clone(),
         sync_interval: args.nats_sync_interval.clone(),
     })
-    .map_err(|e| program::failed(Code::NatsUnavailable, "cannot start the local NATS", e))?;
+    .map_err(|e| program::failed(Code::CannotStart, "cannot start the local NATS", e))?;
     log::info!(url = child.url(), store = args.nats_store_dir.display().to_string();
         "local NATS started");
     Ok(child)
@@ -161,7 +161,7 @@ fn gateway_settings(config: &Config, behind_proxy: bool) -> GatewaySettings {
         threads: config.http.threads.unwrap_or(cpus * THREADS_PER_CPU),
         workers_retention: config.registry.retention,
         max_watchers: config.http.max_watchers,
-        behind_proxy,
+        trusted_proxies: behind_proxy.then(|| config.http.trusted_proxies.clone()),
         api_key_header: config.http.api_key_header.clone(),
         auth: (config.http.auth_mode == AuthMode::ApiKey)
             .then(|| AuthSettings { pepper: Pepper::new(config.auth.pepper.clone()) }),

@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 
+use crate::model::name;
+
 /// What programs need to find their files, their language and their certificates, and what pyoco
 /// itself reads. A name that ends in `*` stands for all that begin so.
 const ALWAYS: [&str; 33] = [
@@ -45,23 +47,16 @@ pub fn visible_environment(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     shows: impl Fn(&str) -> bool,
 ) -> Vec<(OsString, OsString)> {
-    let is_needed = |name: &str| {
+    let is_needed = |variable: &str| {
         // Proxies are set in either case.
-        let upper = name.to_ascii_uppercase();
-        let name = if upper.ends_with("_PROXY") { &upper } else { name };
-        ALWAYS.iter().any(|pattern| matches(pattern, name))
+        let upper = variable.to_ascii_uppercase();
+        let variable = if upper.ends_with("_PROXY") { &upper } else { variable };
+        ALWAYS.iter().any(|pattern| name::matches_pattern(pattern, variable))
     };
     environment
         .into_iter()
         .filter(|(name, _)| name.to_str().is_some_and(|name| is_needed(name) || shows(name)))
         .collect()
-}
-
-fn matches(pattern: &str, name: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(prefix) => name.starts_with(prefix),
-        None => name == pattern,
-    }
 }
 
 #[cfg(test)]

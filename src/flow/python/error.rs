@@ -22,7 +22,7 @@ pub enum PythonError {
     NoPyoco {
         /// As it was configured.
         interpreter: String,
-        /// Its version.
+        /// Version of the interpreter, as it says itself.
         version: String,
         /// What the import said.
         reason: String,
@@ -53,7 +53,7 @@ pub enum PythonError {
     Died {
         /// As it was configured.
         interpreter: String,
-        /// What happened.
+        /// What became of it, as the rest of a sentence.
         what: String,
         /// The end of what it has printed, with its introduction; empty when there is nothing.
         output: String,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::flow::executor::{FlowJob, Outcome};
+use crate::flow::executor::{FlowJob, Outcome, WorkflowDocument};
 use crate::model::run::TaskRecord;
 
 /// To the run, first thing.
@@ -23,7 +23,7 @@ impl<'a> JobMessage<'a> {
             run_id: &job.run_id,
             flow_name: &job.flow_name,
             params: &job.params,
-            workflow_yaml: job.workflow_yaml.as_deref(),
+            workflow_yaml: job.workflow.as_ref().map(WorkflowDocument::text),
             token,
         }
     }

@@ -9,32 +9,29 @@
 //!       ╚══════════ term, kill / exit ═══════▶ shim ───┘ reaps all that the run has started
 //! py-template ══ one message per run, with four descriptors ══▶ template ──forks──▶ shim
 //! ```
-//! Invariants: a run ends only when the shim has ended every process below it; when the worker is
-//! gone, each shim sees the end of its socket and ends its run; when a shim is killed, the kernel kills
-//! its run and the template what that has started. A run gets its job only when its shim has said that it
-//! is there, so one that a dying template may or may not have forked is given to the next, and never
-//! executed twice. What a run prints is always drained, and its end kept. Events are coalesced per task, so memory is bounded however
-//! fast a flow goes. The death of the template costs no run that has started; the next one gets a
-//! new template. The code of a template never changes: new wheels get a new template, in which new runs
-//! are forked, and the old one stays until its last run has ended. So every generation of wheels that
-//! has runs keeps one process (20 MB and what its resolver has imported), at most as many as there are
-//! runs at once and one more. The Python side is in `host/`; this side knows nothing of NATS and nothing of
-//! how Pyoco executes a flow.
+//! Invariants:
+//!
+//! - A run ends only when the shim has ended every process below it.
+//! - When the worker is gone, each shim sees the end of its socket and ends its run.
+//! - When a shim is killed, the kernel kills its run, and the template kills what that run has started.
+//! - A run gets its job only when its shim has reported that it exists. The next template gets a run that
+//!   a dying template may or may not have forked, so no run is executed twice.
+//! - The worker always drains what a run prints, and keeps its end. It coalesces events per task. So
+//!   memory is bounded, however fast a flow goes.
+//! - The death of the template costs no run that has started; the next run gets a new template.
+//! - The code of a template never changes. New wheels get a new template, which forks the new runs, and
+//!   the old one stays until its last run has ended. So every generation of wheels with runs keeps one
+//!   process (20 MB and what its resolver has imported): at most one per run, and one more.
+//!
+//! The Python side is in `host/`. This side knows nothing of NATS, and not how Pyoco executes a flow.
 
-mod attempt;
-mod capture;
 mod code;
 mod environment;
 mod error;
-mod execution;
-mod host;
-mod lines;
 mod message;
-mod orders;
-mod retired;
-mod tasks;
+mod pipes;
+mod run;
 mod template;
-mod wires;
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -48,9 +45,8 @@ pub use environment::visible_environment;
 pub use error::PythonError;
 
 use super::executor::{CancelToken, Execution, Executor, FlowEvent, FlowJob};
-use crate::model::workflow::Workflow;
 use crate::thread::StopSignal;
-use host::Host;
+use template::TemplateSupervisor;
 
 /// How Python is started and what its runs may use.
 #[derive(Debug, Clone)]
@@ -73,13 +69,13 @@ pub struct PythonSettings {
 /// Runs flows of a resolver, and documents whose tasks are Python functions.
 #[derive(Debug, Clone)]
 pub struct PythonExecutor {
-    host: Arc<Host>,
+    supervisor: Arc<TemplateSupervisor>,
 }
 
 impl PythonExecutor {
     /// Nothing is started yet: the first job does, or [`PythonExecutor::warm_up`].
     pub fn new(settings: PythonSettings) -> Self {
-        PythonExecutor { host: Arc::new(Host::new(settings)) }
+        PythonExecutor { supervisor: Arc::new(TemplateSupervisor::new(settings)) }
     }
 
     /// Starts the template now; blocks until it is ready.
@@ -87,7 +83,7 @@ impl PythonExecutor {
     /// # Errors
     /// Why it cannot be started: no interpreter, no pyoco, a resolver that cannot be loaded.
     pub fn warm_up(&self) -> Result<(), PythonError> {
-        self.host.template().map(drop)
+        self.supervisor.template().map(drop)
     }
 
     /// Gives all runs that are forked from now on this code, by a fresh template; blocks until that is
@@ -100,7 +96,7 @@ impl PythonExecutor {
     /// Why the fresh template could not be started, for example since the resolver cannot be imported with
     /// these wheels. Then nothing has changed, and `code` is dropped.
     pub fn use_code(&self, code: Arc<Code>) -> Result<(), PythonError> {
-        self.host.use_code(code, &never())
+        self.supervisor.use_code(code, &never())
     }
 
     /// Like [`PythonExecutor::use_code`], and gives up at once when `stop` says so: a start may take as
@@ -113,16 +109,16 @@ impl PythonExecutor {
         code: Arc<Code>,
         stop: &StopSignal,
     ) -> Result<(), PythonError> {
-        self.host.use_code(code, stop)
+        self.supervisor.use_code(code, stop)
     }
 }
 
 impl Executor for PythonExecutor {
     /// Every document that can be read at all, and every name when there is a resolver to ask.
     fn accepts(&self, job: &FlowJob) -> bool {
-        match &job.workflow_yaml {
-            Some(text) => Workflow::parse(text.as_bytes()).is_ok(),
-            None => self.host.settings().resolver.is_some(),
+        match &job.workflow {
+            Some(document) => document.workflow().is_ok(),
+            None => self.supervisor.settings().resolver.is_some(),
         }
     }
 
@@ -132,12 +128,12 @@ impl Executor for PythonExecutor {
         cancel: CancelToken,
         events: Sender<FlowEvent>,
     ) -> Result<Box<dyn Execution>, String> {
-        let execution = execution::start(Arc::clone(&self.host), job, &cancel, events)
+        let execution = run::start(Arc::clone(&self.supervisor), job, &cancel, events)
             .map_err(|error| format!("cannot start a thread for the run: {error}"))?;
         Ok(Box::new(execution))
     }
 
     fn record_field(&self) -> Option<(&'static str, Value)> {
-        Some(("python", self.host.status()))
+        Some(("python", self.supervisor.status()))
     }
 }

@@ -1,4 +1,4 @@
-//! What was uploaded and deleted, by whom and from where (CONTRACT §3).
+//! What was uploaded and deleted, by whom and from where: `docs/spec.md#get-wheelshistory`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -21,13 +21,10 @@ pub struct HistoryEntry {
     #[serde(default)]
     pub tags: Vec<String>,
     /// Its bytes, where they are known.
-    #[serde(default)]
     pub size_bytes: Option<u64>,
     /// Its hash, where it is known.
-    #[serde(default)]
     pub sha256_hex: Option<String>,
     /// Whether an upload was allowed to replace a wheel of the same name.
-    #[serde(default)]
     pub replace: Option<bool>,
     /// Whose key it was.
     #[serde(default)]
@@ -40,12 +37,10 @@ pub struct HistoryEntry {
     pub extra: Map<String, Value>,
 }
 
-/// Whose key it was; nobody's where the gateway asks for none.
+/// The key of the client; empty where the gateway asks for none.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct HistoryActor {
-    #[serde(default)]
     pub tenant_id: Option<String>,
-    #[serde(default)]
     pub api_key_id: Option<String>,
 }
 
@@ -53,17 +48,11 @@ pub struct HistoryActor {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct HistorySource {
     /// The address at the other end.
-    #[serde(default)]
     pub remote_addr: Option<String>,
-    #[serde(default)]
     pub x_forwarded_for: Option<String>,
-    #[serde(default)]
     pub x_real_ip: Option<String>,
-    #[serde(default)]
     pub user_agent: Option<String>,
-    #[serde(default)]
     pub host: Option<String>,
     /// `http`, or what a proxy says.
-    #[serde(default)]
     pub scheme: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! A wheel as the registry shows it (CONTRACT §3).
+//! A wheel as the registry shows it (`docs/spec.md#get-wheels`).
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -23,22 +23,16 @@ pub struct WheelItem {
     #[serde(default)]
     pub bucket: String,
     /// Which upload it is from; another one when the bytes are others.
-    #[serde(default)]
     pub nuid: Option<String>,
     /// `SHA-256=` and the hash in base64url.
-    #[serde(default)]
     pub digest: Option<String>,
     /// The hash in base64url, with padding.
-    #[serde(default)]
     pub sha256_b64: Option<String>,
     /// The hash in hex.
-    #[serde(default)]
     pub sha256_hex: Option<String>,
     /// When it was stored (RFC 3339).
-    #[serde(default)]
     pub mtime: Option<String>,
     /// The same in unix seconds.
-    #[serde(default)]
     pub modified: Option<f64>,
     /// Which workers get it: those that serve one of these tags; all of them when there is none.
     #[serde(default)]

@@ -92,6 +92,17 @@ impl WheelName {
         })
     }
 
+    /// Whether `text` is its version, however both are written.
+    pub fn is_version(&self, text: &str) -> bool {
+        text.parse::<Version>().is_ok_and(|version| version == self.version)
+    }
+
+    /// Whether it is that of this version of this package, as folders and METADATA write them.
+    pub fn is_of(&self, package: &str, version: &str) -> bool {
+        // Where a version has a dash, names of files and folders have an underscore.
+        normalized(package) == self.package && self.is_version(&version.replace('_', "-"))
+    }
+
     /// Which of two wheels of one package is newer: the version counts, then the build.
     pub fn age(&self, other: &WheelName) -> Ordering {
         self.version.cmp(&other.version).then_with(|| self.build.cmp(&other.build))

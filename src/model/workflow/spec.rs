@@ -9,8 +9,8 @@ use super::yaml;
 use crate::model::limits::MAX_ERROR_BYTES;
 use crate::model::run::truncated;
 
-/// A `flow.yaml` that has passed every check of CONTRACT §4. Its graph is text: whether it can be
-/// run is known to the engine alone.
+/// A `flow.yaml` that has passed every check of `docs/flow.md#flowyaml`. Its graph is text: whether
+/// it can be run is known to the engine alone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Workflow {
     /// The document's format, when it names one; nothing depends on it yet.
@@ -43,13 +43,13 @@ pub struct TaskSpec {
 
 /// Why a document is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct WorkflowRefusal {
     reason: String,
     detail: Option<String>,
 }
 
-impl Refusal {
-    /// One of the reasons of CONTRACT §4, as exact text.
+impl WorkflowRefusal {
+    /// One of the reasons in `docs/flow.md#flowyaml`, as exact text.
     pub fn reason(&self) -> &str {
         &self.reason
     }
@@ -60,7 +60,7 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for WorkflowRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.detail {
             Some(detail) => write!(f, "{} ({detail})", self.reason),
@@ -69,7 +69,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for WorkflowRefusal {}
 
 impl Workflow {
     /// Reads and checks a document. The checks come in the order of the Python gateway: the top
@@ -77,13 +77,13 @@ impl Workflow {
     /// that fails gives the reason. As there, an empty or false value stands for a missing one.
     ///
     /// # Errors
-    /// The [`Refusal`] with its reason.
-    pub fn parse(bytes: &[u8]) -> Result<Workflow, Refusal> {
-        let text = std::str::from_utf8(bytes).map_err(|error| Refusal {
+    /// The [`WorkflowRefusal`] with its reason.
+    pub fn parse(bytes: &[u8]) -> Result<Workflow, WorkflowRefusal> {
+        let text = std::str::from_utf8(bytes).map_err(|error| WorkflowRefusal {
             reason: "invalid_utf8".to_owned(),
             detail: Some(format!("byte {}", error.valid_up_to() + 1)),
         })?;
-        let root = yaml::parse(text).map_err(|error| Refusal {
+        let root = yaml::parse(text).map_err(|error| WorkflowRefusal {
             reason: "invalid_yaml".to_owned(),
             detail: Some(error.to_string()),
         })?;
@@ -115,15 +115,15 @@ impl Workflow {
     }
 }
 
-fn refuse<T>(reason: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal { reason: truncated(reason.into(), MAX_ERROR_BYTES), detail: None })
+fn refuse<T>(reason: impl Into<String>) -> Result<T, WorkflowRefusal> {
+    Err(WorkflowRefusal { reason: truncated(reason.into(), MAX_ERROR_BYTES), detail: None })
 }
 
 fn only_keys(
     pairs: &[(Node, Node)],
     known: &[&str],
     reason: impl FnOnce() -> String,
-) -> Result<(), Refusal> {
+) -> Result<(), WorkflowRefusal> {
     let unknown = |key: &&Node| !matches!(key, Node::Str(key) if known.contains(&key.as_str()));
     let unknown: Vec<&Node> = pairs.iter().map(|(key, _)| key).filter(unknown).collect();
     if unknown.is_empty() {
@@ -149,7 +149,7 @@ fn texts(value: &Node) -> Option<Vec<String>> {
         .collect()
 }
 
-fn flow(flow: Option<&Node>) -> Result<(String, Map<String, Value>), Refusal> {
+fn flow(flow: Option<&Node>) -> Result<(String, Map<String, Value>), WorkflowRefusal> {
     let flow = match flow {
         None | Some(Node::Null) => return refuse("missing_flow"),
         Some(flow) => flow,
@@ -168,7 +168,7 @@ fn flow(flow: Option<&Node>) -> Result<(String, Map<String, Value>), Refusal> {
     Ok((graph, defaults))
 }
 
-fn tasks(tasks: Option<&Node>) -> Result<Vec<TaskSpec>, Refusal> {
+fn tasks(tasks: Option<&Node>) -> Result<Vec<TaskSpec>, WorkflowRefusal> {
     match present(tasks) {
         None => Ok(Vec::new()),
         Some(Node::Map(entries)) => {
@@ -178,7 +178,7 @@ fn tasks(tasks: Option<&Node>) -> Result<Vec<TaskSpec>, Refusal> {
     }
 }
 
-fn task(name: &Node, config: &Node) -> Result<TaskSpec, Refusal> {
+fn task(name: &Node, config: &Node) -> Result<TaskSpec, WorkflowRefusal> {
     let Node::Str(name) = name else { return refuse("invalid_task_name") };
     if name.trim().is_empty() {
         return refuse("invalid_task_name");
@@ -215,7 +215,7 @@ fn task(name: &Node, config: &Node) -> Result<TaskSpec, Refusal> {
     Ok(TaskSpec { name: name.clone(), callable, use_, inputs, outputs })
 }
 
-fn pipes(pipes: Option<&Node>) -> Result<Vec<(String, String)>, Refusal> {
+fn pipes(pipes: Option<&Node>) -> Result<Vec<(String, String)>, WorkflowRefusal> {
     let Some(pipes) = present(pipes) else { return Ok(Vec::new()) };
     let Node::Map(entries) = pipes else { return refuse("invalid_pipes") };
     entries
@@ -232,7 +232,7 @@ fn pipes(pipes: Option<&Node>) -> Result<Vec<(String, String)>, Refusal> {
         .collect()
 }
 
-fn runtime(runtime: Option<&Node>) -> Result<Vec<String>, Refusal> {
+fn runtime(runtime: Option<&Node>) -> Result<Vec<String>, WorkflowRefusal> {
     let Some(runtime) = present(runtime) else { return Ok(Vec::new()) };
     let Node::Map(fields) = runtime else { return refuse("invalid_runtime") };
     only_keys(fields, &["expose_env"], || "unknown_runtime_keys".to_owned())?;
@@ -246,7 +246,7 @@ fn runtime(runtime: Option<&Node>) -> Result<Vec<String>, Refusal> {
 }
 
 /// Whatever Python's `int()` takes: whole numbers, booleans, floats without their fraction, digits.
-fn version(version: Option<&Node>) -> Result<Option<i64>, Refusal> {
+fn version(version: Option<&Node>) -> Result<Option<i64>, WorkflowRefusal> {
     let number = match version {
         None => return Ok(None),
         Some(Node::Bool(value)) => Some(i64::from(*value)),

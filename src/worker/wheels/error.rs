@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::helper::Impatience;
+use crate::wheel_archive::ZipError;
 
 /// An error with the wheels of a worker.
 #[derive(Debug, thiserror::Error)]
@@ -104,5 +105,11 @@ impl Fault {
 
     pub(super) fn entry(path: &str, what: impl Into<String>) -> Fault {
         Fault::Entry { path: path.to_owned(), what: what.into() }
+    }
+}
+
+impl From<ZipError> for Fault {
+    fn from(error: ZipError) -> Fault {
+        Fault::Archive(error.to_string())
     }
 }

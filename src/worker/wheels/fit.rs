@@ -42,17 +42,11 @@ struct Told {
 
 impl Interpreter {
     /// Asks it; `place` is any folder that there is.
-    ///
-    /// # Errors
-    /// [`Error::Interpreter`].
     pub fn ask(python: &Python, place: &Path, patience: &Patience<'_>) -> Result<Self, Error> {
         Self::told(python, &[], place, patience)
     }
 
     /// Asks it what it takes as far as the script knows by itself, without any library.
-    ///
-    /// # Errors
-    /// [`Error::Interpreter`].
     pub fn ask_without_library(
         python: &Python,
         place: &Path,

@@ -40,9 +40,6 @@ impl<'a> Patience<'a> {
     }
 
     /// Whether to go on.
-    ///
-    /// # Errors
-    /// Why not.
     pub fn check(&self) -> Result<(), Impatience> {
         if thread::is_stopped(self.stop) {
             Err(Impatience::Stopped)

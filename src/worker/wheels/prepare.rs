@@ -9,12 +9,13 @@ use sha2::{Digest, Sha256};
 
 use super::error::{Error, Fault};
 use super::fit::{Interpreter, Python};
-use super::folders::{Folder, Folders};
 use super::helper::Patience;
-use super::memory::{Remembered, RememberedWheel, hex};
 use super::select::{Choice, Offer, Selection, select};
+use super::store::memory::{Remembered, RememberedWheel};
+use super::store::{Folder, Folders};
 use super::unpack::unpack;
 use crate::model::clock;
+use crate::model::hex::hex;
 use crate::model::wheel::{InstalledWheel, WheelRef, WheelSet, brief};
 use crate::thread::StopSignal;
 
@@ -229,9 +230,6 @@ impl Generation {
     }
 
     /// Remembers it for the next start.
-    ///
-    /// # Errors
-    /// [`Error::Folder`].
     pub fn remember(&self, folders: &Folders) -> Result<(), Error> {
         let wheels = self.installed.iter().zip(&self.folders).map(|(wheel, folder)| {
             let path = folder.path().display().to_string();

@@ -1,13 +1,11 @@
 //! Reads of a wheel what the preflight looks at: the names of its entries and two small files.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io::{Read, Seek};
 
-use zip::ZipArchive;
-
 use crate::model::limits::{MAX_ENTRY_POINTS_BYTES, MAX_METADATA_BYTES};
-
-const DIST_INFO: &str = ".dist-info";
+use crate::wheel_archive::{DIST_INFO, UnreadText, WheelArchive, ZipError};
 
 /// What a wheel says of itself, in its one folder `*.dist-info`. A file that is there and cannot be read
 /// is an error with its reason.
@@ -28,47 +26,46 @@ pub struct Contents {
 /// # Errors
 /// Why there is nothing to be read: it is no zip archive, or has not just one folder `*.dist-info`.
 pub fn read(file: impl Read + Seek) -> Result<Contents, String> {
-    let mut archive = ZipArchive::new(file)
-        .map_err(|error| format!("the file is not a readable zip archive ({error})"))?;
-    let folders: BTreeSet<String> = archive
-        .file_names()
-        .flatten()
-        .filter_map(|name| Some(name.split_once('/')?.0.to_owned()))
+    let unreadable = |error| format!("the file is not a readable zip archive ({error})");
+    let mut archive = WheelArchive::open(file).map_err(unreadable)?;
+    let mut names = BTreeSet::new();
+    archive
+        .for_each_entry(|entry| {
+            names.extend(entry.listed.name().map(Cow::into_owned));
+            Ok::<(), ZipError>(())
+        })
+        .map_err(unreadable)?;
+    let folders: BTreeSet<&str> = names
+        .iter()
+        .filter_map(|name| Some(name.split_once('/')?.0))
         .filter(|folder| folder.ends_with(DIST_INFO))
         .collect();
-    let mut names = folders.iter();
-    let folder = match (names.next(), names.next()) {
+    let mut folders = folders.into_iter();
+    let folder = match (folders.next(), folders.next()) {
         (Some(folder), None) => folder,
         (None, _) => return Err("METADATA is missing: there is no folder *.dist-info".to_owned()),
         (Some(one), Some(two)) => {
             return Err(format!("there are several folders *.dist-info: {one}, {two}"));
         }
     };
-    let name = |file: &str| format!("{folder}/{file}");
+    let [metadata, entry_points, record] =
+        ["METADATA", "entry_points.txt", "RECORD"].map(|file| format!("{folder}/{file}"));
+    let wanted =
+        [(metadata.as_str(), MAX_METADATA_BYTES), (entry_points.as_str(), MAX_ENTRY_POINTS_BYTES)];
+    let texts = archive.read_texts(wanted, || Ok::<(), ZipError>(())).map_err(unreadable)?;
+    let mut shown = texts.into_iter().zip(wanted).map(|(text, (name, limit))| {
+        text.map(|text| match text {
+            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(UnreadText::Entry(error)) => Err(format!("cannot read {name} ({error})")),
+            Err(UnreadText::Contents(error)) => Err(format!("cannot read {name} ({error})")),
+            Err(UnreadText::TooLarge) => Err(format!("{name} is larger than {limit} bytes")),
+        })
+    });
     Ok(Contents {
         stem: folder.strip_suffix(DIST_INFO).unwrap_or(folder).to_owned(),
-        metadata: text(&mut archive, &name("METADATA"), MAX_METADATA_BYTES),
-        entry_points: text(&mut archive, &name("entry_points.txt"), MAX_ENTRY_POINTS_BYTES),
-        has_record: archive.index_for_name(&name("RECORD")).is_some(),
-    })
-}
-
-/// The text of an entry, as far as `limit` lets it be read; whatever size the archive claims for it.
-fn text(
-    archive: &mut ZipArchive<impl Read + Seek>,
-    name: &str,
-    limit: u64,
-) -> Option<Result<String, String>> {
-    archive.index_for_name(name)?;
-    let mut bytes = Vec::new();
-    let read = archive.by_name(name).map_err(|error| error.to_string()).and_then(|entry| {
-        let read = entry.take(limit + 1).read_to_end(&mut bytes);
-        read.map_err(|error| error.to_string())
-    });
-    Some(match read {
-        Err(error) => Err(format!("cannot read {name} ({error})")),
-        Ok(_) if bytes.len() as u64 > limit => Err(format!("{name} is larger than {limit} bytes")),
-        Ok(_) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        metadata: shown.next().flatten(),
+        entry_points: shown.next().flatten(),
+        has_record: names.contains(&record),
     })
 }
 

@@ -11,29 +11,17 @@ mod tables;
 
 use std::path::Path;
 
-use super::failed_call::failure_of;
 use super::output::{Output, message};
-use super::run::{show, table};
+use super::run::{show, show_list};
 use super::{Ending, usage_of};
 use crate::cli::exit::Exit;
 use crate::cli::failure::{Failure, one_line};
 use crate::client::{Client, WheelHistoryQuery};
-use crate::model::clock;
 use args::{Action, Preflight, WheelDelete, WheelHistory, WheelUpload, Wheels};
 use preflight::{Finding, Kind};
 
-use super::args::Format;
-
 pub(super) fn list(client: &Client, args: &Wheels, output: &mut Output) -> Result<Exit, Ending> {
-    let wheels = client.wheels();
-    match args.output {
-        Format::Json => show(wheels, output),
-        Format::Table => {
-            let wheels = wheels.map_err(failure_of)?;
-            let items = wheels.as_array().map(Vec::as_slice).unwrap_or_default();
-            table(&tables::of_wheels(items, clock::now()), output)
-        }
-    }
+    show_list(client.wheels(), args.output, tables::of_wheels, output)
 }
 
 pub(super) fn history(
@@ -47,14 +35,7 @@ pub(super) fn history(
     });
     let (limit, wheel_name) = (args.limit, args.wheel_name.clone());
     let entries = client.wheel_history(&WheelHistoryQuery { limit, wheel_name, action });
-    match args.output {
-        Format::Json => show(entries, output),
-        Format::Table => {
-            let entries = entries.map_err(failure_of)?;
-            let items = entries.as_array().map(Vec::as_slice).unwrap_or_default();
-            table(&tables::of_history(items, clock::now()), output)
-        }
-    }
+    show_list(entries, args.output, tables::of_history, output)
 }
 
 pub(super) fn upload(

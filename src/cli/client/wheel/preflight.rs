@@ -1,6 +1,5 @@
-//! What a wheel lacks before it is uploaded (CONTRACT §5): rules over what was read of it.
-
-use pep440_rs::Version;
+//! What a wheel lacks before an upload (`docs/contract.md#check-before-an-upload`): rules over its
+//! contents.
 
 use super::archive::Contents;
 use crate::model::wheel::{Metadata, WheelName, normalized};
@@ -23,9 +22,9 @@ pub struct Finding {
 pub enum Kind {
     /// A worker, or pip, would refuse the wheel.
     Unusable,
-    /// Its tasks are found by nobody who does not know their modules.
+    /// Only a user who knows the modules finds its tasks.
     NoEntryPoints,
-    /// Nobody is told what its tasks do.
+    /// It does not say what its tasks do.
     NoUsageDoc,
     /// It has no word for a list; never more than a warning.
     NoSummary,
@@ -63,7 +62,7 @@ pub fn findings(file_name: &str, contents: &Result<Contents, String>) -> Vec<Fin
             return found;
         }
     };
-    if let Some(name) = name.as_ref().filter(|name| !is_of(&contents.stem, name)) {
+    if let Some(name) = name.as_ref().filter(|name| !is_stem_of(&contents.stem, name)) {
         let text = format!(
             "the folder {}.dist-info is not that of {} {}, which the name of the file promises",
             contents.stem, name.package, name.version
@@ -109,7 +108,7 @@ fn check_metadata(
     match metadata.get("Version") {
         None => add(Kind::Unusable, "METADATA has no Version".to_owned()),
         Some(given) => {
-            if let Some(name) = name.filter(|name| !is_version(given, &name.version)) {
+            if let Some(name) = name.filter(|name| !name.is_version(given)) {
                 let text = format!(
                     "METADATA has the Version {given}, and the name of the file {}",
                     name.version
@@ -131,15 +130,8 @@ fn check_metadata(
 }
 
 /// Whether `package-version` is what the file name says, however both are written.
-fn is_of(stem: &str, name: &WheelName) -> bool {
-    stem.rsplit_once('-').is_some_and(|(package, version)| {
-        let version = version.replace('_', "-");
-        normalized(package) == name.package && is_version(&version, &name.version)
-    })
-}
-
-fn is_version(text: &str, version: &Version) -> bool {
-    text.parse::<Version>().is_ok_and(|given| given == *version)
+fn is_stem_of(stem: &str, name: &WheelName) -> bool {
+    stem.rsplit_once('-').is_some_and(|(package, version)| name.is_of(package, version))
 }
 
 fn has_usage_doc(metadata: &Metadata) -> bool {

@@ -58,7 +58,7 @@ impl NatsChild {
     pub fn start(settings: NatsChildSettings) -> Result<NatsChild, NatsChildError> {
         let program = binary::find(settings.bin.as_deref())?;
         let config = config::text(&settings, &server_name())?;
-        // Absolute, so that the file means the same wherever somebody starts a server with it.
+        // Absolute, so that the file means the same in any working directory.
         let store = created(&settings.store_dir)?;
         let lock = locked(&store)?;
         for (address, flag) in addresses(&settings) {
@@ -95,11 +95,6 @@ impl NatsChild {
         format!("nats://{}", reachable(self.settings.listen_host, self.settings.client_port))
     }
 
-    /// Where the monitoring pages are, when they were asked for.
-    pub fn monitoring_url(&self) -> Option<String> {
-        self.settings.http_port.map(|port| format!("http://127.0.0.1:{port}"))
-    }
-
     /// Stops the server and waits for its end; the same as dropping the value.
     pub fn stop(self) {
         let NatsChild { stop, thread, .. } = self;
@@ -108,7 +103,7 @@ impl NatsChild {
     }
 }
 
-/// A name by which the server at the port can be told from a stranger's.
+/// A name that distinguishes our server at the port from another one.
 fn server_name() -> String {
     format!("pyoco-local-{}", std::process::id())
 }
@@ -138,7 +133,7 @@ fn locked(store: &Path) -> Result<File, NatsChildError> {
             Err(fs::TryLockError::Error(source)) => return Err(failed(source)),
             Err(fs::TryLockError::WouldBlock) => {
                 let holder = holder_of(&mut file);
-                // Whoever held it is dead and its server is on the way out; else it stays.
+                // A dead holder's server is about to end; a living holder keeps its server.
                 let ending = holder.is_some_and(|pid| !is_alive(pid));
                 if !ending || Instant::now() > end {
                     return Err(NatsChildError::StoreInUse { store: store.to_owned(), holder });

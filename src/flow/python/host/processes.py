@@ -74,6 +74,18 @@ def drain(fd):
         pass
 
 
+def ended_children():
+    """Takes the children that have ended: pairs of a process id and its wait status."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        yield pid, status
+
+
 def end_all_below(woken):
     """Kills what is left and waits for it; the number of processes that could not be ended."""
     poller = select.poll()

@@ -18,6 +18,7 @@ from pyoco_host.processes import (
     close_all_but,
     drain,
     end_all_below,
+    ended_children,
     kill_all_below,
     own_pipe,
     set_process_name,
@@ -59,7 +60,7 @@ def shim(fds, settings, resolver):
     # Whatever the resolver has open is not ours.
     close_all_but({0, 1, 2, worker, *own_pipe})
     with contextlib.suppress(OSError):
-        # Whoever of the two comes first; before this its group cannot be signalled.
+        # The run does the same; the first of the two counts. Before this its group cannot be signalled.
         os.setpgid(run_pid, run_pid)
     status = watch_over(run_pid, worker, woken)
     left = end_all_below(woken)
@@ -81,7 +82,7 @@ def refuse(worker, reason):
 def watch_over(run_pid, worker, woken):
     """Does what the worker says until the run ends; returns its wait status.
 
-    None when the worker has gone: then nobody is left who would want it.
+    None when the worker has gone: no program needs the status then.
     """
     poller = select.poll()
     poller.register(worker, select.POLLIN)
@@ -90,7 +91,7 @@ def watch_over(run_pid, worker, woken):
         for fd, _ in poller.poll():
             if fd == woken:
                 drain(woken)
-                status = reap(run_pid)
+                status = dict(ended_children()).get(run_pid)
                 if status is not None:
                     return status
                 continue
@@ -105,17 +106,3 @@ def watch_over(run_pid, worker, woken):
             elif b"term" in orders:
                 with contextlib.suppress(OSError):
                     os.killpg(run_pid, signal.SIGTERM)
-
-
-def reap(run_pid):
-    """Takes the ended children; the wait status of the run if it is among them."""
-    found = None
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return found
-        if pid == 0:
-            return found
-        if pid == run_pid:
-            found = status

@@ -26,6 +26,7 @@ from pyoco_host.processes import (
     children_of,
     drain,
     end_all_below,
+    ended_children,
     set_process_name,
     unblock_signals,
     wakeup_pipe,
@@ -42,7 +43,7 @@ SHARED_MODULES = (
     "concurrent.futures.thread",
 )
 # File descriptors of one run.
-WIRES = 4
+PIPES_PER_RUN = 4
 # For one message on the control socket.
 MAX_CONTROL_BYTES = 64 * 1024
 # The end of a traceback is what tells most; the reply has to fit into one message.
@@ -68,7 +69,7 @@ def template(control, settings):
     for stream in (sys.__stdout__, sys.__stderr__):
         with contextlib.suppress(Exception):
             stream.flush()
-    # Children share these pages for as long as nobody writes to them; the collector would.
+    # Children share these pages until a process writes to them; the collector would write.
     gc.collect()
     gc.freeze()
     ready = {"ready": True, "python": python_version(), "pyoco": pyoco_version()}
@@ -112,7 +113,7 @@ def serve(control, settings, resolver):
 def receive(control):
     try:
         flags = socket.MSG_CMSG_CLOEXEC
-        message, fds, _, _ = socket.recv_fds(control, MAX_CONTROL_BYTES, 2 * WIRES, flags)
+        message, fds, _, _ = socket.recv_fds(control, MAX_CONTROL_BYTES, 2 * PIPES_PER_RUN, flags)
     except ConnectionResetError:
         return b"", []
     return message, fds
@@ -121,7 +122,7 @@ def receive(control):
 def start_shim(fds, control, settings, resolver, children):
     pid = -1
     try:
-        if len(fds) == WIRES:
+        if len(fds) == PIPES_PER_RUN:
             pid = os.fork()
         elif fds:
             refuse(fds[0], "the template process has no file descriptors left")
@@ -148,17 +149,11 @@ class Children:
     def __init__(self):
         self.of_resolver = children_of(os.getpid())
         self.shims = set()
-        # A shim that was killed leaves its run to us, and nobody wants that any more.
+        # A shim that was killed leaves its run to us, and no program needs that run any more.
         self.has_strays = False
 
     def reap(self):
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                break
-            if pid == 0:
-                break
+        for pid, status in ended_children():
             self.has_strays |= status != 0 and pid in self.shims
             self.shims.discard(pid)
             self.of_resolver.discard(pid)

@@ -8,7 +8,7 @@ import { clock, now, number } from "./format.js";
 import { t } from "./i18n.js";
 import { isTerminal, problem } from "./pieces.js";
 
-/** Pages of 200 runs that are read for the past of each status; a busier hour is shown as far as they reach. */
+/** Pages of 200 runs that are read for the past of each status. A busier hour is shown as far as they go. */
 const PAGES = 10;
 const HEIGHT = 140;
 const AXIS = 18;

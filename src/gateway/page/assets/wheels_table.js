@@ -84,7 +84,7 @@ function used({ use, isNewest }) {
   ];
 }
 
-/** An older version that nobody has is as it should be. */
+/** An older version that no worker has is as it should be. */
 function nobody(use, isNewest) {
   if (use.atLeast) return el("span", { class: "quiet" }, "?");
   if (!isNewest) return el("span", { class: "quiet" }, "–");

@@ -25,7 +25,7 @@ export function wheelBadge(one) {
   );
 }
 
-/** The link from here to all wheels that failed for somebody. */
+/** The link from here to all wheels that failed on a worker. */
 export function failedLink(all) {
   const failed = all.filter(hasFailed).length;
   if (failed === 0) return null;

@@ -1,0 +1,458 @@
+//! One Python run from its fork to the end of its last process, on a thread that polls its pipes.
+
+use std::io::{self, ErrorKind, PipeReader, Read, Write};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{SendTimeoutError, Sender};
+
+use super::capture::{Capture, Stream};
+use super::orders::Orders;
+use super::tasks::Tasks;
+use crate::flow::executor::{FlowEvent, FlowJob, Outcome};
+use crate::flow::python::message::{
+    JobMessage, RunMessage, SUPERVISOR_DIED, ShimMessage, cancel_line,
+};
+use crate::flow::python::pipes::{self, RunPipes, Waited};
+use crate::flow::python::template::{self, Template, TemplateSupervisor};
+use crate::model::json;
+use crate::model::limits::{
+    MAX_RUN_MESSAGE_BYTES, OUTPUT_AFTER_EXIT, OUTPUT_REPORT_INTERVAL, RUN_EXIT_DEADLINE,
+};
+
+/// Between two tries to give a slot what it had no room for; it is writing a snapshot.
+const FULL_PAUSE: Duration = Duration::from_millis(20);
+/// What is read from one pipe before the others have their turn: as much as a pipe holds, so that all
+/// that was printed before an event has been read when the event is.
+const TURN_BYTES: usize = 128 * 1024;
+/// How often a run is given to another template because the first one has just died.
+const MAX_FORKS: usize = 3;
+/// Between two looks at a template that owes a shim.
+const TEMPLATE_LOOK: Duration = Duration::from_millis(250);
+/// How often a shim is told to kill before it is killed itself; each time it has [`RUN_EXIT_DEADLINE`].
+const MAX_KILLS: u32 = 3;
+
+/// Executes `job`; returns when no process of it is left. The outcome has gone to `events` before.
+pub(super) fn run(
+    supervisor: &TemplateSupervisor,
+    job: &FlowJob,
+    orders: &Orders,
+    mut woken: PipeReader,
+    events: &Sender<FlowEvent>,
+) {
+    let forked = match fork(supervisor, orders, &mut woken) {
+        Ok(Some(forked)) => forked,
+        Ok(None) => return,
+        Err(error) => {
+            let _ = events.send(FlowEvent::Finished(Outcome::Failed { error }));
+            return;
+        }
+    };
+    let token = uuid::Uuid::new_v4().simple().to_string();
+    let outgoing = match serde_json::to_vec(&JobMessage::new(job, &token)) {
+        Ok(mut line) => {
+            line.push(b'\n');
+            line
+        }
+        // Unreachable for JSON values; the run then ends by itself for want of a job.
+        Err(_) => b"\n".to_vec(),
+    };
+    let Forked { template, pipes, shim_pid, said } = forked;
+    let attempt = PythonAttempt {
+        pipes,
+        shim_pid,
+        said,
+        woken,
+        orders,
+        events,
+        run_id: &job.run_id,
+        outgoing,
+        incoming: Vec::new(),
+        capture: Capture::new(&token),
+        tasks: Tasks::new(template.wheels().cloned()),
+        open: Open { run: true, shim: true, out: true, err: true },
+        told_cancel: false,
+        finished: false,
+        exit: None,
+        next_output: Instant::now() + OUTPUT_REPORT_INTERVAL,
+        kill_at: None,
+        kills: 0,
+        leave_at: None,
+    };
+    attempt.follow();
+    // Of an old generation this may have been the last run.
+    drop(template);
+}
+
+/// A run that waits for its job.
+struct Forked {
+    /// It reaps the shim, so it is kept until then.
+    template: Arc<Template>,
+    pipes: RunPipes,
+    shim_pid: u32,
+    /// What else the shim has said.
+    said: Vec<u8>,
+}
+
+/// Has the processes of a run made; `None` when it was killed before.
+fn fork(
+    supervisor: &TemplateSupervisor,
+    orders: &Orders,
+    woken: &mut PipeReader,
+) -> Result<Option<Forked>, String> {
+    let mut problem = String::new();
+    for _ in 0..MAX_FORKS {
+        let template = supervisor.template().map_err(|error| error.to_string())?;
+        let (pipes, far) =
+            pipes::open().map_err(|e| format!("cannot make pipes for the run: {e}"))?;
+        if !orders.may_start() {
+            return Ok(None);
+        }
+        let forked = template.fork(&far.fds());
+        drop(far);
+        problem = match forked {
+            Ok(()) => match wait_for_shim(supervisor, &template, pipes, orders, woken) {
+                Begun::Forked(forked) => return Ok(Some(forked)),
+                Begun::Killed => return Ok(None),
+                Begun::Refused(error) => return Err(error),
+                Begun::Lost => {
+                    template.settle();
+                    "the template process has ended or has no file descriptors".to_owned()
+                }
+            },
+            Err(e) => e.to_string(),
+        };
+    }
+    Err(format!("cannot start a process for the run: {problem}"))
+}
+
+enum Begun {
+    Forked(Forked),
+    Killed,
+    Refused(String),
+    /// Nothing of the flow was or will be executed: without the job, whatever was forked ends.
+    Lost,
+}
+
+fn wait_for_shim(
+    supervisor: &TemplateSupervisor,
+    template: &Arc<Template>,
+    mut pipes: RunPipes,
+    orders: &Orders,
+    woken: &mut PipeReader,
+) -> Begun {
+    let deadline = Instant::now() + supervisor.settings().start_deadline;
+    let mut text = Vec::new();
+    loop {
+        let waited =
+            [woken.as_fd(), pipes.shim.as_fd()].map(|fd| Some(Waited { fd, to_write: false }));
+        let due = deadline.min(Instant::now() + TEMPLATE_LOOK);
+        if pipes::wait(&waited, Some(due)).is_err() {
+            return Begun::Lost;
+        }
+        drain(woken);
+        if orders.now().kill.is_some() {
+            return Begun::Killed;
+        }
+        // Looked at first: what a dead template's shim has said is there by now.
+        let is_alive = template.is_alive();
+        let is_open = pipes::read_available(&mut pipes.shim, TURN_BYTES, |bytes| {
+            text.extend_from_slice(bytes)
+        });
+        if let Some(end) = text.iter().position(|&byte| byte == b'\n') {
+            let said = text.split_off(end + 1);
+            return match serde_json::from_slice(&text) {
+                Ok(ShimMessage::Started { started: shim_pid }) => {
+                    let template = Arc::clone(template);
+                    Begun::Forked(Forked { template, pipes, shim_pid, said })
+                }
+                Ok(other) => Begun::Refused(other.error()),
+                Err(e) => {
+                    Begun::Refused(format!("cannot read what the run's supervisor says: {e}"))
+                }
+            };
+        }
+        if !is_open || !is_alive {
+            return Begun::Lost;
+        }
+        if Instant::now() >= deadline {
+            template.give_up();
+            return Begun::Lost;
+        }
+    }
+}
+
+/// Whatever wakes, the orders themselves are looked at.
+fn drain(woken: &mut PipeReader) {
+    let mut bytes = [0; 64];
+    let _ = woken.read(&mut bytes);
+}
+
+/// Which pipes may still bring something.
+struct Open {
+    run: bool,
+    shim: bool,
+    out: bool,
+    err: bool,
+}
+
+struct PythonAttempt<'a> {
+    pipes: RunPipes,
+    shim_pid: u32,
+    /// The beginning of a line of the shim.
+    said: Vec<u8>,
+    woken: PipeReader,
+    orders: &'a Orders,
+    events: &'a Sender<FlowEvent>,
+    run_id: &'a str,
+    /// Not yet written to the run.
+    outgoing: Vec<u8>,
+    /// Read from the run; the beginning of a line.
+    incoming: Vec<u8>,
+    capture: Capture,
+    tasks: Tasks,
+    open: Open,
+    told_cancel: bool,
+    /// The outcome has gone out.
+    finished: bool,
+    /// What the shim has said.
+    exit: Option<ShimMessage>,
+    next_output: Instant,
+    /// When processes that were asked to end are killed.
+    kill_at: Option<Instant>,
+    /// How often the shim was told to kill.
+    kills: u32,
+    /// When what may still come is not waited for any more.
+    leave_at: Option<Instant>,
+}
+
+impl PythonAttempt<'_> {
+    fn follow(mut self) {
+        loop {
+            let all_passed_on = self.pass_on();
+            if self.is_over() {
+                break;
+            }
+            if let Err(e) = self.wait(all_passed_on) {
+                log::error!(run_id = self.run_id, error = e.to_string(); "cannot wait for a run");
+                break;
+            }
+            self.take_orders();
+            self.write_out();
+            self.read_run();
+            self.read_shim();
+            self.keep_deadlines();
+        }
+        if let Some(text) = self.capture.outside() {
+            log::info!(target: "python", run_id = self.run_id; "printed outside of tasks: {}", text.trim_end());
+        }
+        if let Some(ShimMessage::Exit { left, .. }) = self.exit.as_ref().filter(|_| !self.finished)
+            && *left > 0
+        {
+            log::error!(run_id = self.run_id, left = *left; "processes of a run could not be killed");
+        }
+        if !self.finished {
+            let error =
+                self.exit.as_ref().map_or_else(|| SUPERVISOR_DIED.to_owned(), ShimMessage::error);
+            self.tasks.add_untold(&mut self.capture);
+            self.finish(Outcome::Failed { error });
+        }
+    }
+
+    /// The shim has spoken or is gone, and no output is to come.
+    fn is_over(&self) -> bool {
+        let shim_is_done = self.exit.is_some() || !self.open.shim;
+        let output_is_done = !self.open.out && !self.open.err;
+        (shim_is_done && output_is_done) || self.leave_at.is_some_and(|at| at <= Instant::now())
+    }
+
+    fn wait(&mut self, all_passed_on: bool) -> io::Result<()> {
+        let pause = (!all_passed_on).then(|| Instant::now() + FULL_PAUSE);
+        // Once the shim has told of the exit there is nothing left to kill.
+        let kill_at = self.kill_at.filter(|_| self.exit.is_none());
+        let dues = [Some(self.next_output), kill_at, self.leave_at, pause];
+        let due = dues.into_iter().flatten().min();
+        let to_write = !self.outgoing.is_empty();
+        let waited = [
+            Some(Waited { fd: self.woken.as_fd(), to_write: false }),
+            self.open.run.then(|| Waited { fd: self.pipes.run.as_fd(), to_write }),
+            self.open.shim.then(|| Waited { fd: self.pipes.shim.as_fd(), to_write: false }),
+            self.open.out.then(|| Waited { fd: self.pipes.out.as_fd(), to_write: false }),
+            self.open.err.then(|| Waited { fd: self.pipes.err.as_fd(), to_write: false }),
+        ];
+        pipes::wait(&waited, due).map(drop)
+    }
+
+    fn take_orders(&mut self) {
+        drain(&mut self.woken);
+        let wanted = self.orders.now();
+        if wanted.cancel && !self.told_cancel {
+            self.told_cancel = true;
+            self.outgoing.extend(cancel_line());
+        }
+        if let Some(mercy) = wanted.kill
+            && self.kill_at.is_none()
+        {
+            if !mercy.is_zero() {
+                self.tell_shim(b"term\n");
+            }
+            self.kill_at = Some(Instant::now() + mercy);
+        }
+    }
+
+    fn keep_deadlines(&mut self) {
+        let now = Instant::now();
+        if self.exit.is_none() && self.kill_at.is_some_and(|at| at <= now) {
+            // The shim answers when all are gone; were it gone itself, its socket would say so.
+            if self.kills < MAX_KILLS {
+                self.tell_shim(b"kill\n");
+            } else if self.open.shim {
+                // Its end makes the kernel and the template do its work.
+                template::kill(self.shim_pid);
+            }
+            self.kills += 1;
+            self.kill_at = Some(now + RUN_EXIT_DEADLINE);
+        }
+        if self.next_output <= now {
+            self.next_output = now + OUTPUT_REPORT_INTERVAL;
+            self.tasks.add_output(&mut self.capture);
+        }
+    }
+
+    fn tell_shim(&self, order: &[u8]) {
+        // When it is gone, so is the run, and its socket says so.
+        let _ = (&self.pipes.shim).write(order);
+    }
+
+    fn read_output(&mut self) {
+        for stream in [Stream::Out, Stream::Err] {
+            let (pipe, is_open) = match stream {
+                Stream::Out => (&mut self.pipes.out, &mut self.open.out),
+                Stream::Err => (&mut self.pipes.err, &mut self.open.err),
+            };
+            if *is_open {
+                let capture = &mut self.capture;
+                *is_open =
+                    pipes::read_available(pipe, TURN_BYTES, |bytes| capture.take(stream, bytes));
+            }
+        }
+    }
+
+    fn write_out(&mut self) {
+        while !self.outgoing.is_empty() {
+            match self.pipes.run.write(&self.outgoing) {
+                Ok(length) => drop(self.outgoing.drain(..length)),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                // It has ended, or has closed its end; the shim tells how that goes on.
+                Err(_) => self.outgoing.clear(),
+            }
+        }
+    }
+
+    /// Whether there may be more.
+    fn read_run(&mut self) -> bool {
+        let before = self.incoming.len();
+        if self.open.run {
+            let incoming = &mut self.incoming;
+            let take = |bytes: &[u8]| incoming.extend_from_slice(bytes);
+            self.open.run = pipes::read_available(&mut self.pipes.run, TURN_BYTES, take);
+        }
+        let may_be_more = self.incoming.len() - before >= TURN_BYTES;
+        // After the events were read and before they are looked at: what was printed before an event is
+        // in its pipe by now, and belongs to the task as it was then.
+        self.read_output();
+        let mut from = 0;
+        while let Some(length) = self.incoming[from..].iter().position(|&byte| byte == b'\n') {
+            let line = self.incoming[from..from + length].to_vec();
+            from += length + 1;
+            self.take_message(&line);
+        }
+        self.incoming.drain(..from);
+        if self.incoming.len() > MAX_RUN_MESSAGE_BYTES {
+            self.incoming.clear();
+            self.refuse("sent a message that has no end");
+        }
+        may_be_more
+    }
+
+    fn take_message(&mut self, line: &[u8]) {
+        if self.finished {
+            return;
+        }
+        match json::from_wire::<RunMessage>(line) {
+            Ok(RunMessage::Flow { flow, tasks }) => self.tasks.begin(flow, tasks),
+            Ok(RunMessage::Task(task)) => {
+                if !self.tasks.change(*task, &mut self.capture) {
+                    self.refuse("told of a task that its flow does not have");
+                }
+            }
+            Ok(RunMessage::End { end, error }) => {
+                self.finish(end.outcome(error));
+                // A thread that the flow has left behind must not keep the process.
+                self.kill_at.get_or_insert(Instant::now() + RUN_EXIT_DEADLINE);
+            }
+            Err(e) => self.refuse(&format!("sent a message that cannot be read: {e}")),
+        }
+    }
+
+    /// Ends a run that does not keep to the protocol: its flow has got hold of the socket.
+    fn refuse(&mut self, what: &str) {
+        if !self.finished {
+            self.finish(Outcome::Failed { error: format!("the process of the run {what}") });
+            self.kill_at = Some(Instant::now());
+        }
+    }
+
+    fn read_shim(&mut self) {
+        if self.open.shim {
+            let said = &mut self.said;
+            self.open.shim = pipes::read_available(&mut self.pipes.shim, TURN_BYTES, |bytes| {
+                said.extend_from_slice(bytes)
+            });
+        }
+        while let Some(end) = self.said.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = self.said.drain(..=end).collect();
+            if let Ok(said) = serde_json::from_slice(&line) {
+                self.exit = Some(said);
+            }
+        }
+        if (self.exit.is_some() || !self.open.shim) && self.leave_at.is_none() {
+            self.leave_at = Some(Instant::now() + OUTPUT_AFTER_EXIT);
+            // What it said last is in the socket; nobody is there to say more.
+            while self.read_run() {}
+        }
+    }
+
+    /// Whether there was room for all of it.
+    fn pass_on(&mut self) -> bool {
+        // Without a listener the run was killed or is lost; its orders say so too.
+        self.tasks.pass_on(self.events).unwrap_or(true)
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        self.finished = true;
+        self.read_output();
+        self.tasks.add_output(&mut self.capture);
+        for event in self.tasks.take_all().into_iter().chain([FlowEvent::Finished(outcome)]) {
+            if !self.deliver(event) {
+                return;
+            }
+        }
+    }
+
+    /// Waits for room; a slot that kills the run, or is gone, wants nothing more.
+    fn deliver(&self, mut event: FlowEvent) -> bool {
+        loop {
+            event = match self.events.send_timeout(event, FULL_PAUSE) {
+                Ok(()) => return true,
+                Err(SendTimeoutError::Disconnected(_)) => return false,
+                Err(SendTimeoutError::Timeout(event)) => event,
+            };
+            if self.orders.now().kill.is_some() {
+                return false;
+            }
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Bytes as text: hashes and ids as people and JSON see them.
+
+/// Two lower-case digits per byte.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,115 @@
+//! Reads a wheel as the zip archive that it is: its entries in order, and a few short texts whole.
+//!
+//! The client looks at a wheel with it before the upload, the worker unpacks with it. Invariant: an
+//! archive is read as it is asked for, and no text beyond its limit, whatever the archive says of its
+//! size. This floor judges nothing: what an entry may be, and how a fault is worded, its callers say.
+
+use std::io::{self, Read, Seek};
+
+pub use zip::result::ZipError;
+
+use zip::read::{Config, ZipFileEntry, ZipReadOptions};
+use zip::unstable::read::ZipIterable;
+
+/// How the name of the folder ends that says what a wheel is: `foo-1.0.dist-info`.
+pub const DIST_INFO: &str = ".dist-info";
+
+/// A wheel's archive, of which the directory was found.
+pub struct WheelArchive<R> {
+    zip: ZipIterable<R>,
+}
+
+/// One entry of the directory, and the way to its contents.
+pub struct WheelEntry<'a, R> {
+    /// What the directory says of it.
+    pub listed: ZipFileEntry<'a>,
+    reader: &'a mut R,
+}
+
+/// The bytes of a file that was there, or why they were not read.
+pub type Text = Result<Vec<u8>, UnreadText>;
+
+/// Why a text was not read.
+#[derive(Debug)]
+pub enum UnreadText {
+    /// The archive does not lead to it.
+    Entry(ZipError),
+    /// Its bytes are damaged.
+    Contents(io::Error),
+    /// It is larger than its limit.
+    TooLarge,
+}
+
+impl<R: Read + Seek> WheelArchive<R> {
+    /// Looks for the directory of the archive.
+    ///
+    /// # Errors
+    /// When there is none: this is no zip archive, or only a part of one.
+    pub fn open(file: R) -> Result<Self, ZipError> {
+        Ok(WheelArchive { zip: ZipIterable::try_new(file, Config::default())? })
+    }
+
+    /// From now on an entry is an error when its own header differs from what the directory says.
+    pub fn with_checked_headers(self) -> Self {
+        WheelArchive { zip: self.zip.enforce_header_consistency(true) }
+    }
+
+    /// How many entries the directory announces.
+    pub fn entry_count(&self) -> usize {
+        self.zip.len()
+    }
+
+    /// Shows every entry to `look`, in the order of the archive, until that returns an error.
+    ///
+    /// # Errors
+    /// That error, or a directory that cannot be read.
+    pub fn for_each_entry<E: From<ZipError>>(
+        &mut self,
+        mut look: impl FnMut(WheelEntry<'_, R>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let files = self.zip.files()?;
+        while let Some(listed) = files.next() {
+            look(WheelEntry { listed: listed?, reader: files.reader_mut() })?;
+        }
+        Ok(())
+    }
+
+    /// Reads the files of these paths, each up to its limit in bytes; one that is not there is `None`.
+    /// `go_on` is asked before each entry.
+    ///
+    /// # Errors
+    /// What `go_on` says, or a directory that cannot be read.
+    pub fn read_texts<E: From<ZipError>, const N: usize>(
+        &mut self,
+        wanted: [(&str, u64); N],
+        mut go_on: impl FnMut() -> Result<(), E>,
+    ) -> Result<[Option<Text>; N], E> {
+        let mut texts = [const { None }; N];
+        self.for_each_entry::<E>(|entry| {
+            go_on()?;
+            let is_it = |(path, _): &(&str, u64)| path.as_bytes() == entry.listed.name_raw();
+            if let Some(index) = wanted.iter().position(is_it) {
+                texts[index] = Some(entry.text(wanted[index].1));
+            }
+            Ok(())
+        })?;
+        Ok(texts)
+    }
+}
+
+impl<'a, R: Read + Seek> WheelEntry<'a, R> {
+    /// Its contents, unpacked while they are read.
+    ///
+    /// # Errors
+    /// When it is compressed or encrypted in a way that cannot be undone here.
+    pub fn contents(self) -> Result<impl Read + 'a, ZipError> {
+        self.listed.with_reader(self.reader, ZipReadOptions::new())
+    }
+
+    fn text(self, limit: u64) -> Text {
+        let mut text = Vec::new();
+        let contents = self.contents().map_err(UnreadText::Entry)?;
+        contents.take(limit + 1).read_to_end(&mut text).map_err(UnreadText::Contents)?;
+        if text.len() as u64 > limit { Err(UnreadText::TooLarge) } else { Ok(text) }
+    }
+}

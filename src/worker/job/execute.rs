@@ -1,0 +1,454 @@
+//! One job from delivery to settlement: the whole state machine of a slot.
+//!
+//! The order at the end is what makes a run safe, so it stands in one place ([`RunAttempt::end`]):
+//! the executor has returned → the ticker is dropped and joined, so that no late poll or ACK
+//! follows → one last in-progress ACK, so that storing may take its time → the terminal snapshot →
+//! the ACK. Not stored means not acknowledged: the job comes again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, after, at, bounded, never, select};
+
+use super::claim::{self, Claim, Claimant};
+use super::in_flight::InFlightJob;
+use super::record::{NotWritten, Recorder};
+use super::settle;
+use super::tick::Ticker;
+use crate::bus::{self, Delivered, Edit, Edited};
+use crate::flow::{CancelToken, Execution, FlowEvent, FlowJob, Outcome, WorkflowDocument};
+use crate::model::error::Code;
+use crate::model::job::Job;
+use crate::model::limits::MAX_PENDING_EVENTS;
+use crate::model::run::{Delivery, RunSnapshot, RunStatus};
+use crate::model::{clock, json};
+use crate::thread::StopSignal;
+use crate::worker::Context;
+
+/// Delay of a job that is given back because of NATS trouble (`docs/contract.md#delivery-of-jobs`).
+const TROUBLE_DELAY: Duration = Duration::from_secs(2);
+/// From SIGTERM to SIGKILL, when a cancel's grace period or the time of a run has passed.
+const TERMINATE_MERCY: Duration = Duration::from_secs(2);
+/// Between two tries to store a terminal snapshot.
+const STORE_RETRY: Duration = Duration::from_millis(500);
+/// How long a finished run's result is held while NATS does not take it; long enough for a server
+/// to be replaced, short enough that a slot is not lost for a day.
+const STORE_DEADLINE: Duration = Duration::from_secs(600);
+
+/// How a job left its slot, for the worker's record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub run_id: Option<String>,
+    pub status: Option<RunStatus>,
+}
+
+/// Executes a delivered job. `hard_stop` closes when the drain time is over: what runs is then
+/// ended by force and given back. `on_start` is told the run id once the run is ours.
+pub(crate) fn execute(
+    context: &Arc<Context>,
+    delivered: Delivered,
+    hard_stop: &StopSignal,
+    on_start: impl FnOnce(&str),
+) -> Ended {
+    let job = match Job::parse(&delivered.payload) {
+        Ok(job) => job,
+        Err(e) => {
+            settle::terminate_invalid(context, &delivered, &e.to_string());
+            return Ended { run_id: None, status: None };
+        }
+    };
+    let Some(in_flight) = context.in_flight.register(&job.run_id, &delivered) else {
+        log::info!(run_id = job.run_id.as_str();
+            "the job of a run that is executed here came again; its attempt goes on with it");
+        return Ended { run_id: None, status: None };
+    };
+    let run_id = job.run_id.clone();
+    let status = match claimed(context, &job, &delivered) {
+        Ok(Edited { result: Claimed::Ours(snapshot), written }) => {
+            on_start(&run_id);
+            let revision = written.map_or(0, |entry| entry.revision);
+            let recorder = Recorder::new(
+                context.runs.clone(),
+                *snapshot,
+                revision,
+                context.settings.run.heartbeat_interval,
+                context.settings.run.max_snapshot_bytes,
+            );
+            let cancel = CancelToken::new();
+            RunAttempt { context, job, delivered, in_flight, recorder, cancel }.run(hard_stop)
+        }
+        Ok(Edited { result: Claimed::Settled(status), .. }) => {
+            if status.is_some() {
+                log::info!(run_id = run_id.as_str(); "the run was cancelled before it started");
+            }
+            acknowledge(&delivered, &run_id);
+            status
+        }
+        Ok(Edited { result: Claimed::Superseded, .. }) => None,
+        Err(e) => {
+            log::warn!(run_id = run_id.as_str(), error = e.to_string();
+                "cannot claim the run; giving its job back");
+            give_back(&delivered, &run_id, TROUBLE_DELAY);
+            None
+        }
+    };
+    Ended { run_id: Some(run_id), status }
+}
+
+enum Claimed {
+    Ours(Box<RunSnapshot>),
+    /// The job is to be acknowledged; with the status that the run was given here.
+    Settled(Option<RunStatus>),
+    Superseded,
+}
+
+fn claimed(context: &Context, job: &Job, delivered: &Delivered) -> bus::Result<Edited<Claimed>> {
+    let mut gone = None;
+    context.runs.edit(&job.run_id, context.runs.deadline(), |newest| {
+        loop {
+            let claimant = Claimant {
+                worker_id: &context.settings.worker_id,
+                attempt: delivered.num_delivered,
+                stream_seq: delivered.stream_seq,
+                gone,
+                delivery: delivery(context, delivered),
+                now: clock::now(),
+            };
+            return Ok::<_, bus::Error>(match claim::decide(job, newest, claimant) {
+                Claim::AlreadyTerminal | Claim::Withdrawn => Edit::Leave(Claimed::Settled(None)),
+                Claim::Superseded => Edit::Leave(Claimed::Superseded),
+                // What was looked for and is not there is not asked about again.
+                Claim::Duplicate(other) if is_queued(context, other, &job.run_id)? => {
+                    log::warn!(run_id = job.run_id.as_str();
+                        "the run is in the queue twice; dropping the second message");
+                    Edit::Leave(Claimed::Settled(None))
+                }
+                Claim::Duplicate(other) => {
+                    gone = Some(other);
+                    continue;
+                }
+                Claim::Execute(snapshot) => {
+                    Edit::Put(json::to_wire(&snapshot)?, Claimed::Ours(snapshot))
+                }
+                Claim::Cancelled(snapshot) => {
+                    let status = Some(snapshot.status);
+                    Edit::Put(json::to_wire(&snapshot)?, Claimed::Settled(status))
+                }
+            });
+        }
+    })
+}
+
+/// How the snapshot names a delivery.
+fn delivery(context: &Context, delivered: &Delivered) -> Delivery {
+    Delivery {
+        ack: delivered.ack_subject().to_owned(),
+        instance_id: context.instance_id.clone(),
+        heartbeat_sec: context.settings.run.heartbeat_interval.as_secs_f64(),
+        rescued: false,
+    }
+}
+
+/// Whether the message at `stream_seq` still is a job of this run.
+fn is_queued(context: &Context, stream_seq: u64, run_id: &str) -> bus::Result<bool> {
+    let stored = context.queue.stored_job(stream_seq)?;
+    let job = stored.and_then(|stored| Job::parse(&stored.payload).ok());
+    Ok(job.is_some_and(|job| job.run_id == run_id))
+}
+
+/// A run that is ours, for as long as it executes.
+struct RunAttempt<'a> {
+    context: &'a Arc<Context>,
+    job: Job,
+    /// The newest one; it settles the job.
+    delivered: Delivered,
+    in_flight: InFlightJob<'a>,
+    recorder: Recorder,
+    cancel: CancelToken,
+}
+
+/// Why the loop over the events was left.
+enum End {
+    Outcome(Outcome),
+    /// The grace period of a cancel has passed.
+    GraceExceeded,
+    /// The run has executed for longer than it may.
+    TimeExceeded(Duration),
+    Lost(String),
+    HardStop,
+}
+
+impl RunAttempt<'_> {
+    fn run(mut self, hard_stop: &StopSignal) -> Option<RunStatus> {
+        let (sender, events) = bounded(MAX_PENDING_EVENTS);
+        let mut ticker = match self.ticker() {
+            Ok(ticker) => ticker,
+            Err(e) => {
+                log::error!(run_id = self.job.run_id.as_str(), error = e.to_string();
+                    "cannot start a ticker; giving the job back");
+                give_back(&self.delivered, &self.job.run_id, TROUBLE_DELAY);
+                return None;
+            }
+        };
+        let started = self.start(sender);
+        let (end, mut execution) = match started {
+            Ok(mut execution) => {
+                let end = self.follow(&events, &mut ticker, hard_stop);
+                match end {
+                    End::Outcome(_) => {}
+                    End::GraceExceeded | End::TimeExceeded(_) => execution.kill(TERMINATE_MERCY),
+                    // Somebody else executes it, or the worker has no time left.
+                    End::Lost(_) | End::HardStop => execution.kill(Duration::ZERO),
+                }
+                (end, Some(execution))
+            }
+            Err(outcome) => (End::Outcome(outcome), None),
+        };
+        drop(ticker);
+        // Whatever the executor still wants to say goes nowhere from here on.
+        drop(events);
+        let status = self.end(end, hard_stop);
+        drop(execution.take());
+        status
+    }
+
+    fn start(
+        &self,
+        events: crossbeam_channel::Sender<FlowEvent>,
+    ) -> Result<Box<dyn Execution>, Outcome> {
+        let job = FlowJob {
+            run_id: self.job.run_id.clone(),
+            flow_name: self.job.flow_name.clone(),
+            params: self.job.params.clone(),
+            workflow: self.job.workflow_yaml.clone().map(WorkflowDocument::parse),
+        };
+        // A job that none accepts goes to the first all the same: it knows best what is missing.
+        let executors = &self.context.executors;
+        let accepting = executors.iter().find(|executor| executor.accepts(&job));
+        let Some(executor) = accepting.or(executors.first()) else {
+            return Err(Outcome::FlowNotFound { error: "this worker executes nothing".into() });
+        };
+        executor.start(job, self.cancel.clone(), events).map_err(|error| Outcome::Failed { error })
+    }
+
+    /// Follows the execution, which has just started: events, ticks, the cancel and its deadline,
+    /// the run's time limit, the worker's stop.
+    fn follow(
+        &mut self,
+        events: &Receiver<FlowEvent>,
+        ticker: &mut Ticker,
+        hard_stop: &StopSignal,
+    ) -> End {
+        let mut grace: Receiver<Instant> = never();
+        // Counted once: another delivery of the job goes on with this execution.
+        let allowed = self.context.settings.run.timeout;
+        let mut limit = allowed.map_or_else(never, after);
+        let mut notices = ticker.notices.clone();
+        loop {
+            select! {
+                recv(hard_stop) -> _ => return End::HardStop,
+                recv(notices) -> notice => match notice {
+                    Ok(_) if !self.cancel.is_cancelled() => grace = self.begin_cancel(),
+                    Ok(_) => {}
+                    // A ticker that has died tells nothing more; heartbeats still find a cancel.
+                    Err(_) => notices = never(),
+                },
+                recv(grace) -> _ => return End::GraceExceeded,
+                recv(limit) -> _ => {
+                    limit = never();
+                    // This write shows a cancel that was requested before; then its grace counts.
+                    if let Err(why) = self.write() {
+                        return End::Lost(why);
+                    }
+                    if !self.cancel.is_cancelled() && !self.recorder.is_cancelling() {
+                        return End::TimeExceeded(allowed.unwrap_or_default());
+                    }
+                }
+                recv(self.in_flight.redelivered) -> again => {
+                    if let Ok(again) = again {
+                        self.adopt(again);
+                        match self.ticker() {
+                            Ok(started) => {
+                                notices = started.notices.clone();
+                                *ticker = started;
+                            }
+                            Err(e) => log::error!(error = e.to_string(); "cannot start a ticker"),
+                        }
+                    }
+                }
+                recv(events) -> event => match event {
+                    Ok(FlowEvent::Finished(outcome)) => return End::Outcome(outcome),
+                    Ok(event) => {
+                        self.recorder.apply(event);
+                        // All that waits goes into one write; an end makes that write needless.
+                        while let Ok(event) = events.try_recv() {
+                            match event {
+                                FlowEvent::Finished(outcome) => return End::Outcome(outcome),
+                                event => self.recorder.apply(event),
+                            }
+                        }
+                        if self.recorder.next_write() <= Instant::now()
+                            && let Err(why) = self.write()
+                        {
+                            return End::Lost(why);
+                        }
+                    }
+                    Err(_) => return End::Outcome(Outcome::Failed {
+                        error: "the executor ended without a result".into(),
+                    }),
+                },
+                recv(at(self.recorder.next_write())) -> _ => {
+                    if let Err(why) = self.write() {
+                        return End::Lost(why);
+                    }
+                }
+            }
+            if self.recorder.is_cancelling() && !self.cancel.is_cancelled() {
+                grace = self.begin_cancel();
+            }
+        }
+    }
+
+    fn ticker(&self) -> std::io::Result<Ticker> {
+        Ticker::start(
+            self.delivered.clone(),
+            self.context.runs.clone(),
+            self.job.run_id.clone(),
+            self.context.progress_interval(),
+        )
+    }
+
+    /// Goes on under a newer delivery of the same message.
+    fn adopt(&mut self, again: Delivered) {
+        let delivery = delivery(self.context, &again);
+        self.recorder.adopt(delivery, again.num_delivered);
+        self.delivered = again;
+    }
+
+    fn begin_cancel(&self) -> Receiver<Instant> {
+        log::info!(run_id = self.job.run_id.as_str(); "cancel requested");
+        self.cancel.cancel();
+        after(self.context.settings.run.cancel_grace_period)
+    }
+
+    /// Writes the snapshot; trouble is waited out, since the run itself goes on.
+    fn write(&mut self) -> Result<(), String> {
+        match self.recorder.write() {
+            Ok(()) => Ok(()),
+            Err(NotWritten::Lost(why)) => Err(why),
+            Err(NotWritten::Trouble(e)) => {
+                log::warn!(run_id = self.job.run_id.as_str(), error = e.to_string();
+                    "cannot write the snapshot of a running run; trying again");
+                Ok(())
+            }
+        }
+    }
+
+    /// Settles the job; see the order at the top of this file. The ticker is gone by now.
+    fn end(mut self, end: End, hard_stop: &StopSignal) -> Option<RunStatus> {
+        let run_id = self.job.run_id.clone();
+        // At its time limit a run was looked at for a cancel; the token was cancelled by the kill.
+        let cancelled = !matches!(end, End::TimeExceeded(_))
+            && (self.cancel.is_cancelled() || self.recorder.is_cancelling());
+        let outcome = match end {
+            End::Outcome(outcome) => outcome,
+            End::GraceExceeded => {
+                let code = Code::CancelGraceExceeded;
+                log::warn!(err_id = code.err_id(), msg_id = code.msg_id(), run_id = run_id.as_str();
+                    "the run did not end within its cancel grace period; it was ended by force");
+                Outcome::Cancelled
+            }
+            End::TimeExceeded(allowed) => {
+                log::info!(run_id = run_id.as_str(), seconds = allowed.as_secs_f64();
+                    "the run has reached its time limit; it was ended by force");
+                let seconds = allowed.as_secs_f64();
+                let error = format!("run timeout of {seconds} s exceeded (--run-timeout-sec)");
+                Outcome::Failed { error }
+            }
+            End::Lost(why) => {
+                log::warn!(run_id = run_id.as_str(), reason = why.as_str();
+                    "this worker has lost the run and leaves it");
+                return None;
+            }
+            End::HardStop => {
+                log::warn!(run_id = run_id.as_str();
+                    "the drain time is over; ending the run and giving its job back");
+                give_back(&self.delivered, &run_id, Duration::ZERO);
+                return None;
+            }
+        };
+        let publish_errors = self.context.settings.run.dlq_execution_errors;
+        let ending = settle::decide(outcome, cancelled, publish_errors);
+        if !self.store(ending.status, ending.error.as_deref(), hard_stop) {
+            return None;
+        }
+        if let Some(reason) = ending.dlq {
+            let error = ending.error.as_deref().unwrap_or_default();
+            settle::publish_dlq(
+                self.context,
+                &self.job,
+                &self.delivered.subject,
+                self.delivered.num_delivered,
+                reason,
+                error,
+            );
+        }
+        acknowledge(&self.delivered, &run_id);
+        let took = self.recorder.snapshot();
+        log::info!(run_id = run_id.as_str(), flow_name = took.flow_name.as_str(),
+            tag = took.tag.as_str(), status = ending.status.as_str(),
+            seconds = took.end_time.unwrap_or(0.0) - took.start_time.unwrap_or(0.0);
+            "run ended");
+        Some(ending.status)
+    }
+
+    /// Stores the terminal snapshot, for as long as it takes NATS to come back.
+    fn store(&mut self, status: RunStatus, error: Option<&str>, hard_stop: &StopSignal) -> bool {
+        let run_id = self.job.run_id.clone();
+        let deadline = Instant::now() + STORE_DEADLINE;
+        loop {
+            while let Ok(again) = self.in_flight.redelivered.try_recv() {
+                self.adopt(again);
+            }
+            // Storing may take long; without this the job would come again meanwhile. When it
+            // does, the other worker's claim makes our write a lost one.
+            let _ = self.delivered.in_progress();
+            let problem = match self.recorder.finish(status, error.map(str::to_owned)) {
+                Ok(()) => return true,
+                Err(NotWritten::Lost(why)) => {
+                    log::warn!(run_id = run_id.as_str(), reason = why.as_str();
+                        "the run ended here, but it is not ours any more");
+                    return false;
+                }
+                Err(NotWritten::Trouble(e)) => e.to_string(),
+            };
+            let stopping = select! {
+                recv(hard_stop) -> _ => true,
+                recv(after(STORE_RETRY)) -> _ => false,
+            };
+            if stopping || Instant::now() >= deadline {
+                let code = Code::TerminalNotStored;
+                log::error!(err_id = code.err_id(), msg_id = code.msg_id(),
+                    run_id = run_id.as_str(), error = problem;
+                    "cannot store how the run ended; giving its job back");
+                give_back(&self.delivered, &run_id, TROUBLE_DELAY);
+                return false;
+            }
+        }
+    }
+}
+
+fn acknowledge(delivered: &Delivered, run_id: &str) {
+    // Without it the job comes once more, finds its terminal snapshot and is acknowledged then.
+    if let Err(e) = delivered.ack() {
+        log::warn!(run_id = run_id, error = e.to_string(); "cannot acknowledge a job; it comes again");
+    }
+}
+
+fn give_back(delivered: &Delivered, run_id: &str, delay: Duration) {
+    // Without it the job comes again after ack_wait.
+    if let Err(e) = delivered.nak(delay) {
+        log::warn!(run_id = run_id, error = e.to_string();
+            "cannot give a job back; it comes again after ack_wait");
+    }
+}

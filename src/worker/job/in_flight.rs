@@ -1,0 +1,56 @@
+//! The jobs that this worker executes at the moment, by their message.
+//!
+//! After an outage that was longer than `ack_wait` the server delivers a job again although its
+//! worker lives and still executes it. Executing it twice would be wrong, and so would be dropping
+//! the new delivery, for the old one can no longer be kept alive: the attempt takes it over.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::bus::Delivered;
+
+/// Deliveries of one job that may wait for its attempt; one comes per `ack_wait` at most.
+const MAX_WAITING: usize = 64;
+
+#[derive(Default)]
+pub(crate) struct InFlightJobs(Mutex<HashMap<Key, Sender<Delivered>>>);
+
+/// The run, and the sequence of its message: a work stream that was made anew counts from 1 again.
+type Key = (String, u64);
+
+/// A job's entry, held by its attempt; dropping it removes it.
+pub(crate) struct InFlightJob<'a> {
+    jobs: &'a InFlightJobs,
+    key: Key,
+    /// Written by whichever slot was given the job again, read by the attempt.
+    pub(crate) redelivered: Receiver<Delivered>,
+}
+
+impl InFlightJobs {
+    /// Registers a job; `None` when this worker executes it already, and its attempt now has this
+    /// delivery.
+    pub(crate) fn register(&self, run_id: &str, delivered: &Delivered) -> Option<InFlightJob<'_>> {
+        let key = (run_id.to_owned(), delivered.stream_seq);
+        let mut jobs = self.lock();
+        if let Some(attempt) = jobs.get(&key) {
+            // A full channel has newer ones than the attempt will ever need.
+            let _ = attempt.try_send(delivered.clone());
+            return None;
+        }
+        let (sender, redelivered) = bounded(MAX_WAITING);
+        jobs.insert(key.clone(), sender);
+        Some(InFlightJob { jobs: self, key, redelivered })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Sender<Delivered>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for InFlightJob<'_> {
+    fn drop(&mut self) {
+        self.jobs.lock().remove(&self.key);
+    }
+}

@@ -1,0 +1,161 @@
+//! How a job ends (`docs/spec.md#how-a-job-ends`): which snapshot, which verdict, which DLQ entry.
+
+use crate::bus::Delivered;
+use crate::flow::Outcome;
+use crate::model::clock;
+use crate::model::dlq::{DlqEntry, DlqReason};
+use crate::model::error::Code;
+use crate::model::job::Job;
+use crate::model::limits::{DLQ_PAYLOAD_BYTES, MAX_ERROR_BYTES};
+use crate::model::run::{RunStatus, truncated};
+use crate::worker::Context;
+
+/// What an outcome means for the snapshot and the DLQ.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Ending {
+    pub status: RunStatus,
+    pub error: Option<String>,
+    pub dlq: Option<DlqReason>,
+}
+
+/// The table of `docs/spec.md#how-a-job-ends`, as far as it is about executed flows.
+pub(crate) fn decide(outcome: Outcome, cancelled: bool, dlq_execution_errors: bool) -> Ending {
+    match outcome {
+        Outcome::Completed => Ending { status: RunStatus::Completed, error: None, dlq: None },
+        Outcome::Cancelled => Ending { status: RunStatus::Cancelled, error: None, dlq: None },
+        // A task that fails because it was told to end has been cancelled.
+        Outcome::Failed { .. } | Outcome::FlowNotFound { .. } if cancelled => {
+            Ending { status: RunStatus::Cancelled, error: None, dlq: None }
+        }
+        Outcome::Failed { error } => Ending {
+            status: RunStatus::Failed,
+            error: Some(error),
+            dlq: dlq_execution_errors.then_some(DlqReason::ExecutionError),
+        },
+        Outcome::FlowNotFound { error } => Ending {
+            status: RunStatus::Failed,
+            error: Some(format!("flow_not_found: {error}")),
+            dlq: Some(DlqReason::FlowNotFound),
+        },
+    }
+}
+
+/// Publishes a DLQ entry about a job; a failure is logged and changes nothing else.
+pub(crate) fn publish_dlq(
+    context: &Context,
+    job: &Job,
+    subject: &str,
+    num_delivered: u64,
+    reason: DlqReason,
+    error: &str,
+) {
+    let entry = DlqEntry {
+        run_id: Some(job.run_id.clone()),
+        flow_name: Some(job.flow_name.clone()),
+        tag: Some(job.tag.clone()),
+        tags: Some(job.tags.clone()),
+        tenant_id: job.tenant_id.clone(),
+        api_key_id: job.api_key_id.clone(),
+        ..entry(context, subject, num_delivered, reason, error)
+    };
+    publish(context, &job.tag, &entry);
+}
+
+/// Takes a message that is no job out of the queue: TERM and a DLQ entry with its first bytes.
+pub(crate) fn terminate_invalid(context: &Context, delivered: &Delivered, error: &str) {
+    let code = Code::InvalidJob;
+    log::warn!(err_id = code.err_id(), msg_id = code.msg_id(), subject = delivered.subject.as_str(),
+        reason = error; "a message in the work queue is no job");
+    publish_invalid(
+        context,
+        &delivered.subject,
+        &delivered.payload,
+        delivered.num_delivered,
+        error,
+    );
+    if let Err(e) = delivered.term() {
+        log::warn!(subject = delivered.subject.as_str(), error = e.to_string();
+            "cannot terminate an invalid job; it comes again");
+    }
+}
+
+/// The DLQ entry of a message that is no job.
+pub(crate) fn publish_invalid(
+    context: &Context,
+    subject: &str,
+    payload: &[u8],
+    num_delivered: u64,
+    error: &str,
+) {
+    let head = &payload[..payload.len().min(DLQ_PAYLOAD_BYTES)];
+    let entry = DlqEntry {
+        payload: Some(String::from_utf8_lossy(head).into_owned()),
+        ..entry(context, subject, num_delivered, DlqReason::InvalidJob, error)
+    };
+    let tag = subject.rsplit('.').next().unwrap_or_default();
+    publish(context, tag, &entry);
+}
+
+fn entry(
+    context: &Context,
+    subject: &str,
+    num_delivered: u64,
+    reason: DlqReason,
+    error: &str,
+) -> DlqEntry {
+    DlqEntry {
+        timestamp: clock::now(),
+        reason,
+        error: truncated(error.to_owned(), MAX_ERROR_BYTES),
+        run_id: None,
+        flow_name: None,
+        tag: None,
+        tags: None,
+        tenant_id: None,
+        api_key_id: None,
+        worker_id: Some(context.settings.worker_id.clone()),
+        num_delivered: Some(num_delivered),
+        subject: Some(subject.to_owned()),
+        payload: None,
+    }
+}
+
+fn publish(context: &Context, tag: &str, entry: &DlqEntry) {
+    let published = crate::model::json::to_wire(entry)
+        .map_err(|e| e.to_string())
+        .and_then(|payload| context.queue.publish_dlq(tag, &payload).map_err(|e| e.to_string()));
+    if let Err(e) = published {
+        let code = Code::DlqFailed;
+        log::error!(err_id = code.err_id(), msg_id = code.msg_id(),
+            run_id = entry.run_id.as_deref().unwrap_or_default(), error = e;
+            "cannot publish a DLQ entry");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed() -> Outcome {
+        Outcome::Failed { error: "boom".into() }
+    }
+
+    #[test]
+    fn outcomes_map_to_the_contracts_table() {
+        for (outcome, cancelled, publish, status, dlq) in [
+            (Outcome::Completed, false, true, RunStatus::Completed, None),
+            // The cancel came too late: what is done is done.
+            (Outcome::Completed, true, true, RunStatus::Completed, None),
+            (Outcome::Cancelled, true, true, RunStatus::Cancelled, None),
+            (failed(), false, true, RunStatus::Failed, Some(DlqReason::ExecutionError)),
+            (failed(), false, false, RunStatus::Failed, None),
+            (failed(), true, true, RunStatus::Cancelled, None),
+        ] {
+            let ending = decide(outcome.clone(), cancelled, publish);
+            assert_eq!((ending.status, ending.dlq), (status, dlq), "{outcome:?} {cancelled}");
+        }
+        let ending = decide(Outcome::FlowNotFound { error: "no `x`".into() }, false, false);
+        assert_eq!(ending.dlq, Some(DlqReason::FlowNotFound));
+        assert_eq!(ending.error.as_deref(), Some("flow_not_found: no `x`"));
+    }
+}

@@ -1,0 +1,103 @@
+//! One job's ticker: tells the server that the work goes on, and looks for a cancel request.
+
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
+
+use crate::bus::{Delivered, Kv};
+use crate::model::error::Code;
+use crate::model::json;
+use crate::model::run::{RunStatus, RunSummary};
+use crate::thread::{self, JoinOnDrop, StopSignal, StopSource};
+
+/// Between two looks at the snapshot for a cancel request. The heartbeat's compare-and-set would
+/// find it too, but its interval belongs to the operator.
+const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// For one such look.
+const MAX_LOOK: Duration = Duration::from_secs(1);
+
+/// What a ticker tells its slot, once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// Somebody has asked to cancel the run.
+    CancelRequested,
+}
+
+/// Runs until it is dropped; then its thread is joined, so nothing of it comes afterwards.
+///
+/// Field order is the shutdown order: closing `stop` ends the loop, then `thread` joins.
+pub(crate) struct Ticker {
+    /// Written by the ticker's thread, read by the slot.
+    pub(crate) notices: Receiver<Notice>,
+    _stop: StopSource,
+    _thread: JoinOnDrop,
+}
+
+impl Ticker {
+    /// Sends an in-progress ACK at once and then every `progress_interval`.
+    pub(crate) fn start(
+        delivered: Delivered,
+        runs: Kv,
+        run_id: String,
+        progress_interval: Duration,
+    ) -> std::io::Result<Ticker> {
+        let (stop, stopped) = thread::stop_channel();
+        let (notify, notices) = bounded(1);
+        // A slow look must not hold up the next in-progress ACK, nor the end of the job.
+        let runs = runs.with_timeout(MAX_LOOK.min(progress_interval / 2));
+        let body = TickerThread { delivered, runs, run_id, notify, told: false };
+        let thread = thread::spawn_small("ticker", move || body.run(&stopped, progress_interval))?;
+        Ok(Ticker { notices, _stop: stop, _thread: thread })
+    }
+}
+
+struct TickerThread {
+    delivered: Delivered,
+    runs: Kv,
+    run_id: String,
+    notify: Sender<Notice>,
+    told: bool,
+}
+
+impl TickerThread {
+    fn run(mut self, stop: &StopSignal, progress_interval: Duration) {
+        let progress = tick(progress_interval);
+        let poll = tick(CANCEL_POLL_INTERVAL);
+        self.in_progress();
+        loop {
+            // Control before data: a closed stop wins over a due tick.
+            if thread::is_stopped(stop) {
+                return;
+            }
+            select! {
+                recv(stop) -> _ => return,
+                recv(progress) -> _ => self.in_progress(),
+                recv(poll) -> _ => self.poll(),
+            }
+        }
+    }
+
+    fn in_progress(&self) {
+        if let Err(e) = self.delivered.in_progress() {
+            let code = Code::InProgressFailed;
+            log::warn!(err_id = code.err_id(), msg_id = code.msg_id(),
+                run_id = self.run_id.as_str(), error = e.to_string();
+                "cannot tell NATS that the run goes on");
+        }
+    }
+
+    fn poll(&mut self) {
+        if self.told {
+            return;
+        }
+        // A failed look is no news; the next one comes soon.
+        let Ok(Some(entry)) = self.runs.get_for_show(&self.run_id) else { return };
+        let Ok(seen) = json::from_wire::<RunSummary>(&entry.value) else { return };
+        if seen.status == RunStatus::Cancelling {
+            self.told = true;
+            // The one place of the channel is free: this is its only message.
+            let _ = self.notify.try_send(Notice::CancelRequested);
+        }
+    }
+}
