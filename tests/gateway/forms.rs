@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::cluster::Cluster;
 use crate::support::forms::form;
 use crate::support::http;
-use crate::support::runs::ids;
+use crate::support::runs::{accepted, ids};
 
 const FILE: Option<&str> = Some("flow.yaml");
 const FLOW: &[u8] = b"flow: {graph: a}";
@@ -27,8 +27,7 @@ fn a_document_becomes_a_run_whose_params_are_its_defaults() {
         "/runs/yaml",
         &[("workflow", FILE, yaml), ("flow_name", None, b" main "), ("tag", None, b" gpu ")],
     );
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    let run_id = answer.json()["run_id"].as_str().unwrap().to_owned();
+    let run_id = accepted(&answer);
     let shown = cluster.get(&format!("/runs/{run_id}")).json();
     assert_eq!(shown["flow_name"], "main");
     assert_eq!((&shown["tag"], &shown["tags"]), (&json!("gpu"), &json!(["gpu"])));

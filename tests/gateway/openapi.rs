@@ -78,9 +78,7 @@ fn answers_without_nats_are_as_they_are_described() {
     let mut cluster = Cluster::with_gateway_env(&[("PYOCO_NATS_REQUEST_TIMEOUT_SEC", "1")]);
     let described = Described::by(&cluster);
     cluster.nats.kill();
-    eventually(PATIENCE, "the gateway to notice", || {
-        (cluster.get("/readyz").status == 503).then_some(())
-    });
+    cluster.wait_answer("/readyz", 503);
     described.get(503, "/readyz", "/readyz");
     described.get(503, "/runs", "/runs");
     described.get(503, RUN, "/runs/r");
