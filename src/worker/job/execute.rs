@@ -19,12 +19,13 @@ use crate::bus::{self, Delivered};
 use crate::flow::{CancelToken, Execution, FlowEvent, FlowJob, Outcome, WorkflowDocument};
 use crate::model::error::Code;
 use crate::model::job::Job;
-use crate::model::limits::MAX_PENDING_EVENTS;
 use crate::model::run::{Delivery, RunSnapshot, RunStatus};
 use crate::model::{clock, json};
 use crate::thread::StopSignal;
 use crate::worker::Context;
 
+/// Events of one run that may wait between its executor and its slot; beyond that the executor waits.
+const MAX_PENDING_EVENTS: usize = 256;
 /// Delay of a job that is given back because of NATS trouble (CONTRACT §2).
 const TROUBLE_DELAY: Duration = Duration::from_secs(2);
 /// From SIGTERM to SIGKILL, when a cancel's grace period or the time of a run has passed.

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use super::size_budget::SizeBudget;
 use crate::bus::{self, Kv, Operation};
 use crate::flow::FlowEvent;
-use crate::model::limits::SNAPSHOT_COALESCE;
 use crate::model::run::{Delivery, RunSnapshot, RunStatus};
 use crate::model::{clock, json};
 
+/// Least time between two snapshot writes for task transitions (CONTRACT §2).
+const SNAPSHOT_COALESCE: Duration = Duration::from_millis(250);
 /// How often a conflict is read back before a write counts as failed; each one means that
 /// somebody else has written in between, which only cancel requests do.
 const MAX_CONFLICTS: usize = 8;

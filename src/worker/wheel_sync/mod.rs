@@ -27,10 +27,14 @@ use crate::bus::{ObjectMeta, ObjectStore, Watch};
 use crate::flow::PythonExecutor;
 use crate::flow::python::{Code, PythonError};
 use crate::model::error::Code as ErrorCode;
-use crate::model::limits::{INTERPRETER_DEADLINE, MAX_SYNC_PAUSE, WHEEL_LOCK_DEADLINE};
+use crate::model::limits::WHEEL_LOCK_DEADLINE;
 use crate::thread::{self, JoinOnDrop, StopSignal, StopSource};
 use registry_offers::{RegistryOffers, offer};
 
+/// For the interpreter to say which wheels fit it; a cold disk takes seconds.
+const INTERPRETER_DEADLINE: Duration = Duration::from_secs(30);
+/// Longest pause of a worker after a synchronisation of wheels that has failed, unless its interval is longer.
+const MAX_SYNC_PAUSE: Duration = Duration::from_secs(300);
 /// After a change of the registry: several wheels often come together.
 const SETTLE: Duration = Duration::from_millis(200);
 /// How long an attempt waits for the list of wheels to be current.

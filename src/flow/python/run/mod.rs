@@ -14,9 +14,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::template::TemplateSupervisor;
 use crate::flow::executor::{CancelToken, Execution, FlowEvent, FlowJob};
-use crate::model::limits::RUN_KILL_DEADLINE;
 use crate::thread::{self, JoinOnDrop};
 use orders::Orders;
+
+/// From SIGKILL to the end of all processes of a run; only one that is stuck in the kernel takes longer.
+const RUN_KILL_DEADLINE: Duration = Duration::from_secs(8);
 
 /// A run in flight; dropping it before its end kills it.
 pub(crate) struct PythonExecution {
