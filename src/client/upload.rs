@@ -16,7 +16,7 @@ use super::early_answer::EarlyAnswers;
 use super::multipart::Frame;
 use super::transport::{self, Call};
 use super::{Client, Error};
-use crate::model::hex::hex;
+use crate::model::wheel::hex;
 
 /// How fast a gateway stores what it was sent, at least, in bytes per second: when it has a file whole, its
 /// answer may come as much later.

@@ -297,13 +297,13 @@ impl PythonAttempt<'_> {
             self.told_cancel = true;
             self.outgoing.extend(cancel_line());
         }
-        if let Some(mercy) = wanted.kill
+        if let Some(term_grace) = wanted.kill
             && self.kill_at.is_none()
         {
-            if !mercy.is_zero() {
+            if !term_grace.is_zero() {
                 self.tell_shim(b"term\n");
             }
-            self.kill_at = Some(Instant::now() + mercy);
+            self.kill_at = Some(Instant::now() + term_grace);
         }
     }
 

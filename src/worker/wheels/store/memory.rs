@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::folders::is_hash;
-use crate::model::hex::hex;
 use crate::model::limits::MAX_WHEEL_TEXT_BYTES;
 use crate::model::wheel::InstalledWheel;
+use crate::model::wheel::hex;
 use crate::worker::wheels::fit::Interpreter;
 
 /// How long the folders of a worker that does not run are kept for its next start.

@@ -14,10 +14,10 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::model::hex::hex;
 use crate::model::limits::{
     FREE_WHEEL_UNPACKED_BYTES, MAX_WHEEL_GROWTH, MAX_WHEEL_TEXT_BYTES, MAX_WHEEL_UNPACKED_BYTES,
 };
+use crate::model::wheel::hex;
 use crate::wheel_archive::WheelArchive;
 use crate::worker::wheels::error::Fault;
 use crate::worker::wheels::fit::{Interpreter, Python};
