@@ -93,7 +93,7 @@ fn gateway(config: &Config) -> GatewaySettings {
         threads: 4,
         workers_retention: config.registry.retention,
         max_watchers: 16,
-        behind_proxy: false,
+        trusted_proxies: None,
         api_key_header: config.http.api_key_header.clone(),
         dashboard_lang: Lang::En,
         auth: None,

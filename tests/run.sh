@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The test command: format, lints, all tests. Ends non-zero when any of them failed.
+# The test command: format, lints, supply chain, all tests. Ends non-zero when any of them failed.
 #
 #   PYOCO_TEST_TIMEOUT_SEC   bound for building and running the tests (default 2400)
 #   PYOCO_NATS_SERVER_BIN    the nats-server to use; see tests/setup/nats.sh
@@ -103,6 +103,11 @@ if cargo clippy --version >/dev/null 2>&1; then
     step lints cargo clippy --locked --all-targets --quiet -- -D warnings
 else
     notes+=("lints were not checked: cargo clippy is not installed (rustup component add clippy)")
+fi
+if cargo deny --version >/dev/null 2>&1; then
+    step "supply chain" cargo deny --locked check bans licenses sources
+else
+    notes+=("the supply chain was not checked: cargo deny is not installed (cargo install cargo-deny)")
 fi
 
 export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-never}"

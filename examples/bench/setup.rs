@@ -65,7 +65,7 @@ impl Setup {
             threads: 16,
             workers_retention: self.config.registry.retention,
             max_watchers: 64,
-            behind_proxy: false,
+            trusted_proxies: None,
             api_key_header: self.config.http.api_key_header.clone(),
             dashboard_lang: Lang::En,
             auth: None,

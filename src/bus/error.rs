@@ -61,6 +61,9 @@ pub enum Error {
     /// An answer that does not read as JetStream's.
     #[error("unreadable answer from JetStream: {0}")]
     BadAnswer(String),
+    /// A document that was to be stored cannot be written as JSON.
+    #[error("cannot write as JSON: {0}")]
+    Encode(String),
     /// The bytes of an object are not those that its meta describes.
     #[error("object `{object}` cannot be read as it was stored: {problem}")]
     Damaged { object: String, problem: String },
@@ -83,6 +86,12 @@ pub enum Error {
     /// The settings cannot be used, or the process is out of threads.
     #[error("cannot set up the connection to NATS: {0}")]
     Setup(String),
+}
+
+impl From<serde_json::Error> for Error {
+    fn from(error: serde_json::Error) -> Self {
+        Error::Encode(error.to_string())
+    }
 }
 
 impl Error {

@@ -39,7 +39,7 @@ pub use api::PubAck;
 pub use audit::{AuditLog, AuditRecord};
 pub use backlog::TagBacklog;
 pub use error::Error;
-pub use kv::{Entry, Kv, Operation, WatchEvent};
+pub use kv::{Edit, Edited, Entry, Kv, Operation, WatchEvent};
 pub use link::{Link, LinkState};
 pub use message::{Message, Meta};
 pub use mirror::Mirror;

@@ -1,4 +1,4 @@
-//! What we keep in NATS, and how it is created when it is missing (CONTRACT §2).
+//! What we keep in NATS, and how it is created when it is missing (`docs/spec.md#in-nats`).
 
 use serde_json::{Value, json};
 

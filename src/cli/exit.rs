@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// The endings and their numbers (CONTRACT §5); scripts branch on them.
+/// The endings and their numbers (`docs/errors.md#on-the-command-line`); scripts branch on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// What was asked for is done; also when the reader of our output went away.

@@ -1,9 +1,8 @@
 //! The four command lines: arguments in, one call into the floors below, an exit code out.
 //!
 //! Only this floor reads the environment and the command line; the floors below are handed values.
-//! Data goes to stdout, messages go to stderr, [`exit`] holds what each ending is called and
-//! [`failure`] how each error looks. It knows everybody; nobody but the programs in `src/bin`
-//! knows it.
+//! Data goes to stdout, messages go to stderr. [`exit`] has the exit codes, and [`failure`] the form of
+//! each error. It may import all floors; only the programs in `src/bin` import it.
 
 pub mod admin;
 pub mod client;

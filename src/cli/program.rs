@@ -76,7 +76,7 @@ pub(super) fn print(text: &str) -> Exit {
     }
 }
 
-/// A line for people, on stderr; when nobody can read it there is nothing left to say.
+/// A line for people, on stderr. A failed write is ignored: there is no other place to report it.
 pub(super) fn message(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

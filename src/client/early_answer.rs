@@ -18,7 +18,7 @@ pub struct EarlyAnswers {
 }
 
 impl EarlyAnswers {
-    /// Whether the peer has closed its end while something was sent: nobody reads the rest.
+    /// Whether the peer has closed its end during a send. It does not read the rest.
     pub fn peer_has_left(&self) -> bool {
         self.has_left.load(Ordering::Relaxed)
     }

@@ -24,8 +24,8 @@ pub enum Error {
         /// What is wrong, without the key.
         reason: String,
     },
-    /// No connection: nobody listens, the name is unknown, or the network is down. Nothing was
-    /// done by the server.
+    /// No connection: no program listens, the name is unknown, or the network is down. The server
+    /// has done nothing.
     #[error("cannot reach {server}: {reason}")]
     Unreachable {
         /// The server's address as it was given, without its trailing slash.
@@ -60,7 +60,7 @@ pub enum Error {
         body: String,
         /// `detail` of a JSON body: a text, or a list of problems.
         detail: Option<Box<Value>>,
-        /// `err_id` of a JSON body (CONTRACT §7); the Python gateway sends none.
+        /// `err_id` of a JSON body (`docs/errors.md#by-number`); the Python gateway sends none.
         err_id: Option<String>,
         /// `hint` of a JSON body.
         hint: Option<String>,

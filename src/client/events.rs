@@ -1,4 +1,4 @@
-//! Streams of events: opened, read event by event, and told when they are over.
+//! Streams of events: how to open one, read its events, and see its end.
 
 use std::io::{BufRead, BufReader, Read};
 use std::time::Duration;
@@ -15,7 +15,7 @@ const CLIENT_MAX_EVENT_BYTES: u64 = 16 * 1024 * 1024;
 /// What a stream may take longer than it was asked to, for connecting and for the last event.
 const CLIENT_STREAM_SLACK: Duration = Duration::from_secs(2);
 
-/// What of a run is to be told.
+/// Which snapshots of a run a watch delivers.
 #[derive(Debug, Clone, Default)]
 pub struct WatchQuery {
     /// With the records of its tasks.
@@ -26,7 +26,7 @@ pub struct WatchQuery {
     pub timeout_sec: u64,
     /// End with the terminal snapshot. The Python gateway does not know it, so look yourself.
     pub until_terminal: bool,
-    /// `id` of the last event that was seen: it is not told again.
+    /// `id` of the last event that the client has seen: the gateway does not send it again.
     pub last_event_id: Option<String>,
 }
 

@@ -75,7 +75,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Checks the settings; connects to nobody yet.
+    /// Checks the settings; does not connect yet.
     ///
     /// `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` count for servers on other machines;
     /// a server on this one (`localhost` or a loopback address) is always asked directly, because

@@ -10,7 +10,7 @@ pub struct Frame {
 }
 
 /// What stands around a file of the field `name`. The plain fields, names and values, come first, so
-/// that they are known to whoever reads the file; the boundary is random, so that no content holds it.
+/// that the server knows them before it reads the file; the boundary is random, so that no content holds it.
 pub fn around_file(fields: &[(&str, &str)], name: &str, file_name: &str) -> Frame {
     let boundary = boundary();
     let mut head = Vec::new();

@@ -34,8 +34,8 @@ pub struct Uploaded {
 }
 
 impl Client {
-    /// Sends `call` with the file at `path` inside `frame`, and reads a JSON answer. `progress` is told
-    /// how many bytes of the file have been sent and how many it has; after a redirect it begins anew.
+    /// Sends `call` with the file at `path` inside `frame`, and reads a JSON answer. `progress` gets
+    /// the number of bytes sent and the size of the file; after a redirect it begins again.
     ///
     /// The time of a call grows with the file; a server that takes nothing for [`Client::timeout`] is
     /// given up before.
@@ -151,7 +151,7 @@ impl Read for Form<'_> {
         }
         let room = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let count = if self.early.peer_has_left() {
-            // The length is announced, but nobody reads what is in the buffer.
+            // The length is announced, but the server does not read what is in the buffer.
             room
         } else {
             let count = self.read_file(&mut buffer[..room])?;

@@ -53,8 +53,8 @@ impl Client {
         self.json(&call)
     }
 
-    /// Uploads a wheel as it is read: its item in the registry. `progress` is told how many bytes have
-    /// been sent and how many there are. The time of the call grows with the file.
+    /// Uploads a wheel as it is read: its item in the registry. `progress` gets the number of bytes
+    /// sent and their total. The time of the call grows with the file.
     ///
     /// # Errors
     /// Those of a call, [`Error::BadFile`], and [`Error::OtherHash`] when the registry has other bytes.

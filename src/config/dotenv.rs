@@ -9,7 +9,7 @@ pub(super) fn parse(text: &str) -> impl Iterator<Item = Result<(String, String),
             return None;
         }
         Some(parse_line(line).ok_or_else(|| {
-            // The line itself may hold a secret, so only its number is told.
+            // The line itself may hold a secret, so the warning has only its number.
             format!(".env line {} is not KEY=value", index + 1)
         }))
     })

@@ -1,4 +1,4 @@
-//! Every setting, read once at the top: flag > environment > `.env` > default (CONTRACT §6).
+//! Every setting, read once at the top: flag > environment > `.env` > default (`docs/config.md`).
 //!
 //! [`Config::load`] turns a [`Source`] into plain values. Floors below `cli` are handed these
 //! values and read neither environment nor arguments. A value that does not parse is a
@@ -18,6 +18,7 @@ pub use python::{
 pub use reader::{Origin, Setting, Warning, parse_positive_seconds};
 pub use source::Source;
 
+use crate::model::network::Network;
 use reader::Reader;
 
 /// All settings of all four programs.
@@ -77,7 +78,7 @@ impl std::fmt::Debug for NatsConfig {
     }
 }
 
-/// Names and settings of streams and buckets (CONTRACT §2).
+/// Names and settings of streams and buckets (`docs/spec.md#in-nats`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResourceConfig {
     /// Prefix of job subjects; the tag follows.
@@ -172,6 +173,8 @@ pub struct HttpConfig {
     pub threads: Option<usize>,
     /// Streams (SSE) open at once.
     pub max_watchers: usize,
+    /// Proxies whose forwarding headers are believed with `--behind-proxy`; empty means those on this machine.
+    pub trusted_proxies: Vec<Network>,
     /// Language of the dashboard.
     pub dashboard_lang: DashboardLang,
 }
@@ -269,6 +272,7 @@ impl Config {
                 api_key_header: r.header("PYOCO_HTTP_API_KEY_HEADER", "X-API-Key"),
                 threads: r.optional_count("PYOCO_HTTP_THREADS", 1..=256),
                 max_watchers: r.count("PYOCO_HTTP_MAX_WATCHERS", 256, 1..=10_000),
+                trusted_proxies: r.parsed("PYOCO_TRUSTED_PROXIES", "", Vec::new(), networks),
                 dashboard_lang: r.choice(
                     "PYOCO_DASHBOARD_LANG",
                     &[
@@ -343,7 +347,7 @@ fn resources(r: &mut Reader<'_>, ack_wait: Duration) -> ResourceConfig {
 
 fn run(r: &mut Reader<'_>, ack_wait: Duration) -> RunConfig {
     let wanted = r.seconds("PYOCO_ACK_PROGRESS_INTERVAL_SEC", 10.0);
-    // An in-progress ACK that comes after ack_wait comes too late (CONTRACT §2).
+    // An in-progress ACK that comes after ack_wait comes too late (`docs/contract.md#delivery-of-jobs`).
     let ack_progress_interval = if wanted < ack_wait { wanted } else { ack_wait / 2 };
     RunConfig {
         default_tag: r.tag("PYOCO_DEFAULT_TAG", "default"),
@@ -366,6 +370,12 @@ fn wheels(r: &mut Reader<'_>) -> WheelConfig {
         sync_interval: r.seconds("PYOCO_WHEEL_SYNC_INTERVAL_SEC", 10.0),
         install_timeout: r.seconds("PYOCO_WHEEL_INSTALL_TIMEOUT_SEC", 180.0),
     }
+}
+
+/// Networks, separated by commas.
+fn networks(text: &str) -> Result<Vec<Network>, String> {
+    let parse = |entry: &str| entry.trim().parse::<Network>().map_err(|e| e.to_string());
+    text.split(',').map(parse).collect()
 }
 
 #[cfg(test)]
@@ -402,6 +412,16 @@ mod tests {
                 "PYOCO_LOG_FORMAT"
             ]
         );
+    }
+
+    #[test]
+    fn proxies_are_addresses_and_networks() {
+        let loaded = |text| Config::load(&Source::from_pairs([("PYOCO_TRUSTED_PROXIES", text)]));
+        let good = loaded("10.0.0.7, fd00::/8");
+        assert_eq!((good.config.http.trusted_proxies.len(), good.warnings.len()), (2, 0));
+        let bad = loaded("10.0.0.7,proxy.lan");
+        assert_eq!((bad.config.http.trusted_proxies.len(), bad.warnings.len()), (0, 1));
+        assert!(bad.warnings[0].problem.contains("`proxy.lan`"), "{:?}", bad.warnings);
     }
 
     #[test]

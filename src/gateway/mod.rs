@@ -1,12 +1,10 @@
-//! The HTTP gateway: from a public TCP socket to NATS, and back.
+//! The HTTP gateway: from a request to NATS, and back.
 //!
-//! [`edge`] owns the public port and decides what may come in at all; [`http`] hands what came in
-//! to a fixed pool of handler threads. Handlers see only requests that are whole (uploads: told
-//! whether they are), bounded and well-formed, and whatever they do (panic, stall, answer late) costs one answer, never a thread
-//! of the pool. [`route`] is the table of handlers, [`multipart`] takes their forms apart, [`api`] the handlers, [`index`] every run in
-//! memory, [`auth`] who asks, `audit` what they have changed, `wheels` which code workers get, [`hub`] tells changes to whoever watches, [`metrics`] measures, [`dashboard`] is
-//! the page for people, [`openapi`] describes the routes. This floor knows nothing of workers but their
-//! records, and never executes a flow.
+//! Its rooms import in this order, and a test keeps it so: [`crate::http`] speaks HTTP; [`view`] is what the
+//! gateway knows in memory; [`auth`] finds out who asks, `chores` does what nobody asks for, [`metrics`]
+//! measures; [`api`] is the table of routes and their handlers, `openapi` describes them, `page` is the
+//! dashboard; this file puts all of them together. This floor knows nothing of workers but their records,
+//! and never executes a flow.
 
 #[doc(hidden)]
 pub mod api;
@@ -21,22 +19,21 @@ mod page;
 pub mod view;
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::time::Duration;
 
 pub use api::error::ApiError;
 pub use auth::AuthSettings;
 pub use page::Lang;
 
-use crate::bus::{self, Bus, Kv, Watch, WorkQueue};
+use crate::bus::{self, Bus, Watch};
 use crate::http::cached::Cached;
-use crate::http::edge::{self, BodyRule};
-use crate::http::{Handler, HttpError, HttpServer, HttpSettings, Reply, Request};
+use crate::http::{HttpServer, HttpSettings, TrustedProxies};
 use crate::model::limits;
+use crate::model::network::Network;
 use crate::thread::{JoinOnDrop, StopSource};
-use api::audit::Audit;
-use api::route::{self, Access, BodyKind, Route};
-use auth::{Auth, origin};
+use api::context::Parts;
+use api::dispatch::Dispatcher;
+use auth::Auth;
 use chores::rescue::Rescue;
 use chores::undo::Undo;
 use metrics::{BacklogFigures, Metrics, RequestFigures, RunFigures};
@@ -68,8 +65,9 @@ pub struct GatewaySettings {
     pub workers_retention: Duration,
     /// Streams of events open at once.
     pub max_watchers: usize,
-    /// A reverse proxy stands in front and does the edge's work.
-    pub behind_proxy: bool,
+    /// The reverse proxies whose `X-Forwarded-For`, `-Proto` and `-Host` are believed: those in these
+    /// networks, or on this machine when the list is empty. With `None` nobody's are.
+    pub trusted_proxies: Option<Vec<Network>>,
     /// The header that carries an API key.
     pub api_key_header: String,
     /// How API keys are checked; `None` lets everybody do everything.
@@ -89,9 +87,9 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
-    /// The HTTP layer did not start.
-    #[error(transparent)]
-    Http(#[from] HttpError),
+    /// The HTTP floor did not start.
+    #[error("cannot start the HTTP server: {0}; raise the limits on threads and open files")]
+    Http(#[source] std::io::Error),
     /// The operating system gives no more threads.
     #[error("cannot start a thread of the gateway: {0}")]
     Thread(#[from] std::io::Error),
@@ -101,25 +99,6 @@ pub enum Error {
     /// API keys cannot be checked.
     #[error("cannot check API keys: {0}")]
     Auth(#[from] auth::Error),
-}
-
-/// What handlers work with.
-pub struct Gateway {
-    bus: Bus,
-    runs: Kv,
-    /// The bucket of worker records.
-    records: Kv,
-    queue: WorkQueue,
-    index: RunIndex,
-    workers: WorkerMirror,
-    wheels: WheelRegistry,
-    hub: Hub,
-    auth: Auth,
-    audit: Audit,
-    metrics: Metrics,
-    undo: Undo,
-    openapi: Cached,
-    settings: GatewaySettings,
 }
 
 /// A running gateway. Dropping it is a hard stop.
@@ -192,14 +171,13 @@ impl RunningGateway {
         let wheel_care = chores::orphans::start(bus.wheels())?;
         let rescue = Rescue::new(bus, index.clone(), workers.clone(), &settings).start()?;
         let care = chores::registry::start(bus.workers(), workers.clone(), &settings)?;
-        let http_settings = http_settings(&settings, &metrics.requests);
+        let http_settings = http_settings(&settings);
         let header = settings.api_key_header.as_str();
         let auth = Auth::start(settings.auth.clone(), header, &bus.auth(), hub.clone())?;
         let keys = openapi::Keys { header, required: settings.auth.is_some() };
-        let gateway = Gateway {
+        let parts = Parts {
             bus: bus.clone(),
             auth,
-            audit: Audit::new(&bus.audit()),
             runs: bus.runs(),
             records: bus.workers(),
             queue: bus.queue(),
@@ -212,7 +190,8 @@ impl RunningGateway {
             openapi: Cached::new("application/json", openapi::document(&keys)),
             settings,
         };
-        let http = HttpServer::start(listener, http_settings, Arc::new(gateway))?;
+        let http = HttpServer::start(listener, http_settings, Dispatcher::new(parts))
+            .map_err(Error::Http)?;
         // Watchers hold their places for long: some are always left to other long answers.
         let long = limits::LONG_ANSWERS.min(http.max_streams() / 4);
         hub.lower_limit(http.max_streams() - long);
@@ -241,101 +220,11 @@ impl RunningGateway {
     }
 }
 
-impl Handler for Gateway {
-    fn handle(&self, request: &mut Request) -> Reply {
-        request.set_caller(self.auth.stranger());
-        let error = match route::find(request.method(), request.path()) {
-            Ok((route, params)) => {
-                let answered = self
-                    .admit(route, request)
-                    .and_then(|()| (route.handler)(self, request, &params));
-                let reply = answered.unwrap_or_else(|error| refusal(request, &error));
-                self.settled(request, route, &params, reply.status);
-                return reply;
-            }
-            Err(ApiError::TrailingSlash { location }) => {
-                ApiError::TrailingSlash { location: absolute(request, &location) }
-            }
-            Err(e) => e,
-        };
-        refusal(request, &error)
-    }
-}
-
-fn refusal(request: &Request, error: &ApiError) -> Reply {
-    let accept = request.header("Accept").unwrap_or_default();
-    error.reply(request.request_id(), accept.contains("application/problem+json"))
-}
-
-impl Gateway {
-    /// Finds out who asks, and whether they may use this route.
-    fn admit(&self, route: &Route, request: &mut Request) -> Result<(), ApiError> {
-        let Access::Protected(needs) = route.access else { return Ok(()) };
-        request.set_caller(self.auth.authenticate(request)?);
-        let caller = request.caller();
-        match caller.holder() {
-            Some(holder) if !caller.may(needs) => {
-                Err(ApiError::Forbidden { role: holder.role, needs })
-            }
-            // A key is more than a foreign page can have.
-            None if route.body != BodyKind::Json && origin::is_foreign(request) => {
-                Err(ApiError::ForeignPage)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Who has done what to what, and how it ended: every request to a route comes by here once, but
-    /// for one whose handler has panicked.
-    fn settled(&self, request: &Request, route: &Route, params: &[String], status: u16) {
-        self.audit.note(request, route, params, status);
-        let Some(holder) = request.caller().holder() else { return };
-        log::debug!(
-            request_id = request.request_id(),
-            tenant_id = holder.tenant_id.as_str(),
-            key_id = holder.key_id.as_str(),
-            method = route.method,
-            route = route.path,
-            target = params.first().map(String::as_str).unwrap_or_default(),
-            status = status;
-            "answered the holder of an API key"
-        );
-    }
-}
-
-/// The URL of `path` on the host that the client named, with the query that it sent.
-fn absolute(request: &Request, path: &str) -> String {
-    let query = request.query().map(|query| format!("?{query}")).unwrap_or_default();
-    match request.header("Host") {
-        Some(host) => format!("http://{host}{path}{query}"),
-        None => format!("{path}{query}"),
-    }
-}
-
-fn http_settings(settings: &GatewaySettings, figures: &RequestFigures) -> HttpSettings {
-    // A form that is a little too large gets the words of its route.
-    let form = settings.max_workflow_bytes.saturating_add(limits::MULTIPART_OVERHEAD_BYTES);
-    let wheel = settings.max_wheel_bytes.saturating_add(limits::MULTIPART_OVERHEAD_BYTES);
-    let edge = edge::EdgeSettings {
-        body_rules: Arc::new(move |method, path| match route::body_kind(method, path) {
-            BodyKind::Json => BodyRule::Whole { limit: limits::MAX_JSON_BODY_BYTES },
-            BodyKind::WorkflowForm => BodyRule::Whole { limit: form },
-            BodyKind::WheelForm => {
-                BodyRule::Streamed { limit: wheel, too_large: "wheel too large" }
-            }
-        }),
-        on_refusal: Some({
-            let figures = figures.clone();
-            Arc::new(move |status| figures.refused(status))
-        }),
-        ..edge::EdgeSettings::default()
-    };
-    let figures = figures.clone();
+fn http_settings(settings: &GatewaySettings) -> HttpSettings {
     HttpSettings {
         threads: settings.threads,
         max_streams: settings.max_watchers + limits::LONG_ANSWERS,
-        behind_proxy: settings.behind_proxy,
-        edge,
-        observer: Some(Arc::new(move |access| figures.answered(access))),
+        trusted_proxies: settings.trusted_proxies.clone().map(TrustedProxies::new),
+        ..HttpSettings::default()
     }
 }

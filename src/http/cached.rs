@@ -11,7 +11,7 @@ const ETAG_BYTES: usize = 12;
 
 /// Bytes that stay the same while the process lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Cached {
+pub struct Cached {
     pub content_type: &'static str,
     pub bytes: Cow<'static, [u8]>,
     /// Changes with the bytes; in quotes.

@@ -1,157 +1,221 @@
-//! Runs handlers: a fixed pool of threads, one request each, behind the edge or behind a proxy.
+//! Speaks HTTP to clients: owns the public port, reads requests, calls handlers, writes answers.
 //!
-//! tiny_http is named here and nowhere else. It listens on a private Unix socket that only the
-//! [`edge`](super::edge) knows, in a directory that only this user can enter; or, with
-//! [`HttpSettings::behind_proxy`], on the public port itself, and then limits and deadlines are the
-//! proxy's work. Invariants: a panic in a handler costs that request a 500 and nothing else; a
-//! short answer leaves in one write with its exact length; an answer that takes long (a stream, a
-//! large download) runs on a thread of its own, so that the pool always has its handlers back, and
-//! so does a handler whose request brings an upload; that one reads its body while it arrives, and
-//! knows at its end whether all of it has come ([`BodyReader`]).
-//! This floor does not know paths, status rules or JSON shapes of the product: that is the router's.
+//! Each connection has one thread, which does all of that, one request at a time. It reads a request whole
+//! and bounded, takes one of a fixed number of permits, calls the handler, gives the permit back, and
+//! writes the answer.
+//!
+//! **Invariants:**
+//!
+//! * A request reaches its handler whole or not at all, and is bounded in every dimension. The one exception
+//!   is an upload, whose handler reads the body while it arrives and learns at its end whether all of it has
+//!   come.
+//! * Where a request ends is said in exactly one way, or the connection closes.
+//! * No client, however slow, holds a permit: a body is read before one is taken, an answer is written after it
+//!   was given back. What takes as long as its client (uploads, downloads, streams) holds a place in a
+//!   bounded pool of its own instead.
+//! * A panic in a handler costs that request a 500. Nothing that happens to one connection ends the accept
+//!   loop or another connection.
+//! * Every wait has a deadline: for a head, a body, a permit, an answer, a write, the next request.
+//!
+//! `tiny_http` gives the vocabulary of handlers ([`Method`], [`StatusCode`] and the `Response` inside of a
+//! [`Reply`]); its server is not used, and `docs/architecture.md` says why. This floor and no other
+//! names `tiny_http` and `httparse`. It knows no route, no NATS, no API key.
 
-mod backend;
-mod body;
+mod budget;
 pub mod cached;
-pub mod caller;
-pub mod edge;
+mod connection;
+pub mod error;
 pub mod form;
+mod permits;
 mod reply;
 mod request;
-mod serve;
+mod service;
 pub mod sse;
-mod stream;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::process::{Resource, getrlimit};
 
-pub use body::{BodyError, BodyReader};
+pub use connection::proxies::TrustedProxies;
 pub use reply::{Reply, ReplyBody, WriteBody};
 pub use request::Request;
-pub use serve::{Access, Observer};
-
-use backend::Backend;
-use serve::Service;
+pub use service::{Access, Conduct, Service, Transfer};
+pub use tiny_http::{Method, StatusCode};
 
 use crate::model::limits;
 use crate::thread::crew::{Crew, Stack};
-use edge::{Budget, Edge, EdgeError, EdgeSettings};
+use crate::thread::{self, JoinOnDrop, StopSource, stop_channel};
+use budget::Budget;
+use connection::accept::{self, Crews};
+use connection::socket::{Phase, Socket};
+use connection::watchdog;
+use permits::Permits;
 
-/// Descriptors of one connection behind the edge: ours, and two of tiny_http's.
-const DESCRIPTORS_PER_UPSTREAM: usize = 3;
+/// Descriptors that are left to the rest of the process.
+const RESERVED_DESCRIPTORS: usize = 128;
 /// However few descriptors there are, so many clients are served.
 const LEAST_CONNECTIONS: usize = 16;
+/// Threads of connections that were closed for another one, and have not ended yet.
+const ENDING_THREADS: usize = 64;
+/// Threads that tell clients that there is no place; beyond them a connection is just closed.
+const REFUSING_THREADS: usize = 16;
+/// How long the end of a server waits for handlers that outlive the grace period.
+const STOP_SLACK: Duration = Duration::from_secs(1);
 
-/// Answers requests. Runs on many threads at once; every wait in it needs a deadline, since the
-/// pool has a fixed number of threads.
-pub trait Handler: Send + Sync {
-    /// Answers one request; a panic becomes a 500.
-    fn handle(&self, request: &mut Request) -> Reply;
-}
-
-impl<F: Fn(&mut Request) -> Reply + Send + Sync> Handler for F {
-    fn handle(&self, request: &mut Request) -> Reply {
-        self(request)
-    }
-}
-
-/// How an [`HttpServer`] runs.
-#[derive(Clone)]
+/// Caps and deadlines of an [`HttpServer`].
 pub struct HttpSettings {
-    /// Handler threads; also the number of connections between the edge and them.
+    /// Requests that are handled at once.
     pub threads: usize,
-    /// Streaming answers at once; further ones are answered 503.
+    /// Connections served at once. When all places are taken, the longest idle one closes; when none is
+    /// idle, further ones are answered 503.
+    pub max_connections: usize,
+    /// Streams of events, downloads and large answers at once; further ones are answered 503.
     pub max_streams: usize,
-    /// Leave the edge out and trust the last entry of `X-Forwarded-For`. Only for a listener that
-    /// nobody but a reverse proxy can reach, and a proxy that bounds heads, bodies and time.
-    pub behind_proxy: bool,
-    /// Caps and deadlines of the edge. Its `body_rules` and `max_uploads` count with a proxy, too; its
-    /// `upstream_connections` is ignored for [`HttpSettings::threads`].
-    pub edge: EdgeSettings,
-    /// Told of each request that a handler has answered.
-    pub observer: Option<Observer>,
+    /// Uploads at once; further ones are answered 503.
+    pub max_uploads: usize,
+    /// Memory for bodies and answers of all connections together, in bytes; also the largest body.
+    pub max_buffered_bytes: usize,
+    /// From the first byte of a request to the end of its head; also for a new connection's first byte.
+    pub head_deadline: Duration,
+    /// For the whole body of a request; for that of an upload, for each silence.
+    pub body_deadline: Duration,
+    /// Bytes per second below which an upload is given up, after `body_deadline`.
+    pub upload_rate: u64,
+    /// For a keep-alive connection without a request.
+    pub idle_deadline: Duration,
+    /// For a handler to answer; then 504. The time in which it waits for an upload's client does not count.
+    pub answer_deadline: Duration,
+    /// For an answer, or one piece of a large one, to a client that does not read.
+    pub write_deadline: Duration,
+    /// For a permit to call a handler; then 503.
+    pub permit_patience: Duration,
+    /// The proxies whose forwarding headers are believed; with `None` nobody's are.
+    pub trusted_proxies: Option<TrustedProxies>,
 }
 
 impl Default for HttpSettings {
     fn default() -> HttpSettings {
         HttpSettings {
             threads: limits::HTTP_THREADS,
+            max_connections: limits::MAX_CONNECTIONS,
             max_streams: limits::MAX_STREAMS,
-            behind_proxy: false,
-            edge: EdgeSettings::default(),
-            observer: None,
+            max_uploads: limits::MAX_UPLOADS,
+            max_buffered_bytes: limits::MAX_BUFFERED_BYTES,
+            head_deadline: limits::HEAD_DEADLINE,
+            body_deadline: limits::BODY_DEADLINE,
+            upload_rate: limits::MIN_UPLOAD_RATE,
+            idle_deadline: limits::IDLE_DEADLINE,
+            answer_deadline: limits::ANSWER_DEADLINE,
+            write_deadline: limits::WRITE_DEADLINE,
+            permit_patience: limits::PERMIT_PATIENCE,
+            trusted_proxies: None,
         }
     }
 }
 
-/// Why a server did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum HttpError {
-    /// The edge did not start.
-    #[error(transparent)]
-    Edge(#[from] EdgeError),
-    /// The private socket, or the threads behind it, could not be had.
-    #[error("cannot start the HTTP server: {0}; is the directory for temporary files writable?")]
-    Start(#[from] io::Error),
-}
-
 /// A running server. Dropping it is a hard stop.
 pub struct HttpServer {
-    // Field order is the order of the end: nobody asks any more when the handlers go.
-    edge: Option<Edge>,
-    backend: Option<Arc<Backend>>,
     local_addr: SocketAddr,
+    /// Closing it ends the accept loop; then the loop is joined, and the port is closed.
+    accepting: Option<(UnixStream, JoinOnDrop)>,
+    /// Closing it ends the watchdog; then it is joined.
+    watchdog: Option<(StopSource, JoinOnDrop)>,
+    /// Closing it ends waits for a permit.
+    hard_stop: Option<StopSource>,
+    crews: Arc<Crews>,
+    registry: Arc<Registry>,
     max_streams: usize,
 }
 
+/// What the threads of a server share.
+struct Shared<S> {
+    service: S,
+    settings: HttpSettings,
+    permits: Permits,
+    /// For bodies and answers, in bytes.
+    memory: Budget,
+    /// Places of uploads.
+    uploads: Budget,
+    /// Places of streams and large answers.
+    streams: Budget,
+    registry: Arc<Registry>,
+}
+
+/// All open connections.
+#[derive(Default)]
+struct Registry {
+    /// Set before idle connections are closed; looked at after a connection has become idle.
+    stopping: AtomicBool,
+    next_id: AtomicU64,
+    sockets: Mutex<HashMap<u64, Arc<Socket>>>,
+}
+
+/// The entry of a connection that can be told to stop; removed when dropped.
+struct Registered {
+    registry: Arc<Registry>,
+    id: u64,
+}
+
 impl HttpServer {
-    /// Serves `listener` with `handler`.
+    /// Serves `listener` with `service`.
     ///
     /// # Errors
-    /// See [`HttpError`]; nothing is left running then.
-    pub fn start(
+    /// When the listener cannot be used, or the system gives no thread or no descriptor; nothing is left
+    /// running then.
+    pub fn start<S: Service>(
         listener: TcpListener,
         settings: HttpSettings,
-        handler: Arc<dyn Handler>,
-    ) -> Result<HttpServer, HttpError> {
+        service: S,
+    ) -> io::Result<HttpServer> {
         let settings = fit_to_descriptors(settings);
         let local_addr = listener.local_addr()?;
-        give_up_on_silence(&listener);
-        let max_streams = settings.max_streams.max(1);
-        let max_uploads = settings.edge.max_uploads.max(1);
-        let service = Service {
-            handler,
-            body_rules: Arc::clone(&settings.edge.body_rules),
-            behind_proxy: settings.behind_proxy,
-            observer: settings.observer,
-            // Not small: a stream of events takes snapshots apart, and JSON is read by recursion.
-            streams: Crew::new("http-stream", max_streams, Stack::Full)?,
-            uploads: Crew::new("http-upload", 2 * max_uploads, Stack::Full)?,
-            upload_places: Arc::new(Budget::new(max_uploads)),
+        listener.set_nonblocking(true)?;
+        give_up_on_silence(&listener, settings.write_deadline);
+        let max_streams = settings.max_streams;
+        let (hard_stop, hard_stopped) = stop_channel();
+        let registry = Arc::<Registry>::default();
+        let shared = Arc::new(Shared {
+            service,
+            permits: Permits::new(settings.threads.max(1), hard_stopped),
+            memory: Budget::new(settings.max_buffered_bytes),
+            uploads: Budget::new(settings.max_uploads),
+            streams: Budget::new(max_streams),
+            registry: Arc::clone(&registry),
+            settings,
+        });
+        let most = shared.settings.max_connections + ENDING_THREADS;
+        let crews = Arc::new(Crews {
+            // Not small: a handler takes snapshots apart, and JSON is read by recursion.
+            serving: Crew::new("http-conn", most, Stack::Full)?,
+            refusing: Crew::new("http-refuse", REFUSING_THREADS, Stack::Small)?,
+        });
+        let (stop_watchdog, stopped) = stop_channel();
+        let watched = Arc::clone(&shared);
+        let watchdog =
+            thread::spawn_small("http-watchdog", move || watchdog::watch(&watched, &stopped))?;
+        let (wake, woken) = UnixStream::pair()?;
+        let accepting = {
+            let crews = Arc::clone(&crews);
+            thread::spawn_small("http-accept", move || {
+                accept::accept(&listener, &woken, &shared, &crews);
+            })?
         };
-        if settings.behind_proxy {
-            let backend = Backend::on_port(service, settings.threads, listener)?;
-            return Ok(HttpServer { edge: None, backend: Some(backend), local_addr, max_streams });
-        }
-        let backend = Backend::behind_edge(service, settings.threads)?;
-        let connect = {
-            let backend = Arc::downgrade(&backend);
-            move || match backend.upgrade() {
-                Some(backend) => backend.connect(),
-                None => Err(io::ErrorKind::NotConnected.into()),
-            }
-        };
-        let upstream_connections = settings.threads.max(1);
-        let edge = Edge::start(
-            listener,
-            Arc::new(connect),
-            EdgeSettings { upstream_connections, ..settings.edge },
-        );
-        Ok(HttpServer { edge: Some(edge?), backend: Some(backend), local_addr, max_streams })
+        Ok(HttpServer {
+            local_addr,
+            accepting: Some((wake, accepting)),
+            watchdog: Some((stop_watchdog, watchdog)),
+            hard_stop: Some(hard_stop),
+            crews,
+            registry,
+            max_streams,
+        })
     }
 
     /// The public address, with the port that the system chose if it was asked to.
@@ -159,83 +223,122 @@ impl HttpServer {
         self.local_addr
     }
 
-    /// Streaming answers at once: as many as were asked for, or fewer when descriptors are short.
+    /// Streams at once: as many as were asked for, or fewer when descriptors are short.
     pub fn max_streams(&self) -> usize {
         self.max_streams
     }
 
-    /// Clients that are connected now; zero behind a proxy, where nobody counts them.
+    /// Clients that are connected now.
     pub fn connections(&self) -> usize {
-        self.edge.as_ref().map_or(0, Edge::connections)
+        let sockets = self.registry.sockets.lock();
+        sockets.values().filter(|socket| socket.phase().0 != Phase::Closed).count()
     }
 
-    /// Takes no new request, lets those in flight finish for up to `grace`, cuts what is left, joins
-    /// the threads and removes the private socket. Returns by `grace` and two seconds; a handler
-    /// that does not return by then is logged and left behind. `false` when something was cut.
+    /// Takes no new request, lets those in flight finish for up to `grace`, cuts what is left and joins
+    /// the threads. Returns by `grace` and a second; a handler that does not return by then is logged and
+    /// left behind. `false` when something was cut.
     ///
-    /// Streams count as in flight: end them (close what feeds them) before this, or they last
-    /// until `grace` is over. Behind a proxy there is no closing of idle connections: tiny_http
-    /// keeps them until the proxy closes them, or the process ends.
+    /// Streams count as in flight: end them (close what feeds them) before this, or they last until
+    /// `grace` is over.
     pub fn stop(mut self, grace: Duration) -> bool {
-        self.stop_now(grace)
+        self.stop_now(Instant::now() + grace)
     }
 
-    fn stop_now(&mut self, grace: Duration) -> bool {
-        let until = Instant::now() + grace;
-        let finished = self.edge.take().is_none_or(|edge| edge.stop(grace));
-        let ended = self.backend.take().is_none_or(|backend| backend.stop(until));
-        finished && ended
+    fn stop_now(&mut self, until: Instant) -> bool {
+        // 1. Nobody new.
+        if let Some((wake, accepting)) = self.accepting.take() {
+            drop(wake);
+            accepting.join();
+        }
+        // 2. Nobody idle: the flag first, see `Registry`.
+        self.registry.stopping.store(true, Ordering::SeqCst);
+        for socket in self.registry.sockets.lock().values() {
+            socket.close_if_idle();
+        }
+        // 3. What is in flight may finish.
+        let is_empty = |by| self.crews.serving.wait_empty(by) && self.crews.refusing.wait_empty(by);
+        let has_finished = is_empty(until);
+        // 4. What is left is cut.
+        self.hard_stop.take();
+        for socket in self.registry.sockets.lock().values() {
+            socket.close();
+        }
+        // 5. Nothing is left that a thread of ours waits for, but a handler may wait for something else.
+        if !is_empty(Instant::now() + STOP_SLACK) {
+            log::error!("a handler does not return; its thread is left behind");
+            self.crews.serving.abandon();
+        }
+        if let Some((stop, watchdog)) = self.watchdog.take() {
+            drop(stop);
+            watchdog.join();
+        }
+        has_finished
     }
 }
 
 impl Drop for HttpServer {
     fn drop(&mut self) {
-        self.stop_now(Duration::ZERO);
+        if self.accepting.is_some() {
+            self.stop_now(Instant::now());
+        }
+    }
+}
+
+impl<S> Shared<S> {
+    fn register(&self, socket: &Arc<Socket>) -> Registered {
+        let registry = Arc::clone(&self.registry);
+        let id = registry.next_id.fetch_add(1, Ordering::Relaxed);
+        registry.sockets.lock().insert(id, Arc::clone(socket));
+        Registered { registry, id }
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, HashMap<u64, Arc<Socket>>> {
+        self.registry.sockets.lock()
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.registry.stopping.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.registry.sockets.lock().remove(&self.id);
     }
 }
 
 /// Makes every connection of `listener` end when what was sent is not acknowledged, or not read, for as
-/// long as the edge would wait. Else the kernel keeps trying for a quarter of an hour with a client
-/// whose network has gone, and behind a proxy for ever with one that does not read: tiny_http
-/// knows no deadline. Accepted sockets take the option over from the one that listens.
-fn give_up_on_silence(listener: &TcpListener) {
+/// long as this floor would wait. Else the kernel keeps trying for a quarter of an hour with a client
+/// whose network has gone. Accepted sockets take the option over from the one that listens.
+fn give_up_on_silence(listener: &TcpListener, silence: Duration) {
     #[cfg(target_os = "linux")]
     {
-        let millis = u32::try_from(limits::WRITE_DEADLINE.as_millis()).unwrap_or(u32::MAX);
+        let millis = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
         if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(listener, millis) {
             log::warn!(error:% = error; "cannot bound how long a silent client is waited for");
         }
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = listener;
+    let _ = (listener, silence);
 }
 
-/// Lowers the caps such that a full house does not use up the descriptors of the process, since
-/// much in it (tiny_http first) does not live through that.
+/// Lowers the caps such that a full house does not use up the descriptors of the process.
 fn fit_to_descriptors(mut settings: HttpSettings) -> HttpSettings {
+    settings.max_uploads = settings.max_uploads.max(1);
+    settings.max_streams = settings.max_streams.max(1);
     let Some(limit) = getrlimit(Resource::Nofile).current else { return settings };
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let fixed = limits::RESERVED_DESCRIPTORS + DESCRIPTORS_PER_UPSTREAM * settings.threads;
-    let free = limit.saturating_sub(fixed);
-    // An upload costs as much as a stream; few are allowed, so that these come first.
-    let uploads = settings.edge.max_uploads.min(free / 8 / DESCRIPTORS_PER_UPSTREAM);
-    let free = free - uploads * DESCRIPTORS_PER_UPSTREAM;
-    // A stream costs a client's descriptor and three behind it: at most half of all for these.
-    let streams = settings.max_streams.min(free / 2 / DESCRIPTORS_PER_UPSTREAM);
-    let left = free - streams * DESCRIPTORS_PER_UPSTREAM;
-    let connections = settings.edge.max_connections.min(left.max(LEAST_CONNECTIONS));
-    if streams < settings.max_streams
-        || connections < settings.edge.max_connections
-        || uploads < settings.edge.max_uploads
-    {
+    let free = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(RESERVED_DESCRIPTORS);
+    let connections = settings.max_connections.min(free).max(LEAST_CONNECTIONS);
+    // Half of all connections are left to requests that end soon.
+    let streams = settings.max_streams.min(connections / 2).max(1);
+    if connections < settings.max_connections || streams < settings.max_streams {
         log::warn!(
-            "only {limit} files may be open: serving {connections} connections, {streams} streams and \
-             {uploads} uploads at once; raise it with `ulimit -n`"
+            "only {limit} files may be open: serving {connections} connections and {streams} streams at \
+             once; raise it with `ulimit -n`"
         );
     }
-    settings.edge.max_uploads = uploads.max(1);
-    settings.max_streams = streams.max(1);
-    settings.edge.max_connections = connections;
+    settings.max_connections = connections.min(settings.max_connections);
+    settings.max_streams = streams;
     settings
 }
 
@@ -249,10 +352,9 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn accepted_connections_do_not_wait_for_a_silent_client_for_ever() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        give_up_on_silence(&listener);
+        give_up_on_silence(&listener, Duration::from_secs(30));
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();
-        let millis = rustix::net::sockopt::tcp_user_timeout(&accepted).unwrap();
-        assert_eq!(u128::from(millis), limits::WRITE_DEADLINE.as_millis());
+        assert_eq!(rustix::net::sockopt::tcp_user_timeout(&accepted).unwrap(), 30_000);
     }
 }

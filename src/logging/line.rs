@@ -8,7 +8,7 @@ use log::kv::{Key, Value, VisitSource};
 use log::{Level, Record};
 use serde_json::{Map, Value as Json, json};
 
-/// One JSON object, in the order of CONTRACT §7.
+/// One JSON object, in the order of `docs/config.md#logs`.
 pub(super) fn json(
     out: &mut impl Write,
     service: &str,

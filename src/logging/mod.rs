@@ -1,4 +1,4 @@
-//! Log lines on stderr: JSON for programs, text for people (CONTRACT §7).
+//! Log lines on stderr: JSON for programs, text for people (`docs/config.md#logs`).
 //!
 //! Code logs through the `log` macros with key-values for context (`run_id`, `worker_id`,
 //! `err_id`, …). This floor decides how a line looks and nothing else; it knows no secret, and no

@@ -14,7 +14,7 @@ pub struct AuditEntry {
     pub actor: String,
     /// Of the actor's key.
     pub tenant_id: Option<String>,
-    /// What was asked for: `run.submit`, `run.cancel`, `worker.hide`, `wheel.upload`, `key.create`, and their like.
+    /// The action: `run.submit`, `run.cancel`, `worker.hide`, `wheel.upload`, `key.create` and so on.
     pub action: String,
     /// What it was done to: the id of a run, a worker or a key, the name of a wheel.
     pub object: Option<String>,

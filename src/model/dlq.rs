@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// Why a job is in the DLQ (CONTRACT §2).
+/// Why a job is in the DLQ (`docs/spec.md#how-a-job-ends`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DlqReason {

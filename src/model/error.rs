@@ -1,4 +1,4 @@
-//! The catalogue of errors by number (CONTRACT §7).
+//! The catalogue of errors by number (`docs/errors.md#by-number`).
 
 /// Makes the enum, the list of its variants and the hints from one table.
 macro_rules! catalogue {

@@ -5,10 +5,10 @@ use serde_json::{Map, Value};
 
 use super::{json, name};
 
-/// The tag of a job that names none (CONTRACT §1).
+/// The tag of a job that names none (`docs/contract.md#words`).
 pub const DEFAULT_TAG: &str = "default";
 
-/// What a worker needs to execute a run (CONTRACT §2).
+/// What a worker needs to execute a run (`docs/spec.md#job-message`).
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Job {
     /// The run; key of its snapshot.

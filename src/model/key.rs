@@ -7,7 +7,7 @@ use super::limits::{MAX_API_KEY_BYTES, MAX_TENANT_BYTES};
 
 /// What stands in front of every key, so that scanners for leaked secrets can find one.
 const PREFIX: &str = "pyoco_";
-/// Lengths of a key id, in bytes (CONTRACT §3).
+/// Lengths of a key id, in bytes (`docs/contract.md#api-keys`).
 const KEY_ID_BYTES: std::ops::RangeInclusive<usize> = 8..=64;
 /// Lengths of a secret.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 16..=256;
@@ -70,7 +70,8 @@ fn has_form(text: &str, lengths: &std::ops::RangeInclusive<usize>) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
-/// What is kept of a key (CONTRACT §3): never the key. Fields of other writers survive in `extra`.
+/// What is kept of a key, never the key: `docs/spec.md#api-key-record`. Fields of other writers
+/// survive in `extra`.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct KeyRecord {
     pub key_id: String,

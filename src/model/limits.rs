@@ -13,7 +13,7 @@ pub const MAX_RUN_TAGS: usize = 64;
 pub const MAX_ERROR_BYTES: usize = 8 * 1024;
 /// Longest cancel reason kept.
 pub const MAX_CANCEL_REASON_BYTES: usize = 1024;
-/// How much of a job message that cannot be read goes into its DLQ entry (CONTRACT §2).
+/// How much of a job message that cannot be read goes into its DLQ entry (`docs/spec.md#dlq-entry`).
 pub const DLQ_PAYLOAD_BYTES: usize = 4096;
 
 /// Body limit of JSON requests; NATS refuses messages over 1 MiB by default.
@@ -25,10 +25,10 @@ pub const MAX_MULTIPART_PARTS: usize = 32;
 /// Head of one part of a streamed multipart body; two short lines in practice.
 pub const MAX_PART_HEAD_BYTES: usize = 8 * 1024;
 
-/// Page size of `GET /runs`: bounds and default (CONTRACT §3).
+/// Page size of `GET /runs`: bounds and default (`docs/spec.md#lists-and-cursors`).
 pub const LIST_LIMIT: (i64, i64, i64) = (1, 200, 50);
 
-/// Connections that the edge serves at once; further ones are answered 503.
+/// Connections that the gateway serves at once; further ones are answered 503.
 pub const MAX_CONNECTIONS: usize = 1024;
 /// Request head: bytes and header count.
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -38,43 +38,34 @@ pub const MAX_HEADERS: usize = 64;
 pub const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// For the body of one request, however slowly it drips.
 pub const BODY_DEADLINE: Duration = Duration::from_secs(30);
-/// A keep-alive connection without a request.
-pub const IDLE_DEADLINE: Duration = Duration::from_secs(60);
-/// For a handler's answer to begin, after which the edge answers 504.
+/// A keep-alive connection without a request: longer than the 60 s for which proxies keep theirs, so that it is
+/// the proxy that closes first and no request meets a closed connection.
+pub const IDLE_DEADLINE: Duration = Duration::from_secs(75);
+/// For a handler to answer; then the answer is 504.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 /// For one write to a client that does not read.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// For a request whose body is read to get a handler, after which the edge answers 503.
-pub const CHECKOUT_DEADLINE: Duration = Duration::from_secs(5);
-/// For one attempt to open a connection behind the edge and have it answer.
-pub const PROBE_DEADLINE: Duration = Duration::from_secs(10);
-/// What the edge still reads from a client that it has refused, so that the client sees the answer
-/// and not a reset; bounded in time by [`LINGER_DEADLINE`].
-pub const LINGER_BYTES: u64 = 1024 * 1024;
-/// See [`LINGER_BYTES`].
-pub const LINGER_DEADLINE: Duration = Duration::from_secs(2);
-/// Threads that tell clients over [`MAX_CONNECTIONS`] so; beyond them a connection is just closed.
-pub const MAX_REFUSERS: usize = 16;
+/// For a request whose body is read to get a permit; then the answer is 503.
+pub const PERMIT_PATIENCE: Duration = Duration::from_secs(5);
 /// How much a connection may buffer without asking: below it a hostile crowd costs
 /// [`MAX_CONNECTIONS`] times this much, above it [`MAX_BUFFERED_BYTES`] is drawn on.
 pub const FREE_BUFFER_BYTES: usize = 16 * 1024;
 /// Request bodies and answers that all connections together may buffer.
 pub const MAX_BUFFERED_BYTES: usize = 64 * 1024 * 1024;
-/// Streamed uploads at once: each holds a thread, a buffer here and there, and whatever its handler
-/// needs for each piece.
+/// Uploads at once: each holds a thread, a buffer, and whatever its handler needs for each piece.
 pub const MAX_UPLOADS: usize = 8;
-/// What is passed on at once of a streamed upload; all that the edge holds of it.
+/// What is read at once of an upload.
 pub const UPLOAD_PIECE_BYTES: usize = 64 * 1024;
 /// Bytes per second below which a streamed upload is given up, once [`BODY_DEADLINE`] is used up: a
 /// slow home line sends more than that, and each upload holds one of few places.
 pub const MIN_UPLOAD_RATE: u64 = 64 * 1024;
-/// Answers up to this size leave their handler at once, however slowly the client reads; larger
-/// ones get a thread of their own, as streams do.
+/// Answers up to this size share the memory of [`MAX_BUFFERED_BYTES`] while they are written; larger ones
+/// take a place of streams.
 pub const ABSORB_BYTES: usize = 64 * 1024;
-/// Handler threads, each with one connection from the edge. Handlers mostly wait for NATS.
+/// Requests that are handled at once. Handlers mostly wait for NATS.
 pub const HTTP_THREADS: usize = 16;
-/// Streaming answers (watchers, downloads) at once; each costs a thread and three descriptors.
+/// Streaming answers (watchers, downloads) at once; each keeps its connection's thread and descriptor.
 pub const MAX_STREAMS: usize = 256;
 /// Places for long answers beside those of watchers, so that lists get through when all watch.
 pub const LONG_ANSWERS: usize = 64;
@@ -83,14 +74,15 @@ pub const LONG_ANSWERS: usize = 64;
 pub const SSE_HEARTBEAT: Duration = Duration::from_millis(4_500);
 /// When a client whose stream has ended should connect again.
 pub const SSE_RETRY: Duration = Duration::from_secs(2);
-/// How long one watch of a run may be asked to last, in seconds: bounds and default (CONTRACT §3).
+/// How long one watch of a run may be asked to last, in seconds: bounds and default
+/// (`docs/spec.md#get-runsidwatch`).
 pub const WATCH_TIMEOUT_SEC: (i64, i64, i64) = (1, 600, 60);
-/// Runs and workers that may wait for one reader of `/events`; beyond it the reader is told to load
-/// its lists again.
+/// Runs and workers that may wait for one reader of `/events`; beyond it the reader gets a `reset`
+/// and loads its lists again.
 pub const MAX_FEED_PENDING: usize = 1_000;
 /// Least time between two batches of one feed: a burst of changes becomes few events.
 pub const FEED_PAUSE: Duration = Duration::from_millis(50);
-/// Page size of `GET /workers`: bounds and default (CONTRACT §3).
+/// Page size of `GET /workers`: bounds and default (`docs/spec.md#get-workers`).
 pub const WORKERS_LIMIT: (i64, i64, i64) = (1, 500, 100);
 /// Values that one label of a metric may have; the rest is added up under `(other)`.
 pub const MAX_METRIC_LABELS: usize = 100;
@@ -106,12 +98,7 @@ pub const BACKLOG_KEPT: Duration = Duration::from_secs(60);
 pub const BACKLOG_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest `X-Request-ID` that is taken over from a client.
 pub const MAX_REQUEST_ID_BYTES: usize = 128;
-/// Descriptors that the gateway leaves to the rest of the process when it sizes itself.
-pub const RESERVED_DESCRIPTORS: usize = 128;
-/// How long the end of a gateway waits for handlers that outlive the grace period.
-pub const STOP_SLACK: Duration = Duration::from_secs(1);
-
-/// Longest API key that is looked at (CONTRACT §3 allows 327).
+/// Longest API key that is looked at (the longest has 327 bytes: `docs/contract.md#api-keys`).
 pub const MAX_API_KEY_BYTES: usize = 400;
 /// Keys that a gateway remembers to be right, and as many to be wrong; 100 bytes each.
 pub const MAX_REMEMBERED_KEYS: usize = 10_000;
@@ -187,7 +174,7 @@ pub const MAX_USER_AGENT_BYTES: usize = 256;
 pub const MAX_WHEEL_NAME_BYTES: usize = 240;
 /// Most tags of a wheel.
 pub const MAX_WHEEL_TAGS: usize = 64;
-/// Wheels that a worker's record and a run's snapshot list at most (CONTRACT §2).
+/// Wheels that a worker's record and a run's snapshot list at most (`docs/spec.md#wheel_sync`).
 pub const MAX_LISTED_WHEELS: usize = 50;
 
 /// Bytes of an object in one message, as other clients of object stores cut them.
@@ -217,7 +204,7 @@ pub const MAX_WHEEL_HISTORY: usize = 10_000;
 /// What is kept in such an event of each header that says where a request came from: all that a true one has,
 /// and no way to fill the memory of every gateway.
 pub const MAX_SOURCE_BYTES: usize = 256;
-/// Page size of `GET /wheels/history`: bounds and default (CONTRACT §3).
+/// Page size of `GET /wheels/history`: bounds and default (`docs/spec.md#get-wheelshistory`).
 pub const WHEEL_HISTORY_LIMIT: (i64, i64, i64) = (1, 500, 100);
 /// Chunks that belong to no wheel are purged when nothing was added to them for so long: more than from a
 /// chunk to the next one ([`OBJECT_CHUNK_DEADLINE`] and one [`OBJECT_STEP_TIMEOUT`]), and more than from the

@@ -58,7 +58,8 @@ impl RunStatus {
     }
 }
 
-/// The latest state of a run: one JSON document in the `pyoco_runs` bucket (CONTRACT §2).
+/// The latest state of a run: one JSON document in the `pyoco_runs` bucket
+/// (`docs/spec.md#run-snapshot`).
 ///
 /// Fields that this version does not know survive in `extra`, so that a gateway that cancels a
 /// run written by a newer or a Python worker loses nothing.
@@ -102,7 +103,7 @@ pub struct RunSnapshot {
     pub start_time: Option<f64>,
     /// When it ended, unix seconds.
     pub end_time: Option<f64>,
-    /// Last sign of life of whoever owns the run, unix seconds.
+    /// Last sign of life of the owner of the run, unix seconds.
     pub heartbeat_at: Option<f64>,
     /// Last write, unix seconds; lists are ordered by it.
     pub updated_at: Option<f64>,

@@ -19,7 +19,7 @@ pub enum WorkerState {
     Disconnected,
 }
 
-/// One worker's record (CONTRACT §2); unknown fields survive in `extra`.
+/// One worker's record (`docs/spec.md#worker-record`); unknown fields survive in `extra`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct WorkerRecord {
     /// The key; unique among live workers.

@@ -81,7 +81,7 @@ impl Context {
         Duration::from_millis(self.progress_interval_ms.load(Ordering::Relaxed))
     }
 
-    /// Keeps in-progress ACKs well within `ack_wait` (CONTRACT §2).
+    /// Keeps in-progress ACKs well within `ack_wait` (`docs/contract.md#delivery-of-jobs`).
     fn respect_ack_wait(&self, ack_wait: Duration) {
         if self.progress_interval() >= ack_wait {
             let half = u64::try_from(ack_wait.as_millis() / 2).unwrap_or(u64::MAX).max(1);

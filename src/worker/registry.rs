@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, at, bounded, select};
 
 use super::{Context, Error};
-use crate::bus::{self, Operation};
+use crate::bus::{self, Edit, Entry};
 use crate::model::error::Code;
 use crate::model::job::Job;
 use crate::model::run::RunStatus;
@@ -20,10 +20,8 @@ const COALESCE: Duration = Duration::from_millis(250);
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Notes that may wait while the thread writes; further ones hold their slots up.
 const MAX_NOTES: usize = 4096;
-/// For the last write, on the way out.
-const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often a write is tried again because an operator wrote in between.
-const MAX_CONFLICTS: usize = 4;
+/// For one write, also the last one on the way out.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The registry thread's owner.
 pub(super) struct Registry {
@@ -221,34 +219,27 @@ impl RegistryThread {
         self.record.last_heartbeat_at = Some(now);
         self.record.heartbeat_at = Some(now);
         self.record.updated_at = Some(now);
-        let kv = self.context.workers.with_timeout(LAST_WRITE_TIMEOUT);
-        for _ in 0..MAX_CONFLICTS {
-            let newest = kv.newest(&self.record.worker_id)?;
+        let deadline = Instant::now() + WRITE_TIMEOUT;
+        let (record, is_registered) = (&mut self.record, self.registered);
+        let worker_id = record.worker_id.clone();
+        let edited = self.context.workers.edit(&worker_id, deadline, |newest| {
             let theirs = newest
-                .as_ref()
-                .filter(|entry| entry.operation == Operation::Put)
-                .and_then(|entry| json::from_wire::<WorkerRecord>(&entry.value).ok());
+                .and_then(Entry::live_value)
+                .and_then(|value| json::from_wire::<WorkerRecord>(value).ok());
             if let Some(theirs) = theirs {
                 // The operator's word, whoever wrote the rest.
-                self.record.hidden = theirs.hidden;
-                if theirs.instance_id != self.record.instance_id && self.registered {
-                    self.tell_takeover(&theirs);
-                    return Ok(());
+                record.hidden = theirs.hidden;
+                if theirs.instance_id != record.instance_id && is_registered {
+                    return Ok(Edit::Leave(Some(theirs)));
                 }
             }
-            let document =
-                json::to_wire(&self.record).map_err(|e| bus::Error::BadAnswer(e.to_string()))?;
-            let revision = newest.map_or(0, |entry| entry.revision);
-            match kv.update(&self.record.worker_id, &document, revision) {
-                Ok(_) => {
-                    self.registered = true;
-                    return Ok(());
-                }
-                Err(bus::Error::Conflict(_)) => {}
-                Err(e) => return Err(e),
-            }
+            Ok::<_, bus::Error>(Edit::Put(json::to_wire(record)?, None))
+        })?;
+        match edited.result {
+            Some(theirs) => self.tell_takeover(&theirs),
+            None => self.registered = true,
         }
-        Err(bus::Error::Conflict(self.record.worker_id.clone()))
+        Ok(())
     }
 
     fn tell_takeover(&self, theirs: &WorkerRecord) {

@@ -10,7 +10,7 @@ use crossbeam_channel::{after, at, select};
 
 use super::Context;
 use super::job::{claim, settle};
-use crate::bus::{self, Delivered, ExhaustedJob, Operation, PullEvent, PullInbox};
+use crate::bus::{self, Delivered, Edit, ExhaustedJob, Operation, PullEvent, PullInbox};
 use crate::model::dlq::DlqReason;
 use crate::model::job::Job;
 use crate::model::run::{RunSnapshot, RunStatus};
@@ -21,8 +21,6 @@ use crate::thread::StopSignal;
 const RETRY: Duration = Duration::from_secs(1);
 /// An advisory that could not be handled comes again after this.
 const TROUBLE_DELAY: Duration = Duration::from_secs(2);
-/// How often a run is read again because somebody wrote in between.
-const MAX_CONFLICTS: usize = 8;
 
 pub(super) fn run(context: &Arc<Context>, stop: &StopSignal) {
     loop {
@@ -117,37 +115,31 @@ fn sweep(context: &Context, told: &ExhaustedJob) -> bus::Result<()> {
 
 /// Turns the run to FAILED unless it has ended; says whether it did.
 fn fail(context: &Context, job: &Job, error: &str) -> bus::Result<bool> {
-    for _ in 0..MAX_CONFLICTS {
-        let newest = context.runs.newest(&job.run_id)?;
-        let (mut snapshot, revision) = match newest {
-            Some(entry) if entry.operation == Operation::Delete => return Ok(false),
-            Some(entry) => {
-                let read = json::from_wire::<RunSnapshot>(&entry.value);
-                (read.unwrap_or_else(|_| claim::fresh(job, clock::now())), entry.revision)
+    let mut without_bulk = false;
+    loop {
+        let edited = context.runs.edit(&job.run_id, context.runs.deadline(), |newest| {
+            let snapshot = newest.map(|entry| json::from_wire::<RunSnapshot>(&entry.value));
+            let mut snapshot = match snapshot {
+                Some(Ok(snapshot)) => snapshot,
+                _ => claim::fresh(job, clock::now()),
+            };
+            let is_deleted = newest.is_some_and(|entry| entry.operation == Operation::Delete);
+            if is_deleted || snapshot.status.is_terminal() {
+                return Ok(Edit::Leave(false));
             }
-            None => (claim::fresh(job, clock::now()), 0),
-        };
-        if snapshot.status.is_terminal() {
-            return Ok(false);
-        }
-        let status = match snapshot.status {
-            RunStatus::Cancelling => RunStatus::Cancelled,
-            _ => RunStatus::Failed,
-        };
-        snapshot.finish(status, Some(error.to_owned()), clock::now());
-        let document =
-            json::to_wire(&snapshot).map_err(|e| bus::Error::BadAnswer(e.to_string()))?;
-        match context.runs.update(&job.run_id, &document, revision) {
-            Ok(_) => return Ok(true),
-            Err(bus::Error::Conflict(_)) => {}
-            Err(bus::Error::TooLarge { .. }) if snapshot.drop_bulk() => {
-                let document =
-                    json::to_wire(&snapshot).map_err(|e| bus::Error::BadAnswer(e.to_string()))?;
-                context.runs.update(&job.run_id, &document, revision)?;
-                return Ok(true);
+            let status = match snapshot.status {
+                RunStatus::Cancelling => RunStatus::Cancelled,
+                _ => RunStatus::Failed,
+            };
+            snapshot.finish(status, Some(error.to_owned()), clock::now());
+            if without_bulk {
+                snapshot.drop_bulk();
             }
-            Err(e) => return Err(e),
+            Ok::<_, bus::Error>(Edit::Put(json::to_wire(&snapshot)?, true))
+        });
+        match edited {
+            Err(bus::Error::TooLarge { .. }) if !without_bulk => without_bulk = true,
+            other => return other.map(|edited| edited.result),
         }
     }
-    Err(bus::Error::Conflict(job.run_id.clone()))
 }

@@ -2,25 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::desk;
-use crate::house::House;
-use crate::support::http;
-use crate::support::nats::NatsServer;
-use crate::support::process::{Binary, Finished, run};
-use crate::support::wait::PATIENCE;
-
-fn audit(nats: &NatsServer, arguments: &[&str]) -> Finished {
-    let mut command = Binary::Admin.command();
-    command.args(["--nats-url", &nats.url(), "audit"]).args(arguments);
-    run(&mut command, b"", PATIENCE)
-}
-
-/// What `pyoco-server-admin audit` prints with these arguments.
-pub fn entries(nats: &NatsServer, arguments: &[&str]) -> Vec<Value> {
-    let finished = audit(nats, arguments);
-    assert_eq!(finished.code, Some(0), "{finished:?}");
-    finished.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
+use crate::submit;
+use crate::support::cluster::Cluster;
 
 fn words(entry: &Value) -> (&str, &str, &str) {
     let word = |name: &str| entry[name].as_str().unwrap_or_default();
@@ -29,23 +12,27 @@ fn words(entry: &Value) -> (&str, &str, &str) {
 
 #[test]
 fn who_changes_something_is_noted() {
-    let house = House::start();
-    let made = house.key("team-a", "operator");
-    let (key, key_id) = (desk::text(&made), desk::id(&made));
-    let viewer = house.key("team-a", "viewer");
-    let run_id = house.submit(&key);
-    let cancelled = house.post(&key, &format!("/runs/{run_id}/cancel"), &json!({}));
+    let cluster = Cluster::new().with_keys().gateway().start();
+    let made = cluster.key("team-a", "operator");
+    let (key, key_id) = (made.text(), made.id());
+    let viewer = cluster.key("team-a", "viewer");
+    let run_id = submit(&cluster.as_key(&key));
+    let cancelled = cluster.as_key(&key).post(&format!("/runs/{run_id}/cancel"), &json!({}));
     assert_eq!(cancelled.status, 200);
     // What is not allowed is noted, too; what changes nothing is not, nor what strangers try.
-    assert_eq!(house.post(&desk::text(&viewer), "/runs", &json!({"flow_name": "x"})).status, 403);
-    assert_eq!(house.get(&key, "/runs").status, 200);
+    assert_eq!(
+        cluster.as_key(&viewer.text()).post("/runs", &json!({"flow_name": "x"})).status,
+        403
+    );
+    assert_eq!(cluster.as_key(&key).get("/runs").status, 200);
     let wrong = format!("pyoco_{key_id}.{}", "x".repeat(32));
-    assert_eq!(house.post(&wrong, "/runs", &json!({"flow_name": "x"})).status, 403);
-    desk::json(&house.nats, &["revoke", "--key-id", &desk::id(&viewer)]);
+    assert_eq!(cluster.as_key(&wrong).post("/runs", &json!({"flow_name": "x"})).status, 403);
+    cluster.admin().revoke(&viewer);
 
-    let all = entries(&house.nats, &[]);
+    let admin = cluster.admin();
+    let all = admin.audit(&[]);
     let told: Vec<_> = all.iter().map(words).collect();
-    let viewer_id = desk::id(&viewer);
+    let viewer_id = viewer.id();
     assert_eq!(
         told,
         [
@@ -65,25 +52,25 @@ fn who_changes_something_is_noted() {
     assert!(all[0]["actor"].as_str().unwrap().starts_with("cli:"), "{}", all[0]);
     // No secret is in it.
     let text = serde_json::to_string(&all).unwrap();
-    assert!(!text.contains(&desk::secret(&made)) && !text.contains(&desk::secret(&viewer)));
+    assert!(!text.contains(&made.secret()) && !text.contains(&viewer.secret()));
 
-    let mine = entries(&house.nats, &["--actor", &format!("api_key:{key_id}")]);
+    let mine = admin.audit(&["--actor", &format!("api_key:{key_id}")]);
     assert_eq!(
         mine.iter().map(|entry| words(entry).0).collect::<Vec<_>>(),
         ["run.submit", "run.cancel"]
     );
-    assert_eq!(entries(&house.nats, &["--action", "run.cancel"]).len(), 1);
-    assert_eq!(entries(&house.nats, &["--action", "key"]).len(), 3);
-    assert_eq!(words(&entries(&house.nats, &["--limit", "1"])[0]).0, "key.revoke");
-    assert_eq!(audit(&house.nats, &["--since", "soon"]).code, Some(1));
+    assert_eq!(admin.audit(&["--action", "run.cancel"]).len(), 1);
+    assert_eq!(admin.audit(&["--action", "key"]).len(), 3);
+    assert_eq!(words(&admin.audit(&["--limit", "1"])[0]).0, "key.revoke");
+    assert_eq!(admin.run(&["audit", "--since", "soon"]).code, Some(1));
 }
 
 #[test]
 fn a_stretch_of_time_is_found_and_an_empty_audit_is_empty() {
-    let nats = NatsServer::start();
-    assert!(entries(&nats, &[]).is_empty());
-    let bus = desk::connect(&nats);
-    let log = bus.audit();
+    let cluster = Cluster::new().start();
+    let admin = cluster.admin();
+    assert!(admin.audit(&[]).is_empty());
+    let log = cluster.bus.audit();
     for n in 0..20 {
         log.append(
             "run.submit",
@@ -96,19 +83,17 @@ fn a_stretch_of_time_is_found_and_an_empty_audit_is_empty() {
     // The time of the entry's storing counts, which nobody can make up.
     assert_eq!(log.since(0.0).unwrap(), 1);
     assert_eq!(log.since(f64::MAX).unwrap(), 21);
-    assert_eq!(entries(&nats, &["--since", "1h"]).len(), 20);
+    assert_eq!(admin.audit(&["--since", "1h"]).len(), 20);
     assert!(log.append("run submit", b"{}").is_err());
 }
 
 #[test]
 fn without_keys_the_address_is_all_that_is_known() {
-    let nats = NatsServer::start();
-    let mut gateway = crate::stage::Gateway::start(&nats, &[]);
-    gateway.wait_ready();
+    let cluster = Cluster::with_gateway();
     let headers = [("Content-Type", "application/json"), ("User-Agent", "a test")];
     let body = br#"{"flow_name": "main"}"#;
-    assert_eq!(http::request(gateway.address, "POST", "/runs", &headers, body).status, 200);
-    let all = entries(&nats, &[]);
+    assert_eq!(cluster.request("POST", "/runs", &headers, body).status, 200);
+    let all = cluster.admin().audit(&[]);
     assert_eq!(all.len(), 1);
     assert_eq!((&all[0]["actor"], &all[0]["user_agent"]), (&json!("anonymous"), &json!("a test")));
 }

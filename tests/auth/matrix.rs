@@ -7,9 +7,9 @@ use pyoco_server::model::key::{Permission, Role};
 use pyoco_server::model::worker::WorkerRecord;
 use serde_json::{Value, json};
 
-use crate::desk;
-use crate::house::House;
-use crate::stage::form;
+use crate::submit;
+use crate::support::cluster::Cluster;
+use crate::support::forms::form;
 use crate::support::http::{Connection, Response};
 use crate::support::wait::{PATIENCE, eventually};
 use crate::support::wheel::WheelFile;
@@ -91,8 +91,8 @@ fn id(route: &Route, run_id: &str) -> String {
 }
 
 /// Uploads the wheel that is always there.
-fn keep(house: &House, key: &str) {
-    let answer = house.upload(key, &kept(), "");
+fn keep(cluster: &Cluster, key: &str) {
+    let answer = cluster.as_key(key).upload(&kept(), "");
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
@@ -104,19 +104,17 @@ fn is_known(route: &Route) -> bool {
 
 #[test]
 fn every_route_asks_for_a_key_and_says_what_is_wrong_with_it() {
-    let house = House::start();
-    let owner = house.key_text("t", "operator");
-    let run_id = house.submit(&owner);
-    keep(&house, &owner);
-    let expiring = desk::json(
-        &house.nats,
-        &["create", "--tenant", "t", "--role", "admin", "--expires-in", "1s"],
-    );
-    let revoked = house.key("t", "admin");
-    desk::json(&house.nats, &["revoke", "--key-id", &desk::id(&revoked)]);
-    let (expired, revoked) = (desk::text(&expiring), desk::text(&revoked));
-    house.wait_status(&revoked, "/runs", 403);
-    house.wait_status(&expired, "/runs", 403);
+    let cluster = Cluster::new().with_keys().gateway().start();
+    let owner = cluster.key_text("t", "operator");
+    let run_id = submit(&cluster.as_key(&owner));
+    keep(&cluster, &owner);
+    let expiring =
+        cluster.admin().key(&["create", "--tenant", "t", "--role", "admin", "--expires-in", "1s"]);
+    let revoked = cluster.key("t", "admin");
+    cluster.admin().revoke(&revoked);
+    let (expired, revoked) = (expiring.text(), revoked.text());
+    cluster.as_key(&revoked).wait_answer("/runs", 403);
+    cluster.as_key(&expired).wait_answer("/runs", 403);
 
     let wrong = format!("{}x", &owner[..owner.len() - 1]);
     let unknown = format!("pyoco_{}.{}", "0".repeat(24), "s".repeat(43));
@@ -124,7 +122,7 @@ fn every_route_asks_for_a_key_and_says_what_is_wrong_with_it() {
     let mut seen = 0;
     for route in ROUTES {
         let id = id(route, &run_id);
-        let of = |key: Option<&str>| verdict(&call(house.address(), route, &id, key));
+        let of = |key: Option<&str>| verdict(&call(cluster.address, route, &id, key));
         let name = format!("{} {}", route.method, route.path);
         if needs(route).is_none() {
             for key in [None, Some("nonsense"), Some(&*revoked), Some(&*wrong)] {
@@ -142,30 +140,30 @@ fn every_route_asks_for_a_key_and_says_what_is_wrong_with_it() {
     }
     assert!(seen > 9, "the table has lost its protected routes");
     // Nothing of all that has come through.
-    let runs = house.get(&owner, "/runs").json();
+    let runs = cluster.as_key(&owner).get("/runs").json();
     assert_eq!(runs.as_array().unwrap().len(), 1, "{runs}");
     assert_eq!(runs[0]["status"], "PENDING", "{runs}");
-    let wheels = house.get(&owner, "/wheels").json();
+    let wheels = cluster.as_key(&owner).get("/wheels").json();
     assert_eq!(wheels.as_array().unwrap().len(), 1, "{wheels}");
     assert_eq!(wheels[0]["name"], kept().file_name(), "{wheels}");
 }
 
 #[test]
 fn each_role_may_what_the_table_says_and_no_more() {
-    let house = House::start();
+    let cluster = Cluster::new().with_keys().gateway().start();
     let mut record: WorkerRecord = serde_json::from_value(json!({"worker_id": "w1"})).unwrap();
     record.last_seen_at = Some(pyoco_server::model::clock::now());
-    house.bus.workers().put("w1", &serde_json::to_vec(&record).unwrap()).unwrap();
-    let keys = Role::ALL.map(|role| house.key_text("t", role.as_str()));
-    let run_id = house.submit(&keys[0]);
-    keep(&house, &keys[0]);
+    cluster.bus.workers().put("w1", &serde_json::to_vec(&record).unwrap()).unwrap();
+    let keys = Role::ALL.map(|role| cluster.key_text("t", role.as_str()));
+    let run_id = submit(&cluster.as_key(&keys[0]));
+    keep(&cluster, &keys[0]);
     eventually(PATIENCE, "the worker in the list", || {
-        let workers = house.get(&keys[0], "/workers").json();
+        let workers = cluster.as_key(&keys[0]).get("/workers").json();
         (workers[0]["worker_id"] == "w1").then_some(())
     });
     for (role, key) in Role::ALL.into_iter().zip(&keys) {
         for route in ROUTES {
-            let answer = call(house.address(), route, &id(route, &run_id), Some(key));
+            let answer = call(cluster.address, route, &id(route, &run_id), Some(key));
             let name = format!("{} {} as {}", route.method, route.path, role.as_str());
             match needs(route).filter(|needs| !role.may(*needs)) {
                 // A route that this test does not know the shape of may find fault with it.
@@ -191,35 +189,37 @@ fn each_role_may_what_the_table_says_and_no_more() {
 
 #[test]
 fn a_run_of_another_tenant_is_not_there() {
-    let house = House::start();
-    let mine = house.key_text("t", "operator");
-    let run_id = house.submit(&mine);
-    let admin = house.key_text("other", "admin");
+    let cluster = Cluster::new().with_keys().gateway().start();
+    let mine = cluster.key_text("t", "operator");
+    let run_id = submit(&cluster.as_key(&mine));
+    let admin = cluster.key_text("other", "admin");
     for route in ROUTES.iter().filter(|route| route.path.starts_with("/runs/{}")) {
         let name = format!("{} {}", route.method, route.path);
-        let hidden = call(house.address(), route, &run_id, Some(&admin));
+        let hidden = call(cluster.address, route, &run_id, Some(&admin));
         let absent =
-            call(house.address(), route, "7c4d1b92-1f0e-4a57-9a0e-000000000000", Some(&admin));
+            call(cluster.address, route, "7c4d1b92-1f0e-4a57-9a0e-000000000000", Some(&admin));
         assert_eq!(verdict(&hidden), (404, json!("run not found")), "{name}");
         assert_eq!(hidden.body, absent.body, "{name}: the same words");
     }
-    let run = house.get(&mine, &format!("/runs/{run_id}")).json();
+    let run = cluster.as_key(&mine).get(&format!("/runs/{run_id}")).json();
     assert_eq!((&run["status"], &run["tenant_id"]), (&json!("PENDING"), &json!("t")));
 }
 
 #[test]
 fn the_header_has_another_name_if_it_is_told_so() {
-    let house = House::start_with(&[("PYOCO_HTTP_API_KEY_HEADER", "X-Team-Key")]);
-    let made = desk::make(&house.nats, "t", "viewer");
-    let text = desk::text(&made);
-    let with = |headers: &[(&str, &str)]| {
-        crate::support::http::request(house.address(), "GET", "/runs", headers, b"").status
-    };
+    let cluster = Cluster::new()
+        .with_keys()
+        .gateway()
+        .envs(&[("PYOCO_HTTP_API_KEY_HEADER", "X-Team-Key")])
+        .start();
+    let made = cluster.admin().create("t", "viewer");
+    let text = made.text();
+    let with = |headers: &[(&str, &str)]| cluster.request("GET", "/runs", headers, b"").status;
     eventually(PATIENCE, "the key to be known", || {
         (with(&[("x-team-key", &text)]) == 200).then_some(())
     });
     let other = [("X-API-Key", text.as_str())];
-    let answer = crate::support::http::request(house.address(), "GET", "/runs", &other, b"");
+    let answer = cluster.request("GET", "/runs", &other, b"");
     assert_eq!((answer.status, answer.header("www-authenticate")), (401, Some("ApiKey")));
     assert_eq!(answer.json()["err_id"], "ERR-PYOCO-0014");
     assert_eq!(with(&[("X-Team-Key", &text), ("X-Team-Key", &text)]), 403, "which one counts?");

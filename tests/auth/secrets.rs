@@ -2,35 +2,37 @@
 
 use serde_json::{Value, json};
 
-use crate::desk::{self, PEPPER};
-use crate::house::{self, House};
-use crate::jetstream;
-use crate::support::http;
+use crate::submit;
+use crate::support::cluster::Cluster;
+use crate::support::jetstream;
+use crate::support::keys::PEPPER;
 use crate::support::process::{Binary, run};
 use crate::support::wait::PATIENCE;
 
 #[test]
 fn no_secret_is_in_a_log_a_stream_or_an_answer() {
-    let house = House::start_with(&[("PYOCO_LOG_LEVEL", "trace")]);
-    let made = house.key("t", "operator");
-    let key = desk::text(&made);
-    let wrong = format!("pyoco_{}.{}", desk::id(&made), "wrongwrongwrongwrongwrong");
+    let cluster =
+        Cluster::new().with_keys().gateway().envs(&[("PYOCO_LOG_LEVEL", "trace")]).start();
+    let made = cluster.key("t", "operator");
+    let key = made.text();
+    let wrong = format!("pyoco_{}.{}", made.id(), "wrongwrongwrongwrongwrong");
     let malformed = "pyoco_malformedmalformedmalformed";
     let mut said = String::new();
-    let run_id = house.submit(&key);
+    let run_id = submit(&cluster.as_key(&key));
     for presented in [&key, &wrong, malformed] {
         for path in
             ["/runs", "/runs/x", "/workers", "/metrics", &format!("/runs/{run_id}"), "/nope"]
         {
-            said += &house.get(presented, path).text();
+            said += &cluster.as_key(presented).get(path).text();
         }
-        said += &house.post(presented, &format!("/runs/{run_id}/cancel"), &json!({})).text();
-        said += &house.post(presented, "/runs", &json!({"flow_name": 5})).text();
+        said +=
+            &cluster.as_key(presented).post(&format!("/runs/{run_id}/cancel"), &json!({})).text();
+        said += &cluster.as_key(presented).post("/runs", &json!({"flow_name": 5})).text();
         // In places where it does not belong.
-        said += &http::get(house.address(), &format!("/runs?key={presented}")).text();
+        said += &cluster.get(&format!("/runs?key={presented}")).text();
     }
-    drop(house::stream(house.address(), &key, "/events"));
-    let used = format!("http://{}", house.address());
+    drop(cluster.as_key(&key).open_stream("/events"));
+    let used = format!("http://{}", cluster.address);
     let mut client = Binary::Client.command();
     client.env("PYOCO_API_KEY", &key).args(["--server", &used, "get", &run_id]);
     let client = run(&mut client, b"", PATIENCE);
@@ -41,22 +43,22 @@ fn no_secret_is_in_a_log_a_stream_or_an_answer() {
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.stderr.contains("invalid api key"), "{refused:?}");
     said += &[client.stdout, client.stderr, refused.stdout, refused.stderr].concat();
-    let rotated = desk::finish(&house.nats, &["rotate", "--key-id", &desk::id(&made)]);
+    let rotated = cluster.admin().keys(&["rotate", "--key-id", &made.id()]);
     said += &rotated.stderr;
     let successor: Value = serde_json::from_str(&rotated.stdout).unwrap();
-    said += &desk::finish(&house.nats, &["list"]).stdout;
+    said += &cluster.admin().keys(&["list"]).stdout;
 
-    let logs = house.gateway.process.stderr() + &house.gateway.process.stdout();
+    let logs = cluster.gateways[0].process.stderr() + &cluster.gateways[0].process.stdout();
     assert!(logs.contains("answered the holder of an API key"), "the log says who");
     let mut stored = String::new();
-    let streams = jetstream::call(&house.nats, "STREAM.NAMES", &Value::Null);
+    let streams = jetstream::call(&cluster.nats, "STREAM.NAMES", &Value::Null);
     for stream in streams["streams"].as_array().unwrap() {
-        stored += &jetstream::everything(&house.nats, stream.as_str().unwrap());
+        stored += &jetstream::everything(&cluster.nats, stream.as_str().unwrap());
     }
     assert!(stored.contains("$argon2id$") && stored.contains(&run_id), "{stored}");
     for secret in [
-        &*desk::secret(&made),
-        &desk::secret(&successor),
+        &*made.secret(),
+        successor["api_key"].as_str().unwrap().split_once('.').unwrap().1,
         "wrongwrong",
         "malformedmalformed",
         PEPPER,
@@ -69,16 +71,13 @@ fn no_secret_is_in_a_log_a_stream_or_an_answer() {
 
 #[test]
 fn what_was_kept_opens_nothing_without_the_pepper() {
-    let house = House::start_with(&[("PYOCO_AUTH_PEPPER", "another one")]);
-    let made = desk::make(&house.nats, "t", "admin");
+    let cluster =
+        Cluster::new().with_keys().gateway().envs(&[("PYOCO_AUTH_PEPPER", "another one")]).start();
+    let made = cluster.admin().create("t", "admin");
     // That it is known shows by the hash that it takes.
-    house.wait_status(&desk::text(&made), "/runs", 403);
-    let mut command = Binary::Admin.command();
-    command.env("PYOCO_AUTH_PEPPER", "another one");
-    command.args(["--nats-url", &house.nats.url(), "api-key", "create", "--tenant", "t"]);
-    let good: Value = serde_json::from_str(&run(&mut command, b"", PATIENCE).stdout).unwrap();
-    let good = desk::text(&good);
-    house.wait_status(&good, "/runs", 200);
-    assert_eq!(house.get(&desk::text(&made), "/runs").status, 403);
-    assert_eq!(house.metric(&good, "pyoco_auth_hashes_total"), 2.0, "both were looked at");
+    cluster.as_key(&made.text()).wait_answer("/runs", 403);
+    let good = cluster.admin().with_pepper("another one").create("t", "operator").text();
+    cluster.as_key(&good).wait_answer("/runs", 200);
+    assert_eq!(cluster.as_key(&made.text()).get("/runs").status, 403);
+    assert_eq!(cluster.as_key(&good).metric("pyoco_auth_hashes_total"), 2.0, "both were looked at");
 }

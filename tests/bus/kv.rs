@@ -3,7 +3,7 @@
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use pyoco_server::bus::{Error, Operation};
+use pyoco_server::bus::{Edit, Entry, Error, Operation};
 
 use crate::connect;
 use crate::support::nats::NatsServer;
@@ -94,4 +94,78 @@ fn a_sequential_put_does_not_wait_for_the_crates_flush() {
     }
     // The crate alone takes 5 ms each, 250 ms at its best moment too; the bench has the exact figure.
     assert!(best < Duration::from_millis(50 * 4), "50 puts took {best:?} at best");
+}
+
+fn count(newest: Option<&Entry>) -> u64 {
+    let text = newest.and_then(Entry::live_value).map(|value| String::from_utf8_lossy(value));
+    text.map_or(0, |text| text.parse().unwrap())
+}
+
+#[test]
+fn edits_of_one_key_are_decided_on_the_newest_value_and_none_is_lost() {
+    const WRITERS: u64 = 4;
+    const EDITS: u64 = 10;
+    let server = NatsServer::start();
+    let kv = connect(&server).runs();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    std::thread::scope(|scope| {
+        for _ in 0..WRITERS {
+            scope.spawn(|| {
+                for _ in 0..EDITS {
+                    let add = |newest: Option<&Entry>| {
+                        let next = count(newest) + 1;
+                        Ok::<_, Error>(Edit::Put(next.to_string().into_bytes(), next))
+                    };
+                    let edited = kv.edit("a", deadline, add).unwrap();
+                    let written = edited.written.unwrap();
+                    assert_eq!(written.value, edited.result.to_string().into_bytes());
+                }
+            });
+        }
+    });
+    assert_eq!(count(kv.get("a").unwrap().as_ref()), WRITERS * EDITS);
+}
+
+#[test]
+fn an_edit_may_delete_leave_or_fail_and_a_known_revision_saves_the_read() {
+    let server = NatsServer::start();
+    let kv = connect(&server).runs();
+    let first = kv.create("a", b"1").unwrap();
+    // On a conflict, and only then, the newest value is looked at.
+    let mut looks = 0;
+    let mut after_conflict = |newest: Option<&Entry>| {
+        looks += 1;
+        Ok::<_, Error>(Edit::Put(format!("{} and 3", count(newest)).into_bytes(), ()))
+    };
+    let put = |text: &str| Edit::Put(text.into(), ());
+    let edited = kv.edit_from("a", first, put("2"), kv.deadline(), &mut after_conflict).unwrap();
+    assert!(edited.written.unwrap().revision > first);
+    let edited = kv.edit_from("a", first, put("3"), kv.deadline(), &mut after_conflict).unwrap();
+    let written = edited.written.unwrap();
+    assert_eq!((written.value.as_slice(), looks), (&b"2 and 3"[..], 1));
+
+    let left = kv.edit("a", kv.deadline(), |_| Ok::<_, Error>(Edit::Leave(7))).unwrap();
+    assert_eq!((left.result, left.written.is_none()), (7, true));
+    let failed = kv.edit("a", kv.deadline(), |_| Err::<Edit<()>, _>(Error::Stopped("x".into())));
+    assert!(matches!(failed, Err(Error::Stopped(_))));
+    assert_eq!(kv.newest("a").unwrap().unwrap().revision, written.revision);
+
+    let deleted = kv.edit("a", kv.deadline(), |_| Ok::<_, Error>(Edit::Delete(()))).unwrap();
+    assert_eq!(deleted.written.unwrap().operation, Operation::Delete);
+    // A tombstone for a key that never was makes a create of it that is under way fail.
+    kv.edit("b", kv.deadline(), |_| Ok::<_, Error>(Edit::Delete(()))).unwrap();
+    assert!(matches!(kv.update("b", b"1", 0), Err(Error::Conflict(_))));
+}
+
+#[test]
+fn an_edit_that_others_outrun_each_time_ends_as_a_conflict() {
+    let server = NatsServer::start();
+    let kv = connect(&server).runs();
+    kv.create("a", b"0").unwrap();
+    let outrun = |newest: Option<&Entry>| {
+        kv.put("a", b"other")?;
+        Ok::<_, Error>(Edit::Put(newest.unwrap().value.clone(), ()))
+    };
+    let until = Instant::now() + Duration::from_secs(30);
+    assert!(matches!(kv.edit("a", until, outrun), Err(Error::Conflict(_))));
 }

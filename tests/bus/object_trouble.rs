@@ -11,6 +11,7 @@ use serde_json::Map;
 
 use crate::connect;
 use crate::objects::{chunks, names, python, read, sample, sealed, stored, subjects};
+use crate::support::measure;
 use crate::support::nats::{NatsOptions, NatsServer};
 use crate::support::wait::eventually;
 
@@ -301,14 +302,14 @@ fn a_large_object_moves_in_little_memory() {
     let piece = sample(1_000_000);
     let warm = stored(&store, "warm", &piece);
     read(&store, &warm).unwrap();
-    let before = resident_kib("VmRSS:");
+    let before = measure::resident_kib(measure::own());
     // From here on the peak is counted anew.
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
     let started = Instant::now();
     let mut upload = store.upload().unwrap();
     (0..LARGE / piece.len()).for_each(|_| upload.write(&piece).unwrap());
     let meta = upload.seal().unwrap().publish("large", Map::new(), warm.revision).unwrap();
-    let uploaded = (started.elapsed(), resident_kib("VmHWM:").saturating_sub(before));
+    let uploaded = (started.elapsed(), measure::peak_kib(measure::own()).saturating_sub(before));
     let started = Instant::now();
     let mut size = 0;
     let mut count = |bytes: &[u8]| {
@@ -317,14 +318,7 @@ fn a_large_object_moves_in_little_memory() {
     };
     store.read(&meta, &mut count, &|| false).unwrap();
     assert_eq!(size, LARGE);
-    let read = (started.elapsed(), resident_kib("VmHWM:").saturating_sub(before));
+    let read = (started.elapsed(), measure::peak_kib(measure::own()).saturating_sub(before));
     println!("200 MB: stored {uploaded:?}, read {read:?} (time, KiB)");
     assert!(read.1 < MAX_GROWTH_KIB, "{} KiB more", read.1);
-}
-
-/// Resident memory of this process in KiB: now (`VmRSS:`), or at its peak (`VmHWM:`).
-fn resident_kib(which: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with(which)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

@@ -12,12 +12,12 @@ use serde_json::{Map, Value, json};
 use crate::connect;
 use crate::outage::connections;
 use crate::support::nats::NatsServer;
-use crate::support::python::python_08;
+use crate::support::python::V08;
 use crate::support::wait::eventually;
 
 /// Runs a command of `object_store.py`.
 pub fn python(server: &NatsServer, arguments: &[&str], input: &[u8]) -> Vec<u8> {
-    let mut child = Command::new(python_08())
+    let mut child = Command::new(V08.path())
         .args(["-c", include_str!("object_store.py"), &server.url()])
         .args(arguments)
         .stdin(Stdio::piped())

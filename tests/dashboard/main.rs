@@ -9,10 +9,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod served;
-mod stage;
-mod texts;
-mod wheels;
+mod browser;
 
+mod js;
 mod scenarios;
 mod screenshots;
+mod served;
+mod texts;
+mod wheels;

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::stage::{Stage, finish, folder};
-use crate::support::python;
+use crate::browser::{english, finish, folder, open, worker};
+use crate::support::python::V08;
 use crate::support::wait::PATIENCE;
 use crate::wheels::Wheels;
 
@@ -15,24 +15,22 @@ fn take() {
     let home = tempfile::Builder::new().prefix("pyoco-example").rand_bytes(0).tempdir().unwrap();
     let flows = home.path().join("flows.py");
     fs::copy(folder().join("../../examples/python/flows.py"), &flows).unwrap();
-    let interpreter = python::python_08();
+    let interpreter = V08.path();
     let environment = interpreter.ancestors().nth(2).unwrap();
     std::os::unix::fs::symlink(environment, home.path().join("venv")).unwrap();
     let interpreter = home.path().join("venv/bin/python").display().to_string();
-    let native = ["--python", "off"];
+    let resolver = format!("{}:resolve_flow", flows.display());
     let wheels = Wheels::new();
     let synchronises = wheels.flags(&interpreter);
-    let synchronises: Vec<&str> = synchronises.iter().map(String::as_str).collect();
-    let mut stage = Stage::start()
-        .with_python(&interpreter, &flows)
-        .with("worker-2", "batch", &native)
-        .with("text-1", "text", &synchronises)
-        .with("text-2", "text", &synchronises)
-        .with("gpu-1", "gpu", &native)
-        .with("gpu-2", "gpu", &native);
-    stage.workers.pop().unwrap().stop(PATIENCE);
+    let cluster = worker(english(), "worker-1", "default,gpu").python(&interpreter);
+    let cluster = worker(cluster.resolver(&resolver), "worker-2", "batch").python("off");
+    let cluster = worker(cluster, "text-1", "text").flags(&synchronises);
+    let cluster = worker(cluster, "text-2", "text").flags(&synchronises);
+    let cluster = worker(cluster, "gpu-1", "gpu").python("off");
+    let mut cluster = worker(cluster, "gpu-2", "gpu").python("off").start();
+    cluster.worker("gpu-2").stop(PATIENCE);
     let files = wheels.files().display().to_string();
-    finish(stage.open_with("screenshots", &[("PYOCO_TEST_WHEELS", &files)]), "screenshots");
+    finish(open(&cluster, "screenshots", &[("PYOCO_TEST_WHEELS", &files)]), "screenshots");
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! What the gateway answers for `/` and `/static/…`.
 
-use crate::stage::{Stage, folder};
-use crate::support::http::{self, Response};
+use crate::browser::{english, folder};
+use crate::support::cluster::Cluster;
+use crate::support::http::Response;
 
 #[test]
 fn page_and_files_come_with_their_headers() {
-    let stage = Stage::start();
-    let page = http::get(stage.address(), "/");
+    let cluster = english().start();
+    let page = cluster.get("/");
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
     check(&page);
     let text = page.text();
@@ -18,7 +19,7 @@ fn page_and_files_come_with_their_headers() {
     names.iter_mut().for_each(|name| *name = name.split('"').next().unwrap());
     assert!(names.contains(&"main.js") && names.contains(&"icon.svg"), "{names:?}");
     for name in names {
-        let file = http::get(stage.address(), &format!("/static/{name}"));
+        let file = cluster.get(&format!("/static/{name}"));
         check(&file);
         let kind = match name.rsplit('.').next().unwrap() {
             "js" => "text/javascript; charset=utf-8",
@@ -42,13 +43,11 @@ fn check(answer: &Response) {
 
 #[test]
 fn what_the_browser_has_is_not_sent_again() {
-    let stage = Stage::start();
+    let cluster = english().start();
     for path in ["/", "/static/main.js"] {
-        let first = http::get(stage.address(), path);
+        let first = cluster.get(path);
         let etag = first.header("etag").unwrap().to_owned();
-        let ask = |known: &str| {
-            http::request(stage.address(), "GET", path, &[("If-None-Match", known)], b"")
-        };
+        let ask = |known: &str| cluster.request("GET", path, &[("If-None-Match", known)], b"");
         for known in [etag.clone(), format!("W/{etag}"), format!("\"x\", {etag}")] {
             let again = ask(&known);
             assert_eq!((again.status, again.body.len()), (304, 0), "{known}");
@@ -56,41 +55,52 @@ fn what_the_browser_has_is_not_sent_again() {
         }
         assert_eq!(ask("\"x\"").status, 200);
     }
-    let etag = |path| http::get(stage.address(), path).header("etag").unwrap().to_owned();
+    let etag = |path| cluster.get(path).header("etag").unwrap().to_owned();
     assert_ne!(etag("/?lang=en"), etag("/?lang=ja"));
 }
 
 #[test]
 fn only_what_is_there_is_served() {
-    let stage = Stage::start();
+    let cluster = english().start();
     for path in
         ["/static/nothing.js", "/static/", "/static", "/static/..%2Fmod.rs", "/static/index.html"]
     {
-        let answer = http::get(stage.address(), path);
+        let answer = cluster.get(path);
         assert_eq!((answer.status, answer.json()["detail"].as_str()), (404, Some("Not Found")));
     }
-    let posted = http::request(stage.address(), "POST", "/", &[], b"");
+    let posted = cluster.post_nothing("/");
     assert_eq!((posted.status, posted.header("allow")), (405, Some("GET")));
 }
 
 #[test]
 fn the_language_is_the_one_asked_for_or_the_one_that_is_set() {
-    let lang = |stage: &Stage, path: &str| {
-        let page = http::get(stage.address(), path).text();
+    let lang = |cluster: &Cluster, path: &str| {
+        let page = cluster.get(path).text();
         page.split("<html lang=\"").nth(1).unwrap().split('"').next().unwrap().to_owned()
     };
     let auto: [(&str, &str); 3] =
         [("LC_ALL", "ja_JP.UTF-8"), ("LANG", "de_DE.UTF-8"), ("LANG", "C")];
     for ((name, locale), expected) in auto.into_iter().zip(["ja", "en", "en"]) {
         let locale = [("LC_ALL", ""), ("LC_MESSAGES", ""), ("LANG", ""), (name, locale)];
-        assert_eq!(lang(&Stage::start_with(&[], &locale), "/"), expected, "{locale:?}");
+        assert_eq!(
+            lang(&Cluster::new().gateway().envs(&locale).start(), "/"),
+            expected,
+            "{locale:?}"
+        );
     }
-    let japanese = Stage::start_with(&[], &[("PYOCO_DASHBOARD_LANG", "ja"), ("LANG", "C")]);
+    let japanese =
+        Cluster::new().gateway().envs(&[("PYOCO_DASHBOARD_LANG", "ja"), ("LANG", "C")]).start();
     assert_eq!(lang(&japanese, "/"), "ja");
     assert_eq!(lang(&japanese, "/?lang=en"), "en");
     assert_eq!(lang(&japanese, "/?lang=fr"), "ja");
     let flag_first = [("PYOCO_DASHBOARD_LANG", "ja")];
-    assert_eq!(lang(&Stage::start_with(&["--dashboard-lang", "en"], &flag_first), "/"), "en");
+    assert_eq!(
+        lang(
+            &Cluster::new().gateway().flags(&["--dashboard-lang", "en"]).envs(&flag_first).start(),
+            "/"
+        ),
+        "en"
+    );
 }
 
 /// A page made of files that are too long, or that reads text as HTML, is not what we promise.

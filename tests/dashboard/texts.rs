@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::stage::folder;
+use crate::browser::folder;
 
 fn asset(name: &str) -> String {
     let folder = folder().join("../../src/gateway/page/assets");

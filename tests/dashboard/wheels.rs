@@ -4,13 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::stage::{Stage, finish, folder};
-use crate::support::python;
-use crate::support::wheel::WheelFile;
+use crate::browser::{english, finish, folder, open, worker};
+use crate::support::cluster::Cluster;
+use crate::support::python::V08;
+use crate::support::wheel::{WheelFile, noise};
 
 /// Small, so that a wheel can be too large; there is room for all others of the tests.
 const MAX_BYTES: (&str, &str) = ("PYOCO_WHEEL_MAX_BYTES", "8388608");
-const ENGLISH: [&str; 2] = ["--dashboard-lang", "en"];
 
 /// Wheels that can be uploaded, and a place where workers unpack them.
 pub struct Wheels {
@@ -74,38 +74,26 @@ impl Drop for Wheels {
     }
 }
 
-/// Bytes that do not pack.
-fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let step = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    (0..length / 8).flat_map(step).collect()
-}
-
-fn play(stage: &Stage, name: &str, files: &Path, more: &[(&str, &str)]) {
+fn play(cluster: &Cluster, name: &str, files: &Path, more: &[(&str, &str)]) {
     let files = files.display().to_string();
     let environment = [&[("PYOCO_TEST_WHEELS", &*files)], more].concat();
-    finish(stage.open_with(name, &environment), name);
+    finish(open(cluster, name, &environment), name);
 }
 
 #[test]
 fn wheels_come_go_and_fail_in_front_of_the_visitor() {
     let wheels = Wheels::new();
-    let flags = wheels.flags(&python::python_08().display().to_string());
-    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let stage = Stage::start_with(&ENGLISH, &[MAX_BYTES]).with("worker-1", "text", &flags);
-    play(&stage, "wheels", &wheels.files(), &[]);
+    let flags = wheels.flags(&V08.path().display().to_string());
+    let gateway = english().env(MAX_BYTES.0, MAX_BYTES.1);
+    let cluster = worker(gateway, "worker-1", "text").flags(&flags).start();
+    play(&cluster, "wheels", &wheels.files(), &[]);
 }
 
 #[test]
 fn who_may_not_change_wheels_is_told_so() {
     let wheels = Wheels::new();
-    let stage = Stage::start_with(&ENGLISH, &[("PYOCO_HTTP_AUTH_MODE", "api_key")]);
-    let (viewer, operator) = (stage.key("viewer"), stage.key("operator"));
+    let cluster = english().with_keys().start();
+    let (viewer, operator) = (cluster.key_text("t", "viewer"), cluster.key_text("t", "operator"));
     let keys = [("PYOCO_TEST_VIEWER", &*viewer), ("PYOCO_TEST_OPERATOR", &*operator)];
-    play(&stage, "wheels_keys", &wheels.files(), &keys);
+    play(&cluster, "wheels_keys", &wheels.files(), &keys);
 }

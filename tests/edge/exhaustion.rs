@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::support::{eventually, in_child, private_directory, quick, site};
+use crate::support::{eventually, in_child, quick, site};
 
 fn limit_descriptors(count: u64) {
     let maximum = getrlimit(Resource::Nofile).maximum;
@@ -19,8 +19,8 @@ fn the_server_lives_through_a_shortage_of_descriptors() {
     }
     limit_descriptors(400);
     let mut settings = quick();
-    settings.edge.idle_deadline = Duration::from_secs(60);
-    settings.edge.head_deadline = Duration::from_secs(20);
+    settings.idle_deadline = Duration::from_secs(60);
+    settings.head_deadline = Duration::from_secs(20);
     let site = site(settings);
     let mut kept: Vec<_> = (0..8).map(|_| site.wire()).collect();
     for wire in &mut kept {
@@ -33,7 +33,7 @@ fn the_server_lives_through_a_shortage_of_descriptors() {
         hoard.truncate(hoard.len() - 1);
         let mut waiting = site.wire();
         waiting.send("GET /waited HTTP/1.1\r\nHost: t\r\n\r\n");
-        // Those inside are served, and a stream leaves its place in the pool empty for now.
+        // Those inside are served, streams too.
         kept[round].send("GET /events HTTP/1.1\r\nHost: t\r\n\r\n");
         assert_eq!(kept[round].try_answer(true).unwrap().status, 200);
         for _ in 0..50 {
@@ -52,25 +52,4 @@ fn the_server_lives_through_a_shortage_of_descriptors() {
     eventually("four slow requests at once", || site.slow_begun.len() == 4);
     (0..4).for_each(|_| site.release.send(()).unwrap());
     assert!(wires.iter_mut().all(|wire| wire.answer().text() == "slow"));
-}
-
-#[test]
-fn the_server_behind_is_replaced_when_it_stops_accepting() {
-    if !in_child("exhaustion::the_server_behind_is_replaced_when_it_stops_accepting") {
-        return;
-    }
-    let mut settings = quick();
-    settings.edge.idle_deadline = Duration::from_secs(60);
-    let site = site(settings);
-    // Somebody tidies up temporary files: nobody can connect any more, what is connected stays.
-    std::fs::remove_dir_all(private_directory()).unwrap();
-    // Each stream takes a connection out of the pool.
-    let mut streams: Vec<_> = (0..12).map(|_| site.wire()).collect();
-    for wire in &mut streams {
-        wire.send("GET /events HTTP/1.1\r\nHost: t\r\n\r\n");
-        assert_eq!(wire.try_answer(true).unwrap().status, 200);
-    }
-    for _ in 0..20 {
-        site.assert_alive();
-    }
 }

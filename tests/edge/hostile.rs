@@ -78,12 +78,13 @@ fn lengths_that_readers_disagree_about_are_refused() {
 fn a_smuggled_request_is_not_executed() {
     let site = site(quick());
     for coding in [
-        "Transfer-Encoding: chunked\r\n",
         "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
         "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
         "Transfer-Encoding: identity\r\n",
         "Transfer-Encoding: xchunked\r\nContent-Length: 5\r\n",
-        "tRANSFER-eNCODING:\tchunked\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: gzip, chunked\r\n",
+        "tRANSFER-eNCODING:\tchunked, chunked\r\n",
     ] {
         let mut wire = site.wire();
         wire.send(&format!("POST / HTTP/1.1\r\nHost: t\r\n{coding}\r\n0\r\n\r\n{GET}"));
@@ -252,15 +253,16 @@ fn the_peers_address_cannot_be_forged() {
     );
     let text = answer.text();
     assert!(text.contains("peer=127.0.0.1 ") && !text.contains("6.6.6.6"), "{text}");
-    assert_eq!(text.matches("x-pyoco-peer").count(), 1, "{text}");
+    // Named as headers of this connection alone, they are not for handlers.
+    assert!(!text.contains("x-pyoco-peer"), "{text}");
     assert!(!text.contains("x-mine"), "{text}");
 }
 
 #[test]
-fn the_probe_of_the_edge_cannot_be_sent_by_a_client() {
+fn targets_that_name_no_path_of_ours_are_refused() {
     let site = site(quick());
     site.ask("OPTIONS * HTTP/1.1\r\nHost: t\r\n\r\n").assert_refused(400);
-    site.ask("GET http://t/ HTTP/1.1\r\nHost: t\r\n\r\n").assert_refused(400);
+    site.ask("GET ftp://t/ HTTP/1.1\r\nHost: t\r\n\r\n").assert_refused(400);
     site.ask("CONNECT t:80 HTTP/1.1\r\nHost: t\r\n\r\n").assert_refused(501);
     site.ask("GET / HTTP/1.1\r\n\r\n").assert_refused(400);
 }

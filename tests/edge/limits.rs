@@ -4,30 +4,79 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use pyoco_server::http::HttpSettings;
-
-use crate::support::{eventually, quick, site};
+use crate::support::{Hooks, eventually, quick, site, site_with};
 
 #[test]
 fn connections_over_the_cap_are_told_so() {
     let mut settings = quick();
-    settings.edge.max_connections = 8;
-    settings.edge.head_deadline = Duration::from_secs(30);
-    settings.edge.idle_deadline = Duration::from_secs(30);
+    settings.max_connections = 8;
+    settings.head_deadline = Duration::from_secs(30);
+    settings.idle_deadline = Duration::from_secs(30);
     let site = site(settings);
     let mut wires: Vec<_> = (0..8).map(|_| site.wire()).collect();
     for wire in &mut wires {
         wire.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
         assert_eq!(wire.answer().status, 200);
+        // A request that has begun: none of them is idle.
+        wire.send("GET /");
     }
+    eventually("eight heads", || wires.iter().all(|wire| wire.unread_by_server() == 0));
     for _ in 0..40 {
         site.ask("GET / HTTP/1.1\r\nHost: t\r\n\r\n").assert_refused(503);
     }
     // Those inside are served on, and a place that becomes free is given away.
-    wires[7].send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+    wires[7].send(" HTTP/1.1\r\nHost: t\r\n\r\n");
     assert_eq!(wires[7].answer().status, 200);
     drop(wires.pop());
     eventually("a free place", || site.get("/").status == 200);
+}
+
+#[test]
+fn the_longest_idle_connection_makes_place_for_a_new_one() {
+    let mut settings = quick();
+    settings.max_connections = 8;
+    settings.head_deadline = Duration::from_secs(30);
+    settings.idle_deadline = Duration::from_secs(30);
+    let site = site(settings);
+    let mut wires: Vec<_> = (0..8).map(|_| site.wire()).collect();
+    for (i, wire) in wires.iter_mut().enumerate() {
+        // Two that have never asked, and six idle ones of different ages.
+        if i >= 2 {
+            wire.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+            assert_eq!(wire.answer().status, 200);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    for i in 2..8 {
+        let mut new = site.wire();
+        new.send("GET /new HTTP/1.1\r\nHost: t\r\n\r\n");
+        assert!(new.answer().text().starts_with("GET /new?"));
+        assert!(wires[i].is_closed(), "the {i}th");
+        // It keeps its place, and is not idle.
+        new.send("GET /");
+        eventually("a head", || new.unread_by_server() == 0);
+        wires.push(new);
+    }
+    site.ask("GET / HTTP/1.1\r\nHost: t\r\n\r\n").assert_refused(503);
+    wires[0].send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+    assert_eq!(wires[0].answer().status, 200);
+}
+
+#[test]
+fn probes_are_answered_while_all_handlers_are_busy() {
+    let site = site(quick());
+    let mut slow: Vec<_> = (0..4).map(|_| site.wire()).collect();
+    for wire in &mut slow {
+        wire.send("GET /slow HTTP/1.1\r\nHost: t\r\n\r\n");
+        site.slow_begun.recv_timeout(crate::support::PATIENCE).unwrap();
+    }
+    let started = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(site.get("/probe").status, 200);
+    }
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    (0..4).for_each(|_| site.release.send(()).unwrap());
+    assert!(slow.iter_mut().all(|wire| wire.answer().text() == "slow"));
 }
 
 #[test]
@@ -48,7 +97,7 @@ fn idle_connections_are_closed() {
 #[test]
 fn a_request_finds_no_free_handler() {
     let mut settings = quick();
-    settings.edge.checkout_deadline = Duration::from_millis(300);
+    settings.permit_patience = Duration::from_millis(300);
     let site = site(settings);
     let mut slow: Vec<_> = (0..4).map(|_| site.wire()).collect();
     for wire in &mut slow {
@@ -69,7 +118,7 @@ fn a_request_finds_no_free_handler() {
 #[test]
 fn an_answer_that_does_not_come_is_given_up_and_never_given_to_another() {
     let mut settings = quick();
-    settings.edge.answer_deadline = Duration::from_millis(300);
+    settings.answer_deadline = Duration::from_millis(300);
     let site = site(settings);
     for _ in 0..3 {
         site.get("/slow").assert_refused(504);
@@ -100,7 +149,7 @@ fn an_answer_that_does_not_come_is_given_up_and_never_given_to_another() {
 fn a_client_that_does_not_read_holds_neither_a_handler_nor_its_thread() {
     let mut settings = quick();
     // Whoever waited for a deaf client would wait for much longer than is allowed below.
-    settings.edge.write_deadline = Duration::from_secs(8);
+    settings.write_deadline = Duration::from_secs(8);
     let site = site(settings);
     let mut deaf: Vec<_> = (0..12).map(|_| site.wire()).collect();
     for (i, wire) in deaf.iter_mut().enumerate() {
@@ -129,8 +178,8 @@ fn a_client_that_does_not_read_holds_neither_a_handler_nor_its_thread() {
 #[test]
 fn bodies_share_one_allowance_of_memory() {
     let mut settings = quick();
-    settings.edge.max_buffered_bytes = 2 << 20;
-    settings.edge.body_deadline = Duration::from_secs(20);
+    settings.max_buffered_bytes = 2 << 20;
+    settings.body_deadline = Duration::from_secs(20);
     let site = site(settings);
     let mut stalled = site.wire();
     stalled.send("POST /big HTTP/1.1\r\nHost: t\r\nContent-Length: 2000000\r\n\r\n");
@@ -157,22 +206,23 @@ fn bodies_share_one_allowance_of_memory() {
 fn hooks_are_told_of_every_answer() {
     let answered = Arc::new(AtomicUsize::new(0));
     let refused = Arc::new(AtomicUsize::new(0));
-    let mut settings: HttpSettings = quick();
-    settings.observer = Some({
-        let answered = Arc::clone(&answered);
-        Arc::new(move |access| {
-            assert_eq!((access.method.as_str(), access.status), ("GET", 200));
-            assert!(access.complete && access.path == "/bytes");
-            answered.fetch_add(usize::try_from(access.bytes).unwrap(), Ordering::SeqCst);
-        })
-    });
-    settings.edge.on_refusal = Some({
-        let refused = Arc::clone(&refused);
-        Arc::new(move |status| {
-            refused.fetch_add(usize::from(status), Ordering::SeqCst);
-        })
-    });
-    let site = site(settings);
+    let hooks = Hooks {
+        answered: Some({
+            let answered = Arc::clone(&answered);
+            Box::new(move |access| {
+                assert_eq!((access.method, access.status), ("GET", 200));
+                assert!(access.complete && access.path == "/bytes");
+                answered.fetch_add(usize::try_from(access.bytes).unwrap(), Ordering::SeqCst);
+            })
+        }),
+        refused: Some({
+            let refused = Arc::clone(&refused);
+            Box::new(move |status| {
+                refused.fetch_add(usize::from(status), Ordering::SeqCst);
+            })
+        }),
+    };
+    let site = site_with(quick(), hooks);
     assert_eq!(site.get("/bytes?1000").status, 200);
     assert_eq!(site.get("/bytes?200000").status, 200);
     site.ask("GET / HTTP/2.0\r\n\r\n").assert_refused(505);

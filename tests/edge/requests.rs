@@ -14,7 +14,7 @@ fn a_handler_sees_the_request_as_it_was_meant() {
     assert!(text.contains("\nx-mine: 1\n") && text.ends_with("hello"), "{text}");
     assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
     assert!(answer.header("date").is_some_and(|date| date.ends_with(" GMT")));
-    assert!(answer.header("server").is_none());
+    assert_eq!(answer.header("server"), Some("pyoco-server"));
 }
 
 #[test]

@@ -2,15 +2,16 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use pyoco_server::http::edge::{BodyRule, EdgeSettings};
-use pyoco_server::http::{HttpServer, HttpSettings, Reply, Request};
+use pyoco_server::http::error::{BODY_TOO_LARGE, Condition};
+use pyoco_server::http::{
+    Access, Conduct, HttpServer, HttpSettings, Method, Reply, Request, Service, Transfer,
+};
 
 use crate::uploads;
 
@@ -21,6 +22,10 @@ pub const BODY_LIMIT: u64 = 100_000;
 
 /// Body limit of the routes that begin with `/upload`.
 pub const UPLOAD_LIMIT: u64 = 300_000_000;
+
+/// What is answered to more than that.
+const UPLOAD_TOO_LARGE: Condition =
+    Condition::bad_input(413, "upload too large", "send less in one request");
 
 /// Tests of one process that measure the process itself (threads, memory) run alone.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -54,33 +59,72 @@ impl Drop for Site {
     }
 }
 
-/// Settings with deadlines that tests can wait for, four handlers.
+/// Settings with deadlines that tests can wait for, four permits.
 pub fn quick() -> HttpSettings {
     HttpSettings {
         threads: 4,
         max_streams: 64,
-        edge: EdgeSettings {
-            head_deadline: Duration::from_millis(700),
-            body_deadline: Duration::from_millis(700),
-            idle_deadline: Duration::from_millis(1500),
-            answer_deadline: Duration::from_secs(5),
-            write_deadline: Duration::from_secs(2),
-            checkout_deadline: Duration::from_secs(2),
-            body_rules: Arc::new(|_, path| match path {
-                "/big" => BodyRule::Whole { limit: 8 << 20 },
-                _ if path.starts_with("/upload") => {
-                    BodyRule::Streamed { limit: UPLOAD_LIMIT, too_large: "upload too large" }
-                }
-                _ => BodyRule::Whole { limit: BODY_LIMIT },
-            }),
-            ..EdgeSettings::default()
-        },
+        head_deadline: Duration::from_millis(700),
+        body_deadline: Duration::from_millis(700),
+        idle_deadline: Duration::from_millis(1500),
+        answer_deadline: Duration::from_secs(5),
+        write_deadline: Duration::from_secs(2),
+        permit_patience: Duration::from_secs(2),
         ..HttpSettings::default()
+    }
+}
+
+/// Answers with a closure, and treats a request by its path.
+struct TestService<F> {
+    handler: F,
+    hooks: Hooks,
+}
+
+/// What a test wants to hear of answers and refusals.
+#[derive(Default)]
+pub struct Hooks {
+    pub answered: Option<Box<dyn Fn(&Access<'_>) + Send + Sync>>,
+    pub refused: Option<Box<dyn Fn(u16) + Send + Sync>>,
+}
+
+impl<F: Fn(&mut Request) -> Reply + Send + Sync + 'static> Service for TestService<F> {
+    type Target = ();
+
+    fn find(&self, _: &Method, path: &str, _: Option<&str>) -> ((), Conduct) {
+        let (transfer, max_body, too_large) = match path {
+            "/big" => (Transfer::Whole, 8 << 20, &BODY_TOO_LARGE),
+            "/probe" => (Transfer::Immediate, BODY_LIMIT, &BODY_TOO_LARGE),
+            "/events" => (Transfer::Stream, BODY_LIMIT, &BODY_TOO_LARGE),
+            _ if path.starts_with("/upload") => (Transfer::Upload, UPLOAD_LIMIT, &UPLOAD_TOO_LARGE),
+            _ => (Transfer::Whole, BODY_LIMIT, &BODY_TOO_LARGE),
+        };
+        ((), Conduct { transfer, max_body, too_large })
+    }
+
+    fn answer(&self, request: &mut Request, (): &()) -> Reply {
+        (self.handler)(request)
+    }
+
+    fn answered(&self, access: &Access<'_>, (): &()) {
+        if let Some(answered) = &self.hooks.answered {
+            answered(access);
+        }
+    }
+
+    fn refused(&self, status: u16) {
+        if let Some(refused) = &self.hooks.refused {
+            refused(status);
+        }
     }
 }
 
 /// Starts a server with the test handler.
 pub fn site(settings: HttpSettings) -> Site {
+    site_with(settings, Hooks::default())
+}
+
+/// The same, and tells `hooks` of each answer.
+pub fn site_with(settings: HttpSettings, hooks: Hooks) -> Site {
     let alone = alone();
     let handled = Arc::new(AtomicUsize::new(0));
     let (release, released) = bounded::<()>(1000);
@@ -150,7 +194,7 @@ pub fn site(settings: HttpSettings) -> Site {
         }
     };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let server = HttpServer::start(listener, settings, Arc::new(handler)).unwrap();
+    let server = HttpServer::start(listener, settings, TestService { handler, hooks }).unwrap();
     let address = server.local_addr();
     Site {
         server: Some(server),
@@ -169,13 +213,14 @@ fn echo(request: &mut Request) -> Reply {
     let mut text =
         format!("{} {}?{}\n", request.method(), request.path(), request.query().unwrap_or(""));
     text.push_str(&format!("peer={} id={}\n", request.peer(), request.request_id()));
+    text.push_str(&format!("host={} scheme={}\n", request.host().unwrap_or("-"), request.scheme()));
     for (name, value) in request.headers() {
+        let value = String::from_utf8_lossy(value);
         text.push_str(&format!("{}: {value}\n", name.to_ascii_lowercase()));
     }
     match request.body() {
-        Ok(body) if body.len() > 1000 => text.push_str(&format!("body {} bytes", body.len())),
-        Ok(body) => text.push_str(&String::from_utf8_lossy(body)),
-        Err(error) => return Reply::text(400, error.to_string()),
+        body if body.len() > 1000 => text.push_str(&format!("body {} bytes", body.len())),
+        body => text.push_str(&String::from_utf8_lossy(body)),
     }
     Reply::text(200, text)
 }
@@ -200,7 +245,7 @@ impl Answer {
         })
     }
 
-    /// Checks that this is one of the edge's own refusals, in full.
+    /// Checks that this is one of the floor's own refusals, in full.
     pub fn assert_refused(&self, status: u16) {
         assert_eq!(self.status, status, "{self:?}");
         let json: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
@@ -407,15 +452,4 @@ fn memory_kib(field: &str) -> u64 {
 /// Open descriptors of this process.
 pub fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
-/// Where the only server of this process has its private socket.
-pub fn private_directory() -> PathBuf {
-    let prefix = format!("pyoco-{}-", std::process::id());
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let places = [Some(std::env::temp_dir()), runtime];
-    let found = places.into_iter().flatten().filter_map(|place| std::fs::read_dir(place).ok());
-    let found =
-        found.flatten().flatten().find(|e| e.file_name().to_string_lossy().starts_with(&prefix));
-    found.unwrap().path()
 }

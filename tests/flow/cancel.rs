@@ -11,7 +11,9 @@ use pyoco_server::flow::{
 use pyoco_server::model::run::TaskStatus;
 use serde_json::{Value, json};
 
-use crate::support::{DEADLINE, job, run_with, run_yaml, start, turn, wait_for_no_flow_threads};
+use crate::support::flow::{
+    DEADLINE, job, run_with, run_yaml, start, turn, wait_for_no_flow_threads,
+};
 
 fn failed(error: &str) -> Outcome {
     Outcome::Failed { error: error.to_owned() }

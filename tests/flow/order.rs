@@ -10,7 +10,7 @@ use pyoco_server::model::limits::MAX_PARALLEL_TASKS;
 use pyoco_server::model::run::TaskStatus;
 use serde_json::{Value, json};
 
-use crate::support::{
+use crate::support::flow::{
     flow_threads, job, run_with, run_yaml, start, turn, wait_for_no_flow_threads,
 };
 
@@ -133,7 +133,7 @@ fn any_goes_on_with_the_first_and_the_other_runs_on() {
     let mut registry = Registry::with_builtins();
     registry
         .task("wait", move |_| {
-            gate.recv_timeout(crate::support::DEADLINE)?;
+            gate.recv_timeout(crate::support::flow::DEADLINE)?;
             Ok(json!("late"))
         })
         .task("release", move |_| {

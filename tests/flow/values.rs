@@ -6,7 +6,7 @@ use pyoco_server::flow::{Executor, NativeExecutor, Outcome, Registry};
 use pyoco_server::model::run::TaskStatus;
 use serde_json::json;
 
-use crate::support::{job, run_yaml, start, turn};
+use crate::support::flow::{job, run_yaml, start, turn};
 
 fn error_of(outcome: Outcome) -> String {
     match outcome {

@@ -6,18 +6,18 @@ use pyoco_server::bus;
 use pyoco_server::model::json as wire;
 use pyoco_server::model::run::{RunSnapshot, RunStatus};
 
-use crate::stage::Stage;
+use crate::support::cluster::Cluster;
 
 const RUNS: usize = 60;
 /// Writes of a run's worker before the last one.
 const WRITES: usize = 12;
 
 /// Writes as a worker does: by compare-and-set, and after a conflict on top of what is there.
-fn work(stage: &Stage, run_id: &str) -> u64 {
-    let runs = stage.bus.runs();
+fn work(cluster: &Cluster, run_id: &str) -> u64 {
+    let runs = cluster.bus.runs();
     let mut step = 0;
     loop {
-        let (mut snapshot, revision) = stage.snapshot(run_id);
+        let (mut snapshot, revision) = cluster.snapshot(run_id);
         assert!(!snapshot.status.is_terminal(), "somebody else has ended {run_id}");
         step += 1;
         if step > WRITES {
@@ -38,24 +38,24 @@ fn work(stage: &Stage, run_id: &str) -> u64 {
 
 #[test]
 fn what_has_ended_stays_as_it_is_under_a_hail_of_cancels() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     let (asked, too_late) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for lane in 0..4 {
-            let (stage, asked, too_late) = (&stage, &asked, &too_late);
+            let (cluster, asked, too_late) = (&cluster, &asked, &too_late);
             scope.spawn(move || {
                 for n in (lane..RUNS).step_by(4) {
                     let run_id = format!("run-{n}");
-                    stage.put_run(&run_id, 1_000.0, |run| {
+                    cluster.put_run(&run_id, 1_000.0, |run| {
                         run.status = RunStatus::Running;
                         run.worker_id = Some("w".into());
                     });
                     let path = format!("/runs/{run_id}/cancel");
                     let last = std::thread::scope(|scope| {
-                        let worker = scope.spawn(|| work(stage, &run_id));
+                        let worker = scope.spawn(|| work(cluster, &run_id));
                         for _ in 0..3 {
                             scope.spawn(|| {
-                                let answer = stage.post_nothing(&path);
+                                let answer = cluster.post_nothing(&path);
                                 assert_eq!(answer.status, 200, "{}", answer.text());
                                 match answer.json()["status"].as_str().unwrap() {
                                     "CANCELLING" => asked.fetch_add(1, Ordering::Relaxed),
@@ -66,9 +66,9 @@ fn what_has_ended_stays_as_it_is_under_a_hail_of_cancels() {
                         }
                         worker.join().unwrap()
                     });
-                    let late = stage.post_nothing(&path).json();
+                    let late = cluster.post_nothing(&path).json();
                     assert_eq!(late["status"], "COMPLETED", "{run_id}");
-                    let (snapshot, revision): (RunSnapshot, u64) = stage.snapshot(&run_id);
+                    let (snapshot, revision): (RunSnapshot, u64) = cluster.snapshot(&run_id);
                     assert_eq!(
                         (snapshot.status, revision),
                         (RunStatus::Completed, last),

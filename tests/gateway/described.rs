@@ -2,17 +2,16 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 
 use pyoco_server::gateway::api::route::ROUTES;
 use serde_json::{Value, json};
 
-use crate::stream::Event;
-use crate::support::http::{self, Response};
+use crate::support::events::Event;
+use crate::support::http::{Client, Response};
 
 /// The document of a gateway, and what has been held to it.
 pub struct Described {
-    address: SocketAddr,
+    gateway: Client,
     /// As it was served.
     pub document: Value,
     /// Its components, with objects that may have no field beside those that are written there.
@@ -23,11 +22,11 @@ pub struct Described {
 
 impl Described {
     /// Asks the gateway for it.
-    pub fn by(address: SocketAddr) -> Described {
-        let document = http::get(address, "/openapi.json").json();
+    pub fn by(gateway: &Client) -> Described {
+        let document = gateway.get("/openapi.json").json();
         let mut strict = document["components"].clone();
         close(&mut strict["schemas"]);
-        Described { address, document, strict, seen: RefCell::default() }
+        Described { gateway: gateway.clone(), document, strict, seen: RefCell::default() }
     }
 
     /// GET of `path`, which is one of `template`'s paths and must be answered with `status`.
@@ -51,7 +50,7 @@ impl Described {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Response {
-        let answer = http::request(self.address, method, path, headers, body);
+        let answer = self.gateway.request(method, path, headers, body);
         assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
         self.hold(method, template, &answer);
         answer

@@ -5,12 +5,15 @@ use std::time::{Duration, Instant};
 use pyoco_server::model::clock;
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, completed, main_flow};
-use crate::stream::Stream;
+use crate::support::cluster::Cluster;
+use crate::support::events::Events;
+use crate::support::jetstream;
+use crate::support::runs::{completed, document, main_flow};
 use crate::support::wait::{PATIENCE, eventually};
 
-fn open(stage: &Stage) -> Stream {
-    let mut stream = Stream::open(stage.address(), "/events");
+fn open(cluster: &Cluster) -> Events {
+    cluster.wait_live();
+    let mut stream = cluster.events("/events");
     let first = stream.event();
     assert_eq!((first.name.as_str(), &first.data["live"]), ("state", &json!(true)));
     stream
@@ -23,32 +26,32 @@ fn record(worker_id: &str, seen: f64) -> Vec<u8> {
 }
 
 /// Waits until `/workers` knows the worker.
-fn wait_listed(stage: &Stage, worker_id: &str) {
+fn wait_listed(cluster: &Cluster, worker_id: &str) {
     eventually(PATIENCE, "the worker to be listed", || {
-        let all = stage.get("/workers?scope=all&include_hidden=1").json();
+        let all = cluster.get("/workers?scope=all&include_hidden=1").json();
         all.as_array().unwrap().iter().any(|w| w["worker_id"] == worker_id).then_some(())
     });
 }
 
 #[test]
 fn changes_of_runs_and_workers_are_told_as_lists_show_them() {
-    let stage = Stage::start();
-    let mut stream = open(&stage);
+    let cluster = Cluster::with_gateway();
+    let mut stream = open(&cluster);
     assert_eq!(stream.retry.as_deref(), Some("2000"));
-    let run_id = stage.submit(&main_flow());
+    let run_id = cluster.submit(&main_flow());
     let told = stream.named("run");
-    assert_eq!(told.data, stage.get("/runs").json()[0]);
+    assert_eq!(told.data, cluster.get("/runs").json()[0]);
     assert_eq!((&told.data["run_id"], &told.data["status"]), (&json!(run_id), &json!("PENDING")));
-    let (_, revision) = stage.snapshot(&run_id);
-    stage.bus.runs().delete(&run_id, revision).unwrap();
+    let (_, revision) = cluster.snapshot(&run_id);
+    cluster.bus.runs().delete(&run_id, revision).unwrap();
     assert_eq!(stream.named("run_removed").data, json!({"run_id": run_id}));
 
     let now = clock::now();
-    let revision = stage.bus.workers().put("w", &record("w", now)).unwrap();
+    let revision = cluster.bus.workers().put("w", &record("w", now)).unwrap();
     let told = stream.named("worker");
-    wait_listed(&stage, "w");
-    assert_eq!(told.data, stage.get("/workers").json()[0]);
-    stage.bus.workers().delete("w", revision).unwrap();
+    wait_listed(&cluster, "w");
+    assert_eq!(told.data, cluster.get("/workers").json()[0]);
+    cluster.bus.workers().delete("w", revision).unwrap();
     assert_eq!(stream.named("worker_removed").data, json!({"worker_id": "w"}));
     // Silence is filled here, too.
     let begun = Instant::now();
@@ -59,9 +62,9 @@ fn changes_of_runs_and_workers_are_told_as_lists_show_them() {
 
 #[test]
 fn a_worker_that_falls_silent_is_told() {
-    let stage = Stage::start_with(&[("PYOCO_WORKER_DISCONNECT_TIMEOUT_SEC", "1")]);
-    let mut stream = open(&stage);
-    stage.bus.workers().put("w", &record("w", clock::now())).unwrap();
+    let cluster = Cluster::with_gateway_env(&[("PYOCO_WORKER_DISCONNECT_TIMEOUT_SEC", "1")]);
+    let mut stream = open(&cluster);
+    cluster.bus.workers().put("w", &record("w", clock::now())).unwrap();
     assert_eq!(stream.named("worker").data["state"], "IDLE");
     let told = stream.named("worker");
     assert_eq!(
@@ -72,30 +75,30 @@ fn a_worker_that_falls_silent_is_told() {
 
 #[test]
 fn the_end_of_nats_and_its_return_are_told() {
-    let mut stage = Stage::start_with(&[("PYOCO_NATS_REQUEST_TIMEOUT_SEC", "1")]);
-    let mut stream = open(&stage);
-    stage.nats.stop();
+    let mut cluster = Cluster::with_gateway_env(&[("PYOCO_NATS_REQUEST_TIMEOUT_SEC", "1")]);
+    let mut stream = open(&cluster);
+    cluster.nats.stop();
     assert_eq!(stream.named("state").data["live"], false);
     assert_eq!(stream.event().name, "heartbeat");
     // Whoever comes now is told at once.
-    let mut late = Stream::open(stage.address(), "/events");
+    let mut late = cluster.events("/events");
     assert_eq!(late.event().data["live"], false);
-    stage.nats.restart();
+    cluster.nats.restart();
     for stream in [&mut stream, &mut late] {
         assert_eq!(stream.named("state").data["live"], true);
     }
-    let bus = crate::stage::connect(&stage.nats);
-    bus.runs().put("r", &crate::stage::document("r", 1.0, completed)).unwrap();
+    let bus = cluster.connect();
+    bus.runs().put("r", &document("r", 1.0, completed)).unwrap();
     assert_eq!(stream.named("run").data["run_id"], "r");
 }
 
 #[test]
 fn a_slow_reader_gets_the_newest_state_of_each_run() {
-    let stage = Stage::start();
-    let mut slow = open(&stage);
+    let cluster = Cluster::with_gateway();
+    let mut slow = open(&cluster);
     // Few runs that change often, with summaries that no buffer holds for long.
-    write(&stage, 20, 150);
-    stage.put_run("last", 9_999.0, completed);
+    write(&cluster, 20, 150);
+    cluster.put_run("last", 9_999.0, completed);
     let mut newest = std::collections::HashMap::new();
     let mut told = 0;
     loop {
@@ -113,10 +116,10 @@ fn a_slow_reader_gets_the_newest_state_of_each_run() {
 
 #[test]
 fn a_reader_that_misses_too_much_is_told_to_load_its_lists_again() {
-    let stage = Stage::start();
-    let mut slow = open(&stage);
-    write(&stage, 5_000, 1);
-    stage.put_run("last", 9_999.0, completed);
+    let cluster = Cluster::with_gateway();
+    let mut slow = open(&cluster);
+    write(&cluster, 5_000, 1);
+    cluster.put_run("last", 9_999.0, completed);
     let reset = slow.named("reset");
     assert!(reset.data["lost"].as_u64().unwrap() >= 1_000, "{}", reset.data);
     // From there on it is complete.
@@ -127,24 +130,23 @@ fn a_reader_that_misses_too_much_is_told_to_load_its_lists_again() {
         event.data["run_id"] == "last"
     });
     assert!(told < 5_000);
-    stage.put_run("next", 10_000.0, completed);
+    cluster.put_run("next", 10_000.0, completed);
     assert_eq!(slow.named("run").data["run_id"], "next");
 }
 
 /// Writes `runs` runs with large summaries `times` times each, as quickly as NATS takes them.
-fn write(stage: &Stage, runs: usize, times: usize) {
+fn write(cluster: &Cluster, runs: usize, times: usize) {
     let error = "e".repeat(8_000);
-    let kv = &stage.bus.runs();
+    let kv = &cluster.bus.runs();
     let error = &error;
     std::thread::scope(|scope| {
         for part in 0..8 {
             scope.spawn(move || {
                 for time in 0..times {
                     for run in (part..runs).step_by(8) {
-                        let document =
-                            crate::stage::document(&format!("r{run}"), time as f64, |run| {
-                                run.error = Some(error.clone());
-                            });
+                        let document = document(&format!("r{run}"), time as f64, |run| {
+                            run.error = Some(error.clone());
+                        });
                         kv.put(&format!("r{run}"), &document).unwrap();
                     }
                 }
@@ -156,10 +158,10 @@ fn write(stage: &Stage, runs: usize, times: usize) {
 /// Somebody replaces the store: what was known is void.
 #[test]
 fn a_bucket_that_was_replaced_resets_the_reader() {
-    let stage = Stage::start();
-    stage.submit(&main_flow());
-    let mut stream = open(&stage);
-    crate::jetstream::call(&stage.nats, "STREAM.DELETE.KV_pyoco_runs", &Value::Null);
+    let cluster = Cluster::with_gateway();
+    cluster.submit(&main_flow());
+    let mut stream = open(&cluster);
+    jetstream::call(&cluster.nats, "STREAM.DELETE.KV_pyoco_runs", &Value::Null);
     let reset = stream.named("reset");
     assert!(reset.data["lost"].as_u64().unwrap() >= 1);
 }

@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, form, post_form};
+use crate::support::cluster::Cluster;
+use crate::support::forms::form;
 use crate::support::http;
+use crate::support::runs::ids;
 
 const FILE: Option<&str> = Some("flow.yaml");
 const FLOW: &[u8] = b"flow: {graph: a}";
@@ -18,16 +20,16 @@ fn detail(answer: &http::Response) -> (u16, Value) {
 
 #[test]
 fn a_document_becomes_a_run_whose_params_are_its_defaults() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     let yaml = b"version: 1\nflow:\n  graph: a >> b\n  defaults:\n    k: yes\n    o: 017\n    t: 12:30\n    \
         f: 1_000\n    d: 2020-01-01\n    q: 'yes'\ntasks:\n  a:\n    callable: m:f\n";
-    let answer = post_form(
-        stage.address(),
+    let answer = cluster.post_form(
+        "/runs/yaml",
         &[("workflow", FILE, yaml), ("flow_name", None, b" main "), ("tag", None, b" gpu ")],
     );
     assert_eq!(answer.status, 200, "{}", answer.text());
     let run_id = answer.json()["run_id"].as_str().unwrap().to_owned();
-    let shown = stage.get(&format!("/runs/{run_id}")).json();
+    let shown = cluster.get(&format!("/runs/{run_id}")).json();
     assert_eq!(shown["flow_name"], "main");
     assert_eq!((&shown["tag"], &shown["tags"]), (&json!("gpu"), &json!(["gpu"])));
     assert_eq!(shown["workflow_yaml_bytes"], yaml.len());
@@ -37,14 +39,15 @@ fn a_document_becomes_a_run_whose_params_are_its_defaults() {
     assert_eq!((&params["f"], &params["q"]), (&json!(1000), &json!("yes")));
     assert!(!shown.to_string().contains("a >> b"), "the document is shown: {shown}");
     let hash = shown["workflow_yaml_sha256"].as_str().unwrap();
-    let found = stage.get(&format!("/runs?workflow_yaml_sha256={hash}")).json();
-    assert_eq!(crate::stage::ids(&found), [run_id]);
+    let found = cluster.get(&format!("/runs?workflow_yaml_sha256={hash}")).json();
+    assert_eq!(ids(&found), [run_id]);
 }
 
 #[test]
 fn every_form_that_is_not_right_is_told_what_is_missing() {
-    let stage = Stage::start();
-    let post = |parts: &[(&str, Option<&str>, &[u8])]| detail(&post_form(stage.address(), parts));
+    let cluster = Cluster::with_gateway();
+    let post =
+        |parts: &[(&str, Option<&str>, &[u8])]| detail(&cluster.post_form("/runs/yaml", parts));
     let name = ("flow_name", None, &b"main"[..]);
     let flow = ("workflow", FILE, FLOW);
     assert_eq!(post(&[flow]), (422, json!([missing("flow_name")])));
@@ -72,7 +75,7 @@ fn every_form_that_is_not_right_is_told_what_is_missing() {
     let raw = |content_type: Option<&str>, body: &[u8]| {
         let headers: Vec<_> =
             content_type.map(|value| ("Content-Type", value)).into_iter().collect();
-        detail(&http::request(stage.address(), "POST", "/runs/yaml", &headers, body))
+        detail(&cluster.request("POST", "/runs/yaml", &headers, body))
     };
     let both = (422, json!([missing("workflow"), missing("flow_name")]));
     assert_eq!(raw(None, b""), both);
@@ -94,7 +97,7 @@ fn every_form_that_is_not_right_is_told_what_is_missing() {
 
 #[test]
 fn every_refused_document_names_its_reason() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     let table: &[(&[u8], &str)] = &[
         (b"\xff\xfe", "invalid_utf8"),
         (b"a: [", "invalid_yaml"),
@@ -130,20 +133,20 @@ fn every_refused_document_names_its_reason() {
         (b"version: null\nflow: {graph: a}", "invalid_version"),
     ];
     for (yaml, reason) in table {
-        let answer =
-            post_form(stage.address(), &[("workflow", FILE, yaml), ("flow_name", None, b"main")]);
+        let answer = cluster
+            .post_form("/runs/yaml", &[("workflow", FILE, yaml), ("flow_name", None, b"main")]);
         let what = String::from_utf8_lossy(yaml);
         assert_eq!(detail(&answer), (422, json!("invalid workflow yaml")), "{what}");
         let body = answer.json();
         assert_eq!(body["reason"], *reason, "{what}: {body}");
         assert_eq!(body["err_id"], "ERR-PYOCO-0002");
     }
-    assert_eq!(stage.get("/runs").json(), json!([]), "a refused document has left something");
+    assert_eq!(cluster.get("/runs").json(), json!([]), "a refused document has left something");
 }
 
 #[test]
 fn documents_that_the_python_gateway_takes_are_taken() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     let table: &[&[u8]] = &[
         b"version: 2\nflow: {graph: a}",
         b"version: true\nflow: {graph: a}",
@@ -158,24 +161,24 @@ fn documents_that_the_python_gateway_takes_are_taken() {
         b"flow: {graph: a, defaults: {b: !!binary aGk=, s: !!set {a}, n: .nan, i: .inf}}",
     ];
     for yaml in table {
-        let answer =
-            post_form(stage.address(), &[("workflow", FILE, yaml), ("flow_name", None, b"main")]);
+        let answer = cluster
+            .post_form("/runs/yaml", &[("workflow", FILE, yaml), ("flow_name", None, b"main")]);
         assert_eq!(answer.status, 200, "{}: {}", String::from_utf8_lossy(yaml), answer.text());
     }
-    assert_eq!(stage.get("/runs").json().as_array().unwrap().len(), table.len());
+    assert_eq!(cluster.get("/runs").json().as_array().unwrap().len(), table.len());
 }
 
 #[test]
 fn a_form_of_another_page_is_refused_before_anything_is_done() {
-    let stage = Stage::start();
-    let host = stage.address().to_string();
+    let cluster = Cluster::with_gateway();
+    let host = cluster.address.to_string();
     let (content_type, body) = form(&[("workflow", FILE, FLOW), ("flow_name", None, b"main")]);
     let wheel = form(&[("wheel", Some("a-1.0-py3-none-any.whl"), b"PK")]);
     let send = |path: &str, more: &[(&str, &str)]| {
         let (content_type, body) =
             if path == "/wheels" { (&wheel.0, &wheel.1) } else { (&content_type, &body) };
         let headers = [&[("Content-Type", content_type.as_str())], more].concat();
-        http::request(stage.address(), "POST", path, &headers, body)
+        cluster.request("POST", path, &headers, body)
     };
     let ours = format!("http://{host}");
     for path in ["/runs/yaml", "/wheels"] {
@@ -200,6 +203,6 @@ fn a_form_of_another_page_is_refused_before_anything_is_done() {
             assert_eq!(send(path, headers).status, status, "{path} {headers:?}");
         }
     }
-    let runs = stage.get("/runs").json();
+    let runs = cluster.get("/runs").json();
     assert_eq!(runs.as_array().unwrap().len(), 4, "{runs}");
 }

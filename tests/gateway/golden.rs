@@ -11,9 +11,11 @@ use base64::engine::general_purpose::URL_SAFE;
 use pyoco_server::model::run::{Delivery, RunStatus, TaskRecord, TaskStatus};
 use serde_json::{Map, Value, json};
 
-use crate::jetstream;
-use crate::stage::{Stage, form, main_flow, post_form};
-use crate::support::http::{self, Response};
+use crate::support::cluster::Cluster;
+use crate::support::forms::form;
+use crate::support::http::Response;
+use crate::support::jetstream;
+use crate::support::runs::main_flow;
 use crate::support::wait::{PATIENCE, eventually};
 use crate::support::wheel::{WheelFile, noise};
 
@@ -91,8 +93,8 @@ impl Album {
         Album { folder, update, seen: Vec::new(), differences: Vec::new() }
     }
 
-    fn answer(&mut self, name: &str, stage: &Stage, answer: &Response) {
-        let host = format!("http://{}", stage.address());
+    fn answer(&mut self, name: &str, cluster: &Cluster, answer: &Response) {
+        let host = cluster.url();
         let headers: Map<String, Value> = HEADERS
             .iter()
             .filter_map(|header| {
@@ -140,48 +142,53 @@ const FILE: Option<&str> = Some("flow.yaml");
 
 #[test]
 fn answers_are_as_in_the_golden_files() {
-    let mut stage = Stage::start_with(&[("PYOCO_WHEEL_MAX_BYTES", "200000")]);
+    let mut cluster = Cluster::with_gateway_env(&[("PYOCO_WHEEL_MAX_BYTES", "200000")]);
     let mut album = Album::open();
-    good_answers(&stage, &mut album);
-    wheels(&stage, &mut album);
-    errors(&stage, &mut album);
-    unavailable(&mut stage, &mut album);
+    good_answers(&cluster, &mut album);
+    wheels(&cluster, &mut album);
+    errors(&cluster, &mut album);
+    unavailable(&mut cluster, &mut album);
     album.close();
 }
 
-fn good_answers(stage: &Stage, album: &mut Album) {
-    album.answer("health", stage, &stage.get("/health"));
-    album.answer("ready", stage, &stage.get("/readyz"));
-    album.answer("list_empty", stage, &stage.get("/runs"));
-    album.answer("page_empty", stage, &stage.get("/runs?cursor="));
+fn good_answers(cluster: &Cluster, album: &mut Album) {
+    album.answer("health", cluster, &cluster.get("/health"));
+    album.answer("ready", cluster, &cluster.get("/readyz"));
+    album.answer("list_empty", cluster, &cluster.get("/runs"));
+    album.answer("page_empty", cluster, &cluster.get("/runs?cursor="));
     let submitted =
-        stage.post("/runs", &json!({"flow_name": "main", "params": {"é": [1, 1.5, null]}}));
-    album.answer("submitted", stage, &submitted);
+        cluster.post("/runs", &json!({"flow_name": "main", "params": {"é": [1, 1.5, null]}}));
+    album.answer("submitted", cluster, &submitted);
     let run_id = submitted.json()["run_id"].as_str().unwrap().to_owned();
     let key = format!("$KV.pyoco_runs.{run_id}");
-    album.stored("kv_pending", &jetstream::last(&stage.nats, "KV_pyoco_runs", &key).unwrap());
-    album.stored("job", &jetstream::last(&stage.nats, "PYOCO_WORK", "pyoco.work.default").unwrap());
-    album.answer("run_pending", stage, &stage.get(&format!("/runs/{run_id}")));
-    album.answer("tasks_pending", stage, &stage.get(&format!("/runs/{run_id}/tasks")));
-    let cancelled = stage.post(&format!("/runs/{run_id}/cancel"), &json!({"reason": "no need"}));
-    album.answer("run_cancelling", stage, &cancelled);
-    stage.wait_status(&run_id, "CANCELLED");
-    album.answer("run_cancelled", stage, &stage.get(&format!("/runs/{run_id}")));
+    album.stored("kv_pending", &jetstream::last(&cluster.nats, "KV_pyoco_runs", &key).unwrap());
+    album.stored(
+        "job",
+        &jetstream::last(&cluster.nats, "PYOCO_WORK", "pyoco.work.default").unwrap(),
+    );
+    album.answer("run_pending", cluster, &cluster.get(&format!("/runs/{run_id}")));
+    album.answer("tasks_pending", cluster, &cluster.get(&format!("/runs/{run_id}/tasks")));
+    let cancelled = cluster.post(&format!("/runs/{run_id}/cancel"), &json!({"reason": "no need"}));
+    album.answer("run_cancelling", cluster, &cancelled);
+    cluster.wait_status(&run_id, "CANCELLED");
+    album.answer("run_cancelled", cluster, &cluster.get(&format!("/runs/{run_id}")));
 
     let yaml = b"flow: {graph: a, defaults: {k: 1}}";
     let parts: &[(&str, Option<&str>, &[u8])] =
         &[("workflow", FILE, yaml), ("flow_name", None, b"main"), ("tag", None, b"gpu")];
-    let submitted = post_form(stage.address(), parts);
-    album.answer("submitted_yaml", stage, &submitted);
+    let submitted = cluster.post_form("/runs/yaml", parts);
+    album.answer("submitted_yaml", cluster, &submitted);
     let run_id = submitted.json()["run_id"].as_str().unwrap().to_owned();
-    album.answer("run_yaml", stage, &stage.get(&format!("/runs/{run_id}")));
-    album
-        .stored("job_yaml", &jetstream::last(&stage.nats, "PYOCO_WORK", "pyoco.work.gpu").unwrap());
+    album.answer("run_yaml", cluster, &cluster.get(&format!("/runs/{run_id}")));
+    album.stored(
+        "job_yaml",
+        &jetstream::last(&cluster.nats, "PYOCO_WORK", "pyoco.work.gpu").unwrap(),
+    );
 
     let now = pyoco_server::model::clock::now();
     let worker = json!({"worker_id": "w", "instance_id": "i", "state": "RUNNING", "tags": ["default"], "last_seen_at": now});
-    stage.bus.workers().put("w", worker.to_string().as_bytes()).unwrap();
-    stage.put_run("running", now + 60.0, |run| {
+    cluster.bus.workers().put("w", worker.to_string().as_bytes()).unwrap();
+    cluster.put_run("running", now + 60.0, |run| {
         run.status = RunStatus::Running;
         run.worker_id = Some("w".into());
         run.attempt = Some(1);
@@ -198,21 +205,21 @@ fn good_answers(stage: &Stage, album: &mut Album) {
             rescued: false,
         });
     });
-    stage.wait_status("running", "RUNNING");
+    cluster.wait_status("running", "RUNNING");
     eventually(PATIENCE, "the worker to be known", || {
-        (stage.get("/runs/running").json()["worker_alive"] == true).then_some(())
+        (cluster.get("/runs/running").json()["worker_alive"] == true).then_some(())
     });
-    album.answer("run_running", stage, &stage.get("/runs/running"));
-    album.answer("run_running_records", stage, &stage.get("/runs/running?include=records"));
-    album.answer("tasks_running", stage, &stage.get("/runs/running/tasks"));
-    album.answer("list", stage, &stage.get("/runs"));
-    album.answer("list_full", stage, &stage.get("/runs?include=full&status=RUNNING"));
-    album.answer("page", stage, &stage.get("/runs?limit=2&cursor="));
-    album.answer("workers", stage, &stage.get("/workers?scope=all"));
-    album.answer("worker_hidden", stage, &patch(stage, "w"));
+    album.answer("run_running", cluster, &cluster.get("/runs/running"));
+    album.answer("run_running_records", cluster, &cluster.get("/runs/running?include=records"));
+    album.answer("tasks_running", cluster, &cluster.get("/runs/running/tasks"));
+    album.answer("list", cluster, &cluster.get("/runs"));
+    album.answer("list_full", cluster, &cluster.get("/runs?include=full&status=RUNNING"));
+    album.answer("page", cluster, &cluster.get("/runs?limit=2&cursor="));
+    album.answer("workers", cluster, &cluster.get("/workers?scope=all"));
+    album.answer("worker_hidden", cluster, &patch(cluster, "w"));
 }
 
-fn wheels(stage: &Stage, album: &mut Album) {
+fn wheels(cluster: &Cluster, album: &mut Album) {
     let wheel = WheelFile::new("tools", "1.0");
     let (name, bytes) = (wheel.file_name(), wheel.build());
     let upload = |name: &str, bytes: &[u8], fields: &[(&str, &str)]| {
@@ -221,106 +228,107 @@ fn wheels(stage: &Stage, album: &mut Album) {
         parts.push(("wheel", Some(name), bytes));
         let (content_type, body) = form(&parts);
         let headers = [("Content-Type", &*content_type), ("User-Agent", "tests")];
-        http::request(stage.address(), "POST", "/wheels", &headers, &body)
+        cluster.request("POST", "/wheels", &headers, &body)
     };
-    album.answer("wheel_uploaded", stage, &upload(&name, &bytes, &[("tags", "cpu, linux,cpu")]));
+    album.answer("wheel_uploaded", cluster, &upload(&name, &bytes, &[("tags", "cpu, linux,cpu")]));
     let subject = format!("$O.pyoco_wheels.M.{}", URL_SAFE.encode(&name));
-    let stored = |subject: &str| jetstream::last(&stage.nats, "OBJ_pyoco_wheels", subject).unwrap();
+    let stored =
+        |subject: &str| jetstream::last(&cluster.nats, "OBJ_pyoco_wheels", subject).unwrap();
     album.stored("object_wheel", &stored(&subject));
-    album.answer("wheels", stage, &stage.get("/wheels"));
-    album.answer("409_wheel", stage, &upload(&name, &bytes, &[]));
-    album.answer("409_wheel_name", stage, &upload(&name, &bytes, &[("replace", "0")]));
+    album.answer("wheels", cluster, &cluster.get("/wheels"));
+    album.answer("409_wheel", cluster, &upload(&name, &bytes, &[]));
+    album.answer("409_wheel_name", cluster, &upload(&name, &bytes, &[("replace", "0")]));
     let lower = upload("Tools-0.9-py3-none-any.whl", &bytes, &[]);
-    album.answer("409_wheel_lower", stage, &lower);
-    album.answer("422_wheel_name", stage, &upload("tools.zip", &bytes, &[]));
-    album.answer("422_wheel_filename", stage, &upload("tools-1.1.whl", &bytes, &[]));
+    album.answer("409_wheel_lower", cluster, &lower);
+    album.answer("422_wheel_name", cluster, &upload("tools.zip", &bytes, &[]));
+    album.answer("422_wheel_filename", cluster, &upload("tools-1.1.whl", &bytes, &[]));
     let next = "tools-1.1-py3-none-any.whl";
-    album.answer("422_wheel_tags", stage, &upload(next, &bytes, &[("tags", "a.b")]));
-    album.answer("422_wheel_file", stage, &upload(next, &bytes[1..], &[]));
-    album.answer("422_wheel_flag", stage, &upload(next, &bytes, &[("replace", "maybe")]));
+    album.answer("422_wheel_tags", cluster, &upload(next, &bytes, &[("tags", "a.b")]));
+    album.answer("422_wheel_file", cluster, &upload(next, &bytes[1..], &[]));
+    album.answer("422_wheel_flag", cluster, &upload(next, &bytes, &[("replace", "maybe")]));
     let (content_type, body) = form(&[("wheel", None, b"text")]);
     let headers = [("Content-Type", &*content_type)];
-    let answer = http::request(stage.address(), "POST", "/wheels", &headers, &body);
-    album.answer("422_wheel_text", stage, &answer);
-    album.answer("422_wheel_missing", stage, &stage.post_nothing("/wheels"));
+    let answer = cluster.request("POST", "/wheels", &headers, &body);
+    album.answer("422_wheel_text", cluster, &answer);
+    album.answer("422_wheel_missing", cluster, &cluster.post_nothing("/wheels"));
     let large = vec![0; 200_001];
-    album.answer("413_wheel", stage, &upload(next, &large, &[]));
+    album.answer("413_wheel", cluster, &upload(next, &large, &[]));
     let one = WheelFile::new("one", "1.0").file("noise", noise(198_500)).build();
-    album.answer("507_wheel", stage, &upload("one-1.0-py3-none-any.whl", &one, &[]));
+    album.answer("507_wheel", cluster, &upload("one-1.0-py3-none-any.whl", &one, &[]));
     let path = format!("/wheels/{name}");
     let headers = [("User-Agent", "tests")];
-    let delete = || http::request(stage.address(), "DELETE", &path, &headers, b"");
-    album.answer("wheel_deleted", stage, &delete());
+    let delete = || cluster.request("DELETE", &path, &headers, b"");
+    album.answer("wheel_deleted", cluster, &delete());
     album.stored("object_wheel_deleted", &stored(&subject));
-    album.answer("404_wheel", stage, &delete());
-    album.answer("wheel_history", stage, &stage.get("/wheels/history"));
-    album.answer("422_wheel_history", stage, &stage.get("/wheels/history?limit=501&action=x"));
-    album.answer("422_wheel_history_name", stage, &stage.get("/wheels/history?wheel_name=x"));
-    album.answer("422_wheel_history_action", stage, &stage.get("/wheels/history?action=x"));
+    album.answer("404_wheel", cluster, &delete());
+    album.answer("wheel_history", cluster, &cluster.get("/wheels/history"));
+    album.answer("422_wheel_history", cluster, &cluster.get("/wheels/history?limit=501&action=x"));
+    album.answer("422_wheel_history_name", cluster, &cluster.get("/wheels/history?wheel_name=x"));
+    album.answer("422_wheel_history_action", cluster, &cluster.get("/wheels/history?action=x"));
 }
 
-fn errors(stage: &Stage, album: &mut Album) {
+fn errors(cluster: &Cluster, album: &mut Album) {
     let json_type = [("Content-Type", "application/json")];
-    let post = |body: &[u8]| http::request(stage.address(), "POST", "/runs", &json_type, body);
-    album.answer("307_trailing_slash", stage, &stage.get("/runs/?limit=1"));
-    album.answer("400_not_utf8", stage, &post(b"\xff"));
+    let post = |body: &[u8]| cluster.request("POST", "/runs", &json_type, body);
+    album.answer("307_trailing_slash", cluster, &cluster.get("/runs/?limit=1"));
+    album.answer("400_not_utf8", cluster, &post(b"\xff"));
     let headers = [("Content-Type", "multipart/form-data")];
-    let answer = http::request(stage.address(), "POST", "/runs/yaml", &headers, b"x");
-    album.answer("400_no_boundary", stage, &answer);
-    album.answer("404_path", stage, &stage.get("/nope"));
-    album.answer("404_run", stage, &stage.get("/runs/nope"));
+    let answer = cluster.request("POST", "/runs/yaml", &headers, b"x");
+    album.answer("400_no_boundary", cluster, &answer);
+    album.answer("404_path", cluster, &cluster.get("/nope"));
+    album.answer("404_run", cluster, &cluster.get("/runs/nope"));
     let problem = [("Accept", "application/problem+json")];
-    let answer = http::request(stage.address(), "GET", "/runs/nope", &problem, b"");
-    album.answer("404_run_problem", stage, &answer);
-    album.answer("404_worker", stage, &patch(stage, "nope"));
-    album.answer("405", stage, &http::request(stage.address(), "DELETE", "/runs", &[], b""));
-    album.answer("413_body", stage, &post(&vec![b' '; 1_100_000]));
+    let answer = cluster.request("GET", "/runs/nope", &problem, b"");
+    album.answer("404_run_problem", cluster, &answer);
+    album.answer("404_worker", cluster, &patch(cluster, "nope"));
+    album.answer("405", cluster, &cluster.delete("/runs"));
+    album.answer("413_body", cluster, &post(&vec![b' '; 1_100_000]));
     let large = vec![b'#'; 262_145];
     let parts: &[(&str, Option<&str>, &[u8])] =
         &[("workflow", FILE, &large), ("flow_name", None, b"main")];
-    album.answer("413_workflow", stage, &post_form(stage.address(), parts));
-    album.answer("422_json", stage, &post(b"{bad"));
-    album.answer("422_schema", stage, &post(br#"{"params":[],"tag":"a.b"}"#));
+    album.answer("413_workflow", cluster, &cluster.post_form("/runs/yaml", parts));
+    album.answer("422_json", cluster, &post(b"{bad"));
+    album.answer("422_schema", cluster, &post(br#"{"params":[],"tag":"a.b"}"#));
     let problem = [("Accept", "application/problem+json"), json_type[0]];
-    let answer = http::request(stage.address(), "POST", "/runs", &problem, b"{}");
-    album.answer("422_schema_problem", stage, &answer);
-    album.answer("422_query", stage, &stage.get("/runs?limit=0"));
-    album.answer("422_workers", stage, &stage.get("/workers?state=BUSY"));
-    album.answer("422_cursor", stage, &stage.get("/runs?cursor=zzz"));
+    let answer = cluster.request("POST", "/runs", &problem, b"{}");
+    album.answer("422_schema_problem", cluster, &answer);
+    album.answer("422_query", cluster, &cluster.get("/runs?limit=0"));
+    album.answer("422_workers", cluster, &cluster.get("/workers?state=BUSY"));
+    album.answer("422_cursor", cluster, &cluster.get("/runs?cursor=zzz"));
     for (name, yaml, tag) in [
         ("422_workflow", &b"flow: {graph: a, x: 1}"[..], &b"t"[..]),
         ("422_workflow_place", b"a: [", b"t"),
         ("422_tag", b"flow: {graph: a}", b"a.b"),
     ] {
         let parts = [("workflow", FILE, yaml), ("flow_name", None, &b"m"[..]), ("tag", None, tag)];
-        album.answer(name, stage, &post_form(stage.address(), &parts));
+        album.answer(name, cluster, &cluster.post_form("/runs/yaml", &parts));
     }
     let headers = [json_type[0], ("Idempotency-Key", "k")];
     for (body, name) in [(r#"{"flow_name":"m"}"#, None), (r#"{"flow_name":"n"}"#, Some("422_key"))]
     {
-        let answer = http::request(stage.address(), "POST", "/runs", &headers, body.as_bytes());
+        let answer = cluster.request("POST", "/runs", &headers, body.as_bytes());
         if let Some(name) = name {
-            album.answer(name, stage, &answer);
+            album.answer(name, cluster, &answer);
         }
     }
 }
 
-fn unavailable(stage: &mut Stage, album: &mut Album) {
-    stage.nats.stop();
+fn unavailable(cluster: &mut Cluster, album: &mut Album) {
+    cluster.nats.stop();
     eventually(PATIENCE, "the gateway to notice", || {
-        let body = stage.get("/readyz").json();
+        let body = cluster.get("/readyz").json();
         let checks = &body["checks"];
         (checks["nats"]["status"] == "unavailable"
             && checks["run_index"]["status"] == "unavailable")
             .then_some(())
     });
-    album.answer("503_ready", stage, &stage.get("/readyz"));
-    album.answer("503_submit", stage, &stage.post("/runs", &main_flow()));
-    album.answer("503_list", stage, &stage.get("/runs"));
+    album.answer("503_ready", cluster, &cluster.get("/readyz"));
+    album.answer("503_submit", cluster, &cluster.post("/runs", &main_flow()));
+    album.answer("503_list", cluster, &cluster.get("/runs"));
 }
 
-fn patch(stage: &Stage, worker_id: &str) -> Response {
+fn patch(cluster: &Cluster, worker_id: &str) -> Response {
     let headers = [("Content-Type", "application/json")];
     let path = format!("/workers/{worker_id}");
-    http::request(stage.address(), "PATCH", &path, &headers, br#"{"hidden":true}"#)
+    cluster.request("PATCH", &path, &headers, br#"{"hidden":true}"#)
 }

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::stage::{Gateway, Stage, main_flow};
-use crate::support::http;
-use crate::support::nats::NatsServer;
-use crate::support::process::{Binary, Finished, run};
+use crate::support::cluster::{Cluster, Options};
+use crate::support::http::{self, Client};
+use crate::support::process::{Binary, Finished, Running, run};
+use crate::support::runs::main_flow;
 use crate::support::wait::{PATIENCE, eventually};
 
 fn server(arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
@@ -19,8 +19,8 @@ fn server(arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
 
 #[test]
 fn a_request_in_flight_is_finished_before_the_end() {
-    let mut stage = Stage::start();
-    let address = stage.address();
+    let mut cluster = Cluster::with_gateway();
+    let address = cluster.address;
     // Whoever is told to continue is inside.
     let mut client = http::Connection::open(address);
     let body = main_flow().to_string();
@@ -32,30 +32,29 @@ fn a_request_in_flight_is_finished_before_the_end() {
     client.send(head.as_bytes()).unwrap();
     client.take_until(b"100 Continue\r\n\r\n").unwrap();
     // Its answer needs NATS, which is frozen until the gateway is on its way out.
-    stage.nats.pause();
+    cluster.nats.pause();
     client.send(body.as_bytes()).unwrap();
-    stage.gateway.process.terminate();
+    cluster.gateways[0].process.terminate();
     let begun = Instant::now();
     eventually(PATIENCE, "the port to be closed", || {
         std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)).err()
     });
-    stage.nats.resume();
+    cluster.nats.resume();
     let answer = client.receive().unwrap();
     assert_eq!(answer.status, 200, "{}", answer.text());
-    let ended = stage.gateway.process.wait(PATIENCE);
+    let ended = cluster.gateways[0].process.wait(PATIENCE);
     assert_eq!(ended.code(), Some(0));
     assert!(begun.elapsed() < Duration::from_secs(11), "{:?}", begun.elapsed());
     assert!(client.is_closed());
     let run_id = answer.json()["run_id"].as_str().unwrap().to_owned();
-    assert_eq!(stage.snapshot(&run_id).0.flow_name, "main");
+    assert_eq!(cluster.snapshot(&run_id).0.flow_name, "main");
 }
 
 #[test]
 fn sigterm_and_ctrl_c_end_an_idle_gateway_at_once() {
-    let nats = NatsServer::start();
+    let cluster = Cluster::new().start();
     for signal in [Signal::TERM, Signal::INT] {
-        let mut gateway = Gateway::start(&nats, &[]);
-        gateway.wait_ready();
+        let mut gateway = cluster.another_gateway();
         // An idle keep-alive connection does not hold it up.
         let mut idle = http::Connection::open(gateway.address);
         idle.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
@@ -71,12 +70,23 @@ fn sigterm_and_ctrl_c_end_an_idle_gateway_at_once() {
 
 #[test]
 fn a_gateway_without_nats_ends_when_asked() {
-    let mut nats = NatsServer::start();
-    nats.stop();
-    let mut gateway = Gateway::start(&nats, &[]);
+    let mut cluster = Cluster::new().start();
+    cluster.nats.stop();
+    let mut gateway = cluster.spawn_gateway(Options::default());
     let begun = Instant::now();
     assert_eq!(gateway.process.stop(PATIENCE).code(), Some(0));
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn port_zero_is_a_free_port_which_the_log_names() {
+    let cluster = Cluster::new().start();
+    let mut command = Binary::Server.command();
+    command.args(["up", "--port", "0", "--nats-url", &cluster.nats.url()]);
+    let mut process = Running::start(&mut command);
+    let line = process.wait_for_line(PATIENCE, "the address", |l| l.contains("gateway listens"));
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    Client::to(line["address"].as_str().unwrap().parse().unwrap()).wait_ready();
 }
 
 #[test]
@@ -106,11 +116,12 @@ fn values_that_do_not_parse_are_warned_of_by_name_and_the_gateway_starts() {
         ("PYOCO_HTTP_THREADS", "many"),
         ("PYOCO_DEFAULT_TAG", "a.b"),
     ];
-    let mut stage = Stage::start_with(&bad);
-    let run_id = stage.submit(&main_flow());
-    assert_eq!(stage.get(&format!("/runs/{run_id}")).json()["tag"], "default");
+    let mut cluster = Cluster::with_gateway_env(&bad);
+    let run_id = cluster.submit(&main_flow());
+    assert_eq!(cluster.get(&format!("/runs/{run_id}")).json()["tag"], "default");
     for (name, _) in bad {
-        let line = stage.gateway.process.wait_for_line(PATIENCE, name, |line| line.contains(name));
+        let line =
+            cluster.gateways[0].process.wait_for_line(PATIENCE, name, |line| line.contains(name));
         assert!(line.contains("\"level\":\"WARNING\""), "{line}");
     }
 }
@@ -158,20 +169,20 @@ fn config_check_and_show_name_values_and_where_they_come_from() {
 
 #[test]
 fn healthcheck_says_by_its_exit_code_whether_a_gateway_is_ready() {
-    let mut stage = Stage::start();
-    let url = format!("http://{}", stage.address());
+    let mut cluster = Cluster::with_gateway();
+    let url = cluster.url();
     let ended = server(&["healthcheck", "--url", &url], &[]);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let shown: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!(shown["status"], "ok");
-    stage.nats.stop();
+    cluster.nats.stop();
     eventually(PATIENCE, "the gateway to notice", || {
-        (stage.get("/readyz").status == 503).then_some(())
+        (cluster.get("/readyz").status == 503).then_some(())
     });
     let ended = server(&["healthcheck", "--url", &url], &[]);
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{}", ended.stderr);
     assert!(ended.stderr.contains("not ready"), "{}", ended.stderr);
-    stage.gateway.process.stop(PATIENCE);
+    cluster.gateways[0].process.stop(PATIENCE);
     let begun = Instant::now();
     let ended = server(&["healthcheck", "--url", &url], &[]);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);

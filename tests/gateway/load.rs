@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::jetstream;
-use crate::stage::{Stage, all_pages};
-use crate::support::http;
+use crate::support::cluster::Cluster;
+use crate::support::http::Client;
+use crate::support::jetstream;
 use crate::support::wait::{PATIENCE, eventually};
 
 const CLIENTS: usize = 6;
@@ -24,14 +24,14 @@ struct Seen {
     longest: Duration,
 }
 
-fn fill(address: std::net::SocketAddr, lane: usize, done: &AtomicBool) -> Seen {
+fn fill(client: &Client, lane: usize, done: &AtomicBool) -> Seen {
     let mut seen = Seen::default();
     let mut n = 0;
     while !done.load(Ordering::Relaxed) {
         n += 1;
         let begun = Instant::now();
         let body = json!({"flow_name": "m", "params": {"lane": lane, "n": n}});
-        let answer = http::post_json(address, "/runs", &body);
+        let answer = client.post("/runs", &body);
         seen.longest = seen.longest.max(begun.elapsed());
         match answer.status {
             200 => seen.accepted.push(answer.json()["run_id"].as_str().unwrap().to_owned()),
@@ -49,24 +49,24 @@ fn fill(address: std::net::SocketAddr, lane: usize, done: &AtomicBool) -> Seen {
 
 #[test]
 fn every_accepted_run_is_there_with_its_job_after_nats_was_killed_under_load() {
-    let mut stage = Stage::start_with(&[("PYOCO_NATS_REQUEST_TIMEOUT_SEC", "2")]);
-    let address = stage.address();
+    let mut cluster = Cluster::with_gateway_env(&[("PYOCO_NATS_REQUEST_TIMEOUT_SEC", "2")]);
+    let client = &cluster.client();
     let done = AtomicBool::new(false);
-    let count = || all_pages(address, "limit=200").len();
+    let count = || client.all_pages("limit=200").len();
     let seen: Vec<Seen> = std::thread::scope(|scope| {
         let done = &done;
         let clients: Vec<_> =
-            (0..CLIENTS).map(|lane| scope.spawn(move || fill(address, lane, done))).collect();
+            (0..CLIENTS).map(|lane| scope.spawn(move || fill(client, lane, done))).collect();
         eventually(PATIENCE, "some runs", || (count() > 100).then_some(()));
-        stage.nats.kill();
+        cluster.nats.kill();
         let killed = Instant::now();
         while killed.elapsed() < AWAY {
-            assert_eq!(http::get(address, "/health").status, 200);
+            assert_eq!(client.get("/health").status, 200);
             std::thread::sleep(Duration::from_millis(200));
         }
-        stage.nats.restart();
+        cluster.nats.restart();
         eventually(PATIENCE, "the gateway to be ready", || {
-            (http::get(address, "/readyz").status == 200).then_some(())
+            (client.get("/readyz").status == 200).then_some(())
         });
         let before = count();
         eventually(PATIENCE, "the load to go on", || (count() > before + 100).then_some(()));
@@ -80,14 +80,14 @@ fn every_accepted_run_is_there_with_its_job_after_nats_was_killed_under_load() {
     assert!(longest < LONGEST, "an answer took {longest:?}");
 
     // Submits that were answered 503 are taken back in the background.
-    let bus = crate::stage::connect(&stage.nats);
+    let bus = cluster.connect();
     eventually(PATIENCE, "the undo of what was refused", || {
-        let listed: HashSet<String> = all_pages(address, "limit=200").into_iter().collect();
+        let listed: HashSet<String> = client.all_pages("limit=200").into_iter().collect();
         let lost: Vec<_> = accepted.difference(&listed).collect();
         assert!(lost.is_empty(), "accepted and not there: {lost:?}");
         (listed == accepted).then_some(())
     });
-    let jobs = jobs(&stage);
+    let jobs = jobs(&cluster);
     for run_id in &accepted {
         assert!(bus.runs().get(run_id).unwrap().is_some(), "{run_id} has no snapshot");
         assert_eq!(jobs.get(run_id), Some(&1), "{run_id} has no job, or several");
@@ -95,11 +95,11 @@ fn every_accepted_run_is_there_with_its_job_after_nats_was_killed_under_load() {
 }
 
 /// How many jobs each run has in the queue.
-fn jobs(stage: &Stage) -> HashMap<String, usize> {
-    let state = jetstream::call(&stage.nats, "STREAM.INFO.PYOCO_WORK", &json!(null));
+fn jobs(cluster: &Cluster) -> HashMap<String, usize> {
+    let state = jetstream::call(&cluster.nats, "STREAM.INFO.PYOCO_WORK", &json!(null));
     let first = state["state"]["first_seq"].as_u64().unwrap();
     let last = state["state"]["last_seq"].as_u64().unwrap();
-    let bus = crate::stage::connect(&stage.nats);
+    let bus = cluster.connect();
     let mut jobs: HashMap<String, usize> = HashMap::new();
     for seq in first..=last {
         if let Some(job) = bus.queue().stored_job(seq).unwrap() {
@@ -115,18 +115,18 @@ fn jobs(stage: &Stage) -> HashMap<String, usize> {
 #[test]
 fn a_run_that_was_accepted_at_any_try_stays() {
     const KEYS: usize = 400;
-    let stage = Stage::start_with(&[("PYOCO_NATS_REQUEST_TIMEOUT_SEC", "0.3")]);
-    let address = stage.address();
+    let cluster = Cluster::with_gateway_env(&[("PYOCO_NATS_REQUEST_TIMEOUT_SEC", "0.3")]);
+    let client = &cluster.client();
     let next = std::sync::atomic::AtomicUsize::new(0);
     let (accepted, refused): (Vec<HashSet<String>>, Vec<usize>) = std::thread::scope(|scope| {
         let next = &next;
         let clients: Vec<_> = (0..8)
-            .map(|_| scope.spawn(move || submit_until_accepted(address, next, KEYS)))
+            .map(|_| scope.spawn(move || submit_until_accepted(client, next, KEYS)))
             .collect();
         while clients.iter().any(|client| !client.is_finished()) {
-            stage.nats.pause();
+            cluster.nats.pause();
             std::thread::sleep(Duration::from_millis(400));
-            stage.nats.resume();
+            cluster.nats.resume();
             std::thread::sleep(Duration::from_millis(60));
         }
         clients.into_iter().map(|client| client.join().unwrap()).unzip()
@@ -136,21 +136,21 @@ fn a_run_that_was_accepted_at_any_try_stays() {
     assert_eq!(accepted.len(), KEYS);
     // Whatever wants to be undone has its chance; nothing that was accepted may go with it.
     let until = Instant::now() + Duration::from_secs(3);
-    let bus = crate::stage::connect(&stage.nats);
+    let bus = cluster.connect();
     while Instant::now() < until {
         let gone: Vec<_> =
             accepted.iter().filter(|id| bus.runs().get(id).unwrap().is_none()).collect();
         assert!(gone.is_empty(), "accepted and gone: {gone:?}");
     }
-    let jobs = jobs(&stage);
+    let jobs = jobs(&cluster);
     for run_id in &accepted {
         assert_eq!(jobs.get(run_id), Some(&1), "{run_id} has no job, or several");
     }
-    stage.wait_count(KEYS);
+    cluster.wait_count(KEYS);
 }
 
 fn submit_until_accepted(
-    address: std::net::SocketAddr,
+    client: &Client,
     next: &std::sync::atomic::AtomicUsize,
     keys: usize,
 ) -> (HashSet<String>, usize) {
@@ -164,7 +164,7 @@ fn submit_until_accepted(
         let headers = [("Content-Type", "application/json"), ("Idempotency-Key", key.as_str())];
         let body = json!({"flow_name": "m", "params": {"n": n}}).to_string();
         let answer = eventually(PATIENCE, "the submit to be accepted", || {
-            let answer = http::request(address, "POST", "/runs", &headers, body.as_bytes());
+            let answer = client.request("POST", "/runs", &headers, body.as_bytes());
             assert!([200, 503].contains(&answer.status), "{}", answer.text());
             refused += usize::from(answer.status == 503);
             (answer.status == 200).then_some(answer)

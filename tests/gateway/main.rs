@@ -9,10 +9,6 @@
 mod support;
 
 mod described;
-#[allow(dead_code, reason = "other areas use it, too")]
-mod jetstream;
-mod stage;
-mod stream;
 
 mod atomic;
 mod cancel;

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::stage::{Gateway, Stage, all_pages, completed, ids, wait_count};
-use crate::support::http;
+use crate::support::cluster::Cluster;
+use crate::support::runs::{completed, ids};
 
 const RUNS: usize = 10_000;
 const WRITERS: usize = 16;
@@ -25,13 +25,13 @@ fn typical(mut question: impl FnMut()) -> Duration {
 
 #[test]
 fn ten_thousand_runs_are_listed_and_shown_quickly_also_after_a_restart() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     std::thread::scope(|scope| {
         for writer in 0..WRITERS {
-            let stage = &stage;
+            let cluster = &cluster;
             scope.spawn(move || {
                 for n in (writer..RUNS).step_by(WRITERS) {
-                    stage.put_run(&format!("run-{n:05}"), n as f64, |run| {
+                    cluster.put_run(&format!("run-{n:05}"), n as f64, |run| {
                         if n % 100 == 0 {
                             completed(run);
                             run.end_time = Some(n as f64);
@@ -42,15 +42,14 @@ fn ten_thousand_runs_are_listed_and_shown_quickly_also_after_a_restart() {
         }
     });
     // Times are given by hand, so that the order does not depend on who wrote first.
-    wait_count(stage.address(), RUNS);
-    let mut second = Gateway::start(&stage.nats, &[]);
-    second.wait_ready();
-    for address in [stage.address(), second.address] {
-        let first = ids(&http::get(address, "/runs?limit=200").json());
+    cluster.wait_count(RUNS);
+    let second = cluster.another_gateway();
+    for gateway in [&cluster.gateways[0], &second] {
+        let first = ids(&gateway.get("/runs?limit=200").json());
         assert_eq!((first.len(), first[0].as_str()), (200, "run-09999"));
         // Ready means complete: nothing is waited for here.
-        assert_eq!(all_pages(address, "limit=200").len(), RUNS);
-        assert_eq!(all_pages(address, "limit=200&status=COMPLETED").len(), RUNS / 100);
+        assert_eq!(gateway.all_pages("limit=200").len(), RUNS);
+        assert_eq!(gateway.all_pages("limit=200&status=COMPLETED").len(), RUNS / 100);
         for path in [
             "/runs",
             "/runs?limit=200",
@@ -61,7 +60,7 @@ fn ten_thousand_runs_are_listed_and_shown_quickly_also_after_a_restart() {
             "/runs/run-00000",
             "/runs/run-09999",
         ] {
-            let time = typical(|| assert_eq!(http::get(address, path).status, 200));
+            let time = typical(|| assert_eq!(gateway.get(path).status, 200));
             assert!(time < QUICK, "{path}: {time:?}");
         }
     }

@@ -8,8 +8,9 @@ use pyoco_server::model::clock;
 use pyoco_server::model::run::{RunSnapshot, RunStatus};
 use serde_json::json;
 
-use crate::stage::{Stage, completed, main_flow, post_form};
-use crate::support::process::{Binary, Running, run};
+use crate::support::cluster::{Cluster, with_flags};
+use crate::support::process::run;
+use crate::support::runs::{completed, main_flow};
 use crate::support::wait::{PATIENCE, eventually};
 
 /// The value of the one sample that is called so, labels and all.
@@ -21,8 +22,8 @@ fn try_value(text: &str, sample: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok())
 }
 
-fn scrape(stage: &Stage) -> String {
-    let answer = stage.get("/metrics");
+fn scrape(cluster: &Cluster) -> String {
+    let answer = cluster.get("/metrics");
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4"));
     let text = answer.text();
@@ -128,8 +129,9 @@ print(sum(len(family.samples) for family in read(sys.stdin.read())))";
 
 #[test]
 fn an_empty_system_has_zeros() {
-    let stage = Stage::start();
-    let text = scrape(&stage);
+    let cluster = Cluster::with_gateway();
+    cluster.wait_live();
+    let text = scrape(&cluster);
     check_with_python(&text);
     for status in RunStatus::ALL.map(RunStatus::as_str) {
         for name in ["pyoco_runs", "pyoco_runs_total", "pyoco_runs_today_total"] {
@@ -165,19 +167,19 @@ fn an_empty_system_has_zeros() {
 
 #[test]
 fn runs_are_counted_as_they_move() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     // What was there before is no news.
     let now = clock::now();
-    stage.put_run("yesterday", now - 2.0 * 86_400.0, completed);
-    stage.wait_count(1);
-    let run_id = stage.submit(&json!({"flow_name": "main", "tag": "gpu"}));
-    let (mut run, revision) = stage.snapshot(&run_id);
+    cluster.put_run("yesterday", now - 2.0 * 86_400.0, completed);
+    cluster.wait_count(1);
+    let run_id = cluster.submit(&json!({"flow_name": "main", "tag": "gpu"}));
+    let (mut run, revision) = cluster.snapshot(&run_id);
     let submitted = run.submitted_at.unwrap();
     (run.status, run.start_time) = (RunStatus::Running, Some(submitted + 2.0));
     let wire = |run: &RunSnapshot| pyoco_server::model::json::to_wire(run).unwrap();
-    let revision = stage.bus.runs().update(&run_id, &wire(&run), revision).unwrap();
-    stage.wait_status(&run_id, "RUNNING");
-    let text = scrape(&stage);
+    let revision = cluster.bus.runs().update(&run_id, &wire(&run), revision).unwrap();
+    cluster.wait_status(&run_id, "RUNNING");
+    let text = scrape(&cluster);
     assert_eq!(value(&text, "pyoco_runs{status=\"RUNNING\"}"), 1.0);
     assert_eq!(value(&text, "pyoco_runs_submitted_total{tag=\"gpu\"}"), 1.0);
     assert_eq!(value(&text, "pyoco_run_queue_wait_seconds_sum"), 2.0);
@@ -186,9 +188,9 @@ fn runs_are_counted_as_they_move() {
 
     run.finish(RunStatus::Failed, None, submitted + 9.0);
     run.updated_at = Some(now);
-    stage.bus.runs().update(&run_id, &wire(&run), revision).unwrap();
-    stage.wait_status(&run_id, "FAILED");
-    let text = scrape(&stage);
+    cluster.bus.runs().update(&run_id, &wire(&run), revision).unwrap();
+    cluster.wait_status(&run_id, "FAILED");
+    let text = scrape(&cluster);
     assert_eq!(value(&text, "pyoco_runs_finished_total{status=\"FAILED\",tag=\"gpu\"}"), 1.0);
     assert!((value(&text, "pyoco_run_duration_seconds_sum") - 7.0).abs() < 1e-6);
     assert_eq!(value(&text, "pyoco_runs_total{status=\"FAILED\"}"), 1.0);
@@ -199,57 +201,52 @@ fn runs_are_counted_as_they_move() {
 
 #[test]
 fn the_queue_is_told_by_tag_waiting_and_taken() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     let yaml = b"flow: {graph: a}\ntasks: {a: {use: builtin/sleep, inputs: {seconds: 600}}}";
     let parts: &[(&str, Option<&str>, &[u8])] =
         &[("workflow", Some("f.yaml"), yaml), ("flow_name", None, b"f"), ("tag", None, b"gpu")];
     for _ in 0..3 {
-        assert_eq!(post_form(stage.address(), parts).status, 200);
+        assert_eq!(cluster.post_form("/runs/yaml", parts).status, 200);
     }
     let figure = |name: &str| format!("pyoco_queue_{name}{{tag=\"gpu\"}}");
     let waiting = eventually(PATIENCE, "three jobs that wait", || {
-        let text = scrape(&stage);
+        let text = scrape(&cluster);
         (try_value(&text, &figure("depth")) == Some(3.0)).then_some(text)
     });
     assert_eq!(value(&waiting, &figure("in_flight")), 0.0);
     let age = value(&waiting, &figure("oldest_age_seconds"));
     assert!(age > 0.0 && age < 60.0, "{age}");
-    let mut command = Binary::Worker.command();
-    command.args(["--nats-url", &stage.nats.url(), "--tags", "gpu", "--concurrency", "1"]);
-    let _worker = Running::start(&mut command);
+    let _worker = cluster.spawn_worker("w1", with_flags(&["--tags", "gpu", "--concurrency", "1"]));
     eventually(PATIENCE, "one job to be taken", || {
-        let text = scrape(&stage);
+        let text = scrape(&cluster);
         let taken = try_value(&text, &figure("in_flight")) == Some(1.0);
         (taken && value(&text, &figure("depth")) == 2.0).then_some(())
     });
-    let text = scrape(&stage);
+    let text = scrape(&cluster);
     assert!(value(&text, &figure("oldest_age_seconds")) > age);
     assert_eq!(value(&text, "pyoco_workers_alive_total"), 1.0);
     let heartbeat =
         text.lines().find(|l| l.starts_with("pyoco_worker_heartbeat_timestamp_seconds{"));
     assert!(heartbeat.is_some(), "{text}");
-    stage.bus.queue().ensure_all().unwrap();
-    stage.bus.queue().publish_dlq("gpu", b"{}").unwrap();
+    cluster.bus.queue().ensure_all().unwrap();
+    cluster.bus.queue().publish_dlq("gpu", b"{}").unwrap();
     eventually(PATIENCE, "the entry of the DLQ", || {
-        (value(&scrape(&stage), "pyoco_dlq_messages_total") == 1.0).then_some(())
+        (value(&scrape(&cluster), "pyoco_dlq_messages_total") == 1.0).then_some(())
     });
 }
 
 #[test]
 fn labels_are_escaped_and_bounded() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     for n in 0..120 {
-        let run_id = stage.submit(&json!({"flow_name": "main", "tag": format!("tag-{n}")}));
+        let run_id = cluster.submit(&json!({"flow_name": "main", "tag": format!("tag-{n}")}));
         assert!(!run_id.is_empty());
     }
     let path = "/runs/%22%5C%0A";
-    assert_eq!(stage.get(path).status, 404);
-    assert_eq!(stage.get("/no%22pe").status, 404);
-    assert_eq!(
-        crate::support::http::request(stage.address(), "BREW", "/runs", &[], b"").status,
-        405
-    );
-    let text = scrape(&stage);
+    assert_eq!(cluster.get(path).status, 404);
+    assert_eq!(cluster.get("/no%22pe").status, 404);
+    assert_eq!(cluster.request("BREW", "/runs", &[], b"").status, 405);
+    let text = scrape(&cluster);
     check_with_python(&text);
     let tags = text.lines().filter(|l| l.starts_with("pyoco_runs_submitted_total{")).count();
     assert_eq!(tags, 101);
@@ -270,17 +267,17 @@ fn labels_are_escaped_and_bounded() {
 
 #[test]
 fn a_scrape_never_hangs_on_nats() {
-    let mut stage = Stage::start_with(&[("PYOCO_NATS_REQUEST_TIMEOUT_SEC", "1")]);
-    stage.submit(&main_flow());
-    assert_eq!(value(&scrape(&stage), "pyoco_queue_depth{tag=\"default\"}"), 1.0);
+    let mut cluster = Cluster::with_gateway_env(&[("PYOCO_NATS_REQUEST_TIMEOUT_SEC", "1")]);
+    cluster.submit(&main_flow());
+    assert_eq!(value(&scrape(&cluster), "pyoco_queue_depth{tag=\"default\"}"), 1.0);
     let timed = |what: &str| {
         let begun = Instant::now();
-        let text = scrape(&stage);
+        let text = scrape(&cluster);
         assert!(begun.elapsed() < Duration::from_secs(2), "{what}: {:?}", begun.elapsed());
         text
     };
     // Frozen: nobody can know at first.
-    stage.nats.pause();
+    cluster.nats.pause();
     let frozen = eventually(PATIENCE, "the frozen NATS to be noticed", || {
         let text = timed("frozen");
         (value(&text, "pyoco_nats_up") == 0.0).then_some(text)
@@ -288,21 +285,21 @@ fn a_scrape_never_hangs_on_nats() {
     // What is known stays known.
     assert_eq!(value(&frozen, "pyoco_runs{status=\"PENDING\"}"), 1.0);
     assert_eq!(value(&frozen, "pyoco_queue_depth{tag=\"default\"}"), 1.0);
-    stage.nats.resume();
+    cluster.nats.resume();
     eventually(PATIENCE, "NATS to be back", || {
         let text = timed("resumed");
         (value(&text, "pyoco_nats_up") == 1.0 && value(&text, "pyoco_view_live") == 1.0)
             .then_some(())
     });
-    stage.nats.stop();
+    cluster.nats.stop();
     eventually(PATIENCE, "the end of NATS to be noticed", || {
-        let text = scrape(&stage);
+        let text = scrape(&cluster);
         (value(&text, "pyoco_nats_up") == 0.0 && value(&text, "pyoco_view_live") == 0.0)
             .then_some(())
     });
-    stage.nats.restart();
+    cluster.nats.restart();
     eventually(PATIENCE, "the reconnect to be counted", || {
-        let text = scrape(&stage);
+        let text = scrape(&cluster);
         let up = value(&text, "pyoco_nats_up") == 1.0;
         (up && value(&text, "pyoco_nats_reconnects_total") >= 1.0).then_some(())
     });

@@ -4,10 +4,10 @@ use pyoco_server::model::clock;
 use serde_json::{Value, json};
 
 use crate::described::Described;
-use crate::stage::{Stage, form};
-use crate::stream::Stream;
+use crate::support::cluster::{Cluster, Worker, with_flags};
+use crate::support::events::Event;
+use crate::support::forms::form;
 use crate::support::http;
-use crate::support::process::{Binary, Running};
 use crate::support::wait::{PATIENCE, eventually};
 use crate::support::wheel::{WheelFile, noise};
 use crate::workers::python_record;
@@ -24,8 +24,8 @@ const YAML: &[u8] = b"version: 1\nflow: {graph: a, defaults: {k: yes}}\ntasks: {
 #[test]
 fn the_document_is_public_whole_and_kept() {
     let environment = [("PYOCO_HTTP_API_KEY_HEADER", "X-Pyoco-Key")];
-    let stage = Stage::start_with(&environment);
-    let first = stage.get("/openapi.json");
+    let cluster = Cluster::with_gateway_env(&environment);
+    let first = cluster.get("/openapi.json");
     assert_eq!(first.status, 200);
     assert_eq!(first.header("content-type"), Some("application/json"));
     let document = first.json();
@@ -34,7 +34,7 @@ fn the_document_is_public_whole_and_kept() {
     assert_eq!(document["components"]["securitySchemes"]["apiKey"]["name"], "X-Pyoco-Key");
     let etag = first.header("etag").unwrap();
     let headers = [("If-None-Match", etag)];
-    let second = http::request(stage.address(), "GET", "/openapi.json", &headers, b"");
+    let second = cluster.request("GET", "/openapi.json", &headers, b"");
     assert_eq!((second.status, second.header("etag")), (304, Some(etag)));
     // A length would be that of the whole document.
     assert_eq!((second.header("content-length"), second.body.len()), (None, 0));
@@ -42,26 +42,26 @@ fn the_document_is_public_whole_and_kept() {
 
 #[test]
 fn real_answers_are_as_they_are_described() {
-    let stage = Stage::start();
-    let described = Described::by(stage.address());
+    let cluster = Cluster::with_gateway();
+    let described = Described::by(&cluster);
     let record = python_record("python", "IDLE", clock::now()).to_string();
-    let revision = stage.bus.workers().put("python", record.as_bytes()).unwrap();
-    let mut feed = Stream::open(stage.address(), "/events");
+    let revision = cluster.bus.workers().put("python", record.as_bytes()).unwrap();
+    let mut feed = cluster.events("/events");
     let mut changes = vec![feed.named("state")];
-    let run_id = submits(&stage, &described);
-    let _worker = worker(&stage);
-    stage.wait_status(&run_id, "COMPLETED");
+    let run_id = submits(&cluster, &described);
+    let _worker = worker(&cluster);
+    cluster.wait_status(&run_id, "COMPLETED");
     shows(&described, &run_id);
     lists(&described);
-    cancels(&stage, &described);
-    watches(&stage, &described, &run_id);
+    cancels(&cluster, &described);
+    watches(&cluster, &described, &run_id);
     workers(&described);
     wheels(&described);
     service(&described);
-    failures(&stage, &described, &run_id);
-    stage.bus.workers().delete("python", revision).unwrap();
-    stage.bus.runs().delete(&run_id, stage.snapshot(&run_id).1).unwrap();
-    let gone = |changes: &[crate::stream::Event]| {
+    failures(&cluster, &described, &run_id);
+    cluster.bus.workers().delete("python", revision).unwrap();
+    cluster.bus.runs().delete(&run_id, cluster.snapshot(&run_id).1).unwrap();
+    let gone = |changes: &[Event]| {
         ["run_removed", "worker_removed", "heartbeat"]
             .iter()
             .all(|name| changes.iter().any(|event| event.name == *name))
@@ -75,11 +75,11 @@ fn real_answers_are_as_they_are_described() {
 
 #[test]
 fn answers_without_nats_are_as_they_are_described() {
-    let mut stage = Stage::start_with(&[("PYOCO_NATS_REQUEST_TIMEOUT_SEC", "1")]);
-    let described = Described::by(stage.address());
-    stage.nats.kill();
+    let mut cluster = Cluster::with_gateway_env(&[("PYOCO_NATS_REQUEST_TIMEOUT_SEC", "1")]);
+    let described = Described::by(&cluster);
+    cluster.nats.kill();
     eventually(PATIENCE, "the gateway to notice", || {
-        (stage.get("/readyz").status == 503).then_some(())
+        (cluster.get("/readyz").status == 503).then_some(())
     });
     described.get(503, "/readyz", "/readyz");
     described.get(503, "/runs", "/runs");
@@ -97,21 +97,19 @@ fn answers_without_nats_are_as_they_are_described() {
 }
 
 /// A worker as a user starts it.
-fn worker(stage: &Stage) -> Running {
-    let mut command = Binary::Worker.command();
-    command.args(["--nats-url", &stage.nats.url(), "--worker-id", "w", "--tags", "default"]);
-    Running::start(&mut command)
+fn worker(cluster: &Cluster) -> Worker {
+    cluster.spawn_worker("w", with_flags(&["--tags", "default"]))
 }
 
 /// Submits of each kind; the run that a worker can complete.
-fn submits(stage: &Stage, described: &Described) -> String {
+fn submits(cluster: &Cluster, described: &Described) -> String {
     let body = r#"{"flow_name":"main","params":{"x":[1]},"tag":"parked","tags":["a"]}"#;
     described.json(200, "POST", ("/runs", "/runs"), body);
     let parts = [("workflow", Some("flow.yaml"), YAML), ("flow_name", None, &b"main"[..])];
     let (content_type, body) = form(&parts);
     let headers = [("Content-Type", &*content_type), ("Idempotency-Key", "k")];
     let answer = described.call(200, "POST", "/runs/yaml", "/runs/yaml", &headers, &body);
-    stage.wait_count(2);
+    cluster.wait_count(2);
     answer.json()["run_id"].as_str().unwrap().to_owned()
 }
 
@@ -132,19 +130,19 @@ fn lists(described: &Described) {
     }
 }
 
-fn cancels(stage: &Stage, described: &Described) {
-    let run_id = stage.submit(&json!({"flow_name": "main", "tag": "parked"}));
+fn cancels(cluster: &Cluster, described: &Described) {
+    let run_id = cluster.submit(&json!({"flow_name": "main", "tag": "parked"}));
     let path = format!("/runs/{run_id}/cancel");
     described.json(200, "POST", (CANCEL, &path), r#"{"reason":"wrong input"}"#);
     described.call(200, "POST", CANCEL, &path, &[], b"");
 }
 
-fn watches(stage: &Stage, described: &Described, run_id: &str) {
+fn watches(cluster: &Cluster, described: &Described, run_id: &str) {
     let path = format!("/runs/{run_id}/watch?include=full&until_terminal=true");
-    let events = Stream::open(stage.address(), &path).rest();
+    let events = cluster.events(&path).rest();
     assert_eq!(events.len(), 1);
     described.hold_events(WATCH, &events);
-    let mut quiet = Stream::open(stage.address(), &format!("/runs/{run_id}/watch?timeout_sec=10"));
+    let mut quiet = cluster.events(&format!("/runs/{run_id}/watch?timeout_sec=10"));
     let events = [quiet.event(), quiet.named("heartbeat")];
     described.hold_events(WATCH, &events);
 }
@@ -219,8 +217,8 @@ fn wheels(described: &Described) {
 
 #[test]
 fn answers_of_a_full_registry_are_as_they_are_described() {
-    let stage = Stage::start_with(&[("PYOCO_WHEEL_MAX_BYTES", "300000")]);
-    let described = Described::by(stage.address());
+    let cluster = Cluster::with_gateway_env(&[("PYOCO_WHEEL_MAX_BYTES", "300000")]);
+    let described = Described::by(&cluster);
     let wheel = |name: &str, bytes| WheelFile::new(name, "1.0").file("noise", noise(bytes));
     upload(&described, 413, &wheel("large", 301_000), &[]);
     upload(&described, 413, &wheel("larger", 400_000), &[]);
@@ -230,9 +228,9 @@ fn answers_of_a_full_registry_are_as_they_are_described() {
 
 #[test]
 fn an_upload_of_no_known_length_is_answered_as_described() {
-    let stage = Stage::start();
-    let described = Described::by(stage.address());
-    let mut connection = http::Connection::open(stage.address());
+    let cluster = Cluster::with_gateway();
+    let described = Described::by(&cluster);
+    let mut connection = http::Connection::open(cluster.address);
     let head = "POST /wheels HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
     connection.send(head.as_bytes()).unwrap();
     let answer = connection.receive().unwrap();
@@ -254,7 +252,7 @@ fn service(described: &Described) {
     described.call(304, "GET", "/openapi.json", "/openapi.json", &headers, b"");
 }
 
-fn failures(stage: &Stage, described: &Described, run_id: &str) {
+fn failures(cluster: &Cluster, described: &Described, run_id: &str) {
     let problem = [("Accept", "application/problem+json")];
     for (template, path) in [
         (RUN, "/runs/none"),
@@ -298,7 +296,7 @@ fn failures(stage: &Stage, described: &Described, run_id: &str) {
     described.get(431, "/runs", &format!("/runs?x={}", "x".repeat(20_000)));
     described.call(417, "GET", "/runs", "/runs", &[("Expect", "a miracle")], b"");
     for (method, path, status) in [("GET", "/none", 404), ("DELETE", "/runs", 405)] {
-        let answer = http::request(stage.address(), method, path, &[], b"");
+        let answer = cluster.request(method, path, &[], b"");
         assert_eq!(answer.status, status);
         described.hold_error(&answer);
     }
@@ -306,14 +304,14 @@ fn failures(stage: &Stage, described: &Described, run_id: &str) {
 
 #[test]
 fn a_field_that_is_not_described_is_noticed() {
-    let stage = Stage::start();
-    let described = Described::by(stage.address());
+    let cluster = Cluster::with_gateway();
+    let described = Described::by(&cluster);
     let mut document = json!({"run_id": "r", "flow_name": "f", "tag": "t", "tags": [], "status": "PENDING",
         "params": {}, "tasks": {}, "updated_at": 1.0});
     let put = |document: &Value| {
-        stage.put("r", document.to_string().as_bytes());
+        cluster.put("r", document.to_string().as_bytes());
         eventually(PATIENCE, "the gateway to show it", || {
-            let shown = stage.get("/runs/r");
+            let shown = cluster.get("/runs/r");
             (shown.status == 200 && shown.json() == *document).then_some(())
         });
     };

@@ -1,13 +1,13 @@
 //! NATS goes away and comes back: requests fail soon and clearly, and all goes on by itself.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::stage::{Gateway, Stage, connect, ids, main_flow, wait_count};
-use crate::support::http::{self, Response};
-use crate::support::nats::NatsServer;
+use crate::support::cluster::{Cluster, with_env};
+use crate::support::http::{Client, Response};
+use crate::support::jetstream;
+use crate::support::runs::{completed, document, ids, main_flow};
 use crate::support::wait::{PATIENCE, eventually};
 
 /// What the gateway is given in these tests, and what a busy machine may add to it.
@@ -30,12 +30,12 @@ fn assert_unavailable(what: &str, answer: &Response) {
 }
 
 /// Alive, not ready, and says of what.
-fn assert_alive_but_not_ready(address: SocketAddr) {
+fn assert_alive_but_not_ready(client: &Client) {
     for path in ["/health", "/healthz", "/livez"] {
-        let answer = timed(|| http::get(address, path));
+        let answer = timed(|| client.get(path));
         assert_eq!((answer.status, answer.text().as_str()), (200, r#"{"status":"ok"}"#));
     }
-    let answer = timed(|| http::get(address, "/readyz"));
+    let answer = timed(|| client.get("/readyz"));
     assert_eq!(answer.status, 503, "{}", answer.text());
     assert_eq!(answer.header("retry-after"), Some("1"));
     let body = answer.json();
@@ -45,143 +45,138 @@ fn assert_alive_but_not_ready(address: SocketAddr) {
     assert!(checks.contains_key("nats") && checks.contains_key("run_index"), "{body}");
 }
 
-fn wait_ready(address: SocketAddr) {
-    eventually(PATIENCE, "the gateway to be ready again", || {
-        (http::get(address, "/readyz").status == 200).then_some(())
-    });
-}
-
 #[test]
 fn without_nats_every_request_is_answered_503_in_time_and_with_it_all_goes_on() {
-    let mut stage = Stage::start_with(&TIMEOUT);
-    let run_id = stage.submit(&main_flow());
-    stage.nats.stop();
+    let mut cluster = Cluster::with_gateway_env(&TIMEOUT);
+    let run_id = cluster.submit(&main_flow());
+    cluster.nats.stop();
     eventually(PATIENCE, "the gateway to notice", || {
-        (stage.get("/readyz").status == 503).then_some(())
+        (cluster.get("/readyz").status == 503).then_some(())
     });
-    assert_alive_but_not_ready(stage.address());
+    assert_alive_but_not_ready(&cluster);
     let path = format!("/runs/{run_id}");
     let paths =
         ["/runs", "/runs?limit=1&cursor=", "/runs?include=full", &path, &format!("{path}/tasks")];
     for path in paths {
-        assert_unavailable(path, &timed(|| stage.get(path)));
+        assert_unavailable(path, &timed(|| cluster.get(path)));
     }
-    assert_unavailable("submit", &timed(|| stage.post("/runs", &main_flow())));
-    assert_unavailable("cancel", &timed(|| stage.post_nothing(&format!("{path}/cancel"))));
+    assert_unavailable("submit", &timed(|| cluster.post("/runs", &main_flow())));
+    assert_unavailable("cancel", &timed(|| cluster.post_nothing(&format!("{path}/cancel"))));
     // What is wrong with a request is still told first.
-    assert_eq!(timed(|| stage.get("/runs?limit=0")).status, 422);
-    assert_eq!(timed(|| stage.get("/nope")).status, 404);
+    assert_eq!(timed(|| cluster.get("/runs?limit=0")).status, 422);
+    assert_eq!(timed(|| cluster.get("/nope")).status, 404);
 
-    stage.nats.restart();
-    wait_ready(stage.address());
-    assert_eq!(stage.get(&path).json()["status"], "PENDING");
-    let second = stage.submit(&main_flow());
-    assert_eq!(ids(&stage.get("/runs").json()), [second, run_id.clone()]);
-    assert_eq!(stage.post_nothing(&format!("{path}/cancel")).json()["status"], "CANCELLING");
+    cluster.nats.restart();
+    cluster.wait_ready();
+    assert_eq!(cluster.get(&path).json()["status"], "PENDING");
+    let second = cluster.submit(&main_flow());
+    assert_eq!(ids(&cluster.get("/runs").json()), [second, run_id.clone()]);
+    assert_eq!(cluster.post_nothing(&format!("{path}/cancel")).json()["status"], "CANCELLING");
 }
 
 #[test]
 fn a_frozen_nats_is_noticed_and_forgiven() {
-    let stage = Stage::start_with(&TIMEOUT);
-    let run_id = stage.submit(&main_flow());
-    stage.nats.pause();
+    let cluster = Cluster::with_gateway_env(&TIMEOUT);
+    let run_id = cluster.submit(&main_flow());
+    cluster.nats.pause();
     // At first nobody can know; each request has its own deadline.
-    assert_unavailable("submit", &timed(|| stage.post("/runs", &main_flow())));
-    assert_unavailable("cancel", &timed(|| stage.post_nothing(&format!("/runs/{run_id}/cancel"))));
-    assert_unavailable("unknown run", &timed(|| stage.get("/runs/nope")));
+    assert_unavailable("submit", &timed(|| cluster.post("/runs", &main_flow())));
+    assert_unavailable(
+        "cancel",
+        &timed(|| cluster.post_nothing(&format!("/runs/{run_id}/cancel"))),
+    );
+    assert_unavailable("unknown run", &timed(|| cluster.get("/runs/nope")));
     eventually(PATIENCE, "the gateway to notice", || {
-        let ready = timed(|| stage.get("/readyz")).json();
+        let ready = timed(|| cluster.get("/readyz")).json();
         (ready["checks"]["nats"]["status"] == "unavailable").then_some(())
     });
-    assert_alive_but_not_ready(stage.address());
+    assert_alive_but_not_ready(&cluster);
     // The best of some, so that one bad moment of the machine does not count.
     let quickest = (0..5).map(|_| {
         let asked = Instant::now();
-        assert_unavailable("submit", &timed(|| stage.post("/runs", &main_flow())));
+        assert_unavailable("submit", &timed(|| cluster.post("/runs", &main_flow())));
         asked.elapsed()
     });
     let quickest = quickest.min().unwrap();
     assert!(quickest < Duration::from_secs(1), "waited although NATS was known to be away");
     eventually(PATIENCE, "lists to be refused", || {
-        (timed(|| stage.get("/runs")).status == 503).then_some(())
+        (timed(|| cluster.get("/runs")).status == 503).then_some(())
     });
-    stage.nats.resume();
-    wait_ready(stage.address());
-    stage.submit(&main_flow());
+    cluster.nats.resume();
+    cluster.wait_ready();
+    cluster.submit(&main_flow());
     // The cancel that was answered 503 may have been stored, and no submit may.
-    eventually(PATIENCE, "two runs", || (ids(&stage.get("/runs").json()).len() == 2).then_some(()));
+    eventually(PATIENCE, "two runs", || {
+        (ids(&cluster.get("/runs").json()).len() == 2).then_some(())
+    });
 }
 
 #[test]
 fn a_gateway_may_be_there_before_nats() {
-    let mut nats = NatsServer::start();
-    nats.stop();
-    let gateway = Gateway::start(&nats, &TIMEOUT);
-    assert_alive_but_not_ready(gateway.address);
-    assert_unavailable("list", &timed(|| http::get(gateway.address, "/runs")));
-    assert_unavailable(
-        "submit",
-        &timed(|| http::post_json(gateway.address, "/runs", &main_flow())),
-    );
-    nats.restart();
-    wait_ready(gateway.address);
-    assert_eq!(http::get(gateway.address, "/runs").text(), "[]");
-    assert_eq!(http::post_json(gateway.address, "/runs", &main_flow()).status, 200);
+    let mut cluster = Cluster::new().start();
+    cluster.nats.stop();
+    let gateway = cluster.spawn_gateway(with_env(&TIMEOUT));
+    assert_alive_but_not_ready(&gateway);
+    assert_unavailable("list", &timed(|| gateway.get("/runs")));
+    assert_unavailable("submit", &timed(|| gateway.post("/runs", &main_flow())));
+    cluster.nats.restart();
+    gateway.wait_ready();
+    assert_eq!(gateway.get("/runs").text(), "[]");
+    assert_eq!(gateway.post("/runs", &main_flow()).status, 200);
 }
 
 #[test]
 fn what_others_wrote_while_a_gateway_was_away_is_in_its_index() {
-    let stage = Stage::start();
-    let mut asleep = Gateway::start(&stage.nats, &[]);
-    asleep.wait_ready();
-    let kept: Vec<String> = (0..5).map(|_| stage.submit(&main_flow())).collect();
-    wait_count(asleep.address, 5);
+    let cluster = Cluster::with_gateway();
+    let asleep = cluster.another_gateway();
+    let kept: Vec<String> = (0..5).map(|_| cluster.submit(&main_flow())).collect();
+    asleep.wait_count(5);
     asleep.process.signal(Signal::STOP);
-    let mut written: Vec<String> = (0..200).map(|_| stage.submit(&main_flow())).collect();
-    let (_, revision) = stage.snapshot(&kept[0]);
-    stage.bus.runs().delete(&kept[0], revision).unwrap();
-    stage.put_run(&kept[1], 5.0, crate::stage::completed);
+    let mut written: Vec<String> = (0..200).map(|_| cluster.submit(&main_flow())).collect();
+    let (_, revision) = cluster.snapshot(&kept[0]);
+    cluster.bus.runs().delete(&kept[0], revision).unwrap();
+    cluster.put_run(&kept[1], 5.0, completed);
     written.extend_from_slice(&kept[1..]);
     std::thread::sleep(Duration::from_secs(3));
     asleep.process.signal(Signal::CONT);
-    wait_count(asleep.address, written.len());
+    asleep.wait_count(written.len());
     written.sort();
-    let mut listed = crate::stage::all_pages(asleep.address, "limit=200");
+    let mut listed = asleep.all_pages("limit=200");
     listed.sort();
     assert_eq!(listed, written);
-    let list = http::get(asleep.address, "/runs?status=COMPLETED").json();
+    let list = asleep.get("/runs?status=COMPLETED").json();
     assert_eq!(ids(&list), [kept[1].as_str()]);
 }
 
 #[test]
 fn what_others_wrote_right_after_a_restart_of_nats_is_in_the_index() {
-    let mut stage = Stage::start();
+    let mut cluster = Cluster::with_gateway();
     for round in 1..=3u32 {
-        stage.nats.restart();
+        cluster.nats.restart();
         // A bus of its own may be there long before the gateway is back.
-        let bus = connect(&stage.nats);
+        let bus = cluster.connect();
         for n in 0..40 {
             let run_id = format!("run-{round}-{n}");
-            let document = crate::stage::document(&run_id, f64::from(round * 100 + n), |_| {});
+            let document = document(&run_id, f64::from(round * 100 + n), |_| {});
             bus.runs().put(&run_id, &document).unwrap();
         }
-        stage.wait_count(40 * round as usize);
+        cluster.wait_count(40 * round as usize);
     }
 }
 
 /// Somebody replaces the store: what is not there any more is not shown any more.
 #[test]
 fn a_bucket_that_was_replaced_is_read_anew() {
-    let stage = Stage::start();
-    stage.submit(&main_flow());
-    stage.submit(&main_flow());
-    crate::jetstream::call(&stage.nats, "STREAM.DELETE.KV_pyoco_runs", &serde_json::Value::Null);
+    let cluster = Cluster::with_gateway();
+    cluster.submit(&main_flow());
+    cluster.submit(&main_flow());
+    jetstream::call(&cluster.nats, "STREAM.DELETE.KV_pyoco_runs", &serde_json::Value::Null);
     eventually(PATIENCE, "an empty list", || {
-        let list = stage.get("/runs");
+        let list = cluster.get("/runs");
         (list.status == 200 && list.text() == "[]").then_some(())
     });
-    let run_id = stage.submit(&main_flow());
+    let run_id = cluster.submit(&main_flow());
     eventually(PATIENCE, "the new run", || {
-        (ids(&stage.get("/runs").json()) == [run_id.as_str()]).then_some(())
+        (ids(&cluster.get("/runs").json()) == [run_id.as_str()]).then_some(())
     });
 }

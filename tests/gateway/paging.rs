@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyoco_server::model::run::RunStatus;
 
-use crate::stage::{Stage, all_pages, ids};
+use crate::support::cluster::Cluster;
+use crate::support::runs::ids;
 
 const RUNS: usize = 300;
 
@@ -15,49 +16,49 @@ fn name(n: usize) -> String {
 
 #[test]
 fn pages_of_every_size_are_the_whole_list() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     for n in 0..23 {
         // Groups of the same time, so that pages end inside of one.
-        stage.put_run(&name(n), (n / 5) as f64, |_| {});
+        cluster.put_run(&name(n), (n / 5) as f64, |_| {});
     }
-    stage.wait_count(23);
-    let whole = ids(&stage.get("/runs?limit=200").json());
+    cluster.wait_count(23);
+    let whole = ids(&cluster.get("/runs?limit=200").json());
     for limit in [1, 2, 3, 5, 22, 23, 24] {
-        assert_eq!(all_pages(stage.address(), &format!("limit={limit}")), whole, "limit {limit}");
+        assert_eq!(cluster.all_pages(&format!("limit={limit}")), whole, "limit {limit}");
     }
-    let after = all_pages(stage.address(), "limit=2&updated_after=2");
+    let after = cluster.all_pages("limit=2&updated_after=2");
     assert_eq!(after.len(), 8);
     assert_eq!(after, whole[..8]);
-    assert_eq!(all_pages(stage.address(), "limit=4&status=FAILED"), Vec::<String>::new());
+    assert_eq!(cluster.all_pages("limit=4&status=FAILED"), Vec::<String>::new());
 }
 
 /// The cursor may come with padding, and its run may have gone: its place is what counts.
 #[test]
 fn a_cursor_outlives_its_run() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     for n in 0..4 {
-        stage.put_run(&name(n), n as f64, |_| {});
+        cluster.put_run(&name(n), n as f64, |_| {});
     }
-    stage.wait_count(4);
-    let page = stage.get("/runs?limit=2&cursor=").json();
+    cluster.wait_count(4);
+    let page = cluster.get("/runs?limit=2&cursor=").json();
     assert_eq!(ids(&page), [name(3), name(2)]);
     let cursor = page["next_cursor"].as_str().unwrap();
-    let (_, revision) = stage.snapshot(&name(2));
-    stage.bus.runs().delete(&name(2), revision).unwrap();
-    stage.wait_count(3);
-    let rest = stage.get(&format!("/runs?limit=2&cursor={cursor}")).json();
+    let (_, revision) = cluster.snapshot(&name(2));
+    cluster.bus.runs().delete(&name(2), revision).unwrap();
+    cluster.wait_count(3);
+    let rest = cluster.get(&format!("/runs?limit=2&cursor={cursor}")).json();
     assert_eq!(ids(&rest), [name(1), name(0)]);
-    let padded = stage.get(&format!("/runs?limit=2&cursor={cursor}%3D%3D")).json();
+    let padded = cluster.get(&format!("/runs?limit=2&cursor={cursor}%3D%3D")).json();
     assert_eq!(rest, padded);
 }
 
 #[test]
 fn nothing_unchanged_is_skipped_or_shown_twice_while_others_change() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     for n in 0..RUNS {
-        stage.put_run(&name(n), 1_000.0 + n as f64, |_| {});
+        cluster.put_run(&name(n), 1_000.0 + n as f64, |_| {});
     }
-    stage.wait_count(RUNS);
+    cluster.wait_count(RUNS);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         // Every third run changes, again and again; new ones come and some of them go.
@@ -66,18 +67,18 @@ fn nothing_unchanged_is_skipped_or_shown_twice_while_others_change() {
             while !done.load(Ordering::Relaxed) {
                 tick += 1;
                 let at = 10_000.0 + f64::from(tick);
-                stage.put_run(&name(3 * (tick as usize % (RUNS / 3))), at, |run| {
+                cluster.put_run(&name(3 * (tick as usize % (RUNS / 3))), at, |run| {
                     run.status = RunStatus::Running;
                 });
                 let guest = format!("guest-{}", tick % 20);
-                let revision = stage.put_run(&guest, at + 0.5, |_| {});
+                let revision = cluster.put_run(&guest, at + 0.5, |_| {});
                 if tick % 2 == 0 {
-                    stage.bus.runs().delete(&guest, revision).unwrap();
+                    cluster.bus.runs().delete(&guest, revision).unwrap();
                 }
             }
         });
         for round in 0..5 {
-            let shown = all_pages(stage.address(), "limit=7");
+            let shown = cluster.all_pages("limit=7");
             let mut times: HashMap<&str, usize> = HashMap::new();
             shown.iter().for_each(|run_id| *times.entry(run_id).or_default() += 1);
             let unchanged: HashSet<String> = (0..RUNS).filter(|n| n % 3 != 0).map(name).collect();

@@ -2,13 +2,14 @@
 
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, main_flow};
+use crate::support::cluster::Cluster;
 use crate::support::http;
+use crate::support::runs::main_flow;
 
 #[test]
 fn a_trailing_slash_is_redirected_with_its_query() {
-    let stage = Stage::start();
-    let address = stage.address();
+    let cluster = Cluster::with_gateway();
+    let address = cluster.address;
     for (method, path, target) in [
         ("GET", "/runs/", "/runs"),
         ("GET", "/runs/?limit=3&x=a%20b", "/runs?limit=3&x=a%20b"),
@@ -27,10 +28,10 @@ fn a_trailing_slash_is_redirected_with_its_query() {
 
 #[test]
 fn unknown_paths_are_404_and_known_ones_name_their_methods() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     for path in ["/nope", "/static", "//", "/runs/a/b", "//runs", "/runs//tasks", "/nope/", "/RUNS"]
     {
-        let answer = stage.get(path);
+        let answer = cluster.get(path);
         assert_eq!((answer.status, answer.json()), (404, json!({"detail": "Not Found"})), "{path}");
     }
     for (method, path, allow) in [
@@ -43,21 +44,21 @@ fn unknown_paths_are_404_and_known_ones_name_their_methods() {
         // The id `yaml` is a path of its own for one method only.
         ("DELETE", "/runs/yaml", "POST, GET"),
     ] {
-        let answer = http::request(stage.address(), method, path, &[], b"");
+        let answer = cluster.request(method, path, &[], b"");
         let shown = (answer.status, answer.json());
         assert_eq!(shown, (405, json!({"detail": "Method Not Allowed"})), "{method} {path}");
         assert_eq!(answer.header("allow"), Some(allow), "{method} {path}");
     }
-    assert_eq!(stage.get("/runs/yaml").json()["detail"], "run not found");
+    assert_eq!(cluster.get("/runs/yaml").json()["detail"], "run not found");
 }
 
 #[test]
 fn problem_json_is_given_to_those_who_ask_for_it() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     let ask = |method: &str, path: &str, body: &[u8]| -> (u16, Value) {
         let headers =
             [("Accept", "application/problem+json, */*"), ("Content-Type", "application/json")];
-        let answer = http::request(stage.address(), method, path, &headers, body);
+        let answer = cluster.request(method, path, &headers, body);
         assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{path}");
         (answer.status, answer.json())
     };
@@ -73,32 +74,29 @@ fn problem_json_is_given_to_those_who_ask_for_it() {
     assert_eq!((status, &body["title"]), (405, &json!("Method Not Allowed")));
     // Everybody else gets FastAPI's shape.
     for accept in ["*/*", "application/json", ""] {
-        let answer =
-            http::request(stage.address(), "GET", "/runs/nope", &[("Accept", accept)], b"");
+        let answer = cluster.request("GET", "/runs/nope", &[("Accept", accept)], b"");
         assert_eq!(answer.header("content-type"), Some("application/json"), "{accept}");
         assert!(answer.json().get("title").is_none(), "{accept}");
     }
     // A good answer is what it is.
     let headers = [("Accept", "application/problem+json")];
-    let answer = http::request(stage.address(), "GET", "/runs", &headers, b"");
+    let answer = cluster.request("GET", "/runs", &headers, b"");
     assert_eq!(answer.header("content-type"), Some("application/json"));
 }
 
 #[test]
 fn every_answer_has_a_request_id_and_takes_over_the_clients() {
-    let stage = Stage::start_with(&[("PYOCO_LOG_LEVEL", "debug")]);
-    let ask = |path: &str, id: &str| {
-        http::request(stage.address(), "GET", path, &[("X-Request-ID", id)], b"")
-    };
+    let mut cluster = Cluster::with_gateway_env(&[("PYOCO_LOG_LEVEL", "debug")]);
+    let ask = |path: &str, id: &str| cluster.request("GET", path, &[("X-Request-ID", id)], b"");
     for path in ["/health", "/runs", "/runs/nope", "/nope", "/runs/", "/runs?limit=0"] {
         assert_eq!(ask(path, "trace-7.a").header("x-request-id"), Some("trace-7.a"), "{path}");
-        let made = stage.get(path);
+        let made = cluster.get(path);
         let made = made.header("x-request-id").expect(path);
         assert!(
-            made.len() >= 16 && made != stage.get(path).header("x-request-id").unwrap(),
+            made.len() >= 16 && made != cluster.get(path).header("x-request-id").unwrap(),
             "{made}"
         );
-        assert_eq!(stage.get(path).header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(cluster.get(path).header("x-content-type-options"), Some("nosniff"));
     }
     for odd in ["a b", &"x".repeat(200), "\"", "a;b{}"] {
         let answer = ask("/health", odd);
@@ -107,7 +105,7 @@ fn every_answer_has_a_request_id_and_takes_over_the_clients() {
         let tame = echoed.len() <= 128 && echoed.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
         assert!(tame && !echoed.is_empty(), "{odd:?} came back as {echoed:?}");
     }
-    let mut process = stage.gateway.process;
+    let process = &mut cluster.gateways[0].process;
     process.wait_for_line(crate::support::wait::PATIENCE, "the request id", |line| {
         line.contains("\"request_id\":\"trace-7.a\"") && line.contains("/runs/nope")
     });
@@ -115,9 +113,9 @@ fn every_answer_has_a_request_id_and_takes_over_the_clients() {
 
 #[test]
 fn head_and_keep_alive_work_as_http_says() {
-    let stage = Stage::start();
-    stage.submit(&main_flow());
-    let mut connection = http::Connection::open(stage.address());
+    let cluster = Cluster::with_gateway();
+    cluster.submit(&main_flow());
+    let mut connection = http::Connection::open(cluster.address);
     for n in 0..50 {
         let path = ["/health", "/runs", "/nope", "/runs?limit=0"][n % 4];
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");

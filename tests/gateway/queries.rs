@@ -2,25 +2,26 @@
 
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, completed, ids};
+use crate::support::cluster::Cluster;
+use crate::support::runs::{completed, ids};
 
 /// Three runs: `c` newest.
-fn stage() -> Stage {
-    let stage = Stage::start();
-    stage.put_run("a", 1_000.5, completed);
-    stage.put_run("b", 2_000.5, |run| {
+fn cluster() -> Cluster {
+    let cluster = Cluster::with_gateway();
+    cluster.put_run("a", 1_000.5, completed);
+    cluster.put_run("b", 2_000.5, |run| {
         run.flow_name = "other".into();
         run.tag = "gpu".into();
         run.tags = vec!["x".into()];
     });
-    stage.put_run("c", 3_000.5, |run| run.workflow_yaml_sha256 = Some("abc".into()));
-    stage.wait_count(3);
-    stage
+    cluster.put_run("c", 3_000.5, |run| run.workflow_yaml_sha256 = Some("abc".into()));
+    cluster.wait_count(3);
+    cluster
 }
 
 #[test]
 fn every_query_selects_what_it_says() {
-    let stage = stage();
+    let cluster = cluster();
     let all = ["c", "b", "a"];
     let table: &[(&str, &[&str])] = &[
         ("", &all),
@@ -50,7 +51,7 @@ fn every_query_selects_what_it_says() {
         ("?include=full&tag=gpu", &["b"]),
     ];
     for (query, expected) in table {
-        let answer = stage.get(&format!("/runs{query}"));
+        let answer = cluster.get(&format!("/runs{query}"));
         assert_eq!(answer.status, 200, "{query}: {}", answer.text());
         let answer = answer.json();
         assert!(answer.is_array(), "{query}: {answer}");
@@ -60,7 +61,7 @@ fn every_query_selects_what_it_says() {
 
 #[test]
 fn three_parameters_ask_for_a_page() {
-    let stage = stage();
+    let cluster = cluster();
     let all = ["c", "b", "a"];
     let table: &[(&str, &[&str])] = &[
         ("cursor=", &all),
@@ -76,7 +77,7 @@ fn three_parameters_ask_for_a_page() {
         ("cursor=&status=COMPLETED", &["a"]),
     ];
     for (query, expected) in table {
-        let answer = stage.get(&format!("/runs?{query}"));
+        let answer = cluster.get(&format!("/runs?{query}"));
         assert_eq!(answer.status, 200, "{query}: {}", answer.text());
         let answer = answer.json();
         assert_eq!(ids(&answer), *expected, "{query}");
@@ -86,7 +87,7 @@ fn three_parameters_ask_for_a_page() {
 
 #[test]
 fn every_bad_query_is_422_with_its_words() {
-    let stage = stage();
+    let cluster = cluster();
     let integer = "Input should be a valid integer, unable to parse string as an integer";
     let number = "Input should be a valid number, unable to parse string as a number";
     let low = "Input should be greater than or equal to 1";
@@ -109,7 +110,7 @@ fn every_bad_query_is_422_with_its_words() {
         ("updated_after=abc", "float_parsing", number, "abc", Value::Null),
         ("updated_after=", "float_parsing", number, "", Value::Null),
     ] {
-        let answer = stage.get(&format!("/runs?{query}"));
+        let answer = cluster.get(&format!("/runs?{query}"));
         assert_eq!(answer.status, 422, "{query}: {}", answer.text());
         let answer = answer.json();
         let problem = &answer["detail"][0];
@@ -121,13 +122,13 @@ fn every_bad_query_is_422_with_its_words() {
         assert_eq!(problem.get("ctx").cloned().unwrap_or_default(), ctx, "{query}");
         assert_eq!(answer["err_id"], "ERR-PYOCO-0002");
     }
-    let answer = stage.get("/runs?limit=0&updated_after=x").json();
+    let answer = cluster.get("/runs?limit=0&updated_after=x").json();
     assert_eq!(answer["detail"].as_array().unwrap().len(), 2, "both are named: {answer}");
 }
 
 #[test]
 fn every_bad_cursor_is_422() {
-    let stage = stage();
+    let cluster = cluster();
     let long = "A".repeat(5000);
     // Not base64url, not JSON, JSON of other shapes, a number out of range, too long.
     for cursor in [
@@ -140,7 +141,7 @@ fn every_bad_cursor_is_422() {
         "eyJ1IjoxZTk5OSwiciI6ImIifQ",
         &long,
     ] {
-        let answer = stage.get(&format!("/runs?cursor={cursor}"));
+        let answer = cluster.get(&format!("/runs?cursor={cursor}"));
         assert_eq!(answer.status, 422, "{cursor}: {}", answer.text());
         let answer = answer.json();
         assert_eq!(answer["detail"], "invalid list query", "{cursor}");
@@ -151,39 +152,39 @@ fn every_bad_cursor_is_422() {
 
 #[test]
 fn full_lists_hold_records_and_plain_ones_do_not() {
-    let stage = stage();
-    stage.put_run("d", 4_000.5, |run| {
+    let cluster = cluster();
+    cluster.put_run("d", 4_000.5, |run| {
         run.task_records.insert("t".into(), json!({"state": "RUNNING"}));
     });
-    stage.wait_count(4);
+    cluster.wait_count(4);
     for include in ["full", "all"] {
-        let list = stage.get(&format!("/runs?include={include}&limit=1")).json();
+        let list = cluster.get(&format!("/runs?include={include}&limit=1")).json();
         assert_eq!(list[0]["task_records"]["t"]["state"], "RUNNING");
         assert_eq!(list[0]["params"], json!({}));
-        let page = stage.get(&format!("/runs?include={include}&limit=1&cursor=")).json();
+        let page = cluster.get(&format!("/runs?include={include}&limit=1&cursor=")).json();
         assert_eq!(page["items"][0]["task_records"]["t"]["state"], "RUNNING");
         assert!(page["next_cursor"].is_string());
     }
-    let list = stage.get("/runs?limit=1").json();
+    let list = cluster.get("/runs?limit=1").json();
     assert!(list[0].get("task_records").is_none() && list[0].get("params").is_none());
 }
 
 #[test]
 fn what_tasks_print_is_shown_with_their_records_only() {
-    let stage = Stage::start();
-    stage.put_run("r", 1_000.5, |run| {
+    let cluster = Cluster::with_gateway();
+    cluster.put_run("r", 1_000.5, |run| {
         run.task_logs_truncated = true;
         run.task_records.insert("t".into(), json!({"state": "RUNNING", "logs": {"stdout": "hi"}}));
     });
-    stage.put_run("s", 2_000.5, completed);
-    stage.wait_count(2);
-    let plain = stage.get("/runs/r").json();
+    cluster.put_run("s", 2_000.5, completed);
+    cluster.wait_count(2);
+    let plain = cluster.get("/runs/r").json();
     assert!(plain.get("task_records").is_none() && plain.get("task_logs_truncated").is_none());
     for path in ["/runs/r?include=records", "/runs/r/tasks"] {
-        let shown = stage.get(path).json();
+        let shown = cluster.get(path).json();
         assert_eq!(shown["task_records"]["t"]["logs"]["stdout"], "hi", "{path}");
         assert_eq!(shown["task_logs_truncated"], true, "{path}");
-        let other = stage.get(&path.replace("runs/r", "runs/s")).json();
+        let other = cluster.get(&path.replace("runs/r", "runs/s")).json();
         assert!(other.is_object() && other.get("task_logs_truncated").is_none(), "{other}");
     }
 }

@@ -8,23 +8,24 @@ use pyoco_server::model::clock;
 use pyoco_server::model::run::{Delivery, RunStatus};
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, main_flow};
+use crate::support::cluster::Cluster;
+use crate::support::runs::main_flow;
 
 /// Long before `ack_wait` (30 s) and long after the gateway may act.
 const SOON: Duration = Duration::from_secs(12);
 
 /// A worker, played by hand.
 struct Worker<'a> {
-    stage: &'a Stage,
+    cluster: &'a Cluster,
     bus: &'a Bus,
     inbox: PullInbox,
 }
 
 impl Worker<'_> {
-    fn on(stage: &Stage) -> Worker<'_> {
-        stage.bus.queue().ensure_consumer("default").unwrap();
-        let inbox = stage.bus.queue().pull_inbox(&["default".to_owned()]);
-        Worker { stage, bus: &stage.bus, inbox }
+    fn on(cluster: &Cluster) -> Worker<'_> {
+        cluster.bus.queue().ensure_consumer("default").unwrap();
+        let inbox = cluster.bus.queue().pull_inbox(&["default".to_owned()]);
+        Worker { cluster, bus: &cluster.bus, inbox }
     }
 
     /// The next delivery within `patience`.
@@ -48,7 +49,7 @@ impl Worker<'_> {
     fn begin(&self, job: &Delivered, worker_id: &str) -> String {
         let fields: Value = serde_json::from_slice(&job.payload).unwrap();
         let run_id = fields["run_id"].as_str().unwrap().to_owned();
-        self.stage.put_run(&run_id, clock::now(), |run| {
+        self.cluster.put_run(&run_id, clock::now(), |run| {
             run.status = RunStatus::Running;
             run.worker_id = Some(worker_id.to_owned());
             run.attempt = Some(job.num_delivered);
@@ -64,9 +65,9 @@ impl Worker<'_> {
 
     /// A sign of life of a run.
     fn renew(&self, run_id: &str) {
-        let (mut snapshot, _) = self.stage.snapshot(run_id);
+        let (mut snapshot, _) = self.cluster.snapshot(run_id);
         snapshot.heartbeat_at = Some(clock::now());
-        self.stage.put(run_id, &pyoco_server::model::json::to_wire(&snapshot).unwrap());
+        self.cluster.put(run_id, &pyoco_server::model::json::to_wire(&snapshot).unwrap());
     }
 
     /// A sign of life of a worker.
@@ -84,12 +85,12 @@ fn run_of(job: &Delivered) -> String {
 
 #[test]
 fn only_jobs_of_workers_that_are_gone_come_back() {
-    let stage = Stage::start_with(&[("PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC", "1")]);
-    let mut worker = Worker::on(&stage);
+    let cluster = Cluster::with_gateway_env(&[("PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC", "1")]);
+    let mut worker = Worker::on(&cluster);
     let names = ["silent", "restarted", "stopped", "renewing", "recorded"];
     // All are delivered before the first begins: from then on its silence counts.
     let jobs = names.map(|name| {
-        stage.submit(&main_flow());
+        cluster.submit(&main_flow());
         let job = worker.next(SOON).expect("no delivery");
         assert_eq!(job.num_delivered, 1);
         (name, job)
@@ -139,19 +140,19 @@ fn only_jobs_of_workers_that_are_gone_come_back() {
 /// While NATS is away everybody is silent; that says nothing about a worker.
 #[test]
 fn an_outage_is_no_sign_of_a_dead_worker() {
-    let mut stage = Stage::start_with(&[("PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC", "1")]);
-    stage.submit(&main_flow());
+    let mut cluster = Cluster::with_gateway_env(&[("PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC", "1")]);
+    cluster.submit(&main_flow());
     {
-        let mut worker = Worker::on(&stage);
+        let mut worker = Worker::on(&cluster);
         let job = worker.next(SOON).expect("no delivery");
         worker.begin(&job, "w");
         worker.record("w", "first", "RUNNING");
     }
-    stage.nats.stop();
+    cluster.nats.stop();
     std::thread::sleep(Duration::from_secs(6));
-    stage.nats.restart();
-    assert!(stage.bus.wait_connected(SOON));
-    let mut worker = Worker::on(&stage);
+    cluster.nats.restart();
+    assert!(cluster.bus.wait_connected(SOON));
+    let mut worker = Worker::on(&cluster);
     let back = Instant::now();
     while back.elapsed() < Duration::from_secs(4) {
         worker.record("w", "first", "RUNNING");

@@ -2,16 +2,18 @@
 
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, ids};
+use crate::support::cluster::Cluster;
 use crate::support::http;
+use crate::support::nats::NatsOptions;
+use crate::support::runs::ids;
 
 const JSON: Option<&str> = Some("application/json");
 const OBJECT: &str = "Input should be a valid dictionary or object to extract fields from";
 const TAG: &str = "String should match pattern '^[A-Za-z0-9_-]+$'";
 
-fn post(stage: &Stage, content_type: Option<&str>, body: &[u8]) -> http::Response {
+fn post(cluster: &Cluster, content_type: Option<&str>, body: &[u8]) -> http::Response {
     let headers: Vec<_> = content_type.map(|value| ("Content-Type", value)).into_iter().collect();
-    http::request(stage.address(), "POST", "/runs", &headers, body)
+    cluster.request("POST", "/runs", &headers, body)
 }
 
 /// `type`, `loc` and `msg` of each problem.
@@ -32,7 +34,7 @@ fn at(kind: &str, field: &str, msg: &str) -> Value {
 
 #[test]
 fn every_malformed_body_is_told_what_is_wrong_with_it() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     let text = "Input should be a valid string";
     let table: &[(&str, Option<&str>, &[u8], Value)] = &[
         ("no body", None, b"", json!([["missing", ["body"], "Field required"]])),
@@ -121,16 +123,16 @@ fn every_malformed_body_is_told_what_is_wrong_with_it() {
         ),
     ];
     for (what, content_type, body, expected) in table {
-        let answer = post(&stage, *content_type, body);
+        let answer = post(&cluster, *content_type, body);
         assert_eq!(answer.status, 422, "{what}: {}", answer.text());
         assert_eq!(&problems(&answer), expected, "{what}");
     }
-    assert_eq!(stage.get("/runs").json(), json!([]), "a refused submit has left something");
+    assert_eq!(cluster.get("/runs").json(), json!([]), "a refused submit has left something");
 }
 
 #[test]
 fn the_place_and_the_reason_of_bad_json_are_those_of_python() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     for (body, place, reason) in [
         ("{bad", 1, "Expecting property name enclosed in double quotes"),
         (r#"{"flow_name":"main"} x"#, 21, "Extra data"),
@@ -148,7 +150,7 @@ fn the_place_and_the_reason_of_bad_json_are_those_of_python() {
         ("  ", 2, "Expecting value"),
         ("-", 0, "Expecting value"),
     ] {
-        let answer = post(&stage, JSON, body.as_bytes());
+        let answer = post(&cluster, JSON, body.as_bytes());
         assert_eq!(answer.status, 422, "{body}: {}", answer.text());
         let problem = &answer.json()["detail"][0];
         assert_eq!(problem["type"], "json_invalid", "{body}");
@@ -161,36 +163,36 @@ fn the_place_and_the_reason_of_bad_json_are_those_of_python() {
 
 #[test]
 fn a_body_that_is_not_utf8_is_400_and_one_that_is_too_large_413() {
-    let stage = Stage::start();
-    let answer = post(&stage, JSON, b"{\"flow_name\":\"\xff\"}");
+    let cluster = Cluster::with_gateway();
+    let answer = post(&cluster, JSON, b"{\"flow_name\":\"\xff\"}");
     assert_eq!(answer.status, 400);
     assert_eq!(answer.json()["detail"], "There was an error parsing the body");
     let large =
         format!("{{\"flow_name\":\"m\",\"params\":{{\"x\":\"{}\"}}}}", "x".repeat(1_100_000));
-    let answer = post(&stage, JSON, large.as_bytes());
+    let answer = post(&cluster, JSON, large.as_bytes());
     assert_eq!(answer.status, 413, "{}", answer.text());
     assert_eq!(answer.json()["detail"], "request body too large");
     let names = vec!["x"; 65];
-    let answer = stage.post("/runs", &json!({"flow_name": "m", "tags": names}));
+    let answer = cluster.post("/runs", &json!({"flow_name": "m", "tags": names}));
     assert_eq!((answer.status, &problems(&answer)[0][0]), (422, &json!("too_long")));
-    let answer = stage.post("/runs", &json!({"flow_name": "m".repeat(513)}));
+    let answer = cluster.post("/runs", &json!({"flow_name": "m".repeat(513)}));
     assert_eq!((answer.status, &problems(&answer)[0][0]), (422, &json!("string_too_long")));
 }
 
 #[test]
 fn what_fastapi_takes_is_taken() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     for content_type in
         ["application/json; charset=utf-8", "application/x+json", "APPLICATION/JSON"]
     {
-        let answer = post(&stage, Some(content_type), b" {\"flow_name\":\"m\", \"zzz\": 1}\r\n");
+        let answer = post(&cluster, Some(content_type), b" {\"flow_name\":\"m\", \"zzz\": 1}\r\n");
         assert_eq!(answer.status, 200, "{content_type}: {}", answer.text());
     }
     let run = |body: &[u8]| {
-        let answer = post(&stage, JSON, body);
+        let answer = post(&cluster, JSON, body);
         assert_eq!(answer.status, 200, "{}", answer.text());
         let run_id = answer.json()["run_id"].as_str().unwrap().to_owned();
-        stage.get(&format!("/runs/{run_id}")).json()
+        cluster.get(&format!("/runs/{run_id}")).json()
     };
     // Free labels are free; only the routing tag is a subject token.
     let shown = run(br#"{"flow_name":"m","tag":"gpu","tags":["a.b",""," c "]}"#);
@@ -205,36 +207,32 @@ fn what_fastapi_takes_is_taken() {
 
 #[test]
 fn a_document_too_large_for_nats_is_413_and_leaves_nothing() {
-    use crate::stage::Gateway;
-    use crate::support::nats::{NatsOptions, NatsServer};
-    let nats =
-        NatsServer::start_with(NatsOptions { max_payload: Some(65_536), ..Default::default() });
-    let mut gateway = Gateway::start(&nats, &[]);
-    gateway.wait_ready();
+    let options = NatsOptions { max_payload: Some(65_536), ..Default::default() };
+    let cluster = Cluster::new().nats(options).gateway().start();
     let body = json!({"flow_name": "m", "params": {"x": "x".repeat(70_000)}});
-    let answer = http::post_json(gateway.address, "/runs", &body);
+    let answer = cluster.post("/runs", &body);
     assert_eq!(answer.status, 413, "{}", answer.text());
-    assert_eq!(http::get(gateway.address, "/runs").json(), json!([]));
+    assert_eq!(cluster.get("/runs").json(), json!([]));
     // Escaping makes characters longer on the wire than they are in the request.
     let body = json!({"flow_name": "m", "params": {"x": "é".repeat(20_000)}});
-    let answer = http::post_json(gateway.address, "/runs", &body);
+    let answer = cluster.post("/runs", &body);
     assert_eq!(answer.status, 413, "{}", answer.text());
-    assert_eq!(http::get(gateway.address, "/runs").json(), json!([]));
+    assert_eq!(cluster.get("/runs").json(), json!([]));
 }
 
 #[test]
 fn what_leaves_a_worker_no_room_to_end_the_run_is_413() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     let with_params = |bytes: usize| {
-        stage.post("/runs", &json!({"flow_name": "main", "params": {"x": "x".repeat(bytes)}}))
+        cluster.post("/runs", &json!({"flow_name": "main", "params": {"x": "x".repeat(bytes)}}))
     };
     assert_eq!(with_params(800_000).status, 200);
     let refused = with_params(930_000);
     assert_eq!(refused.status, 413, "{}", refused.text());
     assert_eq!(refused.json()["detail"], "request body too large");
-    assert_eq!(ids(&stage.get("/runs").json()).len(), 1);
+    assert_eq!(ids(&cluster.get("/runs").json()).len(), 1);
     // Escaped for the wire, a character of three bytes takes six.
     let refused =
-        stage.post("/runs", &json!({"flow_name": "main", "params": {"x": "語".repeat(160_000)}}));
+        cluster.post("/runs", &json!({"flow_name": "main", "params": {"x": "語".repeat(160_000)}}));
     assert_eq!(refused.status, 413, "{}", refused.text());
 }

@@ -5,62 +5,63 @@ use std::time::{Duration, Instant};
 use pyoco_server::model::run::RunStatus;
 
 use crate::metrics::value;
-use crate::stage::{Stage, completed};
-use crate::stream::Stream;
+use crate::support::cluster::Cluster;
+use crate::support::events::Events;
+use crate::support::runs::completed;
 use crate::support::wait::{PATIENCE, eventually};
 
 const WATCH: &str = "/runs/r/watch?timeout_sec=600";
 
-fn stage(watchers: &str) -> Stage {
-    let stage = Stage::start_with(&[("PYOCO_HTTP_MAX_WATCHERS", watchers)]);
-    stage.put_run("r", 1.0, |_| {});
-    stage.wait_count(1);
-    stage
+fn cluster(watchers: &str) -> Cluster {
+    let cluster = Cluster::with_gateway_env(&[("PYOCO_HTTP_MAX_WATCHERS", watchers)]);
+    cluster.put_run("r", 1.0, |_| {});
+    cluster.wait_count(1);
+    cluster
 }
 
-fn clients(stage: &Stage) -> f64 {
-    value(&stage.get("/metrics").text(), "pyoco_sse_clients")
+fn clients(cluster: &Cluster) -> f64 {
+    value(&cluster.get("/metrics").text(), "pyoco_sse_clients")
 }
 
 #[test]
 fn beyond_the_bound_the_answer_is_503_and_all_else_goes_on() {
-    let stage = stage("3");
-    let mut streams: Vec<Stream> =
-        [WATCH, WATCH, "/events"].map(|path| Stream::open(stage.address(), path)).into();
-    assert_eq!(clients(&stage), 3.0);
+    let cluster = cluster("3");
+    let mut streams: Vec<Events> =
+        [WATCH, WATCH, "/events"].map(|path| cluster.events(path)).into();
+    assert_eq!(clients(&cluster), 3.0);
     for path in [WATCH, "/events"] {
-        let refused = stage.get(path);
+        let refused = cluster.get(path);
         assert_eq!((refused.status, refused.header("retry-after")), (503, Some("5")), "{path}");
         let body = refused.json();
         assert_eq!(body["detail"], "too many watchers");
         assert!(body["hint"].as_str().unwrap().contains("PYOCO_HTTP_MAX_WATCHERS"), "{body}");
     }
     // A long answer needs no place of a watcher.
-    stage
+    cluster
         .put_run("big", 2.0, |run| drop(run.params.insert("x".into(), "y".repeat(100_000).into())));
-    stage.wait_count(2);
-    assert!(stage.get("/runs?include=full").body.len() > 100_000);
+    cluster.wait_count(2);
+    assert!(cluster.get("/runs?include=full").body.len() > 100_000);
     // A client that vanishes gives its place back within 10 s.
     drop(streams.pop());
     let gone = Instant::now();
-    eventually(PATIENCE, "a free place", || (clients(&stage) == 2.0).then_some(()));
+    eventually(PATIENCE, "a free place", || (clients(&cluster) == 2.0).then_some(()));
     assert!(gone.elapsed() < Duration::from_secs(10), "took {:?}", gone.elapsed());
-    let mut stream = Stream::open(stage.address(), WATCH);
+    let mut stream = cluster.events(WATCH);
     assert_eq!(stream.event().name, "snapshot");
 }
 
 #[test]
 fn a_slow_reader_gets_the_latest_state_and_what_it_missed_is_counted() {
-    let stage = stage("8");
-    let mut slow = Stream::open(stage.address(), WATCH);
-    let mut quick = Stream::open(stage.address(), "/runs/r/watch?timeout_sec=600");
+    let cluster = cluster("8");
+    let mut slow = cluster.events(WATCH);
+    let mut quick = cluster.events("/runs/r/watch?timeout_sec=600");
     slow.event();
     quick.event();
     // Far more than the buffers between the gateway and the client hold.
     let text = "x".repeat(200_000);
     let mut written = 0;
     for n in 0..150 {
-        written = stage.put_run("r", 2.0 + f64::from(n), |run| {
+        written = cluster.put_run("r", 2.0 + f64::from(n), |run| {
             run.status = RunStatus::Running;
             run.params.insert("x".into(), text.as_str().into());
         });
@@ -68,9 +69,9 @@ fn a_slow_reader_gets_the_latest_state_and_what_it_missed_is_counted() {
         quick.until(|event| event.id == Some(written));
     }
     eventually(PATIENCE, "skipped states", || {
-        (value(&stage.get("/metrics").text(), "pyoco_sse_dropped_total") > 10.0).then_some(())
+        (value(&cluster.get("/metrics").text(), "pyoco_sse_dropped_total") > 10.0).then_some(())
     });
-    let last = stage.put_run("r", 1000.0, completed);
+    let last = cluster.put_run("r", 1000.0, completed);
     let mut told = 0;
     let newest = slow.until(|event| {
         told += usize::from(event.name == "snapshot");
@@ -82,17 +83,17 @@ fn a_slow_reader_gets_the_latest_state_and_what_it_missed_is_counted() {
 
 #[test]
 fn streams_end_properly_when_the_gateway_stops() {
-    let mut stage = stage("8");
-    let mut streams = [WATCH, "/events"].map(|path| Stream::open(stage.address(), path));
+    let mut cluster = cluster("8");
+    let mut streams = [WATCH, "/events"].map(|path| cluster.events(path));
     streams.iter_mut().for_each(|stream| drop(stream.event()));
-    stage.gateway.process.terminate();
+    cluster.gateways[0].process.terminate();
     let begun = Instant::now();
     for stream in &mut streams {
         // The reader panics when a stream breaks off instead.
         stream.rest();
     }
-    let status = stage.gateway.process.wait(PATIENCE);
+    let status = cluster.gateways[0].process.wait(PATIENCE);
     assert!(status.success(), "{status:?}");
     assert!(begun.elapsed() < Duration::from_secs(5), "took {:?}", begun.elapsed());
-    assert!(!stage.gateway.process.stderr().contains("cut off"));
+    assert!(!cluster.gateways[0].process.stderr().contains("cut off"));
 }

@@ -6,9 +6,9 @@ use pyoco_server::bus::Operation;
 use pyoco_server::model::clock;
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, main_flow};
-use crate::support::http::{self, Response};
-use crate::support::process::{Binary, Running};
+use crate::support::cluster::{Cluster, with_flags};
+use crate::support::http::Response;
+use crate::support::runs::main_flow;
 use crate::support::wait::{PATIENCE, eventually};
 
 /// A record as the Python worker 0.5.1 writes it.
@@ -22,59 +22,59 @@ pub fn python_record(worker_id: &str, state: &str, seen: f64) -> Value {
         "last_error": null, "installed_wheels": []}})
 }
 
-fn put(stage: &Stage, worker_id: &str, record: &Value) {
-    stage.bus.workers().put(worker_id, record.to_string().as_bytes()).unwrap();
+fn put(cluster: &Cluster, worker_id: &str, record: &Value) {
+    cluster.bus.workers().put(worker_id, record.to_string().as_bytes()).unwrap();
 }
 
-fn list(stage: &Stage, query: &str) -> Vec<(String, String)> {
-    let answer = stage.get(&format!("/workers?{query}"));
+fn list(cluster: &Cluster, query: &str) -> Vec<(String, String)> {
+    let answer = cluster.get(&format!("/workers?{query}"));
     assert_eq!(answer.status, 200, "{query}: {}", answer.text());
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let records = answer.json();
     records.as_array().unwrap().iter().map(|w| (text(&w["worker_id"]), text(&w["state"]))).collect()
 }
 
-fn ids(stage: &Stage, query: &str) -> Vec<String> {
-    list(stage, query).into_iter().map(|(id, _)| id).collect()
+fn ids(cluster: &Cluster, query: &str) -> Vec<String> {
+    list(cluster, query).into_iter().map(|(id, _)| id).collect()
 }
 
-fn wait_all(stage: &Stage, count: usize) {
+fn wait_all(cluster: &Cluster, count: usize) {
     eventually(PATIENCE, &format!("{count} workers"), || {
-        (list(stage, "scope=all&include_hidden=true").len() == count).then_some(())
+        (list(cluster, "scope=all&include_hidden=true").len() == count).then_some(())
     });
 }
 
-fn patch(stage: &Stage, worker_id: &str, body: &str) -> Response {
+fn patch(cluster: &Cluster, worker_id: &str, body: &str) -> Response {
     let headers = [("Content-Type", "application/json")];
     let path = format!("/workers/{worker_id}");
-    http::request(stage.address(), "PATCH", &path, &headers, body.as_bytes())
+    cluster.request("PATCH", &path, &headers, body.as_bytes())
 }
 
 #[test]
 fn records_are_listed_by_their_derived_state_the_newest_first() {
-    let stage = Stage::start();
-    assert_eq!(stage.get("/workers").text(), "[]");
+    let cluster = Cluster::with_gateway();
+    assert_eq!(cluster.get("/workers").text(), "[]");
     let now = clock::now();
     let python = python_record("idle", "IDLE", now - 1.0);
-    put(&stage, "idle", &python);
-    put(&stage, "running", &python_record("running", "RUNNING", now - 2.0));
-    put(&stage, "stopped", &python_record("stopped", "STOPPED_GRACEFUL", now - 3.0));
-    put(&stage, "lost", &python_record("lost", "IDLE", now - 100.0));
-    put(&stage, "bare", &json!({"worker_id": "bare"}));
+    put(&cluster, "idle", &python);
+    put(&cluster, "running", &python_record("running", "RUNNING", now - 2.0));
+    put(&cluster, "stopped", &python_record("stopped", "STOPPED_GRACEFUL", now - 3.0));
+    put(&cluster, "lost", &python_record("lost", "IDLE", now - 100.0));
+    put(&cluster, "bare", &json!({"worker_id": "bare"}));
     put(
-        &stage,
+        &cluster,
         "odd",
         &json!({"worker_id": "other", "state": "NAPPING", "last_seen_at": now, "zzz": [1]}),
     );
     let mut hidden = python_record("hidden", "IDLE", now);
     hidden["hidden"] = true.into();
-    put(&stage, "hidden", &hidden);
-    stage.bus.workers().put("garbage", b"not json").unwrap();
-    wait_all(&stage, 7);
+    put(&cluster, "hidden", &hidden);
+    cluster.bus.workers().put("garbage", b"not json").unwrap();
+    wait_all(&cluster, 7);
 
-    assert_eq!(ids(&stage, ""), ["odd", "idle", "running"]);
-    assert_eq!(ids(&stage, "scope=ACTIVE&limit=2"), ["odd", "idle"]);
-    let all = list(&stage, "scope=all");
+    assert_eq!(ids(&cluster, ""), ["odd", "idle", "running"]);
+    assert_eq!(ids(&cluster, "scope=ACTIVE&limit=2"), ["odd", "idle"]);
+    let all = list(&cluster, "scope=all");
     let all: Vec<_> = all.iter().map(|(id, state)| (id.as_str(), state.as_str())).collect();
     assert_eq!(
         all,
@@ -87,12 +87,12 @@ fn records_are_listed_by_their_derived_state_the_newest_first() {
             ("bare", "DISCONNECTED"),
         ]
     );
-    assert_eq!(ids(&stage, "include_hidden=yes&limit=1"), ["hidden"]);
-    assert_eq!(ids(&stage, "state=disconnected&scope=all"), ["lost", "bare"]);
-    assert_eq!(ids(&stage, "state=DISCONNECTED"), [""; 0]);
-    assert_eq!(ids(&stage, "state=RUNNING&scope=&limit=+1"), ["running"]);
+    assert_eq!(ids(&cluster, "include_hidden=yes&limit=1"), ["hidden"]);
+    assert_eq!(ids(&cluster, "state=disconnected&scope=all"), ["lost", "bare"]);
+    assert_eq!(ids(&cluster, "state=DISCONNECTED"), [""; 0]);
+    assert_eq!(ids(&cluster, "state=RUNNING&scope=&limit=+1"), ["running"]);
     // Nothing of a record is lost.
-    let shown = stage.get("/workers").json();
+    let shown = cluster.get("/workers").json();
     assert_eq!(shown[0]["zzz"], json!([1]));
     for (field, value) in python.as_object().unwrap() {
         assert_eq!(&shown[1][field], value, "{field}");
@@ -101,9 +101,9 @@ fn records_are_listed_by_their_derived_state_the_newest_first() {
 
 #[test]
 fn what_cannot_be_asked_for_is_refused() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     for query in ["scope=some", "state=BUSY"] {
-        let answer = stage.get(&format!("/workers?{query}"));
+        let answer = cluster.get(&format!("/workers?{query}"));
         let body = answer.json();
         assert_eq!((answer.status, &body["detail"]), (422, &json!("invalid workers request")));
         assert_eq!(body["err_id"], "ERR-PYOCO-0019");
@@ -115,10 +115,10 @@ fn what_cannot_be_asked_for_is_refused() {
         ("limit=x", "int_parsing"),
         ("include_hidden=maybe", "bool_parsing"),
     ] {
-        let answer = stage.get(&format!("/workers?{query}"));
+        let answer = cluster.get(&format!("/workers?{query}"));
         assert_eq!((answer.status, &answer.json()["detail"][0]["type"]), (422, &json!(kind)));
     }
-    put(&stage, "w", &python_record("w", "IDLE", clock::now()));
+    put(&cluster, "w", &python_record("w", "IDLE", clock::now()));
     for (body, kind) in [
         ("", "missing"),
         ("{}", "missing"),
@@ -127,7 +127,7 @@ fn what_cannot_be_asked_for_is_refused() {
         (r#"{"hidden":"perhaps"}"#, "bool_parsing"),
         (r#"{"hidden":2}"#, "bool_parsing"),
     ] {
-        let answer = patch(&stage, "w", body);
+        let answer = patch(&cluster, "w", body);
         assert_eq!(
             (answer.status, &answer.json()["detail"][0]["type"]),
             (422, &json!(kind)),
@@ -135,7 +135,7 @@ fn what_cannot_be_asked_for_is_refused() {
         );
     }
     for worker_id in ["nope", "a%20b", "x*"] {
-        let answer = patch(&stage, worker_id, r#"{"hidden":true}"#);
+        let answer = patch(&cluster, worker_id, r#"{"hidden":true}"#);
         let body = answer.json();
         assert_eq!(
             (answer.status, &body["detail"]),
@@ -144,22 +144,22 @@ fn what_cannot_be_asked_for_is_refused() {
         );
         assert_eq!(body["err_id"], "ERR-PYOCO-0020");
     }
-    assert_eq!(stage.get("/workers/w").status, 405);
+    assert_eq!(cluster.get("/workers/w").status, 405);
 }
 
 #[test]
 fn hiding_is_seen_at_once_and_touches_nothing_else() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     let mut record = python_record("w", "IDLE", clock::now());
     record["zzz"] = json!({"of": "another version"});
-    put(&stage, "w", &record);
-    wait_all(&stage, 1);
+    put(&cluster, "w", &record);
+    wait_all(&cluster, 1);
     for (body, hidden) in [(r#"{"hidden":true}"#, true), (r#"{"hidden":"no"}"#, false)] {
-        let answer = patch(&stage, "w", body).json();
+        let answer = patch(&cluster, "w", body).json();
         assert_eq!((&answer["worker_id"], &answer["hidden"]), (&json!("w"), &json!(hidden)));
-        assert_eq!(ids(&stage, "").len(), usize::from(!hidden));
-        assert_eq!(ids(&stage, "include_hidden=1"), ["w"]);
-        let stored = stage.bus.workers().get("w").unwrap().unwrap();
+        assert_eq!(ids(&cluster, "").len(), usize::from(!hidden));
+        assert_eq!(ids(&cluster, "include_hidden=1"), ["w"]);
+        let stored = cluster.bus.workers().get("w").unwrap().unwrap();
         let stored: Value = serde_json::from_slice(&stored.value).unwrap();
         let mut expected = record.clone();
         expected["hidden"] = hidden.into();
@@ -171,20 +171,18 @@ fn hiding_is_seen_at_once_and_touches_nothing_else() {
 /// Both write the same record, many times a second.
 #[test]
 fn a_live_worker_and_an_operator_lose_nothing_to_each_other() {
-    let stage = Stage::start();
-    let mut command = Binary::Worker.command();
-    command.args(["--nats-url", &stage.nats.url(), "--worker-id", "w", "--tags", "default"]);
-    command.env("PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC", "0.01");
-    let _worker = Running::start(&mut command);
-    wait_all(&stage, 1);
+    let cluster = Cluster::with_gateway();
+    let quick = [("PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC", "0.01")];
+    let _worker = cluster.spawn_worker("w", with_flags(&["--tags", "default"]).envs(&quick));
+    wait_all(&cluster, 1);
     let stored = || -> Value {
-        let entry = stage.bus.workers().get("w").unwrap().unwrap();
+        let entry = cluster.bus.workers().get("w").unwrap().unwrap();
         serde_json::from_slice(&entry.value).unwrap()
     };
     let instance = stored()["instance_id"].clone();
     for n in 0..40 {
         let hidden = n % 2 == 0;
-        let answer = patch(&stage, "w", &json!({"hidden": hidden}).to_string());
+        let answer = patch(&cluster, "w", &json!({"hidden": hidden}).to_string());
         assert_eq!(answer.status, 200, "{}", answer.text());
         let before = stored()["last_seen_at"].as_f64().unwrap();
         // The worker goes on writing, and keeps what the operator has said.
@@ -196,65 +194,65 @@ fn a_live_worker_and_an_operator_lose_nothing_to_each_other() {
     }
     assert_eq!(stored()["instance_id"], instance);
     // Also what it says of its runs.
-    let run_id = stage.submit(&main_flow());
+    let run_id = cluster.submit(&main_flow());
     eventually(PATIENCE, "the run in the record", || {
-        assert_eq!(patch(&stage, "w", r#"{"hidden":true}"#).status, 200);
+        assert_eq!(patch(&cluster, "w", r#"{"hidden":true}"#).status, 200);
         (stored()["last_run_id"] == run_id.as_str()).then_some(())
     });
 }
 
 #[test]
 fn old_records_are_removed_and_live_ones_stay() {
-    let stage = Stage::start_with(&[("PYOCO_WORKERS_RETENTION_SEC", "4")]);
+    let cluster = Cluster::with_gateway_env(&[("PYOCO_WORKERS_RETENTION_SEC", "4")]);
     let now = clock::now();
-    put(&stage, "old", &python_record("old", "STOPPED_GRACEFUL", now - 100.0));
-    put(&stage, "lost", &python_record("lost", "RUNNING", now - 100.0));
-    put(&stage, "new", &python_record("new", "IDLE", now + 3600.0));
-    put(&stage, "timeless", &json!({"worker_id": "timeless"}));
+    put(&cluster, "old", &python_record("old", "STOPPED_GRACEFUL", now - 100.0));
+    put(&cluster, "lost", &python_record("lost", "RUNNING", now - 100.0));
+    put(&cluster, "new", &python_record("new", "IDLE", now + 3600.0));
+    put(&cluster, "timeless", &json!({"worker_id": "timeless"}));
     eventually(PATIENCE, "the old ones to go", || {
-        let left = ids(&stage, "scope=all");
+        let left = ids(&cluster, "scope=all");
         (left == ["new"]).then_some(())
     });
     for worker_id in ["old", "lost", "timeless"] {
-        let newest = stage.bus.workers().newest(worker_id).unwrap().unwrap();
+        let newest = cluster.bus.workers().newest(worker_id).unwrap().unwrap();
         assert_eq!(newest.operation, Operation::Delete, "{worker_id}");
     }
-    assert_eq!(patch(&stage, "old", r#"{"hidden":true}"#).status, 404);
+    assert_eq!(patch(&cluster, "old", r#"{"hidden":true}"#).status, 404);
 }
 
 /// A bucket with a TTL, as the Python side makes it, tells nobody what it forgets.
 #[test]
 fn a_record_that_has_expired_is_forgotten_too() {
-    let stage = Stage::start_with(&[
+    let cluster = Cluster::with_gateway_env(&[
         ("PYOCO_WORKERS_RETENTION_SEC", "4"),
         ("PYOCO_WORKERS_KV_TTL_SEC", "2"),
         ("PYOCO_WORKER_DISCONNECT_TIMEOUT_SEC", "1"),
     ]);
-    put(&stage, "w", &python_record("w", "IDLE", clock::now()));
-    wait_all(&stage, 1);
+    put(&cluster, "w", &python_record("w", "IDLE", clock::now()));
+    wait_all(&cluster, 1);
     eventually(PATIENCE, "the record to expire", || {
-        stage.bus.workers().newest("w").unwrap().is_none().then_some(())
+        cluster.bus.workers().newest("w").unwrap().is_none().then_some(())
     });
     // Until then it can still be seen that there was one.
-    assert_eq!(list(&stage, "scope=all"), [("w".to_owned(), "DISCONNECTED".to_owned())]);
-    wait_all(&stage, 0);
+    assert_eq!(list(&cluster, "scope=all"), [("w".to_owned(), "DISCONNECTED".to_owned())]);
+    wait_all(&cluster, 0);
 }
 
 #[test]
 fn without_nats_workers_are_refused_in_time() {
-    let mut stage = Stage::start_with(&[("PYOCO_NATS_REQUEST_TIMEOUT_SEC", "1")]);
-    put(&stage, "w", &python_record("w", "IDLE", clock::now()));
-    wait_all(&stage, 1);
-    stage.nats.stop();
+    let mut cluster = Cluster::with_gateway_env(&[("PYOCO_NATS_REQUEST_TIMEOUT_SEC", "1")]);
+    put(&cluster, "w", &python_record("w", "IDLE", clock::now()));
+    wait_all(&cluster, 1);
+    cluster.nats.stop();
     let begun = std::time::Instant::now();
     eventually(PATIENCE, "the gateway to notice", || {
-        (stage.get("/workers").status == 503).then_some(())
+        (cluster.get("/workers").status == 503).then_some(())
     });
-    assert_eq!(patch(&stage, "w", r#"{"hidden":true}"#).status, 503);
+    assert_eq!(patch(&cluster, "w", r#"{"hidden":true}"#).status, 503);
     assert!(begun.elapsed() < Duration::from_secs(10));
-    stage.nats.restart();
+    cluster.nats.restart();
     eventually(PATIENCE, "the list again", || {
-        (stage.get("/workers?scope=all").status == 200).then_some(())
+        (cluster.get("/workers?scope=all").status == 200).then_some(())
     });
-    assert_eq!(ids(&stage, "scope=all"), ["w"]);
+    assert_eq!(ids(&cluster, "scope=all"), ["w"]);
 }

@@ -8,9 +8,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cluster;
 mod flows;
-mod python_environment;
-mod site;
 
 mod api_keys;
 mod python_client;

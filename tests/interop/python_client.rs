@@ -2,15 +2,17 @@
 
 use serde_json::{Value, json};
 
+use crate::cluster::{cluster_with_flows, wait_at_rest, wait_python_task};
 use crate::flows::GREETING_YAML;
-use crate::site::{Client, Site, ids};
+use crate::support::cluster::Options;
+use crate::support::runs::ids;
 
 #[test]
 fn its_commands_work() {
-    let site = Site::start();
-    let gateway = site.our_gateway();
-    let _worker = site.python_worker("py");
-    let client = Client::python(&site, &gateway);
+    let cluster = cluster_with_flows();
+    let gateway = cluster.start_gateway(Options::default());
+    let _worker = cluster.start_python_worker("py");
+    let client = gateway.python_program();
 
     let submitted = client.json(&[
         "submit",
@@ -38,7 +40,7 @@ fn its_commands_work() {
     let tasks = client.json(&["tasks", run_id]);
     assert_eq!(tasks["tasks"], json!({"add": "SUCCEEDED", "twice": "SUCCEEDED"}));
 
-    let document = site.write("flow.yaml", GREETING_YAML);
+    let document = cluster.write("flow.yaml", GREETING_YAML);
     let yaml = client.json(&[
         "submit-yaml",
         "--workflow-file",
@@ -51,7 +53,7 @@ fn its_commands_work() {
     let yaml_id = yaml["run_id"].as_str().unwrap();
     assert_eq!(gateway.ended(yaml_id)["status"], "COMPLETED");
 
-    gateway.at_rest(&[run_id, yaml_id]);
+    wait_at_rest(&gateway, &[run_id, yaml_id]);
     let list = client.json(&["list", "--status", "COMPLETED", "--limit", "10"]);
     assert_eq!(ids(&list), [yaml_id, run_id]);
     assert_eq!(ids(&client.json(&["list", "--flow", "sums", "--full"])), [run_id]);
@@ -66,12 +68,12 @@ fn its_commands_work() {
 
 #[test]
 fn its_cancel_ends_a_run() {
-    let site = Site::start();
-    let gateway = site.our_gateway();
-    let _worker = site.python_worker("py");
-    let client = Client::python(&site, &gateway);
-    let run_id = gateway.submit("py", "cancel_between", json!({}));
-    gateway.task_runs_in_python(&run_id, "until_cancelled");
+    let cluster = cluster_with_flows();
+    let gateway = cluster.start_gateway(Options::default());
+    let _worker = cluster.start_python_worker("py");
+    let client = gateway.python_program();
+    let run_id = gateway.submit_flow("py", "cancel_between", json!({}));
+    wait_python_task(&gateway, &run_id, "until_cancelled");
     let finished = client.finish(&["cancel", "--run-id", &run_id, "--wait", "--timeout-sec", "20"]);
     assert_eq!(finished.code, Some(0), "{finished:?}");
     assert!(finished.stdout.contains("CANCELLED"), "{finished:?}");
@@ -80,9 +82,9 @@ fn its_cancel_ends_a_run() {
 
 #[test]
 fn its_errors_are_understood() {
-    let site = Site::start();
-    let gateway = site.our_gateway();
-    let client = Client::python(&site, &gateway);
+    let cluster = cluster_with_flows();
+    let gateway = cluster.start_gateway(Options::default());
+    let client = gateway.python_program();
     let finished = client.finish(&["get", "no-such-run"]);
     assert_eq!(finished.code, Some(1), "{finished:?}");
     let shown = format!("{}{}", finished.stdout, finished.stderr);

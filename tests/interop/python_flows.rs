@@ -5,19 +5,20 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::cluster::{cluster_with_flows, wait_task};
 use crate::flows::{FAILING_YAML, GREETING_YAML};
-use crate::site::{Gateway, Site};
+use crate::support::cluster::{Cluster, Gateway, Options};
 use crate::support::process::{Binary, Running};
-use crate::support::python::{python_06, python_08};
+use crate::support::python::{V06, V08};
 
 /// SIGTERM to the end of a worker that has nothing to do.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
 #[test]
 fn for_our_gateway() {
-    let site = Site::start();
-    let gateway = site.our_gateway();
-    let mut worker = python_flow_worker(&site, &python_08());
+    let cluster = cluster_with_flows();
+    let gateway = cluster.start_gateway(Options::default());
+    let mut worker = python_flow_worker(&cluster, &V08.path());
     runs_by_name(&gateway);
     documents(&gateway);
     cancels(&gateway);
@@ -26,9 +27,9 @@ fn for_our_gateway() {
 
 #[test]
 fn for_the_gateway_of_the_python_package() {
-    let site = Site::start();
-    let gateway = site.python_gateway();
-    let mut worker = python_flow_worker(&site, &python_08());
+    let cluster = cluster_with_flows();
+    let gateway = cluster.start_python_gateway(Options::default());
+    let mut worker = python_flow_worker(&cluster, &V08.path());
     runs_by_name(&gateway);
     documents(&gateway);
     cancels(&gateway);
@@ -37,9 +38,9 @@ fn for_the_gateway_of_the_python_package() {
 
 #[test]
 fn with_the_oldest_pyoco() {
-    let site = Site::start();
-    let gateway = site.our_gateway();
-    let mut worker = python_flow_worker(&site, &python_06());
+    let cluster = cluster_with_flows();
+    let gateway = cluster.start_gateway(Options::default());
+    let mut worker = python_flow_worker(&cluster, &V06.path());
     runs_by_name(&gateway);
     cancels(&gateway);
     assert_eq!(worker.stop(STOP_DEADLINE).code(), Some(0));
@@ -47,31 +48,31 @@ fn with_the_oldest_pyoco() {
 
 #[test]
 fn a_task_that_exits_fails_its_run_alone() {
-    let site = Site::start();
-    let gateway = site.our_gateway();
-    let _worker = python_flow_worker(&site, &python_08());
-    let left = gateway.submit("py", "leaves", json!({}));
-    let next = gateway.submit("py", "sums", json!({"x": 1}));
+    let cluster = cluster_with_flows();
+    let gateway = cluster.start_gateway(Options::default());
+    let _worker = python_flow_worker(&cluster, &V08.path());
+    let left = gateway.submit_flow("py", "leaves", json!({}));
+    let next = gateway.submit_flow("py", "sums", json!({"x": 1}));
     let run = gateway.ended(&left);
     assert_eq!(run["status"], "FAILED", "{run}");
     assert_eq!(gateway.ended(&next)["status"], "COMPLETED");
 }
 
-fn python_flow_worker(site: &Site, python: &Path) -> Running {
-    let mut command = site.place(Binary::Worker.command());
+fn python_flow_worker(cluster: &Cluster, python: &Path) -> Running {
+    let mut command = cluster.place(Binary::Worker.command());
     command.args(["--tags", "py", "--worker-id", "flows", "--concurrency", "2"]);
     command.args(["--flow-resolver", "flows.py:resolve_flow", "--python"]).arg(python);
-    command.env("PYTHONPATH", site.folder());
+    command.env("PYTHONPATH", cluster.folder());
     Running::start(&mut command)
 }
 
 fn runs_by_name(gateway: &Gateway) {
-    let good = gateway.submit("py", "sums", json!({"x": 4}));
-    let bad = gateway.submit("py", "fails_midway", json!({}));
-    let mute = gateway.submit("py", "mute", json!({}));
-    let unknown = gateway.submit("py", "no_such_flow", json!({}));
-    let odd = gateway.submit("py", "not_json", json!({}));
-    let numbers = gateway.submit("py", "numbers", json!({}));
+    let good = gateway.submit_flow("py", "sums", json!({"x": 4}));
+    let bad = gateway.submit_flow("py", "fails_midway", json!({}));
+    let mute = gateway.submit_flow("py", "mute", json!({}));
+    let unknown = gateway.submit_flow("py", "no_such_flow", json!({}));
+    let odd = gateway.submit_flow("py", "not_json", json!({}));
+    let numbers = gateway.submit_flow("py", "numbers", json!({}));
 
     let run = gateway.ended(&good);
     assert_eq!(run["status"], "COMPLETED", "{run}");
@@ -111,8 +112,8 @@ fn documents(gateway: &Gateway) {
 
 fn cancels(gateway: &Gateway) {
     for flow in ["cancel_between", "until_cancelled"] {
-        let run_id = gateway.submit("py", flow, json!({}));
-        gateway.task_runs(&run_id, "until_cancelled");
+        let run_id = gateway.submit_flow("py", flow, json!({}));
+        wait_task(gateway, &run_id, "until_cancelled");
         assert_eq!(gateway.cancel(&run_id)["status"], "CANCELLING");
         let run = gateway.ended(&run_id);
         assert_eq!(run["status"], "CANCELLED", "{run}");

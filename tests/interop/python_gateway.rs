@@ -1,28 +1,23 @@
 //! Our client and our worker serve the gateway of the Python package.
 
-use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use pyoco_server::bus::Bus;
-use pyoco_server::config::{Config, Source};
-use pyoco_server::flow::{Flow, NativeExecutor, Registry, TaskError};
-use pyoco_server::thread::{StopSource, stop_channel};
-use pyoco_server::worker::{self, WorkerSettings};
+use pyoco_server::flow::{Flow, Registry, TaskError};
 use serde_json::json;
 
+use crate::cluster::{cluster_with_flows, wait_at_rest, wait_python_task, wait_task};
 use crate::flows::GREETING_YAML;
-use crate::site::{Client, Site, ids};
-use crate::support::http;
+use crate::support::cluster::Options;
 use crate::support::process::{Binary, Running};
+use crate::support::runs::ids;
 use crate::support::wait::{PATIENCE, eventually};
 
 #[test]
 fn our_client_submits_shows_lists_and_cancels() {
-    let site = Site::start();
-    let gateway = site.python_gateway();
-    let _worker = site.python_worker("py");
-    let client = Client::ours(&site, &gateway);
+    let cluster = cluster_with_flows();
+    let gateway = cluster.start_python_gateway(Options::default());
+    let _worker = cluster.start_python_worker("py");
+    let client = gateway.program();
 
     let run = client.json(&[
         "submit",
@@ -47,7 +42,7 @@ fn our_client_submits_shows_lists_and_cancels() {
     assert_eq!(tasks["tasks"], json!({"add": "SUCCEEDED", "twice": "SUCCEEDED"}));
     assert!(client.text(&["tasks", run_id, "--output", "table"]).contains("SUCCEEDED"));
 
-    let document = site.write("flow.yaml", GREETING_YAML);
+    let document = cluster.write("flow.yaml", GREETING_YAML);
     let run = client.json(&[
         "submit-yaml",
         "--workflow-file",
@@ -60,7 +55,7 @@ fn our_client_submits_shows_lists_and_cancels() {
     ]);
     assert_eq!(run["status"], "COMPLETED", "{run}");
     let yaml_id = run["run_id"].as_str().unwrap();
-    gateway.at_rest(&[run_id, yaml_id]);
+    wait_at_rest(&gateway, &[run_id, yaml_id]);
     let list: Vec<String> = client
         .text(&["list", "--status", "COMPLETED"])
         .lines()
@@ -75,8 +70,8 @@ fn our_client_submits_shows_lists_and_cancels() {
     let table = client.text(&["list", "--output", "table"]);
     assert!(table.contains("sums") && table.contains("greeting"), "{table}");
 
-    let cancelled = gateway.submit("py", "cancel_between", json!({}));
-    gateway.task_runs_in_python(&cancelled, "until_cancelled");
+    let cancelled = gateway.submit_flow("py", "cancel_between", json!({}));
+    wait_python_task(&gateway, &cancelled, "until_cancelled");
     let finished =
         client.finish(&["cancel", "--run-id", &cancelled, "--wait", "--timeout-sec", "20"]);
     assert_eq!(finished.code, Some(0), "{finished:?}");
@@ -100,9 +95,9 @@ tasks:
 
 #[test]
 fn our_worker_executes_what_was_submitted_there() {
-    let site = Site::start();
-    let gateway = site.python_gateway();
-    let _worker = NativeWorker::start(&site, "rust");
+    let cluster = cluster_with_flows();
+    let gateway = cluster.start_python_gateway(Options::default());
+    let worker = cluster.local_worker("native", &["rust"], 2, tasks());
 
     let yaml = gateway.submit_yaml("rust", "greeting", NATIVE_YAML);
     let run = gateway.ended(&yaml);
@@ -112,13 +107,13 @@ fn our_worker_executes_what_was_submitted_there() {
     assert_eq!(run["worker_id"], "native");
     assert_eq!(run["worker_alive"], true);
 
-    let bad = gateway.submit("rust", "failing", json!({}));
+    let bad = gateway.submit_flow("rust", "failing", json!({}));
     let run = gateway.ended(&bad);
     assert_eq!((&run["status"], &run["tasks"]), (&json!("FAILED"), &json!({"fall": "FAILED"})));
     assert_eq!(run["task_records"]["fall"]["error"], "it fell");
 
-    let waiting = gateway.submit("rust", "waiting", json!({}));
-    gateway.task_runs(&waiting, "wait");
+    let waiting = gateway.submit_flow("rust", "waiting", json!({}));
+    wait_task(&gateway, &waiting, "wait");
     assert_eq!(gateway.cancel(&waiting)["status"], "CANCELLING");
     let run = gateway.ended(&waiting);
     assert_eq!(
@@ -126,68 +121,31 @@ fn our_worker_executes_what_was_submitted_there() {
         (&json!("CANCELLED"), &json!({"wait": "CANCELLED"}))
     );
 
-    assert_eq!(ids(&gateway.get("/runs")), [&waiting, &bad, &yaml]);
+    assert_eq!(ids(&gateway.get_json("/runs")), [waiting.as_str(), &bad, &yaml]);
     eventually(PATIENCE, "the worker's record to name its last run", || {
-        let workers = gateway.get("/workers?scope=all");
+        let workers = gateway.get_json("/workers?scope=all");
         let record = &workers[0];
         assert_eq!((&record["worker_id"], &record["tags"]), (&json!("native"), &json!(["rust"])));
         (record["last_run_id"] == json!(waiting)).then_some(())
     });
     eventually(PATIENCE, "the cancelled run in its metrics", || {
-        let metrics = http::get(gateway.address, "/metrics").text();
+        let metrics = gateway.get("/metrics").text();
         metrics.contains("pyoco_runs_total{status=\"CANCELLED\"} 1").then_some(())
     });
+    worker.stop().unwrap();
 }
 
 #[test]
 fn our_worker_program_takes_its_jobs() {
-    let site = Site::start();
-    let gateway = site.python_gateway();
-    let mut command = site.place(Binary::Worker.command());
+    let cluster = cluster_with_flows();
+    let gateway = cluster.start_python_gateway(Options::default());
+    let mut command = cluster.place(Binary::Worker.command());
     command.args(["--tags", "rust", "--worker-id", "program"]);
     let mut worker = Running::start(&mut command);
-    let run = gateway.ended(&gateway.submit("rust", "no_such_flow", json!({})));
+    let run = gateway.ended(&gateway.submit_flow("rust", "no_such_flow", json!({})));
     assert_eq!(run["status"], "FAILED");
     assert!(run["error"].as_str().unwrap().starts_with("flow_not_found"), "{run}");
     assert_eq!(worker.stop(Duration::from_secs(20)).code(), Some(0));
-}
-
-/// Our worker inside of this process, with tasks in Rust; stopped when dropped.
-struct NativeWorker {
-    stop: Option<StopSource>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl NativeWorker {
-    fn start(site: &Site, tag: &str) -> NativeWorker {
-        let url = site.nats.url();
-        let config = Config::load(&Source::from_pairs([("PYOCO_NATS_URL", url.as_str())])).config;
-        let settings = WorkerSettings {
-            worker_id: "native".to_owned(),
-            tags: vec![tag.to_owned()],
-            concurrency: 2,
-            drain_timeout: Duration::from_secs(10),
-            run_once: None,
-            run: config.run.clone(),
-            registry: config.registry.clone(),
-            wheels: None,
-        };
-        let (stop, stopped) = stop_channel();
-        let thread = std::thread::spawn(move || {
-            let bus = Bus::start(&config.nats, &config.resources).unwrap();
-            let executor = Arc::new(NativeExecutor::new(tasks()));
-            worker::run(settings, &bus, vec![executor], &stopped).unwrap();
-        });
-        NativeWorker { stop: Some(stop), thread: Some(thread) }
-    }
-}
-
-impl Drop for NativeWorker {
-    fn drop(&mut self) {
-        self.stop.take();
-        let ended = self.thread.take().expect("it is stopped once").join();
-        assert!(ended.is_ok() || std::thread::panicking(), "the worker has failed");
-    }
 }
 
 fn tasks() -> Registry {

@@ -2,19 +2,21 @@
 
 use serde_json::{Value, json};
 
+use crate::cluster::{cluster_with_flows, wait_at_rest, wait_python_task};
 use crate::flows::{FAILING_YAML, GREETING_YAML};
-use crate::site::{Site, ids};
+use crate::support::cluster::Options;
+use crate::support::runs::ids;
 
 #[test]
 fn runs_by_name_end_as_their_flows_do() {
-    let site = Site::start();
-    let gateway = site.our_gateway();
-    let _worker = site.python_worker("py");
+    let cluster = cluster_with_flows();
+    let gateway = cluster.start_gateway(Options::default());
+    let _worker = cluster.start_python_worker("py");
 
-    let good = gateway.submit("py", "sums", json!({"x": 4}));
-    let bad = gateway.submit("py", "fails_midway", json!({}));
-    let mute = gateway.submit("py", "mute", json!({}));
-    let unknown = gateway.submit("py", "no_such_flow", json!({}));
+    let good = gateway.submit_flow("py", "sums", json!({"x": 4}));
+    let bad = gateway.submit_flow("py", "fails_midway", json!({}));
+    let mute = gateway.submit_flow("py", "mute", json!({}));
+    let unknown = gateway.submit_flow("py", "no_such_flow", json!({}));
 
     let run = gateway.ended(&good);
     assert_eq!(run["status"], "COMPLETED", "{run}");
@@ -31,7 +33,7 @@ fn runs_by_name_end_as_their_flows_do() {
     assert_eq!((&run["status"], &run["error"]), (&json!("FAILED"), &json!("it went boom")));
     let tasks = json!({"after": "SUCCEEDED", "boom": "FAILED", "twice": "PENDING"});
     assert_eq!(run["tasks"], tasks);
-    let shown = gateway.get(&format!("/runs/{bad}/tasks"));
+    let shown = gateway.get_json(&format!("/runs/{bad}/tasks"));
     assert_eq!((&shown["status"], &shown["tasks"]), (&json!("FAILED"), &tasks));
     let record = &shown["task_records"]["boom"];
     assert_eq!(record["error"], "it went boom");
@@ -45,14 +47,14 @@ fn runs_by_name_end_as_their_flows_do() {
     assert_eq!((&run["status"], &run["tasks"]), (&json!("FAILED"), &json!({})));
     assert_eq!(run["error"], "flow_not_found: 'no_such_flow'");
 
-    gateway.at_rest(&[&good, &bad, &mute, &unknown]);
-    let failed = gateway.get("/runs?status=FAILED");
+    wait_at_rest(&gateway, &[good.as_str(), &bad, &mute, &unknown]);
+    let failed = gateway.get_json("/runs?status=FAILED");
     assert_eq!(ids(&failed).len(), 3, "{failed}");
-    assert_eq!(ids(&gateway.get("/runs?status=COMPLETED")), [&good]);
-    assert_eq!(ids(&gateway.get("/runs?flow=sums&tag=py")), [&good]);
-    let page = gateway.get("/runs?limit=3&cursor=");
+    assert_eq!(ids(&gateway.get_json("/runs?status=COMPLETED")), [good.as_str()]);
+    assert_eq!(ids(&gateway.get_json("/runs?flow=sums&tag=py")), [good.as_str()]);
+    let page = gateway.get_json("/runs?limit=3&cursor=");
     let cursor = page["next_cursor"].as_str().expect("a fourth run");
-    let rest = gateway.get(&format!("/runs?limit=3&cursor={cursor}"));
+    let rest = gateway.get_json(&format!("/runs?limit=3&cursor={cursor}"));
     let mut paged = [ids(&page["items"]), ids(&rest["items"])].concat();
     paged.sort_unstable();
     let mut all = [&*good, &*bad, &*mute, &*unknown];
@@ -62,12 +64,12 @@ fn runs_by_name_end_as_their_flows_do() {
 
 #[test]
 fn whatever_python_writes_is_shown_as_json() {
-    let site = Site::start();
-    let gateway = site.our_gateway();
-    let _worker = site.python_worker("py");
+    let cluster = cluster_with_flows();
+    let gateway = cluster.start_gateway(Options::default());
+    let _worker = cluster.start_python_worker("py");
     let flows = ["numbers", "not_json", "text", "half_a_character", "large", "broken_resolver"];
     let runs: Vec<String> =
-        flows.iter().map(|flow| gateway.submit("py", flow, json!({}))).collect();
+        flows.iter().map(|flow| gateway.submit_flow("py", flow, json!({}))).collect();
     let ended: Vec<Value> = runs.iter().map(|run| gateway.ended(run)).collect();
     let output = |at: usize| &ended[at]["task_records"][flows[at]]["output"];
 
@@ -83,15 +85,15 @@ fn whatever_python_writes_is_shown_as_json() {
         (&ended[5]["status"], &ended[5]["error"]),
         (&json!("FAILED"), &json!("the resolver broke"))
     );
-    assert_eq!(ids(&gateway.get("/runs")).len(), flows.len());
-    assert_eq!(ids(&gateway.get("/runs?flow=broken_resolver")), [&runs[5]]);
+    assert_eq!(ids(&gateway.get_json("/runs")).len(), flows.len());
+    assert_eq!(ids(&gateway.get_json("/runs?flow=broken_resolver")), [runs[5].as_str()]);
 }
 
 #[test]
 fn flow_documents_are_executed() {
-    let site = Site::start();
-    let gateway = site.our_gateway();
-    let _worker = site.python_worker("py");
+    let cluster = cluster_with_flows();
+    let gateway = cluster.start_gateway(Options::default());
+    let _worker = cluster.start_python_worker("py");
     let good = gateway.submit_yaml("py", "greeting", GREETING_YAML);
     let bad = gateway.submit_yaml("py", "failing", FAILING_YAML);
 
@@ -101,8 +103,8 @@ fn flow_documents_are_executed() {
     assert_eq!(run["task_records"]["shout"]["output"], "HELLO ANN");
     assert_eq!(run["workflow_yaml_bytes"], GREETING_YAML.len());
     let hash = run["workflow_yaml_sha256"].as_str().unwrap();
-    let found = gateway.get(&format!("/runs?workflow_yaml_sha256={hash}"));
-    assert_eq!(ids(&found["items"]), [&good]);
+    let found = gateway.get_json(&format!("/runs?workflow_yaml_sha256={hash}"));
+    assert_eq!(ids(&found["items"]), [good.as_str()]);
 
     let run = gateway.ended(&bad);
     assert_eq!((&run["status"], &run["error"]), (&json!("FAILED"), &json!("step failed")));
@@ -111,12 +113,12 @@ fn flow_documents_are_executed() {
 
 #[test]
 fn a_cancel_reaches_the_flow_and_ends_the_run() {
-    let site = Site::start();
-    let gateway = site.our_gateway();
-    let _worker = site.python_worker("py");
+    let cluster = cluster_with_flows();
+    let gateway = cluster.start_gateway(Options::default());
+    let _worker = cluster.start_python_worker("py");
 
-    let run_id = gateway.submit("py", "cancel_between", json!({}));
-    gateway.task_runs_in_python(&run_id, "until_cancelled");
+    let run_id = gateway.submit_flow("py", "cancel_between", json!({}));
+    wait_python_task(&gateway, &run_id, "until_cancelled");
     let answer = gateway.cancel(&run_id);
     assert_eq!(answer["status"], "CANCELLING");
     let requested = answer["cancel_requested_at"].as_f64().expect("a time");
@@ -130,13 +132,13 @@ fn a_cancel_reaches_the_flow_and_ends_the_run() {
 
 #[test]
 fn a_cancel_ends_the_run_also_when_nothing_was_left_to_cancel() {
-    let site = Site::start();
-    let gateway = site.our_gateway();
-    let _worker = site.python_worker("py");
+    let cluster = cluster_with_flows();
+    let gateway = cluster.start_gateway(Options::default());
+    let _worker = cluster.start_python_worker("py");
     // With nothing left to be cancelled the Python worker leaves the run CANCELLING for good,
     // and sometimes goes on writing heartbeats.
-    let run_id = gateway.submit("py", "until_cancelled", json!({}));
-    gateway.task_runs_in_python(&run_id, "until_cancelled");
+    let run_id = gateway.submit_flow("py", "until_cancelled", json!({}));
+    wait_python_task(&gateway, &run_id, "until_cancelled");
     gateway.cancel(&run_id);
     let run = gateway.ended(&run_id);
     assert_eq!(run["status"], "CANCELLED", "{run}");

@@ -3,9 +3,10 @@
 
 use serde_json::{Value, json};
 
-use crate::site::{Client, Gateway, Site};
-use crate::support::http;
+use crate::cluster::cluster_with_flows;
+use crate::support::cluster::{Cluster, Gateway, Options};
 use crate::support::process::Finished;
+use crate::support::programs::Program;
 use crate::support::wait::{PATIENCE, eventually};
 use crate::support::wheel::{WheelFile, noise, sha256_hex};
 use crate::wheels::tasks;
@@ -14,7 +15,7 @@ use crate::wheels::tasks;
 const OF_ITS_OWN: [&str; 6] = ["nuid", "mtime", "event_id", "occurred_at", "host", "user_agent"];
 
 /// The Python gateway answers a 503 with `NoKeysError` now and then.
-fn finish(client: &Client<'_>, arguments: &[&str]) -> Finished {
+fn finish(client: &Program<'_>, arguments: &[&str]) -> Finished {
     eventually(PATIENCE, "an answer", || {
         Some(client.finish(arguments)).filter(|ended| !ended.stderr.contains("NoKeysError"))
     })
@@ -22,7 +23,7 @@ fn finish(client: &Client<'_>, arguments: &[&str]) -> Finished {
 
 /// What a client says of a command: its document, or the gateway's words for why there is none;
 /// null when it has not even asked.
-fn told(client: &Client<'_>, arguments: &[&str]) -> Value {
+fn told(client: &Program<'_>, arguments: &[&str]) -> Value {
     let ended = finish(client, arguments);
     if ended.code == Some(0) {
         return serde_json::from_str(&ended.stdout)
@@ -44,12 +45,12 @@ fn told(client: &Client<'_>, arguments: &[&str]) -> Value {
 }
 
 /// Everything that happens to wheels, in the client's words.
-fn life(site: &Site, client: &Client<'_>) -> Vec<(String, Value)> {
-    let write = |wheel: &WheelFile| wheel.write_to(site.folder()).to_str().unwrap().to_owned();
+fn life(cluster: &Cluster, client: &Program<'_>) -> Vec<(String, Value)> {
+    let write = |wheel: &WheelFile| wheel.write_to(cluster.folder()).to_str().unwrap().to_owned();
     let [low, first, second] = ["0.9", "1.0", "1.1+local.1"].map(tasks);
     let (first_name, second_name) = (first.file_name(), second.file_name());
     let [low, first, second] = [&low, &first, &second].map(write);
-    let odd = site.write("mytasks-1.2.whl", "no archive");
+    let odd = cluster.write("mytasks-1.2.whl", "no archive");
     let commands: &[&[&str]] = &[
         &["wheels"],
         &["wheel-upload", "--wheel-file", &first, "--tags", " gpu,cpu, gpu"],
@@ -97,17 +98,17 @@ fn hold(here: &Value, there: &Value, name: &str, what: &str) {
 
 #[test]
 fn at_our_gateway_it_is_told_as_at_that_of_the_package() {
-    let site = Site::start();
-    let there = life(&site, &Client::python(&site, &site.python_gateway()));
+    let cluster = cluster_with_flows();
+    let there = life(&cluster, &cluster.start_python_gateway(Options::default()).python_program());
     assert_eq!(there.len(), 19);
     for is_ours in [false, true] {
-        let site = Site::start();
-        let gateway = site.our_gateway();
+        let cluster = cluster_with_flows();
+        let gateway = cluster.start_gateway(Options::default());
         let client = match is_ours {
-            true => Client::ours(&site, &gateway),
-            false => Client::python(&site, &gateway),
+            true => gateway.program(),
+            false => gateway.python_program(),
         };
-        let here = life(&site, &client);
+        let here = life(&cluster, &client);
         for ((command, here), (_, there)) in here.iter().zip(&there) {
             match here {
                 // Ours sees it without the gateway.
@@ -119,7 +120,7 @@ fn at_our_gateway_it_is_told_as_at_that_of_the_package() {
 }
 
 fn names(gateway: &Gateway) -> Vec<String> {
-    let list = gateway.get("/wheels");
+    let list = gateway.get_json("/wheels");
     let items = list.as_array().unwrap().iter();
     items.map(|item| item["name"].as_str().unwrap().to_owned()).collect()
 }
@@ -133,55 +134,58 @@ fn wait_names(gateways: &[&Gateway], expected: &[&str]) {
 }
 
 fn history(gateway: &Gateway) -> Option<Value> {
-    let answer = http::get(gateway.address, "/wheels/history");
+    let answer = gateway.get("/wheels/history");
     assert!(answer.status == 200 || answer.text().contains("NoKeysError"), "{}", answer.text());
     (answer.status == 200).then(|| answer.json())
 }
 
 #[test]
 fn what_one_gateway_does_the_other_one_knows() {
-    let site = Site::start();
-    let (ours, theirs) = (site.our_gateway(), site.python_gateway());
+    let cluster = cluster_with_flows();
+    let (ours, theirs) = (
+        cluster.start_gateway(Options::default()),
+        cluster.start_python_gateway(Options::default()),
+    );
     let both = [&ours, &theirs];
     // Each of several pieces.
     let first = tasks("1.0").file("first.bin", noise(300_000));
     let second = WheelFile::new("other", "2.0").file("second.bin", noise(400_000));
-    let upload = |client: Client<'_>, wheel: &WheelFile| {
-        let path = wheel.write_to(site.folder());
+    let upload = |client: Program<'_>, wheel: &WheelFile| {
+        let path = wheel.write_to(cluster.folder());
         let path = path.to_str().unwrap();
         client.finish(&["wheel-upload", "--wheel-file", path, "--preflight", "off", "--tags", "a"])
     };
     let taken = |ended: Finished| assert_eq!(ended.code, Some(0), "{ended:?}");
-    taken(upload(Client::python(&site, &ours), &first));
-    taken(upload(Client::ours(&site, &theirs), &second));
+    taken(upload(ours.python_program(), &first));
+    taken(upload(theirs.program(), &second));
     let (first_name, second_name) = (first.file_name(), second.file_name());
     wait_names(&both, &[&first_name, &second_name]);
-    let (our_list, their_list) = (ours.get("/wheels"), theirs.get("/wheels"));
+    let (our_list, their_list) = (ours.get_json("/wheels"), theirs.get_json("/wheels"));
     hold(&our_list, &their_list, "", "lists");
     for (here, there) in our_list.as_array().unwrap().iter().zip(their_list.as_array().unwrap()) {
         assert_eq!((&here["nuid"], &here["mtime"]), (&there["nuid"], &there["mtime"]));
     }
     for gateway in both {
         for wheel in [&first, &second] {
-            let answer = http::get(gateway.address, &format!("/wheels/{}", wheel.file_name()));
+            let answer = gateway.get(&format!("/wheels/{}", wheel.file_name()));
             assert_eq!(answer.status, 200, "{}", wheel.file_name());
             assert_eq!(sha256_hex(&answer.body), sha256_hex(&wheel.build()));
         }
     }
     for (gateway, wheel) in [(&ours, "other"), (&theirs, "mytasks")] {
         let lower = WheelFile::new(wheel, "0.1");
-        let refused = upload(Client::python(&site, gateway), &lower);
+        let refused = upload(gateway.python_program(), &lower);
         assert!(refused.stderr.contains("HTTP 409 POST /wheels"), "{refused:?}");
     }
 
-    Client::python(&site, &ours).json(&["wheel-delete", "--name", &second_name]);
+    ours.python_program().json(&["wheel-delete", "--name", &second_name]);
     wait_names(&both, &[&first_name]);
-    Client::ours(&site, &theirs).json(&["wheel-delete", "--name", &first_name]);
+    theirs.program().json(&["wheel-delete", "--name", &first_name]);
     wait_names(&both, &[]);
     for gateway in both {
         for name in [&first_name, &second_name] {
             let path = format!("/wheels/{name}");
-            assert_eq!(http::get(gateway.address, &path).status, 404, "{path}");
+            assert_eq!(gateway.get(&path).status, 404, "{path}");
         }
     }
     eventually(PATIENCE, "the same history", || {
@@ -191,21 +195,19 @@ fn what_one_gateway_does_the_other_one_knows() {
         (here == there).then_some(())
     });
     // What was deleted there may come again here, and the other way round.
-    taken(upload(Client::python(&site, &ours), &second));
-    taken(upload(Client::ours(&site, &theirs), &first));
+    taken(upload(ours.python_program(), &second));
+    taken(upload(theirs.program(), &first));
     wait_names(&both, &[&first_name, &second_name]);
 }
 
 #[test]
 fn a_large_wheel_that_is_refused_is_told_why() {
-    let site = Site::start();
-    let gateway = site.our_gateway();
+    let cluster = cluster_with_flows();
+    let gateway = cluster.start_gateway(Options::default());
     let wheel = tasks("1.0").file("mytasks.bin", noise(20 * 1024 * 1024));
-    let path = wheel.write_to(site.folder());
+    let path = wheel.write_to(cluster.folder());
     let upload = ["wheel-upload", "--wheel-file", path.to_str().unwrap()];
-    for (at, client) in
-        [Client::python(&site, &gateway), Client::ours(&site, &gateway)].iter().enumerate()
-    {
+    for (at, client) in [gateway.python_program(), gateway.program()].iter().enumerate() {
         if at == 0 {
             client.json(&upload);
         }

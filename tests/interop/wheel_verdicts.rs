@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::site::{Gateway, Site};
-use crate::support::http::{self, Response};
+use crate::cluster::cluster_with_flows;
+use crate::support::cluster::{Cluster, Gateway, Options};
+use crate::support::http::Response;
 use crate::support::wait::{PATIENCE, eventually};
 use crate::support::wheel::WheelFile;
 
@@ -24,7 +25,7 @@ fn post(gateway: &Gateway, parts: &[Part<'_>]) -> Response {
     body.extend(format!("--{BOUNDARY}--\r\n").into_bytes());
     let content_type = format!("multipart/form-data; boundary={BOUNDARY}");
     let headers = [("Content-Type", content_type.as_str())];
-    http::request(gateway.address, "POST", "/wheels", &headers, &body)
+    gateway.request("POST", "/wheels", &headers, &body)
 }
 
 /// Status, and `detail` or what was taken.
@@ -70,8 +71,8 @@ fn compare<'a>(
 }
 
 /// Both in front of registries of their own.
-fn gateways(sites: &(Site, Site)) -> (Gateway, Gateway) {
-    (sites.0.our_gateway(), sites.1.python_gateway())
+fn gateways(sites: &(Cluster, Cluster)) -> (Gateway, Gateway) {
+    (sites.0.start_gateway(Options::default()), sites.1.start_python_gateway(Options::default()))
 }
 
 fn all(texts: &[&str]) -> Vec<String> {
@@ -80,7 +81,7 @@ fn all(texts: &[&str]) -> Vec<String> {
 
 #[test]
 fn names_and_versions() {
-    let sites = (Site::start(), Site::start());
+    let sites = (cluster_with_flows(), cluster_with_flows());
     let gateways = gateways(&sites);
     let bytes = WheelFile::new("any", "1").build();
     let mut names = all(&[
@@ -145,7 +146,7 @@ fn names_and_versions() {
 
 #[test]
 fn fields_of_the_form() {
-    let sites = (Site::start(), Site::start());
+    let sites = (cluster_with_flows(), cluster_with_flows());
     let gateways = gateways(&sites);
     let bytes = WheelFile::new("any", "1").build();
     let tags = all(&[
@@ -235,7 +236,7 @@ fn fields_of_the_form() {
 
 #[test]
 fn paths_and_queries() {
-    let sites = (Site::start(), Site::start());
+    let sites = (cluster_with_flows(), cluster_with_flows());
     let gateways = gateways(&sites);
     let bytes = WheelFile::new("any", "1").build();
     let upload = all(&["some-1.0+local.1-py3-none-any.whl", "Some.Thing-1-py3-none-any.whl"]);
@@ -276,7 +277,7 @@ fn paths_and_queries() {
         "/wheels/history?action=look&wheel_name=foo",
         "/wheels/history?action=look&wheel_name=foo&limit=x",
     ]);
-    differences.extend(compare(&gateways, gets, |gateway, path| http::get(gateway.address, path)));
+    differences.extend(compare(&gateways, gets, |gateway, path| gateway.get(path)));
     let deletes = all(&[
         "/wheels/nope",
         "/wheels/history",
@@ -284,8 +285,6 @@ fn paths_and_queries() {
         "/wheels/some-1.0%2Blocal.1-py3-none-any.whl",
         "/wheels/some-1.0%2Blocal.1-py3-none-any.whl",
     ]);
-    differences.extend(compare(&gateways, deletes, |gateway, path| {
-        http::request(gateway.address, "DELETE", path, &[], b"")
-    }));
+    differences.extend(compare(&gateways, deletes, |gateway, path| gateway.delete(path)));
     assert!(differences.is_empty(), "{differences:#?}");
 }

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::python_environment::PythonEnvironment;
-use crate::site::{Client, Gateway, Site};
-use crate::support::http;
+use crate::cluster::cluster_with_flows;
+use crate::support::cluster::{Cluster, Gateway, Options, with_env, with_flags};
+use crate::support::process::Running;
+use crate::support::python::V08;
+use crate::support::python_environment::PythonEnvironment;
 use crate::support::wait::eventually;
 use crate::support::wheel::{WheelFile, sha256_hex};
 
@@ -32,28 +34,28 @@ fn greet(version: &str) -> WheelFile {
 }
 
 /// Wheels are uploaded and deleted by either client in turn.
-struct Desk<'a> {
-    site: &'a Site,
+struct Registry<'a> {
+    cluster: &'a Cluster,
     gateway: &'a Gateway,
 }
 
-impl Desk<'_> {
+impl Registry<'_> {
     fn upload(&self, wheel: &WheelFile, tags: &str) {
-        let path = wheel.write_to(self.site.folder());
+        let path = wheel.write_to(self.cluster.folder());
         let path = path.to_str().unwrap();
-        let client = Client::python(self.site, self.gateway);
+        let client = self.gateway.python_program();
         client.json(&["wheel-upload", "--wheel-file", path, "--preflight", "off", "--tags", tags]);
     }
 
     fn delete(&self, wheel: &WheelFile) {
-        let client = Client::ours(self.site, self.gateway);
+        let client = self.gateway.program();
         client.json(&["wheel-delete", "--name", &wheel.file_name()]);
     }
 
     /// The record of the only worker. The Python gateway answers a 503 with `NoKeysError` while there is
     /// none, and now and then.
     fn record(&self) -> Option<Value> {
-        let answer = http::get(self.gateway.address, "/workers?scope=all");
+        let answer = self.gateway.get("/workers?scope=all");
         let is_known = answer.status == 503 && answer.text().contains("NoKeysError");
         assert!(is_known || answer.status == 200, "{}", answer.text());
         (!is_known).then(|| answer.json()[0].clone())
@@ -89,66 +91,81 @@ impl Desk<'_> {
     }
 }
 
+/// The worker of the Python package, with wheels of the registry in an environment of its own.
+fn python_worker(cluster: &Cluster, environment: &PythonEnvironment) -> Running {
+    let folder = cluster.folder().join("wheels-of-python");
+    let settings = [
+        ("PYOCO_WHEEL_SYNC_ENABLED", "1"),
+        ("PYOCO_WHEEL_SYNC_INTERVAL_SEC", "1"),
+        ("PYOCO_WHEEL_SYNC_DIR", folder.to_str().unwrap()),
+    ];
+    let program = environment.program("pyoco-worker");
+    cluster.start_python_worker_with(program, "py", with_env(&settings))
+}
+
 #[test]
 fn the_worker_of_the_package_gets_the_wheels_of_our_gateway() {
-    let site = Site::start();
-    let gateway = site.our_gateway();
-    let desk = Desk { site: &site, gateway: &gateway };
+    let cluster = cluster_with_flows();
+    let gateway = cluster.start_gateway(Options::default());
+    let registry = Registry { cluster: &cluster, gateway: &gateway };
     let environment = PythonEnvironment::make();
     let base = WheelFile::new("base", "1.0").file("base.py", "x = 1\n");
     let foreign = WheelFile::new("foreign", "1.0").tag("cp39-cp39-win_amd64");
     let elsewhere = WheelFile::new("elsewhere", "1.0");
     let [one, two] = ["1.9", "1.10"].map(greet);
-    desk.upload(&base, "");
-    desk.upload(&one, "other,py");
-    desk.upload(&foreign, "py");
-    desk.upload(&elsewhere, "other");
-    let mut worker = site.python_wheel_worker(&environment, "py");
-    let sync = desk.wait_installed(&[&base, &one]);
+    registry.upload(&base, "");
+    registry.upload(&one, "other,py");
+    registry.upload(&foreign, "py");
+    registry.upload(&elsewhere, "other");
+    let mut worker = python_worker(&cluster, &environment);
+    let sync = registry.wait_installed(&[&base, &one]);
     assert_eq!((&sync["last_result"], &sync["last_error"]), (&json!("ok"), &Value::Null), "{sync}");
     assert_eq!(sync["skipped_incompatible"][0]["wheel_name"], foreign.file_name(), "{sync}");
-    let folder = site.folder().join("wheels-of-python");
+    let folder = cluster.folder().join("wheels-of-python");
     let there = fs::read(folder.join(one.file_name())).unwrap();
     assert_eq!(sha256_hex(&there), sha256_hex(&one.build()));
     assert_eq!(environment.version("greet").as_deref(), Some("1.9"));
     assert_eq!(environment.version("elsewhere"), None);
-    assert_eq!(desk.greeting(), "hello 1.9");
+    assert_eq!(registry.greeting(), "hello 1.9");
 
-    desk.upload(&two, "py");
-    desk.wait_installed(&[&base, &two]);
+    registry.upload(&two, "py");
+    registry.wait_installed(&[&base, &two]);
     assert_eq!(environment.version("greet").as_deref(), Some("1.10"));
     // What a Python worker has imported stays as long as it lives.
     worker.stop(STOP_DEADLINE);
-    let _worker = site.python_wheel_worker(&environment, "py");
-    assert_eq!(desk.greeting(), "hello 1.10");
+    let _worker = python_worker(&cluster, &environment);
+    assert_eq!(registry.greeting(), "hello 1.10");
 
-    desk.delete(&two);
-    desk.wait_installed(&[&base, &one]);
+    registry.delete(&two);
+    registry.wait_installed(&[&base, &one]);
     assert_eq!(environment.version("greet").as_deref(), Some("1.9"));
-    desk.delete(&one);
-    let sync = desk.wait_installed(&[&base]);
+    registry.delete(&one);
+    let sync = registry.wait_installed(&[&base]);
     assert_eq!(sync["last_result"], "ok", "{sync}");
     assert!(!folder.join(one.file_name()).exists());
 }
 
 #[test]
 fn our_worker_gets_the_wheels_of_the_gateway_of_the_package() {
-    let site = Site::start();
-    let gateway = site.python_gateway();
-    let desk = Desk { site: &site, gateway: &gateway };
-    let mut worker = site.our_wheel_worker("py");
-    let sync = desk.wait_sync("its first attempt", |sync| sync["last_result"] == "ok");
+    let cluster = cluster_with_flows();
+    let gateway = cluster.start_python_gateway(Options::default());
+    let registry = Registry { cluster: &cluster, gateway: &gateway };
+    let folder = cluster.folder().join("wheels-of-ours");
+    let flags = ["--tags", "py", "--wheel-sync", "--wheel-sync-dir", folder.to_str().unwrap()];
+    let ours = with_flags(&flags);
+    let mut worker = cluster.spawn_worker("ours", ours.python(V08));
+    let sync = registry.wait_sync("its first attempt", |sync| sync["last_result"] == "ok");
     assert_eq!((&sync["enabled"], &sync["selected_count"]), (&json!(true), &json!(0)), "{sync}");
 
     let base = WheelFile::new("base", "1.0").file("base.py", "x = 1\n");
     let foreign = WheelFile::new("foreign", "1.0").tag("cp39-cp39-win_amd64");
     let elsewhere = WheelFile::new("elsewhere", "1.0");
     let [one, two] = ["1.9", "1.10"].map(greet);
-    desk.upload(&elsewhere, "other");
-    desk.upload(&base, "");
-    desk.upload(&foreign, "py");
-    desk.upload(&one, "other,py");
-    let sync = desk.wait_installed(&[&base, &one]);
+    registry.upload(&elsewhere, "other");
+    registry.upload(&base, "");
+    registry.upload(&foreign, "py");
+    registry.upload(&one, "other,py");
+    let sync = registry.wait_installed(&[&base, &one]);
     assert_eq!((&sync["last_result"], &sync["last_error"]), (&json!("ok"), &Value::Null), "{sync}");
     let skipped = &sync["skipped_incompatible"][0];
     assert_eq!(skipped["wheel_name"], foreign.file_name(), "{sync}");
@@ -159,30 +176,30 @@ fn our_worker_gets_the_wheels_of_the_gateway_of_the_package() {
     assert_eq!(run["wheels"][1]["wheel_name"], one.file_name(), "{run}");
     assert_eq!(run["wheels"][1]["sha256"], sha256_hex(&one.build()), "{run}");
 
-    desk.upload(&two, "py");
-    desk.wait_installed(&[&base, &two]);
-    assert_eq!(desk.greeting(), "hello 1.10");
-    desk.delete(&two);
-    desk.wait_installed(&[&base, &one]);
-    assert_eq!(desk.greeting(), "hello 1.9");
+    registry.upload(&two, "py");
+    registry.wait_installed(&[&base, &two]);
+    assert_eq!(registry.greeting(), "hello 1.10");
+    registry.delete(&two);
+    registry.wait_installed(&[&base, &one]);
+    assert_eq!(registry.greeting(), "hello 1.9");
 
     // The gateway there takes anything for a wheel; the others are none the worse for it.
     let junk = "junk-1.0-py3-none-any.whl";
-    let path = site.write(junk, "no archive");
-    let client = Client::python(&site, &gateway);
+    let path = cluster.write(junk, "no archive");
+    let client = gateway.python_program();
     client.json(&["wheel-upload", "--wheel-file", &path, "--preflight", "off"]);
-    let sync = desk.wait_sync("an error", |sync| sync["last_result"] == "error");
+    let sync = registry.wait_sync("an error", |sync| sync["last_result"] == "error");
     assert!(sync["last_error"].as_str().unwrap().contains(junk), "{sync}");
-    desk.upload(&two, "py");
-    desk.wait_installed(&[&base, &two]);
-    assert_eq!(desk.greeting(), "hello 1.10");
+    registry.upload(&two, "py");
+    registry.wait_installed(&[&base, &two]);
+    assert_eq!(registry.greeting(), "hello 1.10");
     client.json(&["wheel-delete", "--name", junk]);
-    desk.wait_sync("no error", |sync| sync["last_result"] == "ok");
+    registry.wait_sync("no error", |sync| sync["last_result"] == "ok");
 
     for wheel in [&base, &one, &two] {
-        desk.delete(wheel);
+        registry.delete(wheel);
     }
-    let sync = desk.wait_installed(&[]);
+    let sync = registry.wait_installed(&[]);
     assert_eq!(
         (&sync["last_result"], &sync["selected_count"]),
         (&json!("ok"), &json!(0)),

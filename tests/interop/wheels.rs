@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::site::{Client, Site};
-use crate::support::http;
+use crate::cluster::cluster_with_flows;
+use crate::support::cluster::{ASKING, Options, with_env};
+use crate::support::programs::Program;
 use crate::support::wait::{PATIENCE, eventually};
 use crate::support::wheel::{WheelFile, noise, sha256_hex};
 
@@ -22,7 +23,7 @@ fn names(list: &Value) -> Vec<&str> {
 
 /// What `wheel-history` prints. The Python gateway answers a 503 with `NoKeysError` now and then, because a
 /// listing of keys there may come to nothing.
-fn history(client: &Client<'_>, arguments: &[&str]) -> String {
+fn history(client: &Program<'_>, arguments: &[&str]) -> String {
     let arguments = [&["wheel-history"], arguments].concat();
     eventually(PATIENCE, "the history", || {
         let ended = client.finish(&arguments);
@@ -34,13 +35,13 @@ fn history(client: &Client<'_>, arguments: &[&str]) -> String {
 
 #[test]
 fn our_client_looks_after_the_registry_of_the_python_gateway() {
-    let site = Site::start();
-    let gateway = site.python_gateway();
-    let client = Client::ours(&site, &gateway);
+    let cluster = cluster_with_flows();
+    let gateway = cluster.start_python_gateway(Options::default());
+    let client = gateway.program();
     assert_eq!(client.json(&["wheels"]), json!([]));
     assert_eq!(client.text(&["wheels", "--output", "table"]), "(no items)\n");
 
-    let write = |wheel: &WheelFile| wheel.write_to(site.folder()).to_str().unwrap().to_owned();
+    let write = |wheel: &WheelFile| wheel.write_to(cluster.folder()).to_str().unwrap().to_owned();
     let (first, second) = (tasks("1.0"), tasks("1.1+local.1"));
     let path = write(&first);
     let item = client.json(&["wheel-upload", "--wheel-file", &path, "--tags", " gpu,cpu,gpu"]);
@@ -98,26 +99,26 @@ fn our_client_looks_after_the_registry_of_the_python_gateway() {
 
 #[test]
 fn a_wheel_of_many_chunks_arrives_whole() {
-    let site = Site::start();
-    let gateway = site.python_gateway();
-    let client = Client::ours(&site, &gateway);
+    let cluster = cluster_with_flows();
+    let gateway = cluster.start_python_gateway(Options::default());
+    let client = gateway.program();
     let bytes = noise(8 * 1024 * 1024);
     let wheel = tasks("2.0").file("mytasks.bin", &bytes);
     let built = wheel.build();
     assert!(built.len() > bytes.len());
-    let path = wheel.write_to(site.folder());
+    let path = wheel.write_to(cluster.folder());
     client.json(&["wheel-upload", "--wheel-file", path.to_str().unwrap()]);
-    let answer = http::get(gateway.address, &format!("/wheels/{}", wheel.file_name()));
+    let answer = gateway.get(&format!("/wheels/{}", wheel.file_name()));
     assert_eq!(answer.status, 200);
     assert_eq!(sha256_hex(&answer.body), sha256_hex(&built));
 }
 
 #[test]
 fn an_upload_without_a_key_is_refused_as_every_request_is() {
-    let site = Site::start();
-    let gateway = site.python_asking_gateway();
-    let client = Client::ours(&site, &gateway);
-    let path = tasks("1.0").write_to(site.folder());
+    let cluster = cluster_with_flows();
+    let gateway = cluster.start_python_gateway(with_env(&ASKING));
+    let client = gateway.program();
+    let path = tasks("1.0").write_to(cluster.folder());
     let ended = client.finish(&["wheel-upload", "--wheel-file", path.to_str().unwrap()]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     for part in ["HTTP 401 POST /wheels: ", "PYOCO_API_KEY"] {

@@ -6,7 +6,8 @@ use pyoco_server::flow::Outcome;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::stage::{Stage, below};
+use crate::support::measure::below;
+use crate::support::python_flows::PythonFlows;
 use crate::support::wait::{PATIENCE, eventually};
 
 const FLOWS: &str = r#"
@@ -29,8 +30,8 @@ const ROUNDS: u64 = 5;
 
 #[test]
 fn twenty_runs_at_once_with_cancels_and_kills_in_random_moments_leave_nothing() {
-    let stage = Stage::with(FLOWS);
-    stage.executor.warm_up().unwrap();
+    let flows = PythonFlows::with(FLOWS);
+    flows.executor.warm_up().unwrap();
     // Tells the sleepers of this test from all others.
     let seconds = format!("3600.{}", std::process::id());
     // A small generator of its own: the same moments each time, as far as the machine goes along.
@@ -44,7 +45,7 @@ fn twenty_runs_at_once_with_cancels_and_kills_in_random_moments_leave_nothing() 
     for round in 0..ROUNDS {
         let threads: Vec<_> = (0..AT_ONCE)
             .map(|n| {
-                let run = stage.start("nap", json!({"n": n + round, "seconds": seconds}));
+                let run = flows.start("nap", json!({"n": n + round, "seconds": seconds}));
                 let moment = Duration::from_micros(random(400_000));
                 let mercy = Duration::from_millis(random(3) * 100);
                 std::thread::spawn(move || {
@@ -61,7 +62,7 @@ fn twenty_runs_at_once_with_cancels_and_kills_in_random_moments_leave_nothing() 
             .collect();
         if round % 2 == 1 {
             std::thread::sleep(Duration::from_micros(random(300_000)));
-            let status = stage.status();
+            let status = flows.status();
             if let Some(pid) = status["pid"].as_i64() {
                 let _ = kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL);
             }
@@ -74,8 +75,8 @@ fn twenty_runs_at_once_with_cancels_and_kills_in_random_moments_leave_nothing() 
             );
         }
     }
-    stage.executor.warm_up().unwrap();
-    let template = stage.template_pid();
+    flows.executor.warm_up().unwrap();
+    let template = flows.template_pid();
     eventually(PATIENCE, "only the template is left", || below(template).is_empty().then_some(()));
     eventually(PATIENCE, "no child of a run is left", || {
         let sleeps = format!("sleep\0{seconds}\0").into_bytes();

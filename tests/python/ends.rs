@@ -7,8 +7,9 @@ use pyoco_server::flow::{FlowEvent, Outcome, PythonExecutor};
 use pyoco_server::model::run::TaskStatus;
 use serde_json::json;
 
-use crate::flow::{job, start};
-use crate::stage::{Stage, below, error, gone, is_running, kill, parent_of, pid_in, plain};
+use crate::support::flow::{job, start};
+use crate::support::measure::{below, is_running, kill, parent_of, pid_in, wait_gone};
+use crate::support::python_flows::{PythonFlows, error, plain};
 use crate::support::wait::{PATIENCE, eventually};
 
 /// Flows that end in all ways.
@@ -114,8 +115,8 @@ flow_of(forge)
 
 #[test]
 fn an_exception_fails_the_run_with_its_text_and_the_place() {
-    let stage = Stage::with(FLOWS);
-    let run = stage.run("before");
+    let flows = PythonFlows::with(FLOWS);
+    let run = flows.run("before");
     assert_eq!(error(&run), "it went 爆");
     assert_eq!(run.record("before").state, TaskStatus::Succeeded);
     let record = run.record("boom");
@@ -123,56 +124,56 @@ fn an_exception_fails_the_run_with_its_text_and_the_place() {
     assert_eq!(record.error.as_deref(), Some("it went 爆"));
     let traceback = record.traceback.clone().unwrap();
     assert!(traceback.contains("flows.py") && traceback.contains("ValueError"), "{traceback}");
-    let run = stage.run("silent");
+    let run = flows.run("silent");
     assert_eq!(error(&run), "RuntimeError");
     assert_eq!(run.record("silent").error.as_deref(), Some("RuntimeError"));
 }
 
 #[test]
 fn a_flow_that_the_resolver_does_not_have_is_not_found() {
-    let stage = Stage::with(FLOWS);
-    let run = stage.run("nowhere");
+    let flows = PythonFlows::with(FLOWS);
+    let run = flows.run("nowhere");
     assert!(matches!(run.outcome(), Outcome::FlowNotFound { .. }), "{:?}", run.outcome());
     assert!(error(&run).contains("nowhere"));
 
-    let stage = Stage::with("def resolve_flow(name): raise RuntimeError('resolver broke')\n");
-    assert_eq!(stage.run("x").outcome(), Outcome::Failed { error: "resolver broke".into() });
-    let stage = Stage::with("def resolve_flow(name): return 'a string'\n");
-    assert!(error(&stage.run("x")).contains("returned str"));
+    let flows = PythonFlows::with("def resolve_flow(name): raise RuntimeError('resolver broke')\n");
+    assert_eq!(flows.run("x").outcome(), Outcome::Failed { error: "resolver broke".into() });
+    let flows = PythonFlows::with("def resolve_flow(name): return 'a string'\n");
+    assert!(error(&flows.run("x")).contains("returned str"));
 }
 
 #[test]
 fn a_process_that_ends_before_its_flow_fails_the_run_and_says_how() {
-    let stage = Stage::with(FLOWS);
-    assert_eq!(error(&stage.run("leave")), "SystemExit: 3");
-    let run = stage.run("vanish");
+    let flows = PythonFlows::with(FLOWS);
+    assert_eq!(error(&flows.run("leave")), "SystemExit: 3");
+    let run = flows.run("vanish");
     assert!(error(&run).contains("exited with code 7"), "{}", error(&run));
     // Too quick to be told in the usual way.
     assert_eq!(run.record("vanish").state, TaskStatus::Running);
     assert_eq!(run.record("vanish").logs.as_ref().unwrap().stdout, "last words\n");
-    let run = stage.run("crash");
+    let run = flows.run("crash");
     assert!(error(&run).contains("signal 11 (SIGSEGV)"), "{}", error(&run));
     let stderr = &run.record("crash").logs.as_ref().unwrap().stderr;
     assert!(stderr.contains("Segmentation fault") && stderr.contains("flows.py"), "{stderr}");
-    let run = stage.run("killed");
+    let run = flows.run("killed");
     assert!(error(&run).contains("signal 9 (SIGKILL)"), "{}", error(&run));
-    assert_eq!(stage.run("fine").outcome(), Outcome::Completed);
+    assert_eq!(flows.run("fine").outcome(), Outcome::Completed);
 }
 
 #[test]
 fn a_run_may_close_its_output() {
-    let stage = Stage::with(FLOWS);
-    let run = stage.run("closes");
+    let flows = PythonFlows::with(FLOWS);
+    let run = flows.run("closes");
     assert_eq!(run.outcome(), Outcome::Completed);
     assert_eq!(run.record("closes").output, json!("went on"));
 }
 
 #[test]
 fn whatever_a_run_has_started_ends_with_it() {
-    let stage = Stage::with(FLOWS);
+    let flows = PythonFlows::with(FLOWS);
     for stay in [false, true] {
-        let file = stage.path(&format!("pids-{stay}"));
-        let mut run = stage.start("parent", json!({"pids": file, "stay": stay}));
+        let file = flows.path(&format!("pids-{stay}"));
+        let mut run = flows.start("parent", json!({"pids": file, "stay": stay}));
         let pids: Vec<u32> = eventually(PATIENCE, "the flow has children", || {
             let text = std::fs::read_to_string(&file).ok()?;
             let pids = text.strip_suffix('\n')?.split(' ');
@@ -191,10 +192,10 @@ fn whatever_a_run_has_started_ends_with_it() {
 
 #[test]
 fn a_kill_ends_whatever_the_run_is_doing() {
-    let stage = Stage::with(FLOWS);
+    let flows = PythonFlows::with(FLOWS);
     for flow in ["spin", "sleep", "deaf"] {
-        let file = stage.path(flow);
-        let mut run = stage.start(flow, json!({"pid": file}));
+        let file = flows.path(flow);
+        let mut run = flows.start(flow, json!({"pid": file}));
         let pid = pid_in(&file);
         run.cancel.cancel();
         let before = Instant::now();
@@ -207,7 +208,7 @@ fn a_kill_ends_whatever_the_run_is_doing() {
 
 #[test]
 fn a_run_that_ignores_sigterm_is_killed_when_its_time_is_over() {
-    let stage = Stage::with(
+    let flows = PythonFlows::with(
         r#"
 def resolve_flow(name):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -219,8 +220,8 @@ def stubborn(ctx):
 flow_of(stubborn)
 "#,
     );
-    let file = stage.path("pid");
-    let mut run = stage.start("stubborn", json!({"pid": file}));
+    let file = flows.path("pid");
+    let mut run = flows.start("stubborn", json!({"pid": file}));
     let pid = pid_in(&file);
     let before = Instant::now();
     run.execution.kill(Duration::from_millis(300));
@@ -231,9 +232,9 @@ flow_of(stubborn)
 
 #[test]
 fn a_cancel_reaches_tasks_that_look_and_stops_the_others_from_starting() {
-    let stage = Stage::with(FLOWS);
-    let file = stage.path("pid");
-    let mut run = stage.start("polite", json!({"pid": file}));
+    let flows = PythonFlows::with(FLOWS);
+    let file = flows.path("pid");
+    let mut run = flows.start("polite", json!({"pid": file}));
     pid_in(&file);
     run.cancel.cancel();
     assert_eq!(run.finish(), Outcome::Cancelled);
@@ -243,8 +244,8 @@ fn a_cancel_reaches_tasks_that_look_and_stops_the_others_from_starting() {
 
 #[test]
 fn a_cancel_that_comes_before_the_flow_has_begun_is_not_lost() {
-    let stage = Stage::with(FLOWS);
-    let run = stage.start("polite", json!({"pid": stage.path("pid")}));
+    let flows = PythonFlows::with(FLOWS);
+    let run = flows.start("polite", json!({"pid": flows.path("pid")}));
     run.cancel.cancel();
     let mut run = run;
     assert_eq!(run.finish(), Outcome::Cancelled);
@@ -252,74 +253,74 @@ fn a_cancel_that_comes_before_the_flow_has_begun_is_not_lost() {
 
 #[test]
 fn a_run_that_was_killed_while_the_template_started_never_begins() {
-    let stage = Stage::with(&format!("time.sleep(1)\n{FLOWS}"));
-    let file = stage.path("pid");
-    let mut run = stage.start("sleep", json!({"pid": file}));
+    let flows = PythonFlows::with(&format!("time.sleep(1)\n{FLOWS}"));
+    let file = flows.path("pid");
+    let mut run = flows.start("sleep", json!({"pid": file}));
     let before = Instant::now();
     run.execution.kill(Duration::from_secs(2));
     assert!(before.elapsed() < Duration::from_millis(900), "{:?}", before.elapsed());
     drop(run);
-    assert_eq!(stage.run("fine").outcome(), Outcome::Completed);
+    assert_eq!(flows.run("fine").outcome(), Outcome::Completed);
     assert!(!file.exists());
 }
 
 #[test]
 fn a_memory_limit_fails_the_run_and_names_itself() {
-    let stage = Stage::with_settings(FLOWS, |settings| {
+    let flows = PythonFlows::with_settings(FLOWS, |settings| {
         settings.memory_limit = Some(256 * 1024 * 1024);
     });
-    let text = error(&stage.run("hoard"));
+    let text = error(&flows.run("hoard"));
     assert!(text.contains("--run-memory-limit") && text.contains("268435456"), "{text}");
-    assert_eq!(stage.run("fine").outcome(), Outcome::Completed);
+    assert_eq!(flows.run("fine").outcome(), Outcome::Completed);
 }
 
 #[test]
 fn a_flow_that_writes_to_the_workers_socket_ends_only_itself() {
-    let stage = Stage::with(FLOWS);
-    let mut run = stage.start("forge", json!({}));
+    let flows = PythonFlows::with(FLOWS);
+    let mut run = flows.start("forge", json!({}));
     run.wait_for(|event| matches!(event, FlowEvent::Finished(_)));
     drop(run);
-    assert_eq!(stage.run("fine").outcome(), Outcome::Completed);
+    assert_eq!(flows.run("fine").outcome(), Outcome::Completed);
 }
 
 #[test]
 fn a_template_that_dies_costs_no_run_and_the_next_run_gets_another() {
-    let stage = Stage::with(FLOWS);
-    let file = stage.path("pid");
-    let mut run = stage.start("polite", json!({"pid": file}));
+    let flows = PythonFlows::with(FLOWS);
+    let file = flows.path("pid");
+    let mut run = flows.start("polite", json!({"pid": file}));
     pid_in(&file);
-    let template = stage.template_pid();
+    let template = flows.template_pid();
     kill(template);
-    gone(template);
-    assert_eq!(stage.run("fine").outcome(), Outcome::Completed);
-    assert_ne!(stage.template_pid(), template);
-    assert_eq!(stage.status()["starts"], 2);
+    wait_gone(template);
+    assert_eq!(flows.run("fine").outcome(), Outcome::Completed);
+    assert_ne!(flows.template_pid(), template);
+    assert_eq!(flows.status()["starts"], 2);
     run.cancel.cancel();
     assert_eq!(run.finish(), Outcome::Cancelled);
 }
 
 #[test]
 fn a_run_ends_also_when_those_who_watch_over_it_are_killed() {
-    let stage = Stage::with(FLOWS);
-    let file = stage.path("pid");
-    let mut run = stage.start("sleep", json!({"pid": file}));
+    let flows = PythonFlows::with(FLOWS);
+    let file = flows.path("pid");
+    let mut run = flows.start("sleep", json!({"pid": file}));
     let pid = pid_in(&file);
     let shim = parent_of(pid);
-    for watcher in [stage.template_pid(), shim] {
+    for watcher in [flows.template_pid(), shim] {
         kill(watcher);
     }
     assert!(matches!(run.finish(), Outcome::Failed { .. }));
-    gone(pid);
+    wait_gone(pid);
 }
 
 #[test]
 fn the_end_of_the_executor_is_the_end_of_its_processes() {
-    let stage = Stage::with(FLOWS);
-    assert_eq!(stage.run("fine").outcome(), Outcome::Completed);
-    let template = stage.template_pid();
+    let flows = PythonFlows::with(FLOWS);
+    assert_eq!(flows.run("fine").outcome(), Outcome::Completed);
+    let template = flows.template_pid();
     // The shim reports before it ends.
     eventually(PATIENCE, "nothing is left of the run", || below(template).is_empty().then_some(()));
-    drop(stage);
+    drop(flows);
     assert!(!is_running(template));
 }
 
@@ -334,7 +335,7 @@ fn what_keeps_python_from_starting_is_told_with_the_way_out() {
     let mut settings = plain("python3".into());
     settings.environment.retain(|(name, _)| name == "PATH");
     settings.environment.push(("PYTHONPATH".into(), "".into()));
-    let base = Stage::with_settings("", |settings| settings.resolver = None);
+    let base = PythonFlows::with_settings("", |settings| settings.resolver = None);
     std::fs::create_dir(base.path("pyoco")).unwrap();
     std::fs::write(
         base.path("pyoco/__init__.py"),
@@ -346,24 +347,24 @@ fn what_keeps_python_from_starting_is_told_with_the_way_out() {
     assert!(matches!(error, PythonError::NoPyoco { .. }), "{error}");
     assert!(error.to_string().contains("python3 -m pip install pyoco"), "{error}");
 
-    let broken = Stage::with("import nothing_of_this_name\n").warm_up_error();
+    let broken = PythonFlows::with("import nothing_of_this_name\n").warm_up_error();
     assert!(broken.to_string().contains("nothing_of_this_name"), "{broken}");
-    let stage = Stage::with_settings("", |settings| {
+    let flows = PythonFlows::with_settings("", |settings| {
         settings.resolver = settings.resolver.take().map(|text| text.replace("resolve_flow", "x"));
     });
-    assert!(stage.warm_up_error().to_string().contains("has no attribute 'x'"));
-    assert_eq!(stage.status()["state"], "failed");
-    let dies = Stage::with("print('on the way'); os._exit(4)\n").warm_up_error().to_string();
+    assert!(flows.warm_up_error().to_string().contains("has no attribute 'x'"));
+    assert_eq!(flows.status()["state"], "failed");
+    let dies = PythonFlows::with("print('on the way'); os._exit(4)\n").warm_up_error().to_string();
     assert!(dies.contains("on the way") && dies.contains("exit status: 4"), "{dies}");
 }
 
 #[test]
 fn a_resolver_that_hangs_while_it_is_loaded_is_given_up() {
-    let stage = Stage::with_settings("time.sleep(3600)\n", |settings| {
+    let flows = PythonFlows::with_settings("time.sleep(3600)\n", |settings| {
         settings.start_deadline = Duration::from_millis(1500);
     });
     let before = Instant::now();
-    let error = stage.warm_up_error().to_string();
+    let error = flows.warm_up_error().to_string();
     assert!(error.contains("was not ready within 1 s"), "{error}");
     assert!(before.elapsed() < Duration::from_secs(4), "{:?}", before.elapsed());
 }

@@ -6,13 +6,13 @@ use pyoco_server::flow::{FlowEvent, Outcome, PythonExecutor, PythonSettings};
 use pyoco_server::model::run::TaskStatus;
 use serde_json::json;
 
-use crate::flow::{job, start};
-use crate::stage::{error, plain, started};
-use crate::support::python;
+use crate::support::flow::{job, start};
+use crate::support::python::{V06, V08};
+use crate::support::python_flows::{error, plain, started};
 
 /// With the flows of `examples/python`, for each version of pyoco.
 fn executors() -> [PythonExecutor; 2] {
-    [python::python_08(), python::python_06()].map(|interpreter| {
+    [V08.path(), V06.path()].map(|interpreter| {
         PythonExecutor::new(PythonSettings {
             resolver: Some(format!("{}:resolve_flow", example("flows.py"))),
             ..plain(interpreter)

@@ -9,10 +9,12 @@ use pyoco_server::thread::stop_channel;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::flow::Run;
-use crate::shelf::{Kept, Shelf, code, give, output, wheels};
-use crate::stage::{Stage, gone, is_running, kill, signal, write_flows};
-use crate::support::python;
+use crate::support::flow::Run;
+use crate::support::measure::{is_running, kill, signal, wait_gone};
+use crate::support::python::V08;
+use crate::support::python_flows::{
+    CodeFolders, Kept, PythonFlows, code, give, output, wheels, write_flows,
+};
 use crate::support::wait::{PATIENCE, eventually};
 
 /// `tool` is in the wheels; `wait` imports it only when it is told to.
@@ -36,17 +38,17 @@ def path(ctx): return [os.getcwd(), *sys.path]
 flow_of(path)
 "#;
 
-/// A stage whose runs have `tool` in this version.
-fn stage_with(shelf: &Shelf, version: &str) -> (Stage, Kept) {
-    let stage = Stage::with(FLOWS);
-    let kept = give(&stage.executor, version, &[&shelf.tool(version)]).unwrap();
-    (stage, kept)
+/// A flows whose runs have `tool` in this version.
+fn stage_with(folders: &CodeFolders, version: &str) -> (PythonFlows, Kept) {
+    let flows = PythonFlows::with(FLOWS);
+    let kept = give(&flows.executor, version, &[&folders.tool(version)]).unwrap();
+    (flows, kept)
 }
 
 /// A run that waits; returns with the file that ends the wait.
-fn waiting(stage: &Stage, name: &str) -> (Run, PathBuf) {
-    let go = stage.path(name);
-    let mut run = stage.start("wait", json!({"go": go}));
+fn waiting(flows: &PythonFlows, name: &str) -> (Run, PathBuf) {
+    let go = flows.path(name);
+    let mut run = flows.start("wait", json!({"go": go}));
     run.wait_for(
         |event| matches!(event, FlowEvent::Task { record, .. } if record.started_at.is_some()),
     );
@@ -61,15 +63,15 @@ fn let_on(run: &mut Run, go: &Path) -> Value {
 
 #[test]
 fn a_run_in_flight_keeps_its_code_and_new_runs_get_the_new() {
-    let shelf = Shelf::new();
-    let (stage, kept_one) = stage_with(&shelf, "1");
-    let old_template = stage.template_pid();
-    let (mut first, go_first) = waiting(&stage, "first");
-    let (mut second, go_second) = waiting(&stage, "second");
-    let kept_two = give(&stage.executor, "2", &[&shelf.tool("2")]).unwrap();
-    assert_eq!(stage.status()["generation"], "2");
-    assert_eq!(stage.status()["older_templates"], 1);
-    let new = stage.run("tell");
+    let folders = CodeFolders::new();
+    let (flows, kept_one) = stage_with(&folders, "1");
+    let old_template = flows.template_pid();
+    let (mut first, go_first) = waiting(&flows, "first");
+    let (mut second, go_second) = waiting(&flows, "second");
+    let kept_two = give(&flows.executor, "2", &[&folders.tool("2")]).unwrap();
+    assert_eq!(flows.status()["generation"], "2");
+    assert_eq!(flows.status()["older_templates"], 1);
+    let new = flows.run("tell");
     assert_eq!(output(&new, "tell"), "2");
     let set = wheels(&new).unwrap();
     assert_eq!((set.generation.as_str(), set.wheels[0].wheel_name.as_str()), ("2", "tool-2.whl"));
@@ -79,70 +81,71 @@ fn a_run_in_flight_keeps_its_code_and_new_runs_get_the_new() {
     assert!(kept_one.is_held() && is_running(old_template), "it still has a run");
     assert_eq!(let_on(&mut second, &go_second), "1");
     kept_one.let_go();
-    gone(old_template);
-    assert_eq!(stage.status()["older_templates"], 0);
+    wait_gone(old_template);
+    assert_eq!(flows.status()["older_templates"], 0);
     assert!(kept_two.is_held());
-    drop((new, stage));
+    drop((new, flows));
     assert!(!kept_two.is_held(), "the end of the executor is the end of its templates");
 }
 
 #[test]
 fn without_generations_nothing_is_told_of_wheels() {
-    let stage = Stage::with(FLOWS);
-    let run = stage.run("path");
+    let flows = PythonFlows::with(FLOWS);
+    let run = flows.run("path");
     assert!(wheels(&run).is_none());
-    assert!(stage.status().get("generation").is_none());
-    let kept = give(&stage.executor, "none", &[]).unwrap();
-    let run = stage.run("path");
+    assert!(flows.status().get("generation").is_none());
+    let kept = give(&flows.executor, "none", &[]).unwrap();
+    let run = flows.run("path");
     assert_eq!(wheels(&run).unwrap().generation, "none");
     assert!(wheels(&run).unwrap().wheels.is_empty() && kept.is_held());
 }
 
 #[test]
 fn code_that_cannot_be_loaded_changes_nothing() {
-    let shelf = Shelf::new();
-    let stage = Stage::with(&format!("import tool\n{FLOWS}"));
-    let kept = give(&stage.executor, "1", &[&shelf.tool("1")]).unwrap();
-    let template = stage.template_pid();
-    let (mut run, go) = waiting(&stage, "go");
-    let broken = shelf.wheel("broken", &[("tool.py", "import json\nraise OSError('no device')\n")]);
+    let folders = CodeFolders::new();
+    let flows = PythonFlows::with(&format!("import tool\n{FLOWS}"));
+    let kept = give(&flows.executor, "1", &[&folders.tool("1")]).unwrap();
+    let template = flows.template_pid();
+    let (mut run, go) = waiting(&flows, "go");
+    let broken =
+        folders.wheel("broken", &[("tool.py", "import json\nraise OSError('no device')\n")]);
     let (bad, bad_kept) = code("2", &[&broken]);
-    let error = stage.executor.use_code(bad).unwrap_err();
+    let error = flows.executor.use_code(bad).unwrap_err();
     assert!(error.to_string().contains("OSError: no device"), "{error}");
     let PythonError::Load { traceback, .. } = &error else { panic!("{error:?}") };
     assert!(traceback.contains("tool.py\", line 2"), "{traceback}");
     assert!(!bad_kept.is_held(), "nothing of it is in use");
     // A wheel that ends the interpreter, and one whose folder is gone.
-    let exits = shelf.wheel("exits", &[("tool.py", "print('bye')\nimport os\nos._exit(3)\n")]);
-    let error = give(&stage.executor, "3", &[&exits]).err().unwrap().to_string();
+    let exits = folders.wheel("exits", &[("tool.py", "print('bye')\nimport os\nos._exit(3)\n")]);
+    let error = give(&flows.executor, "3", &[&exits]).err().unwrap().to_string();
     assert!(error.contains("bye"), "{error}");
-    let error = give(&stage.executor, "4", &[&shelf.folder.path().join("none")]).err().unwrap();
+    let error = give(&flows.executor, "4", &[&folders.folder.path().join("none")]).err().unwrap();
     assert!(matches!(error, PythonError::Folder { .. }), "{error}");
-    assert_eq!(stage.template_pid(), template);
-    let status = stage.status();
+    assert_eq!(flows.template_pid(), template);
+    let status = flows.status();
     assert_eq!((&status["generation"], &status["starts"]), (&json!("1"), &json!(1)));
-    assert_eq!(output(&stage.run("tell"), "tell"), "1");
+    assert_eq!(output(&flows.run("tell"), "tell"), "1");
     assert_eq!(let_on(&mut run, &go), "1");
     assert!(kept.is_held());
 }
 
 #[test]
 fn a_template_that_has_died_comes_back_with_the_same_code() {
-    let shelf = Shelf::new();
-    let (stage, kept) = stage_with(&shelf, "1");
+    let folders = CodeFolders::new();
+    let (flows, kept) = stage_with(&folders, "1");
     for _ in 0..2 {
-        kill(stage.template_pid());
-        let run = stage.run("tell");
+        kill(flows.template_pid());
+        let run = flows.run("tell");
         assert_eq!((output(&run, "tell"), &*wheels(&run).unwrap().generation), (json!("1"), "1"));
     }
-    assert_eq!(stage.status()["starts"], 3);
+    assert_eq!(flows.status()["starts"], 3);
     assert!(kept.is_held());
 }
 
 #[test]
 fn a_template_that_dies_as_soon_as_it_is_ready_comes_back_with_the_new_code() {
-    let shelf = Shelf::new();
-    let (stage, _kept) = stage_with(&shelf, "1");
+    let folders = CodeFolders::new();
+    let (flows, _kept) = stage_with(&folders, "1");
     // The template waits for orders by a poll, right after its word that it is ready.
     let text = format!(
         "VERSION = '2'\nimport os, select\nmarker = {:?}\n
@@ -150,63 +153,63 @@ if not os.path.exists(marker):
     open(marker, 'w').close()
     select.poll = lambda: os._exit(7)
 ",
-        stage.path("died")
+        flows.path("died")
     );
-    write_flows(stage.folder.path(), &format!("import tool\n{FLOWS}"));
+    write_flows(flows.folder.path(), &format!("import tool\n{FLOWS}"));
     let _kept =
-        give(&stage.executor, "2", &[&shelf.wheel("dying", &[("tool.py", &text)])]).unwrap();
-    assert_eq!(output(&stage.run("tell"), "tell"), "2");
-    assert_eq!(stage.status()["generation"], "2");
-    assert_eq!(stage.status()["starts"], 3);
+        give(&flows.executor, "2", &[&folders.wheel("dying", &[("tool.py", &text)])]).unwrap();
+    assert_eq!(output(&flows.run("tell"), "tell"), "2");
+    assert_eq!(flows.status()["generation"], "2");
+    assert_eq!(flows.status()["starts"], 3);
 }
 
 #[test]
 fn without_its_interpreter_a_worker_keeps_what_it_has() {
     use std::os::unix::fs::PermissionsExt;
-    let shelf = Shelf::new();
+    let folders = CodeFolders::new();
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("python");
-    let text = format!("#!/bin/sh\nexec '{}' \"$@\"\n", python::python_08().display());
+    let text = format!("#!/bin/sh\nexec '{}' \"$@\"\n", V08.path().display());
     std::fs::write(&script, text).unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let stage = Stage::with_settings(FLOWS, |settings| {
+    let flows = PythonFlows::with_settings(FLOWS, |settings| {
         settings.interpreter = script.display().to_string();
     });
-    let kept = give(&stage.executor, "1", &[&shelf.tool("1")]).unwrap();
+    let kept = give(&flows.executor, "1", &[&folders.tool("1")]).unwrap();
     std::fs::remove_file(&script).unwrap();
-    let error = give(&stage.executor, "2", &[&shelf.tool("2")]).err().unwrap();
+    let error = give(&flows.executor, "2", &[&folders.tool("2")]).err().unwrap();
     assert!(matches!(error, PythonError::NoInterpreter { .. }), "{error}");
-    assert_eq!(output(&stage.run("tell"), "tell"), "1");
+    assert_eq!(output(&flows.run("tell"), "tell"), "1");
     assert!(kept.is_held());
 }
 
 #[test]
 fn wheels_are_searched_before_all_else_in_their_order() {
-    let shelf = Shelf::new();
-    let stage = Stage::with(FLOWS);
-    std::fs::write(stage.path("tool.py"), "VERSION = 'beside the flows'\n").unwrap();
-    assert_eq!(output(&stage.run("tell"), "tell"), "beside the flows");
-    let (one, two) = (shelf.tool("1"), shelf.tool("2"));
-    let _kept = give(&stage.executor, "g", &[&two, &one]).unwrap();
-    assert_eq!(output(&stage.run("tell"), "tell"), "2");
-    let paths = output(&stage.run("path"), "path");
-    let expected = json!([two, one, stage.folder.path(), paths[0]]);
+    let folders = CodeFolders::new();
+    let flows = PythonFlows::with(FLOWS);
+    std::fs::write(flows.path("tool.py"), "VERSION = 'beside the flows'\n").unwrap();
+    assert_eq!(output(&flows.run("tell"), "tell"), "beside the flows");
+    let (one, two) = (folders.tool("1"), folders.tool("2"));
+    let _kept = give(&flows.executor, "g", &[&two, &one]).unwrap();
+    assert_eq!(output(&flows.run("tell"), "tell"), "2");
+    let paths = output(&flows.run("path"), "path");
+    let expected = json!([two, one, flows.folder.path(), paths[0]]);
     assert_eq!(json!(paths.as_array().unwrap()[1..5]), expected, "{paths}");
 }
 
 #[test]
 fn code_stays_until_the_last_run_has_ended_also_when_its_template_was_killed() {
-    let shelf = Shelf::new();
-    let (stage, kept) = stage_with(&shelf, "1");
-    let (mut run, go) = waiting(&stage, "go");
-    let kept_two = give(&stage.executor, "2", &[&shelf.tool("2")]).unwrap();
+    let folders = CodeFolders::new();
+    let (flows, kept) = stage_with(&folders, "1");
+    let (mut run, go) = waiting(&flows, "go");
+    let kept_two = give(&flows.executor, "2", &[&folders.tool("2")]).unwrap();
     assert!(kept.is_held());
     assert_eq!(let_on(&mut run, &go), "1");
     kept.let_go();
-    let (mut run, go) = waiting(&stage, "go-again");
-    kill(stage.template_pid());
-    let (three, kept_three) = code("3", &[&shelf.tool("3")]);
-    stage.executor.use_code(three).unwrap();
+    let (mut run, go) = waiting(&flows, "go-again");
+    kill(flows.template_pid());
+    let (three, kept_three) = code("3", &[&folders.tool("3")]);
+    flows.executor.use_code(three).unwrap();
     assert!(kept_two.is_held(), "its template is dead, its run is not");
     assert_eq!(let_on(&mut run, &go), "2", "what it imports late is from its own wheels");
     kept_two.let_go();
@@ -214,13 +217,13 @@ fn code_stays_until_the_last_run_has_ended_also_when_its_template_was_killed() {
 }
 
 /// A wheel whose import waits for a file.
-fn slow(shelf: &Shelf, version: &str, go: &Path) -> PathBuf {
+fn slow(folders: &CodeFolders, version: &str, go: &Path) -> PathBuf {
     let text = format!(
         "import os, time\nVERSION = '{version}'\nopen({:?}, 'w').close()\n
 while not os.path.exists({go:?}): time.sleep(0.01)\n",
         go.with_extension("begun")
     );
-    shelf.wheel(&format!("slow-{version}"), &[("tool.py", &text)])
+    folders.wheel(&format!("slow-{version}"), &[("tool.py", &text)])
 }
 
 fn begun(go: &Path) {
@@ -230,58 +233,58 @@ fn begun(go: &Path) {
 
 #[test]
 fn runs_go_on_to_start_while_new_code_is_loaded() {
-    let shelf = Shelf::new();
-    let stage = Stage::with(&format!("import tool\n{FLOWS}"));
-    let kept = give(&stage.executor, "1", &[&shelf.tool("1")]).unwrap();
-    let go = stage.path("go");
-    let (next, _kept) = code("2", &[&slow(&shelf, "2", &go)]);
+    let folders = CodeFolders::new();
+    let flows = PythonFlows::with(&format!("import tool\n{FLOWS}"));
+    let kept = give(&flows.executor, "1", &[&folders.tool("1")]).unwrap();
+    let go = flows.path("go");
+    let (next, _kept) = code("2", &[&slow(&folders, "2", &go)]);
     std::thread::scope(|scope| {
-        let changing = scope.spawn(|| stage.executor.use_code(next));
+        let changing = scope.spawn(|| flows.executor.use_code(next));
         begun(&go);
-        assert_eq!(output(&stage.run("tell"), "tell"), "1");
+        assert_eq!(output(&flows.run("tell"), "tell"), "1");
         assert!(!changing.is_finished() && kept.is_held());
         std::fs::write(&go, "").unwrap();
         changing.join().unwrap().unwrap();
     });
-    assert_eq!(output(&stage.run("tell"), "tell"), "2");
+    assert_eq!(output(&flows.run("tell"), "tell"), "2");
     kept.let_go();
 }
 
 #[test]
 fn code_that_comes_while_a_template_starts_follows_it() {
-    let shelf = Shelf::new();
-    let stage = Stage::with(&format!("import tool\n{FLOWS}"));
-    let go = stage.path("go");
+    let folders = CodeFolders::new();
+    let flows = PythonFlows::with(&format!("import tool\n{FLOWS}"));
+    let go = flows.path("go");
     std::fs::write(&go, "").unwrap();
-    let kept = give(&stage.executor, "1", &[&slow(&shelf, "1", &go)]).unwrap();
+    let kept = give(&flows.executor, "1", &[&slow(&folders, "1", &go)]).unwrap();
     std::fs::remove_file(&go).unwrap();
     std::fs::remove_file(go.with_extension("begun")).unwrap();
-    kill(stage.template_pid());
-    let mut run = stage.start("tell", json!({}));
+    kill(flows.template_pid());
+    let mut run = flows.start("tell", json!({}));
     begun(&go);
-    let (next, _kept) = code("2", &[&shelf.tool("2")]);
+    let (next, _kept) = code("2", &[&folders.tool("2")]);
     std::thread::scope(|scope| {
-        let changing = scope.spawn(|| stage.executor.use_code(next));
+        let changing = scope.spawn(|| flows.executor.use_code(next));
         // Whether it waits already makes no difference to what must come of it.
         std::fs::write(&go, "").unwrap();
         changing.join().unwrap().unwrap();
     });
     run.finish();
     assert_eq!(output(&run, "tell"), wheels(&run).unwrap().generation.as_str());
-    assert_eq!(output(&stage.run("tell"), "tell"), "2");
+    assert_eq!(output(&flows.run("tell"), "tell"), "2");
     kept.let_go();
 }
 
 #[test]
 fn a_run_that_was_not_forked_yet_tells_the_code_that_it_gets() {
-    let shelf = Shelf::new();
-    let (stage, first) = stage_with(&shelf, "1");
+    let folders = CodeFolders::new();
+    let (flows, first) = stage_with(&folders, "1");
     for (how, expected, next) in [(Signal::CONT, "1", "2"), (Signal::KILL, "3", "3")] {
-        let old = stage.template_pid();
+        let old = flows.template_pid();
         signal(old, Signal::STOP);
-        let mut runs = [(); 3].map(|()| stage.start("tell", json!({})));
+        let mut runs = [(); 3].map(|()| flows.start("tell", json!({})));
         // They have been given to the old one, or will be given to the new.
-        let kept = give(&stage.executor, next, &[&shelf.tool(next)]).unwrap();
+        let kept = give(&flows.executor, next, &[&folders.tool(next)]).unwrap();
         signal(old, how);
         for run in &mut runs {
             run.finish();
@@ -289,7 +292,7 @@ fn a_run_that_was_not_forked_yet_tells_the_code_that_it_gets() {
             assert_eq!(has, wheels(run).unwrap().generation.as_str());
             assert!(has == expected || has == next, "{has}");
         }
-        assert_eq!(output(&stage.run("tell"), "tell"), next);
+        assert_eq!(output(&flows.run("tell"), "tell"), next);
         assert!(kept.is_held());
     }
     first.let_go();
@@ -297,20 +300,20 @@ fn a_run_that_was_not_forked_yet_tells_the_code_that_it_gets() {
 
 #[test]
 fn the_last_of_several_callers_counts() {
-    let shelf = Shelf::new();
-    let (stage, first) = stage_with(&shelf, "0");
+    let folders = CodeFolders::new();
+    let (flows, first) = stage_with(&folders, "0");
     let mut kept: Vec<Kept> = std::thread::scope(|scope| {
         let callers: Vec<_> = (1..=3)
             .map(|n| {
-                let path = shelf.tool(&n.to_string());
-                let executor = &stage.executor;
+                let path = folders.tool(&n.to_string());
+                let executor = &flows.executor;
                 scope.spawn(move || give(executor, &n.to_string(), &[&path]).unwrap())
             })
             .collect();
         callers.into_iter().map(|caller| caller.join().unwrap()).collect()
     });
-    let generation = stage.status()["generation"].as_str().unwrap().to_owned();
-    assert_eq!(output(&stage.run("tell"), "tell"), generation.as_str());
+    let generation = flows.status()["generation"].as_str().unwrap().to_owned();
+    assert_eq!(output(&flows.run("tell"), "tell"), generation.as_str());
     let present = kept.remove(generation.parse::<usize>().unwrap() - 1);
     kept.iter().chain([&first]).for_each(Kept::let_go);
     assert!(present.is_held());
@@ -318,14 +321,14 @@ fn the_last_of_several_callers_counts() {
 
 #[test]
 fn a_start_is_given_up_when_the_worker_stops() {
-    let shelf = Shelf::new();
-    let stage = Stage::with(&format!("import tool\n{FLOWS}"));
-    let kept = give(&stage.executor, "1", &[&shelf.tool("1")]).unwrap();
-    let go = stage.path("go");
-    let (next, next_kept) = code("2", &[&slow(&shelf, "2", &go)]);
+    let folders = CodeFolders::new();
+    let flows = PythonFlows::with(&format!("import tool\n{FLOWS}"));
+    let kept = give(&flows.executor, "1", &[&folders.tool("1")]).unwrap();
+    let go = flows.path("go");
+    let (next, next_kept) = code("2", &[&slow(&folders, "2", &go)]);
     let (source, signal) = stop_channel();
     std::thread::scope(|scope| {
-        let executor = &stage.executor;
+        let executor = &flows.executor;
         let changing = scope.spawn(move || executor.use_code_unless_stopped(next, &signal));
         begun(&go);
         let before = Instant::now();
@@ -335,39 +338,39 @@ fn a_start_is_given_up_when_the_worker_stops() {
         assert!(before.elapsed() < Duration::from_secs(20), "{:?}", before.elapsed());
     });
     assert!(kept.is_held() && !next_kept.is_held());
-    assert_eq!(output(&stage.run("tell"), "tell"), "1");
+    assert_eq!(output(&flows.run("tell"), "tell"), "1");
 }
 
 #[test]
 fn the_end_of_a_worker_ends_runs_and_templates_of_all_generations() {
-    let shelf = Shelf::new();
-    let (stage, first) = stage_with(&shelf, "1");
+    let folders = CodeFolders::new();
+    let (flows, first) = stage_with(&folders, "1");
     let mut kept = vec![first];
     let mut runs = Vec::new();
     let mut templates = Vec::new();
     for generation in ["2", "3", "4"] {
-        runs.push(waiting(&stage, &format!("never-{generation}")).0);
-        templates.push(stage.template_pid());
-        kept.push(give(&stage.executor, generation, &[&shelf.tool(generation)]).unwrap());
+        runs.push(waiting(&flows, &format!("never-{generation}")).0);
+        templates.push(flows.template_pid());
+        kept.push(give(&flows.executor, generation, &[&folders.tool(generation)]).unwrap());
     }
-    templates.push(stage.template_pid());
-    assert_eq!(stage.status()["older_templates"], 3);
+    templates.push(flows.template_pid());
+    assert_eq!(flows.status()["older_templates"], 3);
     assert!(kept.iter().all(Kept::is_held) && templates.iter().all(|pid| is_running(*pid)));
     runs.iter_mut().for_each(|run| run.execution.kill(Duration::ZERO));
-    drop((runs, stage));
+    drop((runs, flows));
     assert!(!kept.iter().any(Kept::is_held) && !templates.iter().any(|pid| is_running(*pid)));
 }
 
 #[test]
 fn a_template_that_ends_slowly_holds_no_run_up() {
-    let shelf = Shelf::new();
-    let stage = Stage::with(&format!("import tool\n{FLOWS}"));
+    let folders = CodeFolders::new();
+    let flows = PythonFlows::with(&format!("import tool\n{FLOWS}"));
     let text = "VERSION = '1'\nimport atexit, time\natexit.register(time.sleep, 3600)\n";
-    let stubborn = shelf.wheel("stubborn", &[("tool.py", text)]);
-    let kept = give(&stage.executor, "1", &[&stubborn]).unwrap();
-    let (mut run, go) = waiting(&stage, "go");
-    let template = stage.template_pid();
-    let _kept = give(&stage.executor, "2", &[&shelf.tool("2")]).unwrap();
+    let stubborn = folders.wheel("stubborn", &[("tool.py", text)]);
+    let kept = give(&flows.executor, "1", &[&stubborn]).unwrap();
+    let (mut run, go) = waiting(&flows, "go");
+    let template = flows.template_pid();
+    let _kept = give(&flows.executor, "2", &[&folders.tool("2")]).unwrap();
     assert_eq!(let_on(&mut run, &go), "1");
     drop(run);
     assert!(is_running(template) && kept.is_held(), "the run did not wait for its end");

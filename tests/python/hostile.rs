@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use pyoco_server::flow::Outcome;
 use serde_json::json;
 
-use crate::stage::{Stage, below, error, is_running, pid_in};
+use crate::support::measure::{below, is_running, pid_in};
+use crate::support::python_flows::{PythonFlows, error};
 use crate::support::wait::{PATIENCE, eventually};
 
 const FLOWS: &str = r#"
@@ -22,23 +23,23 @@ flow_of(spin)
 
 #[test]
 fn a_resolver_that_prints_for_ever_keeps_nobody_from_working() {
-    let stage = Stage::with(&format!(
+    let flows = PythonFlows::with(&format!(
         "def chatter():
     while True: os.write(2, b'chatter\\n' * 1000)
 threading.Thread(target=chatter, daemon=True).start()
 {FLOWS}"
     ));
-    assert_eq!(stage.run("fine").outcome(), Outcome::Completed);
-    let template = stage.template_pid();
+    assert_eq!(flows.run("fine").outcome(), Outcome::Completed);
+    let template = flows.template_pid();
     let before = Instant::now();
-    drop(stage);
+    drop(flows);
     assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
     assert!(!is_running(template));
 }
 
 #[test]
 fn what_a_resolver_does_to_signals_stays_without_effect() {
-    let stage = Stage::with(&format!(
+    let flows = PythonFlows::with(&format!(
         "signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -48,21 +49,21 @@ def child(ctx): return subprocess.run(['sh', '-c', 'exit 3']).returncode
 flow_of(child)
 "
     ));
-    let run = stage.run("child");
+    let run = flows.run("child");
     assert_eq!(run.record("child").output, json!(3));
-    let file = stage.path("pid");
-    let mut run = stage.start("spin", json!({"pid": file}));
+    let file = flows.path("pid");
+    let mut run = flows.start("spin", json!({"pid": file}));
     pid_in(&file);
     let before = Instant::now();
     run.execution.kill(Duration::from_secs(5));
     assert!(before.elapsed() < Duration::from_secs(4), "SIGTERM does not reach the run");
-    let template = stage.template_pid();
+    let template = flows.template_pid();
     eventually(PATIENCE, "no zombie is left", || below(template).is_empty().then_some(()));
 }
 
 #[test]
 fn a_run_that_cannot_be_forked_says_so() {
-    let stage = Stage::with(
+    let flows = PythonFlows::with(
         "
 real, template = os.fork, os.getpid()
 def fork():
@@ -71,13 +72,13 @@ def fork():
 os.fork = fork
 ",
     );
-    let run = stage.run("fine");
+    let run = flows.run("fine");
     assert!(error(&run).contains("Resource temporarily unavailable"), "{}", error(&run));
 }
 
 #[test]
 fn a_resolver_that_holds_all_descriptors_costs_runs_and_not_the_template() {
-    let stage = Stage::with(&format!(
+    let flows = PythonFlows::with(&format!(
         "import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
 held = []
@@ -91,19 +92,19 @@ def hold():
 threading.Timer(0.3, hold).start()
 {FLOWS}"
     ));
-    assert_eq!(stage.run("fine").outcome(), Outcome::Completed);
-    let template = stage.template_pid();
+    assert_eq!(flows.run("fine").outcome(), Outcome::Completed);
+    let template = flows.template_pid();
     eventually(PATIENCE, "descriptors run out", || {
         (std::fs::read_dir(format!("/proc/{template}/fd")).unwrap().count() > 150).then_some(())
     });
-    let text = error(&stage.run("fine"));
+    let text = error(&flows.run("fine"));
     assert!(text.contains("descriptors"), "{text}");
-    assert_eq!(stage.status()["starts"], 1);
+    assert_eq!(flows.status()["starts"], 1);
 }
 
 #[test]
 fn a_resolver_with_a_thousand_files_does_not_disturb_the_end_of_a_run() {
-    let stage = Stage::with(&format!(
+    let flows = PythonFlows::with(&format!(
         "import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
 held = [os.open('/dev/null', os.O_RDONLY) for _ in range(1500)]
@@ -118,17 +119,17 @@ def die(ctx):
 flow_of(die)
 "
     ));
-    assert_eq!(stage.run("leave").outcome(), Outcome::Completed);
-    let text = error(&stage.run("die"));
+    assert_eq!(flows.run("leave").outcome(), Outcome::Completed);
+    let text = error(&flows.run("die"));
     assert!(text.contains("code 9"), "{text}");
 }
 
 #[test]
 fn an_error_of_the_resolver_may_be_long_and_in_any_language() {
     for letter in ["失", "😀", "\\n"] {
-        let stage =
-            Stage::with(&format!("def f(): raise RuntimeError('{letter}' * 50_000)\nf()\n"));
-        let text = stage.warm_up_error().to_string();
+        let flows =
+            PythonFlows::with(&format!("def f(): raise RuntimeError('{letter}' * 50_000)\nf()\n"));
+        let text = flows.warm_up_error().to_string();
         assert!(text.contains("RuntimeError"), "{}", text.len());
     }
 }
@@ -137,7 +138,7 @@ fn an_error_of_the_resolver_may_be_long_and_in_any_language() {
 fn a_template_starts_where_there_is_no_folder_any_more() {
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("python");
-    let stage = Stage::with_settings(FLOWS, |settings| {
+    let flows = PythonFlows::with_settings(FLOWS, |settings| {
         let real = std::mem::replace(&mut settings.interpreter, script.display().to_string());
         let gone = "cd \"$(mktemp -d)\" && rmdir \"$PWD\"";
         std::fs::write(&script, format!("#!/bin/sh\n{gone}\nexec {real} \"$@\"\n")).unwrap();
@@ -145,6 +146,6 @@ fn a_template_starts_where_there_is_no_folder_any_more() {
         std::fs::set_permissions(&script, mode).unwrap();
     });
     // Pyoco wants to make a folder for artifacts.
-    let text = error(&stage.run("fine"));
+    let text = error(&flows.run("fine"));
     assert!(text.contains("artifacts"), "{text}");
 }

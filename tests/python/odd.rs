@@ -4,11 +4,11 @@ use pyoco_server::flow::Outcome;
 use pyoco_server::model::run::TaskStatus;
 use serde_json::json;
 
-use crate::stage::{Stage, error};
+use crate::support::python_flows::{PythonFlows, error};
 
 #[test]
 fn values_that_break_whoever_looks_at_them_cost_their_own_record_at_most() {
-    let stage = Stage::with(
+    let flows = PythonFlows::with(
         r#"
 class Broken(dict):
     def keys(self): raise ValueError("keys")
@@ -54,19 +54,19 @@ def resolve_flow(name):
     return FLOWS[name]
 "#,
     );
-    let run = stage.run("number");
+    let run = flows.run("number");
     assert_eq!(run.outcome(), Outcome::Completed);
     for task in ["number", "deep", "broken", "text", "exits", "moving"] {
         assert_eq!(run.record(task).state, TaskStatus::Succeeded, "{task}");
     }
     assert_eq!(run.record("last").output, json!("said"));
-    let text = error(&stage.run("fails"));
+    let text = error(&flows.run("fails"));
     assert!(text.contains("Failure"), "{text}");
 }
 
 #[test]
 fn flows_may_use_processes_and_loops_and_loggers_as_elsewhere() {
-    let stage = Stage::with(
+    let flows = PythonFlows::with(
         r#"
 import asyncio, logging, multiprocessing, concurrent.futures
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
@@ -110,7 +110,7 @@ def next_one(ctx): print("mine")
 flow_of(pools, loop, speak, unended, next_one)
 "#,
     );
-    let run = stage.run("pools");
+    let run = flows.run("pools");
     assert_eq!(run.outcome(), Outcome::Completed, "{:#?}", run.seen);
     assert_eq!(run.record("pools").output, json!(vec![[0, 1, 4, 9]; 4]));
     assert_eq!(run.record("loop").output, json!("through a pipe"));
@@ -124,7 +124,7 @@ flow_of(pools, loop, speak, unended, next_one)
 
 #[test]
 fn names_and_parameters_may_hold_anything_and_be_large() {
-    let stage = Stage::with(
+    let flows = PythonFlows::with(
         r#"
 def resolve_flow(name):
     flow = pyoco.Flow(name="nul\0 new\nline 流れ")
@@ -135,7 +135,7 @@ def resolve_flow(name):
     return flow
 "#,
     );
-    let run = stage.run_with("any", json!({"text": "x".repeat(900_000)}));
+    let run = flows.run_with("any", json!({"text": "x".repeat(900_000)}));
     assert_eq!(run.outcome(), Outcome::Completed, "{:?}", run.seen.last());
     assert_eq!(run.record("t\0\n\"2999\" 仕事").output, json!(900_000));
 }

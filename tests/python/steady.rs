@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use crate::lab::Lab;
-use crate::stage::{below, write_flows};
-use crate::support::python;
+use crate::support::cluster::{Cluster, with_flags};
+use crate::support::measure::{self, below};
+use crate::support::python::V08;
+use crate::support::python_flows::write_flows;
 use crate::support::wait::{PATIENCE, eventually};
-use crate::workers::process_with;
 
 const FLOWS: &str = r#"
 @pyoco.task
@@ -32,16 +32,16 @@ const ALLOWED_GROWTH_KIB: u64 = 2048;
 fn five_hundred_runs_in_a_row_and_eight_at_once_leave_nothing_behind() {
     // Pyoco makes a folder for artifacts where it runs.
     std::env::set_current_dir(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let lab = Lab::start(&[("PYOCO_LOG_LEVEL", "WARNING")]);
+    let cluster = Cluster::new().quick().envs(&[("PYOCO_LOG_LEVEL", "WARNING")]).start();
     let folder = tempfile::tempdir().unwrap();
     let resolver = write_flows(folder.path(), FLOWS);
-    let python = python::python_08().display().to_string();
+    let python = V08.path().display().to_string();
     let slots = AT_ONCE.to_string();
     let flags = ["--flow-resolver", &resolver, "--python", &python, "--concurrency", &slots];
-    let worker = process_with(&lab, "w1", &flags, &[]);
-    let submit = |n: usize| lab.submit("default", "work", json!({"n": n}));
+    let worker = cluster.start_worker("w1", with_flags(&flags));
+    let submit = |n: usize| cluster.queue("default", "work", json!({"n": n}));
     let ended = |run: &str, n: usize| {
-        let snapshot = lab.wait_status(run, "COMPLETED");
+        let snapshot = cluster.wait_stored(run, "COMPLETED");
         assert_eq!(snapshot["task_records"]["work"]["output"], json!({"n": n}));
     };
     let round = |first: usize| {
@@ -67,7 +67,7 @@ fn five_hundred_runs_in_a_row_and_eight_at_once_leave_nothing_behind() {
     }
     let grown = after[1].resident_kib.saturating_sub(before[1].resident_kib);
     assert!(grown < ALLOWED_GROWTH_KIB, "the template has grown by {grown} KiB");
-    assert_eq!(lab.dlq().len(), 0);
+    assert_eq!(cluster.dlq().len(), 0);
 }
 
 /// Waits until the template is the only process below the worker, without a zombie; returns its pid.
@@ -82,7 +82,7 @@ fn settled(worker: u32) -> u32 {
 #[derive(Debug)]
 struct Size {
     resident_kib: u64,
-    threads: u64,
+    threads: usize,
     /// How many of each kind: sockets, pipes, files.
     descriptors: BTreeMap<String, usize>,
 }
@@ -104,18 +104,10 @@ impl Size {
     }
 
     fn of(pid: u32) -> Size {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let field = |name: &str| -> u64 {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-            line.split_whitespace().next().unwrap().parse().unwrap()
-        };
-        let mut descriptors = BTreeMap::new();
-        for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
-            if let Ok(target) = std::fs::read_link(entry.path()) {
-                let kind = target.to_string_lossy().split(':').next().unwrap().to_owned();
-                *descriptors.entry(kind).or_default() += 1;
-            }
+        Size {
+            resident_kib: measure::resident_kib(pid),
+            threads: measure::threads(pid),
+            descriptors: measure::descriptors_by_kind(pid),
         }
-        Size { resident_kib: field("VmRSS:"), threads: field("Threads:"), descriptors }
     }
 }

@@ -4,13 +4,13 @@ use pyoco_server::flow::{Executor, Outcome};
 use pyoco_server::model::run::TaskStatus;
 use serde_json::json;
 
-use crate::flow::{job, start};
-use crate::stage::{Stage, error, plain, started};
-use crate::support::python;
+use crate::support::flow::{job, start};
+use crate::support::python::{V06, V08};
+use crate::support::python_flows::{PythonFlows, error, plain, started};
 
 #[test]
 fn a_flow_of_the_resolver_runs_and_tells_what_pyoco_records() {
-    let stage = Stage::with(
+    let flows = PythonFlows::with(
         r#"
 @pyoco.task
 def fetch(ctx): return {"n": ctx.params["n"]}
@@ -21,7 +21,7 @@ def double(ctx, fetch): return fetch["n"] * 2
 flow_of(fetch, double, name="canonical")
 "#,
     );
-    let run = stage.run_with("fetch", json!({"n": 21}));
+    let run = flows.run_with("fetch", json!({"n": 21}));
     assert_eq!(run.outcome(), Outcome::Completed);
     assert_eq!(started(&run), ("canonical", vec!["fetch", "double"]));
     let record = run.record("double");
@@ -34,7 +34,7 @@ flow_of(fetch, double, name="canonical")
 
 #[test]
 fn values_that_are_not_json_are_shown_as_their_repr() {
-    let stage = Stage::with(
+    let flows = PythonFlows::with(
         r#"
 class Frame:
     def __repr__(self): return "Frame(2 rows)"
@@ -61,7 +61,7 @@ def cyclic(ctx):
 flow_of(frame, odd, nan, surrogate, huge, cyclic)
 "#,
     );
-    let run = stage.run("frame");
+    let run = flows.run("frame");
     assert_eq!(run.outcome(), Outcome::Completed);
     assert_eq!(run.record("frame").output, json!("{'nested': Frame(2 rows)}"));
     assert_eq!(run.record("odd").output, json!("<Odd without a repr>"));
@@ -73,7 +73,7 @@ flow_of(frame, odd, nan, surrogate, huge, cyclic)
 
 #[test]
 fn what_each_task_prints_is_kept_apart_also_of_those_that_run_at_once() {
-    let stage = Stage::with(
+    let flows = PythonFlows::with(
         r#"
 meet = threading.Barrier(2)
 
@@ -101,7 +101,7 @@ flow >> begin >> [left, right]
 FLOWS["begin"] = flow
 "#,
     );
-    let run = stage.run("begin");
+    let run = flows.run("begin");
     assert_eq!(run.outcome(), Outcome::Completed, "{:#?}", run.seen);
     let logs = |task: &str| run.record(task).logs.clone().unwrap();
     assert_eq!(logs("begin").stdout, "テキスト \u{fffd} raw\nby descriptor\nby a child\n");
@@ -113,7 +113,7 @@ FLOWS["begin"] = flow
 
 #[test]
 fn a_task_that_runs_on_shows_what_it_has_printed_so_far() {
-    let stage = Stage::with(
+    let flows = PythonFlows::with(
         r#"
 @pyoco.task
 def talk(ctx):
@@ -122,8 +122,8 @@ def talk(ctx):
 flow_of(talk)
 "#,
     );
-    let go = stage.path("go");
-    let mut run = stage.start("talk", json!({"go": go}));
+    let go = flows.path("go");
+    let mut run = flows.start("talk", json!({"go": go}));
     run.wait_for(|event| {
         let shown = |record: &pyoco_server::model::run::TaskRecord| {
             record.logs.as_ref().is_some_and(|logs| logs.stdout == "half way\n")
@@ -137,7 +137,7 @@ flow_of(talk)
 
 #[test]
 fn a_million_lines_and_a_hundred_megabytes_are_drained_and_their_end_is_kept() {
-    let stage = Stage::with(
+    let flows = PythonFlows::with(
         r#"
 @pyoco.task
 def lines(ctx):
@@ -150,7 +150,7 @@ def megabytes(ctx):
 flow_of(lines, megabytes)
 "#,
     );
-    let run = stage.run("lines");
+    let run = flows.run("lines");
     assert_eq!(run.outcome(), Outcome::Completed);
     let logs = run.record("lines").logs.clone().unwrap();
     assert!(logs.stdout.ends_with("\n999998\n999999\n"), "{logs:?}");
@@ -162,15 +162,15 @@ flow_of(lines, megabytes)
 
 #[test]
 fn a_task_that_changes_faster_than_anybody_reads_is_told_in_steps() {
-    let stage = Stage::with("");
+    let flows = PythonFlows::with("");
     std::fs::write(
-        stage.path("work.py"),
+        flows.path("work.py"),
         "def tick(ctx): return ctx.loop.index\ndef last(ctx): return 'done'\n",
     )
     .unwrap();
     let yaml = "version: 1\nflow:\n  graph: |\n    repeat(count=20000){ tick } >> last\n\
         tasks:\n  tick: {callable: 'work:tick'}\n  last: {callable: 'work:last'}\n";
-    let run = stage.run_yaml(yaml, json!({}));
+    let run = flows.run_yaml(yaml, json!({}));
     assert_eq!(run.outcome(), Outcome::Completed, "{:?}", run.seen);
     assert_eq!(run.record("tick").output, json!(19_999));
     assert!(run.seen.len() < 4_000, "{} events", run.seen.len());
@@ -194,32 +194,32 @@ def shout(text): return text.upper()
 
 #[test]
 fn documents_run_with_both_versions_of_pyoco() {
-    for interpreter in [python::python_08(), python::python_06()] {
-        let stage = Stage::with_settings("", |settings| {
+    for interpreter in [V08.path(), V06.path()] {
+        let flows = PythonFlows::with_settings("", |settings| {
             settings.interpreter = interpreter.display().to_string();
         });
-        std::fs::write(stage.path("work.py"), WORK).unwrap();
+        std::fs::write(flows.path("work.py"), WORK).unwrap();
         let yaml = PARALLEL.replace("GRAPH", "greet >> shout");
-        let run = stage.run_yaml(&yaml, json!({"who": "Ann"}));
+        let run = flows.run_yaml(&yaml, json!({"who": "Ann"}));
         assert_eq!(run.outcome(), Outcome::Completed, "{interpreter:?}: {:?}", run.seen);
         assert_eq!(started(&run), ("main", vec!["greet", "shout"]));
         assert_eq!(run.record("shout").output, json!("HELLO ANN"));
         // What the submit leaves open comes from the document.
-        let run = stage.run_yaml(&yaml, json!({}));
+        let run = flows.run_yaml(&yaml, json!({}));
         assert_eq!(run.record("greet").output, json!("hello Bob"));
     }
 }
 
 #[test]
 fn each_version_has_its_own_graphs() {
-    let old = Stage::with_settings("", |settings| {
-        settings.interpreter = python::python_06().display().to_string();
+    let old = PythonFlows::with_settings("", |settings| {
+        settings.interpreter = V06.path().display().to_string();
     });
     std::fs::write(old.path("work.py"), WORK).unwrap();
     let run = old.run_yaml(&PARALLEL.replace("GRAPH", "flow >> greet >> shout"), json!({}));
     assert_eq!(run.outcome(), Outcome::Completed, "{:?}", run.seen);
 
-    let new = Stage::with("");
+    let new = PythonFlows::with("");
     std::fs::write(new.path("work.py"), "def one(ctx): return ctx.loop.item\n").unwrap();
     let yaml = "version: 1\nflow:\n  graph: 'foreach(over=items, item=it){ one }'\n\
         \x20 defaults: {items: [1, 2, 3]}\ntasks:\n  one: {callable: 'work:one'}\n";
@@ -230,37 +230,37 @@ fn each_version_has_its_own_graphs() {
 
 #[test]
 fn a_document_may_use_the_tasks_of_a_plug_in() {
-    let stage = Stage::with("");
+    let flows = PythonFlows::with("");
     // What an installed package would leave beside it.
-    let info = stage.path("demo-1.0.dist-info");
+    let info = flows.path("demo-1.0.dist-info");
     std::fs::create_dir(&info).unwrap();
     std::fs::write(info.join("METADATA"), "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n")
         .unwrap();
     std::fs::write(info.join("entry_points.txt"), "[pyoco.tasks]\ndemo = demo_plugin:register\n")
         .unwrap();
     std::fs::write(
-        stage.path("demo_plugin.py"),
+        flows.path("demo_plugin.py"),
         "def twice(n): return n * 2\n\
          def register(registry): registry.register_callable(twice, name='demo/twice')\n",
     )
     .unwrap();
     let yaml = "version: 1\nflow:\n  graph: 'double'\n  defaults: {n: 4}\n\
         tasks:\n  double: {use: 'demo/twice'}\n";
-    let run = stage.run_yaml(yaml, json!({}));
+    let run = flows.run_yaml(yaml, json!({}));
     assert_eq!(run.outcome(), Outcome::Completed, "{:?}", run.seen);
     assert_eq!(run.record("double").output, json!(8));
 }
 
 #[test]
 fn a_document_that_cannot_be_built_says_why() {
-    let stage = Stage::with("");
+    let flows = PythonFlows::with("");
     let yaml = PARALLEL.replace("GRAPH", "greet >> shout");
-    let run = stage.run_yaml(&yaml, json!({}));
+    let run = flows.run_yaml(&yaml, json!({}));
     let text = error(&run);
     assert!(text.contains("greet") && text.contains("No module named 'work'"), "{text}");
 
-    let old = Stage::with_settings("", |settings| {
-        settings.interpreter = python::python_06().display().to_string();
+    let old = PythonFlows::with_settings("", |settings| {
+        settings.interpreter = V06.path().display().to_string();
     });
     let text = error(&old.run_yaml("flow: {graph: a}\ntasks: {a: {use: 'b'}}\n", json!({})));
     assert!(text.contains("'use'"), "{text}");
@@ -268,7 +268,7 @@ fn a_document_that_cannot_be_built_says_why() {
 
 #[test]
 fn a_document_needs_no_resolver_and_a_name_does() {
-    let executor = pyoco_server::flow::PythonExecutor::new(plain(python::python_08()));
+    let executor = pyoco_server::flow::PythonExecutor::new(plain(V08.path()));
     assert!(!executor.accepts(&job("main", None, json!({}))));
     let yaml = "flow: {graph: a}\ntasks: {a: {callable: 'os:getcwd'}}\n";
     assert!(executor.accepts(&job("main", Some(yaml), json!({}))));
@@ -280,7 +280,7 @@ fn a_document_needs_no_resolver_and_a_name_does() {
 
 #[test]
 fn flows_see_the_variables_that_they_may_and_no_others() {
-    let stage = Stage::with_settings(
+    let flows = PythonFlows::with_settings(
         r#"
 @pyoco.task
 def look(ctx): return sorted(os.environ)
@@ -290,7 +290,7 @@ flow_of(look)
             settings.environment = vec![("PATH".into(), "/usr/bin:/bin".into())];
         },
     );
-    let run = stage.run("look");
+    let run = flows.run("look");
     let names = run.record("look").output.clone();
     // Python itself adds a locale when it finds none.
     let names: Vec<&str> = names.as_array().unwrap().iter().filter_map(|n| n.as_str()).collect();

@@ -15,7 +15,8 @@
 #
 # A variable of that name that is set already is used when its interpreter has these packages. Else
 # the packages come from PyPI into target/tools (python-0.8, python-0.6, playwright,
-# schemathesis). An environment cannot be moved, so it is made where it stays, and counts only with its stamp, which is written last.
+# schemathesis). An environment cannot be moved, so it is made where it stays. It counts only with its
+# stamp, which is written last.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

@@ -1,13 +1,18 @@
 //! Starts flows through the executor seam and collects their events, always with a deadline.
 
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
 use pyoco_server::flow::{
-    CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome, WorkflowDocument,
+    CancelToken, Execution, Executor, FlowEvent, FlowJob, NativeExecutor, Outcome, Registry,
+    WorkflowDocument,
 };
 use pyoco_server::model::run::{TaskRecord, TaskStatus};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use super::measure;
+use super::wait::eventually;
 
 /// No test waits longer than this for anything.
 pub const DEADLINE: Duration = Duration::from_secs(90);
@@ -35,6 +40,35 @@ pub fn start(executor: &dyn Executor, job: FlowJob) -> Run {
     let (sender, events) = unbounded();
     let execution = executor.start(job, cancel.clone(), sender).expect("the flow starts");
     Run { cancel, execution, events, seen: Vec::new() }
+}
+
+/// Runs a document with the built-in tasks to its end.
+pub fn run_yaml(yaml: &str) -> Run {
+    run_with(Registry::with_builtins(), yaml)
+}
+
+/// The same with other tasks.
+pub fn run_with(registry: Registry, yaml: &str) -> Run {
+    let mut run = start(&NativeExecutor::new(registry), job("main", Some(yaml), json!({})));
+    run.finish();
+    run
+}
+
+/// Tests of native flows take turns, because some of them count the threads of the process.
+pub fn turn() -> MutexGuard<'static, ()> {
+    let turn = measure::alone();
+    wait_for_no_flow_threads();
+    turn
+}
+
+/// Threads of this process that execute flows.
+pub fn flow_threads() -> usize {
+    measure::threads_named(measure::own(), &["flow", "flow-task"])
+}
+
+/// A joined thread may be listed for a moment longer.
+pub fn wait_for_no_flow_threads() {
+    eventually(DEADLINE, "no thread of a flow", || (flow_threads() == 0).then_some(()));
 }
 
 impl Run {

@@ -1,13 +1,19 @@
-//! HTTP by hand over a TCP stream, for tests that must send what no client library would.
+//! HTTP by hand over a TCP stream: a friendly [`Client`], and a raw [`Connection`] for tests that must send
+//! what no client library would.
+//!
+//! What a client says of runs, wheels and forms is in `runs`, `registry` and `forms`.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
 
-/// Longest wait for the next bytes of an answer.
-const READ_TIMEOUT: Duration = Duration::from_secs(20);
+use super::runs::RUN_DEADLINE;
+use super::wait::{PATIENCE, eventually};
+
+/// Longest wait for the next bytes of an answer, and for the peer to take more of a request.
+const IO_DEADLINE: Duration = Duration::from_secs(20);
 
 /// One answer, taken apart.
 #[derive(Debug, Clone)]
@@ -40,16 +46,22 @@ impl Response {
 
 /// A connection on which requests can be sent one after the other, or not be finished.
 pub struct Connection {
-    stream: TcpStream,
+    /// The socket, with its deadlines set.
+    pub stream: TcpStream,
     unread: Vec<u8>,
 }
 
 impl Connection {
-    /// Connects; reads time out, so that no test hangs.
+    /// Connects; each read and each write has a deadline, so that no test hangs.
     pub fn open(address: SocketAddr) -> Connection {
-        let stream = TcpStream::connect_timeout(&address, READ_TIMEOUT).expect("cannot connect");
-        stream.set_read_timeout(Some(READ_TIMEOUT)).expect("cannot set the read timeout");
-        stream.set_write_timeout(Some(READ_TIMEOUT)).expect("cannot set the write timeout");
+        Connection::open_within(address, IO_DEADLINE)
+    }
+
+    /// The same with a deadline of one's own.
+    pub fn open_within(address: SocketAddr, deadline: Duration) -> Connection {
+        let stream = TcpStream::connect_timeout(&address, deadline).expect("cannot connect");
+        stream.set_read_timeout(Some(deadline)).expect("cannot set the read timeout");
+        stream.set_write_timeout(Some(deadline)).expect("cannot set the write timeout");
         stream.set_nodelay(true).expect("cannot set TCP_NODELAY");
         Connection { stream, unread: Vec::new() }
     }
@@ -61,7 +73,7 @@ impl Connection {
 
     /// Says that nothing more will be sent.
     pub fn finish_sending(&mut self) {
-        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Reads one answer, framed by Content-Length, chunks or the end of the connection.
@@ -92,14 +104,16 @@ impl Connection {
             return Ok(response);
         }
         response.body = if response.header("transfer-encoding").is_some_and(|v| v == "chunked") {
-            self.take_chunks()?
+            let mut body = Vec::new();
+            while let Some(chunk) = self.take_chunk()? {
+                body.extend(chunk);
+            }
+            body
         } else if let Some(length) = response.header("content-length") {
             let length = length.parse().map_err(|_| io::Error::other("bad content-length"))?;
             self.take(length)?
         } else {
-            let mut rest = std::mem::take(&mut self.unread);
-            self.stream.read_to_end(&mut rest)?;
-            rest
+            self.take_rest()?
         };
         Ok(response)
     }
@@ -123,37 +137,187 @@ impl Connection {
         }
     }
 
-    /// Whether the peer has closed the connection (waits for the next byte or the end).
+    /// Everything up to the end of the connection.
+    pub fn take_rest(&mut self) -> io::Result<Vec<u8>> {
+        let mut rest = std::mem::take(&mut self.unread);
+        self.stream.read_to_end(&mut rest).map(|_| rest)
+    }
+
+    /// Whether the peer has closed the connection: waits for the next byte or the end. Silence up to the
+    /// deadline is no end.
     pub fn is_closed(&mut self) -> bool {
-        self.unread.is_empty() && self.read_more().is_err()
+        self.unread.is_empty()
+            && self.read_more().is_err_and(|error| {
+                !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+            })
     }
 
-    fn take_chunks(&mut self) -> io::Result<Vec<u8>> {
-        let mut body = Vec::new();
-        loop {
-            let line = self.take_until(b"\r\n")?;
-            let text = String::from_utf8_lossy(&line);
-            let size = text.trim_end().split(';').next().unwrap_or_default();
-            let size = usize::from_str_radix(size, 16)
-                .map_err(|_| io::Error::other(format!("bad chunk size {text:?}")))?;
-            let chunk = self.take(size)?;
-            self.take(2)?;
-            if size == 0 {
-                return Ok(body);
-            }
-            body.extend(chunk);
-        }
+    /// The next chunk of a chunked body; `None` for the last.
+    pub fn take_chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let line = self.take_until(b"\r\n")?;
+        let text = String::from_utf8_lossy(&line);
+        let size = text.trim_end().split(';').next().unwrap_or_default();
+        let size = usize::from_str_radix(size, 16)
+            .map_err(|_| io::Error::other(format!("bad chunk size {text:?}")))?;
+        let chunk = self.take(size)?;
+        self.take(2)?;
+        Ok((size > 0).then_some(chunk))
     }
 
-    fn read_more(&mut self) -> io::Result<()> {
-        let mut buffer = [0; 16 * 1024];
+    /// Bytes that have arrived at the peer's socket on this machine and that it has not read.
+    pub fn unread_by_peer(&self) -> u64 {
+        let port = |address: io::Result<SocketAddr>| address.expect("connected").port();
+        let (ours, theirs) = (port(self.stream.local_addr()), port(self.stream.peer_addr()));
+        let ends = format!(":{theirs:04X} 0100007F:{ours:04X} ");
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel lists sockets");
+        let line = table.lines().find(|line| line.contains(&ends)).expect("the peer's socket");
+        let queues = line.split_whitespace().nth(4).expect("its queues");
+        u64::from_str_radix(queues.split(':').nth(1).expect("two queues"), 16).expect("a number")
+    }
+
+    /// Reads once from the socket; an end is an error.
+    pub fn read_more(&mut self) -> io::Result<()> {
+        let mut buffer = [0; 64 * 1024];
         match self.stream.read(&mut buffer)? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            0 => Err(ErrorKind::UnexpectedEof.into()),
             count => {
                 self.unread.extend_from_slice(&buffer[..count]);
                 Ok(())
             }
         }
+    }
+}
+
+/// Asks one server, each time on a connection of its own, with or without an API key.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Where the server listens.
+    pub address: SocketAddr,
+    key: Option<String>,
+    /// The longest that `ended` waits for a run.
+    pub(super) run_deadline: Duration,
+}
+
+impl Client {
+    /// Asks the server at this address, without a key.
+    pub fn to(address: SocketAddr) -> Client {
+        Client { address, key: None, run_deadline: RUN_DEADLINE }
+    }
+
+    /// The same server, asked with this API key.
+    pub fn as_key(&self, key: &str) -> Client {
+        Client { key: Some(key.to_owned()), ..self.clone() }
+    }
+
+    /// A client of its own, which does not borrow the cluster.
+    pub fn client(&self) -> Client {
+        self.clone()
+    }
+
+    /// The same with another deadline for the end of a run.
+    pub fn with_run_deadline(self, run_deadline: Duration) -> Client {
+        Client { run_deadline, ..self }
+    }
+
+    /// `http://<address>`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Any request.
+    pub fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response {
+        let key = self.key.as_deref().map(|key| ("X-API-Key", key));
+        let headers: Vec<(&str, &str)> = key.into_iter().chain(headers.iter().copied()).collect();
+        request(self.address, method, path, &headers, body)
+    }
+
+    /// GET.
+    pub fn get(&self, path: &str) -> Response {
+        self.request("GET", path, &[], b"")
+    }
+
+    /// GET that must be answered with 200 and JSON.
+    pub fn get_json(&self, path: &str) -> Value {
+        let answer = self.get(path);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        answer.json()
+    }
+
+    /// POST of a JSON body.
+    pub fn post(&self, path: &str, body: &Value) -> Response {
+        self.send_json("POST", path, &body.to_string())
+    }
+
+    /// A request whose body says that it is JSON.
+    pub fn send_json(&self, method: &str, path: &str, body: &str) -> Response {
+        self.request(method, path, &[("Content-Type", "application/json")], body.as_bytes())
+    }
+
+    /// POST without a body.
+    pub fn post_nothing(&self, path: &str) -> Response {
+        self.request("POST", path, &[], b"")
+    }
+
+    /// DELETE.
+    pub fn delete(&self, path: &str) -> Response {
+        self.request("DELETE", path, &[], b"")
+    }
+
+    /// Opens a stream that must be granted; its head has been read.
+    pub fn open_stream(&self, path: &str) -> Connection {
+        self.stream_with(path, "").1
+    }
+
+    /// The same with further header lines, each with its line end; the head comes along.
+    pub fn stream_with(&self, path: &str, headers: &str) -> (Vec<u8>, Connection) {
+        let mut connection = Connection::open(self.address);
+        let key = self.key.as_deref().map(|key| format!("X-API-Key: {key}\r\n"));
+        let headers = format!("{}{headers}", key.unwrap_or_default());
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", self.address);
+        connection.send(head.as_bytes()).expect("the server takes the request");
+        let head = connection.take_until(b"\r\n\r\n").expect("the server answers");
+        assert!(head.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&head));
+        (head, connection)
+    }
+
+    /// Waits until a GET is answered with this status.
+    pub fn wait_answer(&self, path: &str, status: u16) -> Response {
+        eventually(PATIENCE, &format!("{status} for {path}"), || {
+            Some(self.get(path)).filter(|answer| answer.status == status)
+        })
+    }
+
+    /// Waits until our gateway is ready.
+    pub fn wait_ready(&self) {
+        self.wait_answer("/readyz", 200);
+    }
+
+    /// Waits until what our gateway knows of runs and workers is live; it may be ready a moment earlier.
+    pub fn wait_live(&self) {
+        eventually(PATIENCE, "the gateway to follow runs and workers", || {
+            (self.metric("pyoco_view_live") == 1.0).then_some(())
+        });
+    }
+
+    /// Waits until our gateway lists a worker.
+    pub fn wait_worker(&self, worker_id: &str) {
+        eventually(PATIENCE, &format!("worker {worker_id} in the list"), || {
+            let answer = self.get("/workers");
+            (answer.status == 200 && answer.text().contains(worker_id)).then_some(())
+        });
+    }
+
+    /// The value of a metric.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").text();
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
     }
 }
 

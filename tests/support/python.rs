@@ -6,14 +6,29 @@ use std::process::Command;
 
 use super::process::without_settings;
 
-/// The interpreter with the present Pyoco and the Python package `pyoco-server`.
-pub fn python_08() -> PathBuf {
-    interpreter("PYOCO_TEST_PYTHON_08", "python-0.8")
+/// An interpreter with Pyoco.
+#[derive(Debug, Clone, Copy)]
+pub struct Pyoco {
+    variable: &'static str,
+    environment: &'static str,
 }
 
-/// The interpreter with the oldest Pyoco that a worker has to run.
-pub fn python_06() -> PathBuf {
-    interpreter("PYOCO_TEST_PYTHON_06", "python-0.6")
+/// The present Pyoco, with the Python package `pyoco-server`.
+pub const V08: Pyoco = Pyoco { variable: "PYOCO_TEST_PYTHON_08", environment: "python-0.8" };
+/// The oldest Pyoco that a worker has to run.
+pub const V06: Pyoco = Pyoco { variable: "PYOCO_TEST_PYTHON_06", environment: "python-0.6" };
+
+impl Pyoco {
+    /// Where the interpreter lies.
+    pub fn path(self) -> PathBuf {
+        interpreter(self.variable, self.environment)
+    }
+}
+
+impl From<Pyoco> for PathBuf {
+    fn from(pyoco: Pyoco) -> PathBuf {
+        pyoco.path()
+    }
 }
 
 /// The interpreter with Schemathesis and a validator of OpenAPI documents.
@@ -29,7 +44,7 @@ pub fn playwright() -> PathBuf {
 /// A program of the Python package, for example `pyoco-worker`; it inherits no setting of ours.
 pub fn package_program(name: &str) -> Command {
     // Beside the interpreter as it is named: where its links lead to there is no package.
-    let path = python_08().with_file_name(name);
+    let path = V08.path().with_file_name(name);
     assert!(path.is_file(), "no {} beside the interpreter; {WAY_OUT}", path.display());
     let mut command = without_settings(&path);
     command.env("PYTHONUNBUFFERED", "1").env_remove("PYTHONPATH").env_remove("PYTHONHOME");

@@ -21,13 +21,7 @@ fn links_lead_somewhere() {
 #[test]
 fn settings_are_documented_with_their_defaults() {
     let page = read("docs/config.md");
-    let rows = rows(&page);
-    let documented: Vec<(&str, &str)> = rows
-        .iter()
-        .filter(|row| row.len() > 1)
-        .filter_map(|row| Some((quoted(row[0])?, row[1])))
-        .filter(|(name, _)| name.starts_with("PYOCO_"))
-        .collect();
+    let documented: Vec<(&str, &str)> = page.lines().filter_map(setting).collect();
     let mut breaches = Vec::new();
     let settings = Config::load(&Settings::default()).settings;
     for setting in &settings {
@@ -36,7 +30,7 @@ fn settings_are_documented_with_their_defaults() {
             value => format!("`{value}`"),
         };
         match documented.iter().find(|(name, _)| *name == setting.name) {
-            None => breaches.push(format!("docs/config.md has no row for {}", setting.name)),
+            None => breaches.push(format!("docs/config.md has no line for {}", setting.name)),
             Some((_, default)) if *default != shown => breaches.push(format!(
                 "docs/config.md says that {} is {default} by default; it is {shown}",
                 setting.name
@@ -56,12 +50,12 @@ fn settings_are_documented_with_their_defaults() {
     }
     for name in &read_somewhere {
         if !documented.iter().any(|(known, _)| known == name) {
-            breaches.push(format!("docs/config.md has no row for {name}, which the code reads"));
+            breaches.push(format!("docs/config.md has no line for {name}, which the code reads"));
         }
     }
     for (name, _) in &documented {
         if !read_somewhere.contains(*name) {
-            breaches.push(format!("docs/config.md has a row for {name}, which nothing reads"));
+            breaches.push(format!("docs/config.md has a line for {name}, which nothing reads"));
         }
     }
     report(&breaches);
@@ -91,12 +85,11 @@ fn every_route_has_its_section() {
 }
 
 #[test]
-fn every_error_number_has_one_row() {
+fn every_error_number_has_one_line() {
     let page = read("docs/errors.md");
-    let numbers: Vec<&str> =
-        rows(&page).iter().map(|row| row[0]).filter(|cell| is_number(cell)).collect();
+    let numbers: Vec<&str> = page.lines().filter_map(error_number).collect();
     let expected: Vec<String> = Code::ALL.into_iter().map(Code::err_id).collect();
-    assert_eq!(numbers, expected, "the rows of docs/errors.md, in order");
+    assert_eq!(numbers, expected, "the numbers of docs/errors.md, in order");
 }
 
 #[test]
@@ -104,8 +97,10 @@ fn every_thread_is_in_the_ledger() {
     let page = read("docs/architecture.md");
     let ledger = page.split("## Thread ledger").nth(1).unwrap();
     let ledger = ledger.split("### Threads of crates").next().unwrap();
-    let listed: BTreeSet<String> =
-        rows(ledger).iter().filter_map(|row| Some(pattern(quoted(row[0])?))).collect();
+    let listed: BTreeSet<String> = prose(ledger)
+        .filter_map(|line| line.strip_prefix("| ").or(line.strip_prefix("- ")))
+        .filter_map(|entry| Some(pattern(quoted(entry)?)))
+        .collect();
     let mut spawned: BTreeSet<String> = BTreeSet::from(["main".to_owned()]);
     for path in rust_files("src") {
         // The place that starts them gives them the names that it is told.
@@ -148,7 +143,7 @@ fn flags_in_commands_exist() {
         for (path, text) in pages() {
             for command in commands(&text, name) {
                 seen += 1;
-                for flag in flags(command).filter(|flag| !flags(&help).any(|known| known == *flag))
+                for flag in flags(&command).filter(|flag| !flags(&help).any(|known| known == *flag))
                 {
                     breaches.push(format!("{path}: `{command}`: {name} knows no {flag}"));
                 }
@@ -160,7 +155,7 @@ fn flags_in_commands_exist() {
 }
 
 /// README and everything in docs, as path and text.
-fn pages() -> Vec<(String, String)> {
+pub fn pages() -> Vec<(String, String)> {
     let mut paths = vec!["README.md".to_owned()];
     for entry in fs::read_dir(root().join("docs")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
@@ -193,11 +188,16 @@ fn links(path: &str, text: &str) -> Vec<Breach> {
             continue;
         };
         let linked = String::from_utf8_lossy(&linked);
-        if !heading.is_empty() && !prose(&linked).any(|line| anchor(line) == Some(heading.into())) {
+        if !heading.is_empty() && !has_heading(&linked, heading) {
             breaches.push(format!("{path}: ({target}) leads to no heading"));
         }
     }
     breaches
+}
+
+/// Whether one of a page's headings has this anchor.
+pub fn has_heading(page: &str, wanted: &str) -> bool {
+    prose(page).any(|line| anchor(line).is_some_and(|anchor| anchor == wanted))
 }
 
 /// What stands in `](…)`, code left out.
@@ -233,21 +233,22 @@ fn anchor(line: &str) -> Option<String> {
     Some(kept.replace(' ', "-"))
 }
 
-/// The cells of each line of a table.
-fn rows(text: &str) -> Vec<Vec<&str>> {
-    prose(text)
-        .filter_map(|line| line.strip_prefix('|')?.strip_suffix('|'))
-        .map(|line| line.split('|').map(str::trim).collect())
-        .collect()
-}
-
 /// What stands in the first pair of backticks, when the text begins with one.
 fn quoted(text: &str) -> Option<&str> {
     text.trim().strip_prefix('`')?.split('`').next()
 }
 
-fn is_number(cell: &str) -> bool {
-    cell.strip_prefix("ERR-PYOCO-").is_some_and(|digits| digits.parse::<u32>().is_ok())
+/// Name and default of ``- `PYOCO_X`, default `1` (count; S W): …``.
+fn setting(line: &str) -> Option<(&str, &str)> {
+    let (name, rest) = line.strip_prefix("- `")?.split_once("`, default ")?;
+    let (default, _) = rest.split_once(" (")?;
+    name.starts_with("PYOCO_").then_some((name, default))
+}
+
+/// The number of `- **ERR-PYOCO-0001** (client): …`.
+fn error_number(line: &str) -> Option<&str> {
+    let (number, _) = line.strip_prefix("- **")?.split_once("**")?;
+    number.strip_prefix("ERR-PYOCO-")?.parse::<u32>().is_ok().then_some(number)
 }
 
 /// The names of variables in the arguments of `call`.
@@ -323,8 +324,9 @@ fn all_help(binary: &str) -> String {
     help
 }
 
-/// The calls of `program` in a page's code, in blocks and in lines.
-fn commands<'a>(text: &'a str, program: &str) -> Vec<&'a str> {
+/// The calls of `program` in a page's code, in blocks and in lines; one may go on after a `\\`.
+fn commands(text: &str, program: &str) -> Vec<String> {
+    let text = text.replace("\\\n", " ");
     let is_call = |piece: &&str| {
         let rest = piece.split_once(program);
         rest.is_some_and(|(before, rest)| {
@@ -339,9 +341,10 @@ fn commands<'a>(text: &'a str, program: &str) -> Vec<&'a str> {
         if line.trim_start().starts_with("```") {
             fenced = !fenced;
         } else if fenced {
-            found.extend(Some(line.trim()).filter(is_call));
+            found.extend(Some(line.trim()).filter(is_call).map(str::to_owned));
         } else {
-            found.extend(line.split('`').skip(1).step_by(2).filter(is_call));
+            let pieces = line.split('`').skip(1).step_by(2).filter(is_call);
+            found.extend(pieces.map(str::to_owned));
         }
     }
     found
@@ -380,9 +383,19 @@ fn threads_and_variables_are_found_in_every_spelling() {
 
 #[test]
 fn commands_and_their_flags_are_found() {
-    let page = "Use `x --y`, `pyoco-worker --tags a`.\n```sh\nA=b pyoco-worker --run-once --x-y=1\n\
+    let page = "Use `x --y`, `pyoco-worker --tags a`.\n```sh\nA=b pyoco-worker --run-once \\\n  --x-y=1\n\
         pyoco-workers --z\n```\nExecStart `pyoco-worker`";
     let found = commands(page, "pyoco-worker");
     assert_eq!(found.len(), 2, "{found:?}");
-    assert_eq!(flags(found[1]).collect::<Vec<_>>(), ["--run-once", "--x-y"]);
+    assert_eq!(flags(&found[1]).collect::<Vec<_>>(), ["--run-once", "--x-y"]);
+}
+
+#[test]
+fn settings_and_error_numbers_are_found_in_their_lines() {
+    let page =
+        "- `PYOCO_A`, default `1` (count; S): a\n- `PYOCO_B`, default – (path; S W): b\n- `C`, x";
+    let found: Vec<_> = page.lines().filter_map(setting).collect();
+    assert_eq!(found, [("PYOCO_A", "`1`"), ("PYOCO_B", "–")]);
+    let page = "- **ERR-PYOCO-0001** (client): a\n- **ERR-PYOCO-HTTP**: b\nERR-PYOCO-0002";
+    assert_eq!(page.lines().filter_map(error_number).collect::<Vec<_>>(), ["ERR-PYOCO-0001"]);
 }

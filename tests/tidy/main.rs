@@ -4,9 +4,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod columns;
 mod dependencies;
 mod docs;
 mod imports;
+mod references;
 mod source;
 mod text;
 
@@ -63,6 +65,27 @@ fn every_area_of_tests_is_declared() {
     }
 }
 
+#[test]
+fn prose_fits_into_a_terminal() {
+    let pages = docs::pages();
+    let mut breaches: Vec<Breach> =
+        pages.iter().flat_map(|(path, text)| columns::page(path, text)).collect();
+    breaches.extend(sources().iter().flat_map(|(path, text)| columns::comments(path, text)));
+    report(&breaches);
+}
+
+#[test]
+fn references_to_pages_lead_somewhere() {
+    // The rules of this area show themselves bite with references that lead nowhere.
+    let sources = sources().into_iter().filter(|(path, _)| !path.starts_with("tests/tidy"));
+    let breaches: Vec<Breach> = docs::pages()
+        .into_iter()
+        .chain(sources)
+        .flat_map(|(path, text)| references::lost(&path, &text))
+        .collect();
+    report(&breaches);
+}
+
 fn report(breaches: &[Breach]) {
     assert!(breaches.is_empty(), "\n{}\n", breaches.join("\n"));
 }
@@ -71,8 +94,27 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The manifests and all texts of src, tests and examples, as path and text.
+fn sources() -> Vec<(String, String)> {
+    let mut paths = vec![PathBuf::from("Cargo.toml"), PathBuf::from("deny.toml")];
+    paths.extend(["src", "tests", "examples"].into_iter().flat_map(all_files));
+    // What is no UTF-8 is a picture or a program.
+    let read = |path: PathBuf| {
+        let text = fs::read_to_string(root().join(&path)).ok()?;
+        Some((path.to_string_lossy().into_owned(), text))
+    };
+    paths.into_iter().filter_map(read).collect()
+}
+
 /// All `.rs` files below `folder`, as paths relative to the root, in a stable order.
 fn rust_files(folder: &str) -> Vec<PathBuf> {
+    let mut files = all_files(folder);
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    files
+}
+
+/// The same of all files.
+fn all_files(folder: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
     while let Some(folder) = folders.pop() {
@@ -80,7 +122,7 @@ fn rust_files(folder: &str) -> Vec<PathBuf> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else {
                 found.push(path.strip_prefix(root()).unwrap().to_owned());
             }
         }

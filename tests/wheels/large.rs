@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::desk::{delete, names, stored_messages, take};
-use crate::stage::{Gateway, Stage};
-use crate::support::http;
+use crate::support::cluster::Cluster;
+use crate::support::measure;
 use crate::support::wait::{PATIENCE, eventually};
 use crate::support::wheel::{WheelFile, noise};
 
@@ -79,25 +78,21 @@ impl Sender {
 
 /// What the process has used at most since this was last asked, in bytes, and what it uses now.
 fn memory(pid: u32) -> (u64, u64) {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let field = |name: &str| -> u64 {
-        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-    };
+    let (most, now) = (measure::peak_kib(pid) * 1024, measure::resident_kib(pid) * 1024);
     std::fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
-    (field("VmHWM:"), field("VmRSS:"))
+    (most, now)
 }
 
 #[test]
 fn two_hundred_megabytes_pass_through_four() {
-    let stage = Stage::start();
-    let pid = stage.gateway.process.pid();
+    let cluster = Cluster::with_gateway();
+    let pid = cluster.gateways[0].process.pid();
     // Everything that is made once is made by a small one.
     let small = WheelFile::new("small", "1.0");
-    take(&stage, &small, "");
-    assert_eq!(stage.get(&format!("/wheels/{}", small.file_name())).status, 200);
+    cluster.add_wheel(&small, "");
+    assert_eq!(cluster.get(&format!("/wheels/{}", small.file_name())).status, 200);
     let (_, before) = memory(pid);
-    let mut sender = Sender::open(stage.address(), NAME, LARGE);
+    let mut sender = Sender::open(cluster.address, NAME, LARGE);
     sender.send(LARGE);
     let (answer, hash) = sender.finish();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -105,14 +100,14 @@ fn two_hundred_megabytes_pass_through_four() {
     let (most, now) = memory(pid);
     eprintln!("upload: {} KiB before, {} KiB at most", before / 1024, most / 1024);
     assert!(most < before + ROOM, "upload: {before} before, {most} at most");
-    let (received, length) = download(stage.address(), NAME);
+    let (received, length) = download(cluster.address, NAME);
     assert_eq!((received, length), (hash, LARGE));
     let (most, _) = memory(pid);
     eprintln!("download: {} KiB before, {} KiB at most", now / 1024, most / 1024);
     assert!(most < now.max(before) + ROOM, "download: {now} before, {most} at most");
-    assert_eq!(delete(&stage, NAME).status, 200);
-    assert_eq!(names(&stage), [small.file_name()]);
-    assert_eq!(stored_messages(&stage), 3);
+    assert_eq!(cluster.delete_wheel(NAME).status, 200);
+    assert_eq!(cluster.wheel_names(), [small.file_name()]);
+    assert_eq!(cluster.stored_wheel_messages(), 3);
 }
 
 fn download(address: SocketAddr, name: &str) -> (String, usize) {
@@ -147,10 +142,10 @@ fn download(address: SocketAddr, name: &str) -> (String, usize) {
 
 #[test]
 fn an_upload_that_crawls_after_its_file_is_not_named() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     // Not a whole number of chunks: the last one is still to be stored when the form ends.
     let size = 4 * MIB + 1000;
-    let mut sender = Sender::open_with(stage.address(), NAME, size, 3);
+    let mut sender = Sender::open_with(cluster.address, NAME, size, 3);
     sender.send(size);
     sender.stream.write_all(END).unwrap();
     sender.stream.write_all(b"\r\n--x--\r\n").unwrap();
@@ -163,38 +158,45 @@ fn an_upload_that_crawls_after_its_file_is_not_named() {
     sender.stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     assert!(answer.contains("at rest for too long"), "{answer}");
-    assert!(names(&stage).is_empty());
-    eventually(PATIENCE, "the chunks to be gone", || (stored_messages(&stage) == 0).then_some(()));
+    assert!(cluster.wheel_names().is_empty());
+    eventually(PATIENCE, "the chunks to be gone", || {
+        (cluster.stored_wheel_messages() == 0).then_some(())
+    });
 }
 
 #[test]
 fn a_client_that_breaks_off_leaves_nothing() {
-    let stage = Stage::start();
-    let mut sender = Sender::open(stage.address(), NAME, 20 * MIB);
+    let cluster = Cluster::with_gateway();
+    let mut sender = Sender::open(cluster.address, NAME, 20 * MIB);
     sender.send(8 * MIB);
-    eventually(PATIENCE, "chunks in the store", || (stored_messages(&stage) > 8).then_some(()));
+    eventually(PATIENCE, "chunks in the store", || {
+        (cluster.stored_wheel_messages() > 8).then_some(())
+    });
     drop(sender);
-    eventually(PATIENCE, "the chunks to be gone", || (stored_messages(&stage) == 0).then_some(()));
-    assert!(names(&stage).is_empty());
-    assert_eq!(stage.get("/wheels/history").json(), serde_json::json!([]));
+    eventually(PATIENCE, "the chunks to be gone", || {
+        (cluster.stored_wheel_messages() == 0).then_some(())
+    });
+    assert!(cluster.wheel_names().is_empty());
+    assert_eq!(cluster.get("/wheels/history").json(), serde_json::json!([]));
 }
 
 #[test]
 fn a_gateway_that_dies_in_the_middle_leaves_nothing_for_long() {
-    let mut stage = Stage::start();
-    let mut sender = Sender::open(stage.address(), NAME, 20 * MIB);
+    let mut cluster = Cluster::with_gateway();
+    let mut sender = Sender::open(cluster.address, NAME, 20 * MIB);
     sender.send(8 * MIB);
-    eventually(PATIENCE, "chunks in the store", || (stored_messages(&stage) > 8).then_some(()));
-    stage.gateway.process.kill();
+    eventually(PATIENCE, "chunks in the store", || {
+        (cluster.stored_wheel_messages() > 8).then_some(())
+    });
+    cluster.gateways[0].process.kill();
     drop(sender);
-    stage.gateway = Gateway::start(&stage.nats, &[]);
-    stage.gateway.wait_ready();
-    assert!(stored_messages(&stage) > 8);
-    assert_eq!(http::get(stage.address(), "/wheels").json(), serde_json::json!([]));
+    cluster.gateways[0].restart();
+    assert!(cluster.stored_wheel_messages() > 8);
+    assert_eq!(cluster.get("/wheels").json(), serde_json::json!([]));
     // Longer than an upload that lives may be silent, and a look after that.
     eventually(Duration::from_secs(150), "the chunks to be purged", || {
-        (stored_messages(&stage) == 0).then_some(())
+        (cluster.stored_wheel_messages() == 0).then_some(())
     });
-    let (answer, _) = Sender::open(stage.address(), NAME, 2 * MIB).finish();
+    let (answer, _) = Sender::open(cluster.address, NAME, 2 * MIB).finish();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }

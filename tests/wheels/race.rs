@@ -1,14 +1,11 @@
 //! Several uploads of one package at the same moment, through several gateways.
 
-#![allow(deprecated, reason = "the tests' own access to JetStream is the crate that `bus` uses")]
-
 use std::sync::Barrier;
 
-use base64::Engine;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::desk::{names, stored_messages, upload};
-use crate::stage::{Gateway, Stage};
+use crate::support::cluster::Cluster;
+use crate::support::jetstream;
 use crate::support::wait::{PATIENCE, eventually};
 use crate::support::wheel::WheelFile;
 
@@ -17,10 +14,9 @@ const ROUNDS: usize = 12;
 
 #[test]
 fn of_two_uploads_of_one_version_exactly_one_wins() {
-    let stage = Stage::start();
-    let mut other = Gateway::start(&stage.nats, &[]);
-    other.wait_ready();
-    let addresses = [stage.address(), other.address];
+    let cluster = Cluster::with_gateway();
+    let other = cluster.another_gateway();
+    let gateways = [&cluster.gateways[0], &other];
     for round in 0..ROUNDS {
         // Other bytes under other names of one package and version, two at each gateway.
         let tags = ["py3-none-any", "py2.py3-none-any", "cp311-cp311-any", "cp312-none-any"];
@@ -31,11 +27,11 @@ fn of_two_uploads_of_one_version_exactly_one_wins() {
                 .iter()
                 .enumerate()
                 .map(|(number, wheel)| {
-                    let (barrier, address) = (&barrier, addresses[number % addresses.len()]);
+                    let (barrier, gateway) = (&barrier, gateways[number % gateways.len()]);
                     scope.spawn(move || {
                         let bytes = wheel.build();
                         barrier.wait();
-                        upload(address, &wheel.file_name(), &bytes, &[]).status
+                        gateway.upload_bytes(&wheel.file_name(), &bytes, &[]).status
                     })
                 })
                 .collect();
@@ -46,57 +42,45 @@ fn of_two_uploads_of_one_version_exactly_one_wins() {
         assert_eq!((won, lost), (1, wheels.len() - 1), "round {round}: {statuses:?}");
         // The winner may have been at the other gateway.
         eventually(PATIENCE, "the winner in the list", || {
-            let count = names(&stage).len();
+            let count = cluster.wheel_names().len();
             assert!(count <= round + 1, "round {round}");
             (count == round + 1).then_some(())
         });
     }
     // One meta and one chunk for each that has won.
     eventually(PATIENCE, "the losers' chunks to be gone", || {
-        (stored_messages(&stage) == 2 * ROUNDS as u64).then_some(())
+        (cluster.stored_wheel_messages() == 2 * ROUNDS as u64).then_some(())
     });
 }
 
 #[test]
 fn uploads_of_other_packages_do_not_stand_in_each_others_way() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     let statuses: Vec<u16> = std::thread::scope(|scope| {
         let racers: Vec<_> = (0..8)
             .map(|number| {
-                let address = stage.address();
+                let gateway = cluster.client();
                 scope.spawn(move || {
                     let wheel = WheelFile::new(&format!("package{number}"), "1.0");
-                    upload(address, &wheel.file_name(), &wheel.build(), &[]).status
+                    gateway.upload_bytes(&wheel.file_name(), &wheel.build(), &[]).status
                 })
             })
             .collect();
         racers.into_iter().map(|racer| racer.join().unwrap()).collect()
     });
     assert_eq!(statuses, [200; 8]);
-    assert_eq!(names(&stage).len(), 8);
+    assert_eq!(cluster.wheel_names().len(), 8);
 }
 
 /// Puts other bytes in the place of an object's last chunk.
-pub fn spoil(stage: &Stage, nuid: &str) {
-    let nats = nats::connect(stage.nats.url()).unwrap();
+pub fn spoil(cluster: &Cluster, nuid: &str) {
+    const STORE: &str = "OBJ_pyoco_wheels";
     let subject = format!("$O.pyoco_wheels.C.{nuid}");
-    let call = |what: &str, body: Value| -> Value {
-        let answer = nats
-            .request_timeout(
-                &format!("$JS.API.{what}.OBJ_pyoco_wheels"),
-                body.to_string(),
-                PATIENCE,
-            )
-            .unwrap();
-        serde_json::from_slice(&answer.data).unwrap()
-    };
-    let found = call("STREAM.MSG.GET", json!({"last_by_subj": subject}));
-    let data = found["message"]["data"].as_str().unwrap();
-    let mut bytes = base64::engine::general_purpose::STANDARD.decode(data).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    let deleted = call("STREAM.MSG.DELETE", json!({"seq": found["message"]["seq"]}));
+    let mut chunk = jetstream::last(&cluster.nats, STORE, &subject).unwrap();
+    let middle = chunk.data.len() / 2;
+    chunk.data[middle] ^= 1;
+    let delete = format!("STREAM.MSG.DELETE.{STORE}");
+    let deleted = jetstream::call(&cluster.nats, &delete, &json!({"seq": chunk.seq}));
     assert_eq!(deleted["success"], true, "{deleted}");
-    let answer = nats.request_timeout(&subject, &bytes, PATIENCE).unwrap();
-    assert!(serde_json::from_slice::<Value>(&answer.data).unwrap()["seq"].is_u64());
+    jetstream::publish(&cluster.nats, &subject, &chunk.data);
 }

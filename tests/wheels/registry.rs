@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::desk::{delete, names, post, stored_messages, take, upload};
-use crate::stage::{Stage, connect};
+use crate::support::cluster::{Cluster, Options};
 use crate::support::http;
 use crate::support::wait::{PATIENCE, eventually};
 use crate::support::wheel::{WheelFile, noise, sha256_hex};
@@ -14,12 +13,12 @@ fn detail(answer: &http::Response) -> (u16, Value) {
 
 #[test]
 fn a_wheel_comes_is_shown_and_goes() {
-    let stage = Stage::start();
-    assert_eq!(stage.get("/wheels").json(), json!([]));
-    assert_eq!(stage.get("/wheels/history").json(), json!([]));
+    let cluster = Cluster::with_gateway();
+    assert_eq!(cluster.get("/wheels").json(), json!([]));
+    assert_eq!(cluster.get("/wheels/history").json(), json!([]));
     let wheel = WheelFile::new("Foo_Bar", "1.0").file("foo/__init__.py", "x = 1\n");
     let (name, bytes) = (wheel.file_name(), wheel.build());
-    let item = take(&stage, &wheel, " cpu, linux,cpu ");
+    let item = cluster.add_wheel(&wheel, " cpu, linux,cpu ");
     assert_eq!(item["name"], name);
     assert_eq!(item["size_bytes"], bytes.len());
     assert_eq!(item["bucket"], "pyoco_wheels");
@@ -28,33 +27,33 @@ fn a_wheel_comes_is_shown_and_goes() {
     assert!(item["digest"].as_str().unwrap().starts_with("SHA-256="), "{item}");
     assert!(item["modified"].as_f64().unwrap() > 1e9 && item["mtime"].is_string(), "{item}");
     // At once, and the same.
-    assert_eq!(stage.get("/wheels").json(), json!([item]));
-    let download = stage.get(&format!("/wheels/{name}"));
+    assert_eq!(cluster.get("/wheels").json(), json!([item]));
+    let download = cluster.get(&format!("/wheels/{name}"));
     assert_eq!((download.status, &download.body), (200, &bytes));
     assert_eq!(download.header("content-type"), Some("application/octet-stream"));
     assert_eq!(
         download.header("content-disposition"),
         Some(&*format!("attachment; filename=\"{name}\""))
     );
-    assert_eq!(delete(&stage, &name).json(), json!({"name": name, "deleted": true}));
-    assert_eq!(detail(&delete(&stage, &name)), (404, json!("wheel not found")));
-    assert_eq!(detail(&stage.get(&format!("/wheels/{name}"))), (404, json!("wheel not found")));
+    assert_eq!(cluster.delete_wheel(&name).json(), json!({"name": name, "deleted": true}));
+    assert_eq!(detail(&cluster.delete_wheel(&name)), (404, json!("wheel not found")));
+    assert_eq!(detail(&cluster.get(&format!("/wheels/{name}"))), (404, json!("wheel not found")));
     // What cannot be a name is no trouble of NATS.
     let long = "a".repeat(2000);
-    assert_eq!(detail(&delete(&stage, &long)), (404, json!("wheel not found")));
-    assert_eq!(stage.get(&format!("/wheels/{long}")).status, 404);
-    assert!(names(&stage).is_empty());
+    assert_eq!(detail(&cluster.delete_wheel(&long)), (404, json!("wheel not found")));
+    assert_eq!(cluster.get(&format!("/wheels/{long}")).status, 404);
+    assert!(cluster.wheel_names().is_empty());
     // What is left says that there was something: no bytes of it.
-    assert_eq!(stored_messages(&stage), 1);
+    assert_eq!(cluster.stored_wheel_messages(), 1);
 }
 
 #[test]
 fn a_version_is_uploaded_once_and_rises() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     let send = |name: &str, version: &str, tag: &str, replace: &str| {
         let wheel = WheelFile::new(name, version).tag(tag);
         let fields = [("replace", replace)];
-        upload(stage.address(), &wheel.file_name(), &wheel.build(), &fields)
+        cluster.upload_bytes(&wheel.file_name(), &wheel.build(), &fields)
     };
     let any = "py3-none-any";
     assert_eq!(send("foo", "1.9", any, "true").status, 200);
@@ -78,23 +77,23 @@ fn a_version_is_uploaded_once_and_rises() {
             answer.text()
         );
     }
-    assert_eq!(names(&stage), ["foo-1.10-py3-none-any.whl", "foo-1.9-py3-none-any.whl"]);
+    assert_eq!(cluster.wheel_names(), ["foo-1.10-py3-none-any.whl", "foo-1.9-py3-none-any.whl"]);
     // What is deleted does not count any more.
-    assert_eq!(delete(&stage, "foo-1.10-py3-none-any.whl").status, 200);
+    assert_eq!(cluster.delete_wheel("foo-1.10-py3-none-any.whl").status, 200);
     assert_eq!(send("foo", "1.10rc1", any, "true").status, 200);
     assert_eq!(send("foo", "1.10", any, "true").status, 200);
     // Two metas of one chunk each, one of the deleted one's successor, one of the candidate.
-    assert_eq!(names(&stage).len(), 3);
-    assert_eq!(stored_messages(&stage), 6);
+    assert_eq!(cluster.wheel_names().len(), 3);
+    assert_eq!(cluster.stored_wheel_messages(), 6);
 }
 
 #[test]
 fn what_cannot_be_a_wheel_is_refused_and_leaves_nothing() {
-    let stage = Stage::start_with(&[("PYOCO_WHEEL_MAX_BYTES", "200000")]);
+    let cluster = Cluster::with_gateway_env(&[("PYOCO_WHEEL_MAX_BYTES", "200000")]);
     let good = WheelFile::new("foo", "1.0");
     let (name, bytes) = (good.file_name(), good.build());
     let send = |filename: &str, content: &[u8], fields: &[(&str, &str)]| {
-        upload(stage.address(), filename, content, fields)
+        cluster.upload_bytes(filename, content, fields)
     };
     for (filename, expected) in [
         ("", "invalid wheel name"),
@@ -117,28 +116,28 @@ fn what_cannot_be_a_wheel_is_refused_and_leaves_nothing() {
     let answer = send(&name, &bytes, &[("replace", "maybe")]);
     assert_eq!(answer.status, 422);
     assert_eq!(answer.json()["detail"][0]["loc"], json!(["body", "replace"]));
-    let answer = post(stage.address(), &[("wheel", None, b"text")]);
+    let answer = cluster.post_form("/wheels", &[("wheel", None, b"text")]);
     assert_eq!(answer.json()["detail"][0]["type"], "value_error", "{}", answer.text());
     for content_type in
         ["application/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"]
     {
         let body: &[u8] = if content_type.starts_with("multi") { b"--x--\r\n" } else { b"{}" };
         let headers = [("Content-Type", content_type)];
-        let answer = http::request(stage.address(), "POST", "/wheels", &headers, body);
+        let answer = cluster.request("POST", "/wheels", &headers, body);
         assert_eq!(answer.status, 422, "{content_type}: {}", answer.text());
         assert_eq!(answer.json()["detail"][0]["loc"], json!(["body", "wheel"]));
     }
     let headers = [("Content-Type", "multipart/form-data; boundary=x")];
     let cut = b"--x\r\nContent-Disposition: form-data; name=\"wheel\"; filename=\"foo-1.0-py3-none-any.whl\"\r\n\r\nPK";
-    assert_eq!(http::request(stage.address(), "POST", "/wheels", &headers, cut).status, 400);
+    assert_eq!(cluster.request("POST", "/wheels", &headers, cut).status, 400);
     for path in ["nope", "a%20b.whl", "%00.whl", "foo-1.0-py3-none-any.whl"] {
-        assert_eq!(stage.get(&format!("/wheels/{path}")).status, 404, "{path}");
-        assert_eq!(delete(&stage, path).status, 404, "{path}");
+        assert_eq!(cluster.get(&format!("/wheels/{path}")).status, 404, "{path}");
+        assert_eq!(cluster.delete_wheel(path).status, 404, "{path}");
     }
     eventually(PATIENCE, "the chunks of refused uploads to be gone", || {
-        (stored_messages(&stage) == 0).then_some(())
+        (cluster.stored_wheel_messages() == 0).then_some(())
     });
-    assert_eq!(stage.get("/wheels/history").json(), json!([]));
+    assert_eq!(cluster.get("/wheels/history").json(), json!([]));
     // The last of two files counts, whatever stands around them.
     let later = WheelFile::new("bar", "2.0").build();
     let parts: [(&str, Option<&str>, &[u8]); 4] = [
@@ -147,41 +146,41 @@ fn what_cannot_be_a_wheel_is_refused_and_leaves_nothing() {
         ("wheel", Some("bar-2.0-py3-none-any.whl"), &later),
         ("tags", None, b"late"),
     ];
-    let answer = post(stage.address(), &parts);
+    let answer = cluster.post_form("/wheels", &parts);
     assert_eq!(
         (&answer.json()["name"], &answer.json()["tags"]),
         (&json!("bar-2.0-py3-none-any.whl"), &json!(["late"]))
     );
-    assert_eq!(names(&stage), ["bar-2.0-py3-none-any.whl"]);
+    assert_eq!(cluster.wheel_names(), ["bar-2.0-py3-none-any.whl"]);
 }
 
 #[test]
 fn a_full_store_says_so() {
-    let stage = Stage::start_with(&[("PYOCO_WHEEL_MAX_BYTES", "600000")]);
+    let cluster = Cluster::with_gateway_env(&[("PYOCO_WHEEL_MAX_BYTES", "600000")]);
     let one = WheelFile::new("one", "1").file("noise", noise(400_000));
-    take(&stage, &one, "");
+    cluster.add_wheel(&one, "");
     let two = WheelFile::new("two", "1").file("noise", noise(400_000));
-    let answer = upload(stage.address(), &two.file_name(), &two.build(), &[]);
+    let answer = cluster.upload_bytes(&two.file_name(), &two.build(), &[]);
     assert_eq!(detail(&answer), (507, json!("wheel store is full")));
     assert!(answer.json()["hint"].as_str().unwrap().contains("wheel-delete"), "{}", answer.text());
-    assert_eq!(delete(&stage, &one.file_name()).status, 200);
+    assert_eq!(cluster.delete_wheel(&one.file_name()).status, 200);
     eventually(PATIENCE, "room for the other wheel", || {
-        let answer = upload(stage.address(), &two.file_name(), &two.build(), &[]);
+        let answer = cluster.upload_bytes(&two.file_name(), &two.build(), &[]);
         (answer.status == 200).then_some(())
     });
 }
 
 #[test]
 fn the_history_tells_who_from_where() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     let foo = WheelFile::new("foo", "1.0");
-    take(&stage, &foo, "cpu");
-    take(&stage, &WheelFile::new("bar", "1.0"), "");
+    cluster.add_wheel(&foo, "cpu");
+    cluster.add_wheel(&WheelFile::new("bar", "1.0"), "");
     let headers =
         [("User-Agent", "tests/1"), ("X-Real-IP", "10.0.0.1"), ("X-Forwarded-For", "1.2.3.4")];
     let path = format!("/wheels/{}", foo.file_name());
-    assert_eq!(http::request(stage.address(), "DELETE", &path, &headers, b"").status, 200);
-    let events = stage.get("/wheels/history").json();
+    assert_eq!(cluster.request("DELETE", &path, &headers, b"").status, 200);
+    let events = cluster.get("/wheels/history").json();
     let actions: Vec<_> = events
         .as_array()
         .unwrap()
@@ -198,7 +197,7 @@ fn the_history_tells_who_from_where() {
         gone["source"],
         json!({
             "remote_addr": "127.0.0.1", "x_forwarded_for": "1.2.3.4", "x_real_ip": "10.0.0.1",
-            "user_agent": "tests/1", "host": stage.address().to_string(), "scheme": "http",
+            "user_agent": "tests/1", "host": cluster.address.to_string(), "scheme": "http",
         })
     );
     assert_eq!(
@@ -206,7 +205,7 @@ fn the_history_tells_who_from_where() {
         (&json!(true), 32)
     );
     let count = |query: &str| {
-        let answer = stage.get(&format!("/wheels/history?{query}"));
+        let answer = cluster.get(&format!("/wheels/history?{query}"));
         assert_eq!(answer.status, 200, "{query}: {}", answer.text());
         answer.json().as_array().unwrap().len()
     };
@@ -218,44 +217,43 @@ fn the_history_tells_who_from_where() {
     for (query, words) in
         [("wheel_name=foo", "invalid wheel name"), ("action=look", "invalid action")]
     {
-        let answer = stage.get(&format!("/wheels/history?{query}"));
+        let answer = cluster.get(&format!("/wheels/history?{query}"));
         assert_eq!(detail(&answer), (422, json!(words)), "{query}");
     }
-    assert_eq!(stage.get("/wheels/history?limit=501").status, 422);
+    assert_eq!(cluster.get("/wheels/history?limit=501").status, 422);
     // A gateway that starts later knows all of it.
-    let other = crate::stage::Gateway::start(&stage.nats, &[]);
-    let told = http::get(other.address, "/wheels/history").json();
+    let other = cluster.spawn_gateway(Options::default());
+    let told = other.get("/wheels/history").json();
     assert_eq!(told, events);
-    assert_eq!(http::get(other.address, "/wheels").json(), stage.get("/wheels").json());
+    assert_eq!(other.get("/wheels").json(), cluster.get("/wheels").json());
 }
 
 #[test]
 fn a_request_cannot_fill_the_history() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     let foo = WheelFile::new("foo", "1.0");
-    take(&stage, &foo, "");
+    cluster.add_wheel(&foo, "");
     let long = "x".repeat(12_000);
     let path = format!("/wheels/{}", foo.file_name());
-    let deleted =
-        http::request(stage.address(), "DELETE", &path, &[("X-Forwarded-For", &long)], b"");
+    let deleted = cluster.request("DELETE", &path, &[("X-Forwarded-For", &long)], b"");
     assert_eq!(deleted.status, 200);
-    let gone = &stage.get("/wheels/history?limit=1").json()[0];
+    let gone = &cluster.get("/wheels/history?limit=1").json()[0];
     let told = gone["source"]["x_forwarded_for"].as_str().unwrap();
     assert!(told.starts_with("xxx") && told.len() <= 256, "{} bytes", told.len());
 }
 
 #[test]
 fn bytes_that_are_not_the_wheels_are_not_handed_out_whole() {
-    let stage = Stage::start();
+    let cluster = Cluster::with_gateway();
     let wheel = WheelFile::new("foo", "1.0").file("noise", noise(400_000));
-    take(&stage, &wheel, "");
-    let meta = connect(&stage.nats).wheels().find(&wheel.file_name()).unwrap().unwrap();
-    crate::race::spoil(&stage, &meta.nuid);
+    cluster.add_wheel(&wheel, "");
+    let meta = cluster.connect().wheels().find(&wheel.file_name()).unwrap().unwrap();
+    crate::race::spoil(&cluster, &meta.nuid);
     let head = format!("GET /wheels/{} HTTP/1.1\r\nHost: x\r\n\r\n", wheel.file_name());
-    let mut connection = http::Connection::open(stage.address());
+    let mut connection = http::Connection::open(cluster.address);
     connection.send(head.as_bytes()).unwrap();
     let error = connection.receive().unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
     // The gateway is well.
-    assert_eq!(names(&stage), [wheel.file_name()]);
+    assert_eq!(cluster.wheel_names(), [wheel.file_name()]);
 }

@@ -4,17 +4,12 @@
 //! runs in this process. Every snapshot that a test looks at is checked over all its revisions.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
-#![allow(deprecated, reason = "the tests' own access to JetStream is the crate that `bus` uses")]
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod flows;
 mod golden;
-mod history;
-mod lab;
-mod wheels_lab;
-mod workers;
 
 mod burst;
 mod cancel;

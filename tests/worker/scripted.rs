@@ -10,9 +10,8 @@ use pyoco_server::model::run::{TaskLogs, TaskRecord, TaskStatus};
 use pyoco_server::model::wheel::{WheelRef, WheelSet};
 use serde_json::{Value, json};
 
-use crate::lab::Lab;
+use crate::support::cluster::Cluster;
 use crate::support::wait::{PATIENCE, eventually};
-use crate::workers::LocalWorker;
 
 type Script = dyn Fn(&FlowJob, &Sender<FlowEvent>) + Send + Sync;
 
@@ -73,28 +72,29 @@ fn printed(text: String) -> TaskRecord {
 #[test]
 fn what_an_executor_says_of_itself_is_in_the_workers_record_soon() {
     // So long that nothing but the change can be the reason of a write.
-    let lab = Lab::start(&[("PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC", "600")]);
+    let cluster =
+        Cluster::new().quick().envs(&[("PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC", "600")]).start();
     let executor = Scripted::new(|_, _| {});
-    let worker = LocalWorker::start_with(&lab, "w1", &["default"], 1, executor.clone());
-    let first = lab.wait_record("w1", "nothing is said", |_| true);
+    let worker = cluster.local_worker_with("w1", &["default"], 1, executor.clone());
+    let first = cluster.wait_record("w1", "nothing is said", |_| true);
     assert!(first.get("python").is_none(), "{first}");
     for value in [json!({"state": "not_started"}), json!({"state": "ready", "pid": 123})] {
         *executor.field.lock().unwrap() = Some(value.clone());
-        let record = lab.wait_record("w1", "it is said", |record| record["python"] == value);
+        let record = cluster.wait_record("w1", "it is said", |record| record["python"] == value);
         assert_eq!(record["state"], "IDLE");
     }
     *executor.field.lock().unwrap() = None;
-    lab.wait_record("w1", "it is taken back", |record| record.get("python").is_none());
+    cluster.wait_record("w1", "it is taken back", |record| record.get("python").is_none());
     *executor.field.lock().unwrap() = Some(json!({"state": "failed"}));
     worker.stop().unwrap();
-    let last = lab.record("w1").unwrap();
+    let last = cluster.record("w1").unwrap();
     assert_eq!(last["python"], json!({"state": "failed"}));
     assert_eq!(last["state"], "STOPPED_GRACEFUL");
 }
 
 #[test]
 fn what_tasks_print_is_shown_and_left_out_before_their_records() {
-    let lab = Lab::start(&[("PYOCO_MAX_RUN_SNAPSHOT_BYTES", "32768")]);
+    let cluster = Cluster::new().quick().envs(&[("PYOCO_MAX_RUN_SNAPSHOT_BYTES", "32768")]).start();
     let executor = Scripted::new(|job, events| {
         begin(events, &["a", "b", "c"]);
         let printed_bytes = job.params["bytes"].as_u64().unwrap() as usize;
@@ -103,21 +103,21 @@ fn what_tasks_print_is_shown_and_left_out_before_their_records() {
         }
         events.send(FlowEvent::Finished(Outcome::Completed)).unwrap();
     });
-    let _worker = LocalWorker::start_with(&lab, "w1", &["default"], 1, executor);
-    let small = lab.submit("default", "any", json!({"bytes": 1000}));
-    let history = lab.ended(&small, "COMPLETED");
+    let _worker = cluster.local_worker_with("w1", &["default"], 1, executor);
+    let small = cluster.queue("default", "any", json!({"bytes": 1000}));
+    let history = cluster.settled(&small, "COMPLETED");
     let last = history.last();
     assert_eq!(last["task_records"]["a"]["logs"]["stdout"], "é".repeat(1000));
     assert!(last.get("task_logs_truncated").is_none(), "{last}");
-    let large = lab.submit("default", "any", json!({"bytes": 12_000}));
-    let history = lab.ended(&large, "COMPLETED");
+    let large = cluster.queue("default", "any", json!({"bytes": 12_000}));
+    let history = cluster.settled(&large, "COMPLETED");
     let last = history.last();
     assert_eq!(last["task_logs_truncated"], true);
     assert!(last.get("task_records_truncated").is_none(), "{last}");
     assert!(last["task_records"]["a"].get("logs").is_none(), "the oldest goes first: {last}");
     assert_eq!(last["task_records"]["a"]["state"], "SUCCEEDED");
     assert_eq!(last["task_records"]["c"]["logs"]["stdout"], "c".repeat(12_000));
-    let stored = lab.bus.runs().get(&large).unwrap().unwrap().value;
+    let stored = cluster.bus.runs().get(&large).unwrap().unwrap().value;
     assert!(stored.len() <= 32_768, "{} bytes", stored.len());
 }
 
@@ -133,7 +133,7 @@ fn wheels(generation: &str, count: usize) -> FlowEvent {
 
 #[test]
 fn a_snapshot_tells_which_wheels_the_run_has() {
-    let lab = Lab::start(&[]);
+    let cluster = Cluster::new().quick().start();
     let (open, opened) = crossbeam_channel::bounded::<()>(0);
     let executor = Scripted::new(move |job, events| {
         if let Some(count) = job.params.get("wheels").and_then(Value::as_u64) {
@@ -143,14 +143,14 @@ fn a_snapshot_tells_which_wheels_the_run_has() {
         begin(events, &["a"]);
         events.send(FlowEvent::Finished(Outcome::Completed)).unwrap();
     });
-    let _worker = LocalWorker::start_with(&lab, "w1", &["default"], 4, executor);
-    let without = lab.submit("default", "any", json!({}));
-    let none = lab.submit("default", "any", json!({"wheels": 0}));
-    let two = lab.submit("default", "any", json!({"wheels": 2}));
-    let many = lab.submit("default", "any", json!({"wheels": 60}));
+    let _worker = cluster.local_worker_with("w1", &["default"], 4, executor);
+    let without = cluster.queue("default", "any", json!({}));
+    let none = cluster.queue("default", "any", json!({"wheels": 0}));
+    let two = cluster.queue("default", "any", json!({"wheels": 2}));
+    let many = cluster.queue("default", "any", json!({"wheels": 60}));
     let told = |run_id: &str| {
         eventually(PATIENCE, "the wheels are told", || {
-            lab.snapshot(run_id).filter(|snapshot| snapshot.get("wheel_generation").is_some())
+            cluster.stored(run_id).filter(|snapshot| snapshot.get("wheel_generation").is_some())
         })
     };
     for (run_id, listed) in [(&none, 0), (&two, 2), (&many, 50)] {
@@ -161,19 +161,22 @@ fn a_snapshot_tells_which_wheels_the_run_has() {
     }
     drop(open);
     for run_id in [&none, &two, &many] {
-        assert_eq!(lab.ended(run_id, "COMPLETED").last()["wheel_generation"], "0123456789abcdef");
+        assert_eq!(
+            cluster.settled(run_id, "COMPLETED").last()["wheel_generation"],
+            "0123456789abcdef"
+        );
     }
     let wheel = json!({"wheel_name": "pack1-1.1-py3-none-any.whl", "package_name": "pack1",
         "package_version": "1.1", "sha256": format!("{:064x}", 1)});
-    assert_eq!(lab.snapshot(&two).unwrap()["wheels"][1], wheel);
-    let history = lab.ended(&without, "COMPLETED");
+    assert_eq!(cluster.stored(&two).unwrap()["wheels"][1], wheel);
+    let history = cluster.settled(&without, "COMPLETED");
     let last = history.last();
     assert!(last.get("wheel_generation").is_none() && last.get("wheels").is_none(), "{last}");
 }
 
 #[test]
 fn an_executor_that_dies_leaves_failed_tasks_behind() {
-    let lab = Lab::start(&[]);
+    let cluster = Cluster::new().quick().start();
     let executor = Scripted::new(|_, events| {
         begin(events, &["done", "broken", "never"]);
         tell(events, "done", TaskRecord::new(TaskStatus::Succeeded));
@@ -181,9 +184,9 @@ fn an_executor_that_dies_leaves_failed_tasks_behind() {
         running.started_at = Some(clock::now() - 2.0);
         tell(events, "broken", running);
     });
-    let _worker = LocalWorker::start_with(&lab, "w1", &["default"], 1, executor);
-    let run_id = lab.submit("default", "any", json!({}));
-    let history = lab.ended(&run_id, "FAILED");
+    let _worker = cluster.local_worker_with("w1", &["default"], 1, executor);
+    let run_id = cluster.queue("default", "any", json!({}));
+    let history = cluster.settled(&run_id, "FAILED");
     let last = history.last();
     assert_eq!(last["error"], "the executor ended without a result");
     let states = json!({"done": "SUCCEEDED", "broken": "FAILED", "never": "CANCELLED"});

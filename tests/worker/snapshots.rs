@@ -7,47 +7,49 @@ use serde_json::{Value, json};
 
 use crate::flows;
 use crate::golden;
-use crate::lab::Lab;
+use crate::support::cluster::{Cluster, Options, with_flags};
+use crate::support::jetstream;
+use crate::support::local_worker::LocalWorker;
 use crate::support::nats::NatsOptions;
 use crate::support::process::Running;
 use crate::support::wait::{PATIENCE, eventually};
-use crate::workers::{LocalWorker, process};
 
-fn worker(lab: &Lab) -> LocalWorker {
-    LocalWorker::start(lab, "w1", &["default"], 1, Registry::with_builtins())
+fn worker(cluster: &Cluster) -> LocalWorker {
+    cluster.local_worker("w1", &["default"], 1, Registry::with_builtins())
 }
 
 #[test]
 fn each_kind_of_snapshot_has_the_shape_of_its_golden_file() {
-    let lab = Lab::start(&[("PYOCO_RUN_HEARTBEAT_INTERVAL_SEC", "20")]);
-    let _worker = worker(&lab);
+    let cluster =
+        Cluster::new().quick().envs(&[("PYOCO_RUN_HEARTBEAT_INTERVAL_SEC", "20")]).start();
+    let _worker = worker(&cluster);
     let params = json!({"who": "é", "n": 1});
-    let completed = lab.submit_document("default", flows::ECHO, params.clone());
-    let failed = lab.submit_document("default", &flows::fail("boom"), params);
-    let done = lab.ended(&completed, "COMPLETED");
+    let completed = cluster.queue_yaml_with("default", flows::ECHO, params.clone());
+    let failed = cluster.queue_yaml_with("default", &flows::fail("boom"), params);
+    let done = cluster.settled(&completed, "COMPLETED");
     golden::check("snapshot/pending.json", &done.0[0].1);
     golden::check("snapshot/claimed.json", &done.0[1].1);
     golden::check("snapshot/completed.json", done.last());
-    golden::check("snapshot/failed.json", lab.ended(&failed, "FAILED").last());
-    let cancelled = lab.submit_document("default", &flows::sleep(30.0), json!({}));
+    golden::check("snapshot/failed.json", cluster.settled(&failed, "FAILED").last());
+    let cancelled = cluster.queue_yaml_with("default", &flows::sleep(30.0), json!({}));
     let running = eventually(PATIENCE, "the task runs", || {
-        lab.snapshot(&cancelled).filter(|s| s["tasks"] == json!({"nap": "RUNNING"}))
+        cluster.stored(&cancelled).filter(|s| s["tasks"] == json!({"nap": "RUNNING"}))
     });
     golden::check("snapshot/running.json", &running);
-    lab.cancel(&cancelled);
-    golden::check("snapshot/cancelled.json", lab.ended(&cancelled, "CANCELLED").last());
-    for entry in lab.dlq() {
+    cluster.mark_cancelling(&cancelled);
+    golden::check("snapshot/cancelled.json", cluster.settled(&cancelled, "CANCELLED").last());
+    for entry in cluster.dlq() {
         golden::check("snapshot/dlq_execution_error.json", &entry);
     }
 }
 
 #[test]
 fn the_document_on_the_wire_is_compact_ascii() {
-    let lab = Lab::start(&[]);
-    let _worker = worker(&lab);
-    let run_id = lab.submit_document("default", flows::ECHO, json!({"who": "日本 é"}));
-    lab.ended(&run_id, "COMPLETED");
-    let stored = lab.bus.runs().get(&run_id).unwrap().unwrap().value;
+    let cluster = Cluster::new().quick().start();
+    let _worker = worker(&cluster);
+    let run_id = cluster.queue_yaml_with("default", flows::ECHO, json!({"who": "日本 é"}));
+    cluster.settled(&run_id, "COMPLETED");
+    let stored = cluster.bus.runs().get(&run_id).unwrap().unwrap().value;
     let text = String::from_utf8(stored).unwrap();
     assert!(text.is_ascii() && text.contains("\\u65e5\\u672c \\u00e9"), "{text}");
     assert!(!text.contains(": ") && !text.contains(", ") && !text.contains('\n'), "{text}");
@@ -55,10 +57,11 @@ fn the_document_on_the_wire_is_compact_ascii() {
 
 #[test]
 fn a_running_run_gives_signs_of_life() {
-    let lab = Lab::start(&[("PYOCO_RUN_HEARTBEAT_INTERVAL_SEC", "0.3")]);
-    let _worker = worker(&lab);
-    let run_id = lab.submit_yaml("default", &flows::sleep(3.0));
-    let history = lab.ended(&run_id, "COMPLETED");
+    let cluster =
+        Cluster::new().quick().envs(&[("PYOCO_RUN_HEARTBEAT_INTERVAL_SEC", "0.3")]).start();
+    let _worker = worker(&cluster);
+    let run_id = cluster.queue_yaml("default", &flows::sleep(3.0));
+    let history = cluster.settled(&run_id, "COMPLETED");
     let beats: Vec<f64> =
         history.of_attempt(1).iter().map(|s| s["heartbeat_at"].as_f64().unwrap()).collect();
     let gaps: Vec<f64> = beats.windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -68,10 +71,11 @@ fn a_running_run_gives_signs_of_life() {
 
 #[test]
 fn many_quick_transitions_make_few_writes_and_the_first_goes_out_at_once() {
-    let lab = Lab::start(&[("PYOCO_RUN_HEARTBEAT_INTERVAL_SEC", "20")]);
-    let _worker = worker(&lab);
-    let run_id = lab.submit_yaml("default", &flows::chain(200));
-    let history = lab.ended(&run_id, "COMPLETED");
+    let cluster =
+        Cluster::new().quick().envs(&[("PYOCO_RUN_HEARTBEAT_INTERVAL_SEC", "20")]).start();
+    let _worker = worker(&cluster);
+    let run_id = cluster.queue_yaml("default", &flows::chain(200));
+    let history = cluster.settled(&run_id, "COMPLETED");
     let last = history.last();
     let tasks = last["tasks"].as_object().unwrap();
     assert_eq!(tasks.len(), 200);
@@ -84,8 +88,8 @@ fn many_quick_transitions_make_few_writes_and_the_first_goes_out_at_once() {
     let most = 3 + (seconds / 0.25) as usize + 1;
     assert!(writes <= most, "{writes} writes in {seconds} s");
 
-    let slow = lab.submit_yaml("default", &flows::sleep(1.0));
-    let history = lab.ended(&slow, "COMPLETED");
+    let slow = cluster.queue_yaml("default", &flows::sleep(1.0));
+    let history = cluster.settled(&slow, "COMPLETED");
     let first = history
         .of_attempt(1)
         .into_iter()
@@ -97,14 +101,14 @@ fn many_quick_transitions_make_few_writes_and_the_first_goes_out_at_once() {
 
 #[test]
 fn a_snapshot_that_is_too_large_loses_its_records_and_says_so_once() {
-    let lab = Lab::start(&[("PYOCO_MAX_RUN_SNAPSHOT_BYTES", "4096")]);
-    let worker = process(&lab, "w1", &[]);
+    let cluster = Cluster::new().quick().envs(&[("PYOCO_MAX_RUN_SNAPSHOT_BYTES", "4096")]).start();
+    let worker = cluster.start_worker("w1", Options::default());
     let params = json!({"blob": "x".repeat(1500)});
     let long = "version: 1\nflow: {graph: a >> b >> c >> nap}\ntasks:\n  \
         a: {use: builtin/echo}\n  b: {use: builtin/echo}\n  c: {use: builtin/echo}\n  \
         nap: {use: builtin/sleep, inputs: {seconds: 2}}\n";
-    let run_id = lab.submit_document("default", long, params);
-    let history = lab.ended(&run_id, "COMPLETED");
+    let run_id = cluster.queue_yaml_with("default", long, params);
+    let history = cluster.settled(&run_id, "COMPLETED");
     let last = history.last();
     assert_eq!(last["task_records_truncated"], true);
     assert_eq!(last["task_records"], json!({}));
@@ -113,31 +117,31 @@ fn a_snapshot_that_is_too_large_loses_its_records_and_says_so_once() {
     let told = worker.stderr().lines().filter(|line| line.contains("ERR-PYOCO-0010")).count();
     assert_eq!(told, 1, "{}", worker.stderr());
     // A run that fits says nothing of it.
-    let small = lab.submit_yaml("default", flows::ECHO);
-    assert!(lab.ended(&small, "COMPLETED").last().get("task_records_truncated").is_none());
+    let small = cluster.queue_yaml("default", flows::ECHO);
+    assert!(cluster.settled(&small, "COMPLETED").last().get("task_records_truncated").is_none());
 }
 
 #[test]
 fn a_snapshot_beyond_the_servers_own_limit_loses_its_records_too() {
     let options = NatsOptions { max_payload: Some(32 * 1024), ..NatsOptions::default() };
-    let lab = Lab::start_on(options, &[]);
+    let cluster = Cluster::new().nats(options).quick().start();
     let mut registry = Registry::with_builtins();
     let flow = Flow::builder("large").task("t", |_| Ok(json!("x".repeat(100_000))));
     registry.flow(flow.build().unwrap());
-    let _worker = LocalWorker::start(&lab, "w1", &["default"], 1, registry);
-    let run_id = lab.submit("default", "large", json!({}));
-    let history = lab.ended(&run_id, "COMPLETED");
+    let _worker = cluster.local_worker("w1", &["default"], 1, registry);
+    let run_id = cluster.queue("default", "large", json!({}));
+    let history = cluster.settled(&run_id, "COMPLETED");
     assert_eq!(history.last()["task_records_truncated"], true);
     assert_eq!(history.last()["attempt"], 1);
 }
 
 #[test]
 fn a_bucket_that_refuses_a_running_snapshot_is_not_hammered_and_the_end_is_stored() {
-    let lab = Lab::start(&[]);
-    let mut worker = process(&lab, "w1", &["--concurrency", "1"]);
-    let run_id = lab.submit_yaml("default", &flows::sleep(2.0));
-    lab.wait_status(&run_id, "RUNNING");
-    lab.update_stream("KV_pyoco_runs", |config| config["max_msg_size"] = 64.into());
+    let cluster = Cluster::new().quick().start();
+    let mut worker = cluster.start_worker("w1", with_flags(&["--concurrency", "1"]));
+    let run_id = cluster.queue_yaml("default", &flows::sleep(2.0));
+    cluster.wait_stored(&run_id, "RUNNING");
+    jetstream::update(&cluster.nats, "KV_pyoco_runs", |config| config["max_msg_size"] = 64.into());
     let refused = |worker: &Running| {
         worker.stderr().lines().filter(|l| l.contains("cannot write the snapshot")).count()
     };
@@ -146,38 +150,40 @@ fn a_bucket_that_refuses_a_running_snapshot_is_not_hammered_and_the_end_is_store
     });
     // Until well after the end of the task.
     std::thread::sleep(Duration::from_secs(3));
-    assert_eq!(lab.snapshot(&run_id).unwrap()["status"], "RUNNING");
+    assert_eq!(cluster.stored(&run_id).unwrap()["status"], "RUNNING");
     let count = refused(&worker);
     assert!((1..=8).contains(&count), "{count} refused writes in 2 s");
-    lab.update_stream("KV_pyoco_runs", |config| config["max_msg_size"] = (-1).into());
-    let history = lab.ended(&run_id, "COMPLETED");
+    jetstream::update(&cluster.nats, "KV_pyoco_runs", |config| {
+        config["max_msg_size"] = (-1).into()
+    });
+    let history = cluster.settled(&run_id, "COMPLETED");
     assert_eq!(history.last()["attempt"], 1, "it was executed again");
     assert!(worker.is_running());
 }
 
 #[test]
 fn an_unreadable_snapshot_is_replaced() {
-    let lab = Lab::start(&[]);
-    let run_id = lab.submit_yaml("default", flows::ECHO);
-    lab.bus.runs().put(&run_id, b"{\"run_id\": 7, broken").unwrap();
-    let _worker = worker(&lab);
+    let cluster = Cluster::new().quick().start();
+    let run_id = cluster.queue_yaml("default", flows::ECHO);
+    cluster.bus.runs().put(&run_id, b"{\"run_id\": 7, broken").unwrap();
+    let _worker = worker(&cluster);
     let snapshot = eventually(PATIENCE, "it is executed", || {
-        let entry = lab.bus.runs().get(&run_id).unwrap()?;
+        let entry = cluster.bus.runs().get(&run_id).unwrap()?;
         let snapshot: Value = serde_json::from_slice(&entry.value).ok()?;
         (snapshot["status"] == "COMPLETED").then_some(snapshot)
     });
     assert_eq!(snapshot["tasks"], json!({"hello": "SUCCEEDED"}));
-    lab.wait_queue_empty();
+    cluster.wait_queue_empty();
 }
 
 #[test]
 fn fields_of_other_writers_survive() {
-    let lab = Lab::start(&[]);
-    let run_id = lab.submit_yaml("default", flows::ECHO);
-    let entry = lab.bus.runs().get(&run_id).unwrap().unwrap();
+    let cluster = Cluster::new().quick().start();
+    let run_id = cluster.queue_yaml("default", flows::ECHO);
+    let entry = cluster.bus.runs().get(&run_id).unwrap().unwrap();
     let mut snapshot: Value = serde_json::from_slice(&entry.value).unwrap();
     snapshot["x_other"] = json!({"a": [1]});
-    lab.bus.runs().update(&run_id, snapshot.to_string().as_bytes(), entry.revision).unwrap();
-    let _worker = worker(&lab);
-    assert_eq!(lab.ended(&run_id, "COMPLETED").last()["x_other"], json!({"a": [1]}));
+    cluster.bus.runs().update(&run_id, snapshot.to_string().as_bytes(), entry.revision).unwrap();
+    let _worker = worker(&cluster);
+    assert_eq!(cluster.settled(&run_id, "COMPLETED").last()["x_other"], json!({"a": [1]}));
 }

@@ -7,23 +7,22 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::flows::{self, Gate, gated};
-use crate::lab::Lab;
+use crate::support::cluster::{Cluster, Options, with_flags};
 use crate::support::wait::{PATIENCE, eventually};
-use crate::workers::{LocalWorker, process};
 
 #[test]
 fn sigterm_finishes_what_runs_and_takes_nothing_new() {
-    let lab = Lab::start(&[]);
-    let mut worker = process(&lab, "w1", &["--concurrency", "1"]);
-    let run_id = lab.submit_yaml("default", &flows::sleep(4.0));
-    lab.wait_status(&run_id, "RUNNING");
+    let cluster = Cluster::new().quick().start();
+    let mut worker = cluster.start_worker("w1", with_flags(&["--concurrency", "1"]));
+    let run_id = cluster.queue_yaml("default", &flows::sleep(4.0));
+    cluster.wait_stored(&run_id, "RUNNING");
     worker.terminate();
-    let waiting = lab.submit_yaml("default", flows::ECHO);
+    let waiting = cluster.queue_yaml("default", flows::ECHO);
     let status = worker.wait(Duration::from_secs(20));
     assert_eq!(status.code(), Some(0), "{}", worker.stderr());
-    assert_eq!(lab.wait_status(&run_id, "COMPLETED")["attempt"], 1);
-    assert_eq!(lab.snapshot(&waiting).unwrap()["status"], "PENDING");
-    let record = lab.record("w1").unwrap();
+    assert_eq!(cluster.wait_stored(&run_id, "COMPLETED")["attempt"], 1);
+    assert_eq!(cluster.stored(&waiting).unwrap()["status"], "PENDING");
+    let record = cluster.record("w1").unwrap();
     assert_eq!(record["state"], "STOPPED_GRACEFUL");
     assert_eq!(record["stop_reason"], "graceful_shutdown");
     assert_eq!(
@@ -32,31 +31,31 @@ fn sigterm_finishes_what_runs_and_takes_nothing_new() {
     );
     assert!(record["stopped_at"].as_f64().is_some(), "{record}");
     // It had no job in its hands that would have to wait for ack_wait now.
-    let _next = process(&lab, "w2", &[]);
-    lab.wait_status_within(Duration::from_secs(20), &waiting, "COMPLETED");
+    let _next = cluster.start_worker("w2", Options::default());
+    cluster.wait_stored_within(Duration::from_secs(20), &waiting, "COMPLETED");
 }
 
 #[test]
 fn an_idle_worker_ends_at_once() {
-    let lab = Lab::start(&[]);
-    let mut worker = process(&lab, "w1", &["--tags", "a,b,c"]);
+    let cluster = Cluster::new().quick().start();
+    let mut worker = cluster.start_worker("w1", with_flags(&["--tags", "a,b,c"]));
     let asked = Instant::now();
     assert_eq!(worker.stop(Duration::from_secs(10)).code(), Some(0));
     assert!(asked.elapsed() < Duration::from_secs(4), "took {:?}", asked.elapsed());
-    assert_eq!(lab.record("w1").unwrap()["state"], "STOPPED_GRACEFUL");
+    assert_eq!(cluster.record("w1").unwrap()["state"], "STOPPED_GRACEFUL");
 }
 
 #[test]
 fn what_outlives_the_drain_time_is_given_back_and_finished_by_another() {
-    let lab = Lab::start(&[]);
+    let cluster = Cluster::new().quick().start();
     let flags = ["--concurrency", "2", "--drain-timeout-sec", "1"];
-    let mut worker = process(&lab, "w1", &flags);
-    let listening = lab.submit_yaml("default", &flows::sleep(12.0));
-    let stubborn = lab.submit_yaml("default", &flows::stubborn(12.0));
+    let mut worker = cluster.start_worker("w1", with_flags(&flags));
+    let listening = cluster.queue_yaml("default", &flows::sleep(12.0));
+    let stubborn = cluster.queue_yaml("default", &flows::stubborn(12.0));
     for run_id in [&listening, &stubborn] {
-        lab.wait_status(run_id, "RUNNING");
+        cluster.wait_stored(run_id, "RUNNING");
     }
-    let _other = process(&lab, "w2", &["--concurrency", "2"]);
+    let _other = cluster.start_worker("w2", with_flags(&["--concurrency", "2"]));
     let asked = Instant::now();
     worker.terminate();
     assert_eq!(worker.wait(Duration::from_secs(10)).code(), Some(0), "{}", worker.stderr());
@@ -64,22 +63,22 @@ fn what_outlives_the_drain_time_is_given_back_and_finished_by_another() {
     assert!((1.0..8.0).contains(&took.as_secs_f64()), "took {took:?}");
     for run_id in [&listening, &stubborn] {
         eventually(Duration::from_secs(8), "the other worker has it", || {
-            (lab.snapshot(run_id)?["worker_id"] == "w2").then_some(())
+            (cluster.stored(run_id)?["worker_id"] == "w2").then_some(())
         });
     }
     for run_id in [&listening, &stubborn] {
-        let history = lab.ended(run_id, "COMPLETED");
+        let history = cluster.settled(run_id, "COMPLETED");
         assert_eq!(history.last()["attempt"], 2);
     }
-    assert_eq!(lab.record("w1").unwrap()["state"], "STOPPED_GRACEFUL");
+    assert_eq!(cluster.record("w1").unwrap()["state"], "STOPPED_GRACEFUL");
 }
 
 #[test]
 fn a_second_sigterm_leaves_at_once() {
-    let lab = Lab::start(&[]);
-    let mut worker = process(&lab, "w1", &[]);
-    let run_id = lab.submit_yaml("default", &flows::stubborn(60.0));
-    lab.wait_status(&run_id, "RUNNING");
+    let cluster = Cluster::new().quick().start();
+    let mut worker = cluster.start_worker("w1", Options::default());
+    let run_id = cluster.queue_yaml("default", &flows::stubborn(60.0));
+    cluster.wait_stored(&run_id, "RUNNING");
     worker.terminate();
     worker.wait_for_line(PATIENCE, "that it waits", |line| line.contains("waiting for what runs"));
     let asked = Instant::now();
@@ -90,9 +89,9 @@ fn a_second_sigterm_leaves_at_once() {
 
 #[test]
 fn a_worker_can_be_stopped_before_it_has_ever_reached_nats() {
-    let mut lab = Lab::start(&[]);
-    lab.server.stop();
-    let mut worker = crate::workers::spawn(&lab, "w1", &[], &[]);
+    let mut cluster = Cluster::new().quick().start();
+    cluster.nats.stop();
+    let mut worker = cluster.spawn_worker("w1", Options::default());
     worker
         .wait_for_line(PATIENCE, "that it waits for NATS", |line| line.contains("cannot connect"));
     let asked = Instant::now();
@@ -120,7 +119,7 @@ fn a_stopped_worker_leaves_no_thread_behind() {
 }
 
 fn count_threads() {
-    let lab = Lab::start(&[("PYOCO_CANCEL_GRACE_PERIOD_SEC", "0.2")]);
+    let cluster = Cluster::new().quick().envs(&[("PYOCO_CANCEL_GRACE_PERIOD_SEC", "0.2")]).start();
     let names = || -> Vec<String> {
         let mut names: Vec<String> = std::fs::read_dir("/proc/self/task")
             .unwrap()
@@ -134,15 +133,16 @@ fn count_threads() {
     for round in 0..3 {
         let gate = Arc::new(Gate::default());
         gate.open();
-        let worker = LocalWorker::start(&lab, "w1", &["a", "b"], 4, gated(&gate, PATIENCE));
-        let mut runs: Vec<String> = (0..10).map(|_| lab.submit("a", "gated", json!({}))).collect();
-        runs.push(lab.submit_yaml("b", &flows::fail("boom")));
+        let worker = cluster.local_worker("w1", &["a", "b"], 4, gated(&gate, PATIENCE));
+        let mut runs: Vec<String> =
+            (0..10).map(|_| cluster.queue("a", "gated", json!({}))).collect();
+        runs.push(cluster.queue_yaml("b", &flows::fail("boom")));
         // Its thread is given up and ends a second later.
-        let stubborn = lab.submit_yaml("b", &flows::stubborn(1.0));
-        lab.wait_status(&stubborn, "RUNNING");
-        lab.cancel(&stubborn);
-        lab.wait_status(&stubborn, "CANCELLED");
-        lab.wait_queue_empty();
+        let stubborn = cluster.queue_yaml("b", &flows::stubborn(1.0));
+        cluster.wait_stored(&stubborn, "RUNNING");
+        cluster.mark_cancelling(&stubborn);
+        cluster.wait_stored(&stubborn, "CANCELLED");
+        cluster.wait_queue_empty();
         worker.stop().unwrap();
         // The crate's threads of a dropped connection may take up to two minutes; they are its own.
         // They inherit the name of the thread that dialled.
@@ -172,16 +172,16 @@ fn count_threads() {
 
 #[test]
 fn a_worker_does_not_grow_threads_or_descriptors_with_its_runs() {
-    let lab = Lab::start(&[]);
-    let worker = process(&lab, "w1", &["--concurrency", "4"]);
+    let cluster = Cluster::new().quick().start();
+    let worker = cluster.start_worker("w1", with_flags(&["--concurrency", "4"]));
     let count =
         |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", worker.pid())).unwrap().count();
     let burst = || {
         for _ in 0..60 {
-            lab.submit_yaml("default", flows::ECHO);
+            cluster.queue_yaml("default", flows::ECHO);
         }
-        lab.wait_queue_empty();
-        lab.wait_record("w1", "idle", |record| record["state"] == "IDLE");
+        cluster.wait_queue_empty();
+        cluster.wait_record("w1", "idle", |record| record["state"] == "IDLE");
     };
     burst();
     let idle = eventually(PATIENCE, "threads settle", || {

@@ -4,9 +4,9 @@ use pyoco_server::flow::Registry;
 use serde_json::{Value, json};
 
 use crate::flows;
-use crate::lab::Lab;
+use crate::support::cluster::{Cluster, with_flags};
+use crate::support::jetstream;
 use crate::support::wait::{PATIENCE, eventually};
-use crate::workers::{LocalWorker, process};
 
 fn took(snapshot: &Value) -> f64 {
     snapshot["end_time"].as_f64().unwrap() - snapshot["start_time"].as_f64().unwrap()
@@ -15,17 +15,18 @@ fn took(snapshot: &Value) -> f64 {
 #[test]
 fn a_run_fails_at_its_time_limit_and_the_worker_takes_the_next_job() {
     // The flag counts before the environment.
-    let lab = Lab::start(&[("PYOCO_RUN_TIMEOUT_SEC", "600")]);
-    let worker = process(&lab, "w1", &["--concurrency", "1", "--run-timeout-sec", "1.5"]);
-    let run_id = lab.submit_yaml("default", &flows::stubborn(60.0));
-    let next = lab.submit_yaml("default", flows::ECHO);
-    let history = lab.ended(&run_id, "FAILED");
+    let cluster = Cluster::new().quick().envs(&[("PYOCO_RUN_TIMEOUT_SEC", "600")]).start();
+    let worker =
+        cluster.start_worker("w1", with_flags(&["--concurrency", "1", "--run-timeout-sec", "1.5"]));
+    let run_id = cluster.queue_yaml("default", &flows::stubborn(60.0));
+    let next = cluster.queue_yaml("default", flows::ECHO);
+    let history = cluster.settled(&run_id, "FAILED");
     let last = history.last();
     assert_eq!(last["error"], "run timeout of 1.5 s exceeded (--run-timeout-sec)");
     assert!((1.5..10.0).contains(&took(last)), "{last}");
     assert_eq!(history.statuses(), ["PENDING", "RUNNING", "FAILED"]);
-    lab.ended(&next, "COMPLETED");
-    let entries = lab.wait_dlq(1);
+    cluster.settled(&next, "COMPLETED");
+    let entries = cluster.wait_dlq(1);
     assert_eq!(entries.len(), 1, "{entries:?}");
     assert_eq!(entries[0]["reason"], "execution_error");
     assert_eq!(entries[0]["run_id"], run_id.as_str());
@@ -36,39 +37,42 @@ fn a_run_fails_at_its_time_limit_and_the_worker_takes_the_next_job() {
 
 #[test]
 fn a_run_within_the_limit_is_left_alone() {
-    let lab = Lab::start(&[("PYOCO_RUN_TIMEOUT_SEC", "10")]);
-    let _worker = LocalWorker::start(&lab, "w1", &["default"], 1, Registry::with_builtins());
-    let run_id = lab.submit_yaml("default", &flows::sleep(1.0));
-    lab.ended(&run_id, "COMPLETED");
-    assert!(lab.dlq().is_empty());
+    let cluster = Cluster::new().quick().envs(&[("PYOCO_RUN_TIMEOUT_SEC", "10")]).start();
+    let _worker = cluster.local_worker("w1", &["default"], 1, Registry::with_builtins());
+    let run_id = cluster.queue_yaml("default", &flows::sleep(1.0));
+    cluster.settled(&run_id, "COMPLETED");
+    assert!(cluster.dlq().is_empty());
 }
 
 #[test]
 fn a_cancel_that_was_requested_before_wins() {
-    let lab = Lab::start(&[("PYOCO_RUN_TIMEOUT_SEC", "4"), ("PYOCO_CANCEL_GRACE_PERIOD_SEC", "5")]);
-    let _worker = LocalWorker::start(&lab, "w1", &["default"], 1, Registry::with_builtins());
-    let run_id = lab.submit_yaml("default", &flows::stubborn(20.0));
-    lab.wait_status(&run_id, "RUNNING");
-    lab.cancel(&run_id);
-    let history = lab.ended(&run_id, "CANCELLED");
+    let cluster = Cluster::new()
+        .quick()
+        .envs(&[("PYOCO_RUN_TIMEOUT_SEC", "4"), ("PYOCO_CANCEL_GRACE_PERIOD_SEC", "5")])
+        .start();
+    let _worker = cluster.local_worker("w1", &["default"], 1, Registry::with_builtins());
+    let run_id = cluster.queue_yaml("default", &flows::stubborn(20.0));
+    cluster.wait_stored(&run_id, "RUNNING");
+    cluster.mark_cancelling(&run_id);
+    let history = cluster.settled(&run_id, "CANCELLED");
     // The grace period goes beyond the limit, and it counts.
     assert!(took(history.last()) >= 5.0, "{}", history.last());
     assert_eq!(history.last()["error"], Value::Null);
-    assert!(lab.dlq().is_empty(), "{:?}", lab.dlq());
+    assert!(cluster.dlq().is_empty(), "{:?}", cluster.dlq());
 }
 
 #[test]
 fn another_delivery_of_the_job_does_not_start_the_clock_again() {
-    let lab = Lab::start(&[("PYOCO_RUN_TIMEOUT_SEC", "5")]);
-    let _worker = LocalWorker::start(&lab, "w1", &["default"], 2, Registry::with_builtins());
-    let run_id = lab.submit_yaml("default", &flows::sleep(60.0));
+    let cluster = Cluster::new().quick().envs(&[("PYOCO_RUN_TIMEOUT_SEC", "5")]).start();
+    let _worker = cluster.local_worker("w1", &["default"], 2, Registry::with_builtins());
+    let run_id = cluster.queue_yaml("default", &flows::sleep(60.0));
     let aged = eventually(PATIENCE, "it has run for 3 s", || {
-        let snapshot = lab.snapshot(&run_id)?;
+        let snapshot = cluster.stored(&run_id)?;
         let age = snapshot["heartbeat_at"].as_f64()? - snapshot["start_time"].as_f64()?;
         (age >= 3.0).then_some(snapshot)
     });
-    lab.give_back(aged["delivery"]["ack"].as_str().unwrap());
-    let history = lab.ended(&run_id, "FAILED");
+    jetstream::send(&cluster.nats, aged["delivery"]["ack"].as_str().unwrap(), b"", b"-NAK");
+    let history = cluster.settled(&run_id, "FAILED");
     let last = history.last();
     assert_eq!(last["attempt"], 2, "the job did not come again: {last}");
     assert!((5.0..7.5).contains(&took(last)), "{last}");

@@ -11,14 +11,15 @@ use pyoco_server::thread;
 use pyoco_server::worker::wheels::{Error, Interpreter, Patience, Python};
 
 use crate::support::wait::{PATIENCE, eventually};
-use crate::wheels_lab::WheelLab;
+use crate::support::wheel_sync::WheelSync;
 
 #[test]
 fn what_is_computed_without_a_library_is_what_the_library_says() {
-    let lab = WheelLab::new();
+    let worker = WheelSync::new();
     let own =
-        Interpreter::ask_without_library(&lab.python, lab.folder.path(), &lab.patience()).unwrap();
-    assert_eq!(own.version, lab.interpreter.version);
+        Interpreter::ask_without_library(&worker.python, worker.folder.path(), &worker.patience())
+            .unwrap();
+    assert_eq!(own.version, worker.interpreter.version);
     assert!(own.tags().len() > 100, "{:?}", own.tags());
     // Where versions of the library disagree: the place of tags without any C library, and modules for
     // one interpreter on any platform.
@@ -28,22 +29,22 @@ fn what_is_computed_without_a_library_is_what_the_library_says() {
         };
         python.tags().iter().filter(is_agreed).cloned().collect()
     };
-    let pairs = agreed(&own).into_iter().zip(agreed(&lab.interpreter));
+    let pairs = agreed(&own).into_iter().zip(agreed(&worker.interpreter));
     let first_difference = pairs.enumerate().find(|(_, (own, library))| own != library);
     assert_eq!(first_difference, None);
     let set = |python: &Interpreter| python.tags().iter().cloned().collect::<BTreeSet<_>>();
     let differences: Vec<_> =
-        set(&own).symmetric_difference(&set(&lab.interpreter)).cloned().collect();
+        set(&own).symmetric_difference(&set(&worker.interpreter)).cloned().collect();
     assert!(differences.iter().all(|tag| tag.ends_with("-none-any")), "{differences:?}");
     assert!(differences.len() <= 1, "{differences:?}");
 }
 
 #[test]
 fn wheels_for_others_do_not_fit() {
-    let lab = WheelLab::new();
+    let worker = WheelSync::new();
     let fits = |tag: &str| {
         let name = WheelName::parse(&format!("a-1-{tag}.whl")).unwrap();
-        lab.interpreter.rank(&name).is_some()
+        worker.interpreter.rank(&name).is_some()
     };
     for tag in ["py3-none-any", "py2.py3-none-any", "cp32-abi3-manylinux1_x86_64.linux_aarch64.any"]
     {
@@ -101,22 +102,22 @@ fn an_interpreter_that_does_not_answer_is_told_apart() {
 
 #[test]
 fn an_interpreter_may_greet_whoever_starts_it() {
-    let mut lab = WheelLab::new();
+    let mut worker = WheelSync::new();
     let greeting = "print('welcome to {this} machine')\n";
-    fs::write(lab.folder.path().join("sitecustomize.py"), greeting).unwrap();
-    lab.python.environment.retain(|(name, _)| name != "PYTHONPATH");
-    lab.python.environment.push(("PYTHONPATH".into(), lab.folder.path().into()));
-    let again = Interpreter::ask(&lab.python, Path::new("/"), &lab.patience()).unwrap();
-    assert_eq!(again, lab.interpreter);
+    fs::write(worker.folder.path().join("sitecustomize.py"), greeting).unwrap();
+    worker.python.environment.retain(|(name, _)| name != "PYTHONPATH");
+    worker.python.environment.push(("PYTHONPATH".into(), worker.folder.path().into()));
+    let again = Interpreter::ask(&worker.python, Path::new("/"), &worker.patience()).unwrap();
+    assert_eq!(again, worker.interpreter);
 }
 
 #[test]
 fn nothing_of_the_folder_where_it_is_asked_is_imported() {
-    let lab = WheelLab::new();
+    let worker = WheelSync::new();
     for name in ["packaging", "json", "sysconfig", "struct", "compileall"] {
-        fs::write(lab.folder.path().join(format!("{name}.py")), "raise SystemExit('caught')")
+        fs::write(worker.folder.path().join(format!("{name}.py")), "raise SystemExit('caught')")
             .unwrap();
     }
-    let again = Interpreter::ask(&lab.python, lab.folder.path(), &lab.patience()).unwrap();
-    assert_eq!(again, lab.interpreter);
+    let again = Interpreter::ask(&worker.python, worker.folder.path(), &worker.patience()).unwrap();
+    assert_eq!(again, worker.interpreter);
 }

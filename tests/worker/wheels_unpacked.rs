@@ -7,7 +7,7 @@ use std::path::Path;
 use sha2::{Digest, Sha512};
 
 use crate::support::wheel::{Entry, FILE_MODE, SYMLINK_MODE, WheelFile, archive};
-use crate::wheels_lab::WheelLab;
+use crate::support::wheel_sync::WheelSync;
 
 fn foo() -> WheelFile {
     WheelFile::new("foo", "1.0").file("foo/__init__.py", "WORD = 'hello'\n")
@@ -15,7 +15,7 @@ fn foo() -> WheelFile {
 
 #[test]
 fn a_wheel_becomes_a_folder_that_python_imports_from() {
-    let mut lab = WheelLab::new();
+    let mut worker = WheelSync::new();
     let wheel = foo()
         .entry_points("[pyoco.tasks]\nhello = foo:WORD\n")
         .entry(Entry::new("foo/", "").mode(0o040_755))
@@ -24,12 +24,12 @@ fn a_wheel_becomes_a_folder_that_python_imports_from() {
         .file("foo-1.0.data/purelib/extra/__init__.py", "def fail():\n    raise ValueError\n")
         .file("foo-1.0.data/scripts/run", "#!python\n")
         .file("foo/broken.py", "this is no Python");
-    let (path, generation) = lab.unpacked(&wheel);
+    let (path, generation) = worker.unpacked(&wheel);
     let script = "import foo, extra, importlib.metadata as m, traceback\n\
         try: extra.fail()\n\
         except ValueError as e: where = traceback.extract_tb(e.__traceback__)[-1].filename\n\
         print(foo.WORD, m.version('foo'), foo.__spec__.cached, where, sep='|')";
-    let said = lab.python(&generation.paths, script);
+    let said = worker.python(&generation.paths, script);
     let root = path.to_str().unwrap();
     assert!(said.starts_with("hello|1.0|"), "{said}");
     assert!(said.ends_with(&format!("|{root}/extra/__init__.py")), "{said}");
@@ -55,12 +55,12 @@ fn record_may_use_any_good_hash_and_leave_sizes_out() {
         .file("foo/a.py", text)
         .record_row("foo/a.py", &format!("foo/a.py,sha512={hash},"))
         .record_row("foo/", "foo/,,");
-    WheelLab::new().unpacked(&wheel);
+    WheelSync::new().unpacked(&wheel);
 }
 
 #[test]
 fn no_entry_leads_out_of_its_folder_or_is_anything_but_a_file() {
-    let mut lab = WheelLab::new();
+    let mut worker = WheelSync::new();
     for (name, word) in [
         ("../evil.py", "leads elsewhere"),
         ("foo/../../evil.py", "leads elsewhere"),
@@ -75,7 +75,7 @@ fn no_entry_leads_out_of_its_folder_or_is_anything_but_a_file() {
         ("foo-1.0.data/lib/evil.py", "no wheel has"),
     ] {
         let wheel = foo().unlisted(Entry::new(name, "x = 1\n"));
-        let why = lab.refusal(&wheel.file_name(), wheel.build());
+        let why = worker.refusal(&wheel.file_name(), wheel.build());
         assert!(why.contains(word), "{name:?}: {why}");
     }
     let long = format!("foo/{}", "a".repeat(300));
@@ -90,16 +90,16 @@ fn no_entry_leads_out_of_its_folder_or_is_anything_but_a_file() {
         (Entry::new("foo/x", "x").local_name("../../x"), "zip archive"),
     ] {
         let wheel = foo().unlisted(entry);
-        let why = lab.refusal(&wheel.file_name(), wheel.build());
+        let why = worker.refusal(&wheel.file_name(), wheel.build());
         assert!(why.contains(word), "{word}: {why}");
     }
-    let left: Vec<_> = fs::read_dir(lab.folder.path()).unwrap().collect();
+    let left: Vec<_> = fs::read_dir(worker.folder.path()).unwrap().collect();
     assert_eq!(left.len(), 1, "something was written beside the folder of wheels: {left:?}");
 }
 
 #[test]
 fn no_two_entries_are_one() {
-    let mut lab = WheelLab::new();
+    let mut worker = WheelSync::new();
     for name in [
         "foo/__init__.py",
         "foo/__INIT__.py",
@@ -108,14 +108,14 @@ fn no_two_entries_are_one() {
         "foo-1.0.data/purelib/foo/__init__.py",
     ] {
         let wheel = foo().unlisted(Entry::new(name, "WORD = 'bye'\n"));
-        let why = lab.refusal(&wheel.file_name(), wheel.build());
+        let why = worker.refusal(&wheel.file_name(), wheel.build());
         assert!(why.contains("there twice"), "{name}: {why}");
     }
 }
 
 #[test]
 fn record_says_what_there_is_and_nothing_else() {
-    let mut lab = WheelLab::new();
+    let mut worker = WheelSync::new();
     let path = "foo/__init__.py";
     for (wheel, word) in [
         (foo().corrupt_record(path), "RECORD says another hash for \"foo/__init__.py\""),
@@ -130,20 +130,20 @@ fn record_says_what_there_is_and_nothing_else() {
         (foo().record_row("x", "foo/__init__.py,sha256=AAAA,1"), "twice, and differently"),
         (foo().without("RECORD"), "it has no foo-1.0.dist-info/RECORD"),
     ] {
-        let why = lab.refusal(&wheel.file_name(), wheel.build());
+        let why = worker.refusal(&wheel.file_name(), wheel.build());
         assert!(why.contains(word), "{word}: {why}");
     }
     let mut row = foo().build();
     // A byte of a file, after RECORD was written: the archive's own checksum finds it.
     let at = row.windows(5).position(|bytes| bytes == b"foo/_").unwrap() + 16;
     row[at] ^= 1;
-    let why = lab.refusal("foo-1.0-py3-none-any.whl", row);
+    let why = worker.refusal("foo-1.0-py3-none-any.whl", row);
     assert!(why.contains("zip archive"), "{why}");
 }
 
 #[test]
 fn a_wheel_is_what_its_name_says() {
-    let mut lab = WheelLab::new();
+    let mut worker = WheelSync::new();
     let renamed = |wheel: WheelFile| ("foo-1.0-py3-none-any.whl".to_owned(), wheel.build());
     let named = |wheel: WheelFile| (wheel.file_name(), wheel.build());
     for ((name, bytes), word) in [
@@ -163,7 +163,7 @@ fn a_wheel_is_what_its_name_says() {
         (renamed_bytes(&archive(&[])), "no .dist-info"),
         (renamed_bytes(&foo().build()[..300]), "zip archive"),
     ] {
-        let why = lab.refusal(&name, bytes);
+        let why = worker.refusal(&name, bytes);
         assert!(why.contains(word), "{word}: {why}");
     }
 }
@@ -174,11 +174,11 @@ fn renamed_bytes(bytes: &[u8]) -> (String, Vec<u8>) {
 
 #[test]
 fn a_wheel_that_grows_too_much_is_refused_before_it_is_written() {
-    let mut lab = WheelLab::new();
+    let mut worker = WheelSync::new();
     let bomb = foo().file("foo/zeros", vec![0; 80 << 20]);
     let bytes = bomb.build();
     assert!(bytes.len() < 1 << 20, "deflate makes nothing of zeros");
-    let why = lab.refusal(&bomb.file_name(), bytes.clone());
+    let why = worker.refusal(&bomb.file_name(), bytes.clone());
     assert!(why.contains("more than 67108864 bytes"), "{why}");
     // The same, with sizes that say nothing of it: what comes out counts.
     let size = (80_u32 << 20).to_le_bytes();
@@ -186,31 +186,31 @@ fn a_wheel_that_grows_too_much_is_refused_before_it_is_written() {
     while let Some(at) = lying.windows(4).position(|bytes| bytes == size) {
         lying[at..at + 4].copy_from_slice(&1000_u32.to_le_bytes());
     }
-    let why = lab.refusal(&bomb.file_name(), lying);
+    let why = worker.refusal(&bomb.file_name(), lying);
     assert!(why.contains("zip archive") || why.contains("another size"), "{why}");
     // A large file in a small wheel is fine within what is free.
-    lab.unpacked(&foo().file("foo/zeros", vec![0; 40 << 20]));
+    worker.unpacked(&foo().file("foo/zeros", vec![0; 40 << 20]));
 }
 
 #[test]
 fn an_older_wheel_takes_the_place_of_a_refused_one_which_is_looked_at_once() {
-    let mut lab = WheelLab::new();
+    let mut worker = WheelSync::new();
     let wrong =
         WheelFile::new("foo", "2.0").file("foo/__init__.py", "").corrupt_record("foo/__init__.py");
     let other = WheelFile::new("bar", "1.0");
     let wheels = [wrong, foo(), other];
     for _ in 0..2 {
-        let prepared = lab.sync(&wheels).unwrap();
+        let prepared = worker.sync(&wheels).unwrap();
         let names: Vec<&str> =
             prepared.generation.installed.iter().map(|w| w.wheel_name.as_str()).collect();
         assert_eq!(names, ["bar-1.0-py3-none-any.whl", "foo-1.0-py3-none-any.whl"]);
         assert_eq!(prepared.selection.skipped[0].wheel_name, "foo-2.0-py3-none-any.whl");
-        assert_eq!(lab.fetched, 3, "each wheel is fetched once");
-        prepared.generation.remember(&lab.folders()).unwrap();
+        assert_eq!(worker.fetched, 3, "each wheel is fetched once");
+        prepared.generation.remember(&worker.folders()).unwrap();
     }
     // Once it is right, it is taken.
     let right = WheelFile::new("foo", "2.0").file("foo/__init__.py", "");
-    let prepared = lab.sync(&[right, foo()]).unwrap();
+    let prepared = worker.sync(&[right, foo()]).unwrap();
     assert_eq!(prepared.generation.installed[0].package_version, "2.0");
     assert_eq!(prepared.selection.skipped, []);
 }

@@ -69,7 +69,7 @@ pub(super) fn show(show: &Show, log: &AuditLog) -> Result<Exit, Failure> {
     Ok(program::print(&lines.into_iter().collect::<String>()))
 }
 
-/// Appends what a command of this program has done; what NATS does not take is told on stderr.
+/// Appends what a command of this program has done; when NATS does not take it, stderr gets a line.
 pub(super) fn note(log: &AuditLog, action: &str, object: &str, outcome: Outcome) {
     let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
     let entry = AuditEntry {

@@ -7,7 +7,7 @@ use crossbeam_channel::unbounded;
 use serde_json::{Value, json};
 
 use super::{PROGRAM, audit};
-use crate::bus::{self, AuditLog, Entry, Kv, Operation, WatchEvent};
+use crate::bus::{self, AuditLog, Edit, Entry, Kv, Operation, WatchEvent};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::program;
@@ -20,8 +20,6 @@ use crate::model::{clock, json as wire};
 
 /// For the whole list of keys.
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a record is read again because a gateway noted its use in between.
-const MAX_CONFLICTS: usize = 32;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -129,7 +127,7 @@ fn rotate(
     overlap: Option<Duration>,
     expires_in: Option<Duration>,
 ) -> Result<Exit, Failure> {
-    let Some((old, _)) = read(keys, key_id)? else { return Ok(unknown(key_id)) };
+    let Some(old) = read(keys, key_id)? else { return Ok(unknown(key_id)) };
     let now = clock::now();
     let hint = format!("make a new key with `{PROGRAM} api-key create`");
     if !old.is_in_force(now) {
@@ -148,7 +146,7 @@ fn rotate(
         expires_at: lasts.map(|seconds| now + seconds),
         note: old.note,
     };
-    // The new one first: should the second step fail, both are good, and nobody is locked out.
+    // The new one first: should the second step fail, both are good, and no client is locked out.
     let (record, text) = create(keys, new, pepper)?;
     let end = overlap.map(|time| clock::now() + time.as_secs_f64());
     let ended = change(keys, key_id, |old| match end {
@@ -172,14 +170,15 @@ fn rotate(
 fn create(keys: &Kv, new: NewKey, pepper: &Pepper) -> Result<(KeyRecord, String), Failure> {
     let (record, text) = hash::make(new, pepper)
         .map_err(|e| program::failed(Code::BadCommandLine, "cannot make a key", e))?;
-    keys.create(&key::record_key(&record.key_id), &document(&record)?).map_err(unavailable)?;
+    let document = wire::to_wire(&record).map_err(|e| unavailable(e.into()))?;
+    keys.create(&key::record_key(&record.key_id), &document).map_err(unavailable)?;
     Ok((record, text))
 }
 
 /// All records, the oldest first; what cannot be read is named on stderr.
 fn all(keys: &Kv) -> Result<Vec<KeyRecord>, Failure> {
     let (sender, events) = unbounded();
-    // The receiver outlives the watch, so a send fails only when nobody needs it any more.
+    // The receiver outlives the watch, so a send fails only when nothing needs it any more.
     let watch = keys.watch(move |event| drop(sender.send(event))).map_err(unavailable)?;
     let deadline = Instant::now() + LIST_TIMEOUT;
     let mut records = Vec::new();
@@ -221,36 +220,35 @@ fn change(
     key_id: &str,
     edit: impl Fn(&mut KeyRecord),
 ) -> Result<Option<KeyRecord>, Failure> {
-    for _ in 0..MAX_CONFLICTS {
-        let Some((mut record, revision)) = read(keys, key_id)? else { return Ok(None) };
-        edit(&mut record);
-        match keys.update(&key::record_key(key_id), &document(&record)?, revision) {
-            Ok(_) => return Ok(Some(record)),
-            Err(bus::Error::Conflict(_)) => {}
-            Err(e) => return Err(unavailable(e)),
-        }
-    }
-    let reason = format!("the record of key {key_id} changes faster than it can be written");
-    Err(program::failed(Code::NatsUnavailable, "cannot change the key", reason))
-}
-
-fn read(keys: &Kv, key_id: &str) -> Result<Option<(KeyRecord, u64)>, Failure> {
     if !key::is_key_id(key_id) {
         return Ok(None);
     }
-    let Some(entry) = keys.get(&key::record_key(key_id)).map_err(unavailable)? else {
-        return Ok(None);
-    };
-    let record = wire::from_wire(&entry.value).map_err(|_| {
-        let reason = format!("the record of key {key_id} cannot be read");
-        program::failed(Code::NatsUnavailable, "cannot read the key", reason)
-    })?;
-    Ok(Some((record, entry.revision)))
+    let record_key = key::record_key(key_id);
+    let changed = keys.edit(&record_key, keys.deadline(), |newest| {
+        let mut record = match record_of(newest, key_id) {
+            Ok(Some(record)) => record,
+            other => return Ok(Edit::Leave(other)),
+        };
+        edit(&mut record);
+        Ok::<_, bus::Error>(Edit::Put(wire::to_wire(&record)?, Ok(Some(record))))
+    });
+    changed.map_err(unavailable)?.result
 }
 
-fn document(record: &KeyRecord) -> Result<Vec<u8>, Failure> {
-    wire::to_wire(record)
-        .map_err(|e| program::failed(Code::BadCommandLine, "cannot write the record", e))
+fn read(keys: &Kv, key_id: &str) -> Result<Option<KeyRecord>, Failure> {
+    if !key::is_key_id(key_id) {
+        return Ok(None);
+    }
+    let newest = keys.newest(&key::record_key(key_id)).map_err(unavailable)?;
+    record_of(newest.as_ref(), key_id)
+}
+
+fn record_of(newest: Option<&Entry>, key_id: &str) -> Result<Option<KeyRecord>, Failure> {
+    let read = newest.and_then(Entry::live_value).map(wire::from_wire).transpose();
+    read.map_err(|_| {
+        let reason = format!("the record of key {key_id} cannot be read");
+        program::failed(Code::NatsUnavailable, "cannot read the key", reason)
+    })
 }
 
 fn unavailable(error: bus::Error) -> Failure {

@@ -1,4 +1,4 @@
-//! The command line of `pyoco-client` (CONTRACT §5).
+//! The command line of `pyoco-client` (`docs/contract.md#command-lines`).
 
 use std::path::PathBuf;
 

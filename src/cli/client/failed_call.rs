@@ -1,4 +1,4 @@
-//! How a call that failed is told: a number, what the server says, and the way out.
+//! The message for a failed call: a number, the answer of the server, and the way out.
 
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;

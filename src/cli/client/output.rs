@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Ending;
 
-/// Stdout, and what is known of whoever reads it.
+/// Stdout, and what is known of its reader.
 pub struct Output {
     stdout: io::BufWriter<Stdout>,
     /// Columns of the terminal; `None` when it is none.

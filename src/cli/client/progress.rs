@@ -25,8 +25,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A line, when somebody sits there to see it: both streams are a terminal that can go back to
-    /// the beginning of a line.
+    /// A line, when a person can see it: both streams are a terminal that can go back to the
+    /// beginning of a line.
     pub fn on_terminal(output: &Output) -> Option<Progress> {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         let width = output.width.filter(|_| io::stderr().is_terminal() && !dumb)?;

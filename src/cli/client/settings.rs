@@ -10,9 +10,9 @@ use crate::config::Source;
 
 /// For one call of `pyoco-client`, from the name lookup to the last byte of the answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Where a gateway is when nobody says so.
+/// The gateway, unless a flag or a setting names one.
 const DEFAULT_SERVER: &str = "http://127.0.0.1:8000";
-/// The header of the API key when nobody says so (CONTRACT §3).
+/// The header of the API key unless a flag or a setting names one (`docs/spec.md#api-keys`).
 const DEFAULT_API_KEY_HEADER: &str = "X-API-Key";
 
 /// A client for the connection that the command line and the environment describe.

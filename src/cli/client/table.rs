@@ -116,7 +116,7 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// A column in which nobody has anything tells nothing.
+    /// A column without values is left out.
     pub(super) fn without_empty_columns(mut self) -> Table {
         let empty = |table: &Table, column: usize| table.rows.iter().all(|row| row[column] == "-");
         for column in (0..self.header.len()).rev() {

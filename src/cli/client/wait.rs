@@ -61,7 +61,7 @@ pub(super) fn exit_of(snapshot: &Value, exit_status: bool) -> Exit {
     }
 }
 
-/// What a user is told whose wait for the end of a run was too short.
+/// The message for a wait that ended before the run.
 pub(super) fn timed_out(run_id: &str, timeout: Duration, exit_status: bool) -> Failure {
     let timeout = timeout.as_secs_f64();
     Failure {

@@ -17,8 +17,8 @@ use crate::model::limits::{CLIENT_WAIT_PATIENCE, CLIENT_WAIT_PAUSES};
 /// How long one connection of `pyoco-client watch` lasts before the next takes over: by then a dead one
 /// is noticed.
 const CLIENT_STREAM_SEGMENT: Duration = Duration::from_secs(30);
-/// How long a watch lasts that is told neither its time nor to wait for the end: as the gateway has
-/// it (CONTRACT §3).
+/// How long a watch lasts without `--timeout-sec` and `--until-terminal`: as long as on the gateway
+/// (`docs/spec.md#get-runsidwatch`).
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Tells events until the time is over, enough of them have come, or the run has ended.
@@ -179,7 +179,7 @@ impl Watching<'_> {
             }
         };
         self.output.text(&line)?;
-        // Whoever reads waits for it.
+        // The reader waits for this line.
         self.output.finish()
     }
 

@@ -1,4 +1,4 @@
-//! The command line of `pyoco-server` (CONTRACT §5).
+//! The command line of `pyoco-server` (`docs/contract.md#command-lines`).
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -78,10 +78,11 @@ pub struct Up {
     /// Where NATS is [env: PYOCO_NATS_URL] [default: nats://127.0.0.1:4222]
     #[arg(long)]
     pub nats_url: Option<String>,
-    /// Language of the dashboard: auto (that of the locale), ja or en [env: PYOCO_DASHBOARD_LANG] [default: auto]
+    /// Language of the dashboard: auto (that of the locale), ja or en [env: PYOCO_DASHBOARD_LANG]
+    /// [default: auto]
     #[arg(long, value_parser = ["auto", "ja", "en"])]
     pub dashboard_lang: Option<String>,
-    /// A reverse proxy in front bounds requests and sets X-Forwarded-For
+    /// Believe X-Forwarded-For, -Proto and -Host of proxies in PYOCO_TRUSTED_PROXIES, or on this machine
     #[arg(long)]
     pub behind_proxy: bool,
     /// Start and supervise a local nats-server

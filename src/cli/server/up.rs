@@ -161,7 +161,7 @@ fn gateway_settings(config: &Config, behind_proxy: bool) -> GatewaySettings {
         threads: config.http.threads.unwrap_or(cpus * THREADS_PER_CPU),
         workers_retention: config.registry.retention,
         max_watchers: config.http.max_watchers,
-        behind_proxy,
+        trusted_proxies: behind_proxy.then(|| config.http.trusted_proxies.clone()),
         api_key_header: config.http.api_key_header.clone(),
         auth: (config.http.auth_mode == AuthMode::ApiKey)
             .then(|| AuthSettings { pepper: Pepper::new(config.auth.pepper.clone()) }),

@@ -1,4 +1,4 @@
-//! The command line of `pyoco-worker` (CONTRACT §5).
+//! The command line of `pyoco-worker` (`docs/contract.md#command-lines`).
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;

@@ -26,7 +26,7 @@ use crate::worker::{self, WheelSyncSettings, WorkerSettings};
 const TEMPLATE_START_DEADLINE: Duration = Duration::from_secs(60);
 /// The program's name, in help and in hints.
 pub const PROGRAM: &str = "pyoco-worker";
-/// How long a stop waits for what runs when nobody says so (CONTRACT §5).
+/// How long a stop waits for runs unless a flag says otherwise (`docs/contract.md#command-lines`).
 const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
 
 /// The whole program: reads `arguments` (the first is the program); returns when it has stopped.
@@ -106,8 +106,8 @@ pub(super) fn settings(config: &Config, tags: Vec<String>) -> Result<WorkerSetti
 }
 
 /// What this program can execute; the first one that accepts a job gets it. With a flow resolver
-/// Python is started now, which takes a moment; where the worker's code comes as wheels, the first set of
-/// them starts it, and `settings` are told so.
+/// Python is started now, which takes a moment. Where the worker's code comes as wheels, the first set of
+/// them starts it, and `settings` gets the executor for that.
 pub(super) fn executors(
     config: &Config,
     settings: &mut WorkerSettings,

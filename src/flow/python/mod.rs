@@ -9,17 +9,21 @@
 //!       ╚══════════ term, kill / exit ═══════▶ shim ───┘ reaps all that the run has started
 //! py-template ══ one message per run, with four descriptors ══▶ template ──forks──▶ shim
 //! ```
-//! Invariants: a run ends only when the shim has ended every process below it; when the worker is
-//! gone, each shim sees the end of its socket and ends its run; when a shim is killed, the kernel kills
-//! its run and the template what that has started. A run gets its job only when its shim has said that it
-//! is there, so one that a dying template may or may not have forked is given to the next, and never
-//! executed twice. What a run prints is always drained, and its end kept. Events are coalesced per task, so memory is bounded however
-//! fast a flow goes. The death of the template costs no run that has started; the next one gets a
-//! new template. The code of a template never changes: new wheels get a new template, in which new runs
-//! are forked, and the old one stays until its last run has ended. So every generation of wheels that
-//! has runs keeps one process (20 MB and what its resolver has imported), at most as many as there are
-//! runs at once and one more. The Python side is in `host/`; this side knows nothing of NATS and nothing of
-//! how Pyoco executes a flow.
+//! Invariants:
+//!
+//! - A run ends only when the shim has ended every process below it.
+//! - When the worker is gone, each shim sees the end of its socket and ends its run.
+//! - When a shim is killed, the kernel kills its run, and the template kills what that run has started.
+//! - A run gets its job only when its shim has reported that it exists. The next template gets a run that
+//!   a dying template may or may not have forked, so no run is executed twice.
+//! - The worker always drains what a run prints, and keeps its end. It coalesces events per task. So
+//!   memory is bounded, however fast a flow goes.
+//! - The death of the template costs no run that has started; the next run gets a new template.
+//! - The code of a template never changes. New wheels get a new template, which forks the new runs, and
+//!   the old one stays until its last run has ended. So every generation of wheels with runs keeps one
+//!   process (20 MB and what its resolver has imported): at most one per run, and one more.
+//!
+//! The Python side is in `host/`. This side knows nothing of NATS, and not how Pyoco executes a flow.
 
 mod code;
 mod environment;

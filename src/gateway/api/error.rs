@@ -1,28 +1,43 @@
-//! What goes wrong in a request, and how it looks on the wire: one enum, one place that maps it.
+//! What goes wrong in a handler, and the one place that turns it into an answer.
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
-use super::schema::Problem;
+use super::schema::{self, Problem, counted};
 use crate::bus;
 use crate::gateway::auth::Refusal;
 use crate::gateway::view::hub;
+use crate::http::Reply;
+use crate::http::error::{BODY_TOO_LARGE, Condition, ErrorReply};
 use crate::http::form::FormError;
-use crate::http::{BodyError, Reply};
 use crate::model::error::Code;
 use crate::model::key::{Permission, Role};
 
-/// Seconds after which a client should try again when NATS does not answer.
-const RETRY_AFTER_SEC: &str = "1";
-/// The same when all places for watchers are taken, which are held for a minute or so.
-const WATCHERS_RETRY_AFTER_SEC: &str = "5";
-const WATCHERS_HINT: &str =
-    "repeat the request after the seconds in Retry-After, or raise PYOCO_HTTP_MAX_WATCHERS";
+/// 413: a `flow.yaml` of more than `PYOCO_WORKFLOW_YAML_MAX_BYTES`.
+pub const WORKFLOW_TOO_LARGE: Condition = Condition {
+    status: 413,
+    detail: "workflow too large",
+    code: Some(Code::WorkflowTooLarge),
+    hint: None,
+    retry_after: None,
+};
+/// 413: a wheel of more than `PYOCO_WHEEL_MAX_BYTES`.
+pub const WHEEL_TOO_LARGE: Condition = Condition::bad_input(
+    413,
+    "wheel too large",
+    "leave out what workers do not need, or raise PYOCO_WHEEL_MAX_BYTES",
+);
+/// 503: as many streams of events are open as may be; their places are held for a minute or so.
+pub const TOO_MANY_WATCHERS: Condition = Condition::busy("too many watchers", 5)
+    .hint("repeat the request after the seconds in Retry-After, or raise PYOCO_HTTP_MAX_WATCHERS");
+/// 503: too many keys are being checked that were not seen before.
+pub const TOO_MANY_KEYS: Condition = Condition::busy("too many api keys at once", 1);
 
-const WHEEL_HINT: &str = "leave out what workers do not need, or raise PYOCO_WHEEL_MAX_BYTES";
 const STORE_HINT: &str = "delete wheels that nobody needs with `pyoco-client wheel-delete`; the store's size is set when it is made (PYOCO_WHEEL_MAX_BYTES)";
 const PAGE_HINT: &str =
     "send it from a program, or from the gateway's own page; a proxy in front must pass `Host` on";
 const LATER_HINT: &str = "repeat the request after the seconds in Retry-After";
+/// Seconds after which a client should try again when NATS does not answer.
+const NATS_RETRY_AFTER: u64 = 1;
 
 /// An error of a handler. Expected errors carry their catalogue code.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +68,7 @@ pub enum ApiError {
     /// A `flow.yaml` that is refused (422).
     #[error("invalid workflow yaml")]
     InvalidWorkflow {
-        /// One of the reasons of CONTRACT §4.
+        /// One of the reasons in `docs/flow.md#flowyaml`.
         reason: String,
         /// Where in the document, when that is known.
         place: Option<String>,
@@ -61,12 +76,9 @@ pub enum ApiError {
     /// A body that cannot be taken apart at all (400).
     #[error("{0}")]
     BadBody(&'static str),
-    /// The body is larger than the route takes (413).
-    #[error("{detail}")]
-    TooLarge { detail: &'static str, code: Code },
-    /// A wheel of more than `PYOCO_WHEEL_MAX_BYTES` (413).
-    #[error("wheel too large")]
-    WheelTooLarge,
+    /// A bound is broken or reached, which has one answer wherever it is noticed (413, 503).
+    #[error("{}", .0.detail)]
+    Bound(&'static Condition),
     /// No such run, or not yours (404).
     #[error("run not found")]
     RunNotFound,
@@ -82,9 +94,6 @@ pub enum ApiError {
     /// The store of wheels takes no more (507).
     #[error("wheel store is full")]
     WheelStoreFull,
-    /// As many uploads are under way as may be (503).
-    #[error("too many uploads at once")]
-    TooManyUploads,
     /// There is no API key in the request (401).
     #[error("api key required")]
     ApiKeyRequired,
@@ -105,12 +114,6 @@ pub enum ApiError {
     /// Too many wrong keys came from there, or for that key (429).
     #[error("too many invalid api keys")]
     TooManyInvalidKeys { retry_after: u64 },
-    /// Too many keys are being checked that were not seen before (503).
-    #[error("too many api keys at once")]
-    TooManyKeys,
-    /// As many streams are open as may be (503).
-    #[error("too many watchers")]
-    TooManyWatchers,
     /// NATS does not answer, or refuses for the moment (503).
     #[error("nats unavailable: {0}")]
     NatsUnavailable(String),
@@ -125,19 +128,10 @@ fn roles_hint(needs: Permission) -> String {
     format!("use a key with one of the roles {}", roles.collect::<Vec<_>>().join(", "))
 }
 
-fn counted(problems: usize) -> String {
-    match problems {
-        1 => "one problem in the request".to_owned(),
-        more => format!("{more} problems in the request"),
-    }
-}
-
 impl From<bus::Error> for ApiError {
     fn from(error: bus::Error) -> Self {
         match error {
-            bus::Error::TooLarge { .. } => {
-                ApiError::TooLarge { detail: "request body too large", code: Code::BadInput }
-            }
+            bus::Error::TooLarge { .. } => ApiError::Bound(&BODY_TOO_LARGE),
             other => ApiError::NatsUnavailable(other.to_string()),
         }
     }
@@ -145,7 +139,7 @@ impl From<bus::Error> for ApiError {
 
 impl From<hub::Full> for ApiError {
     fn from(_: hub::Full) -> Self {
-        ApiError::TooManyWatchers
+        ApiError::Bound(&TOO_MANY_WATCHERS)
     }
 }
 
@@ -158,7 +152,7 @@ impl From<Refusal> for ApiError {
                 // Rounded up, so that the next try is not too early.
                 ApiError::TooManyInvalidKeys { retry_after: retry_after.as_secs() + 1 }
             }
-            Refusal::Busy => ApiError::TooManyKeys,
+            Refusal::Busy => ApiError::Bound(&TOO_MANY_KEYS),
             Refusal::Unknown => {
                 ApiError::NatsUnavailable("the list of API keys is not current".into())
             }
@@ -172,13 +166,11 @@ impl From<Problem> for ApiError {
     }
 }
 
-impl From<BodyError> for ApiError {
-    fn from(error: BodyError) -> Self {
-        match error {
-            BodyError::TooLarge => {
-                ApiError::TooLarge { detail: "request body too large", code: Code::BadInput }
-            }
-            BodyError::Incomplete => ApiError::BadBody("request body ended early"),
+impl From<schema::BodyFault> for ApiError {
+    fn from(fault: schema::BodyFault) -> Self {
+        match fault {
+            schema::BodyFault::NotText => ApiError::BadBody("There was an error parsing the body"),
+            schema::BodyFault::Problem(problem) => problem.into(),
         }
     }
 }
@@ -190,8 +182,10 @@ impl From<FormError> for ApiError {
 }
 
 impl ApiError {
+    /// The HTTP status.
     pub fn status(&self) -> u16 {
         match self {
+            ApiError::Bound(condition) => condition.status,
             ApiError::TrailingSlash { .. } => 307,
             ApiError::BadBody(_) => 400,
             ApiError::ApiKeyRequired => 401,
@@ -202,151 +196,93 @@ impl ApiError {
             | ApiError::WheelNotFound => 404,
             ApiError::MethodNotAllowed { .. } => 405,
             ApiError::WheelConflict { .. } => 409,
-            ApiError::TooLarge { .. } | ApiError::WheelTooLarge => 413,
             ApiError::Schema(_)
             | ApiError::Unacceptable { .. }
             | ApiError::InvalidWorkflow { .. } => 422,
             ApiError::TooManyInvalidKeys { .. } => 429,
             ApiError::Internal(_) => 500,
-            ApiError::NatsUnavailable(_)
-            | ApiError::TooManyWatchers
-            | ApiError::TooManyKeys
-            | ApiError::TooManyUploads => 503,
+            ApiError::NatsUnavailable(_) => 503,
             ApiError::WheelStoreFull => 507,
         }
     }
 
     /// Its number in the catalogue, if it has one.
     pub fn code(&self) -> Option<Code> {
-        match self {
-            ApiError::Schema(_)
-            | ApiError::BadBody(_)
-            | ApiError::InvalidWorkflow { .. }
-            | ApiError::WheelTooLarge => Some(Code::BadInput),
-            ApiError::Unacceptable { code, .. } | ApiError::TooLarge { code, .. } => Some(*code),
-            ApiError::RunNotFound => Some(Code::RunNotFound),
-            ApiError::WorkerNotFound => Some(Code::WorkerNotFound),
-            ApiError::WheelNotFound => Some(Code::WheelNotFound),
-            ApiError::WheelConflict { .. } => Some(Code::WheelConflict),
-            ApiError::NatsUnavailable(_) => Some(Code::NatsUnavailable),
-            ApiError::ApiKeyRequired => Some(Code::ApiKeyMissing),
-            ApiError::InvalidApiKey | ApiError::TooManyInvalidKeys { .. } => {
-                Some(Code::ApiKeyInvalid)
+        Some(match self {
+            ApiError::Bound(condition) => return condition.code,
+            ApiError::Schema(_) | ApiError::BadBody(_) | ApiError::InvalidWorkflow { .. } => {
+                Code::BadInput
             }
+            ApiError::Unacceptable { code, .. } => *code,
+            ApiError::RunNotFound => Code::RunNotFound,
+            ApiError::WorkerNotFound => Code::WorkerNotFound,
+            ApiError::WheelNotFound => Code::WheelNotFound,
+            ApiError::WheelConflict { .. } => Code::WheelConflict,
+            ApiError::NatsUnavailable(_) => Code::NatsUnavailable,
+            ApiError::ApiKeyRequired => Code::ApiKeyMissing,
+            ApiError::InvalidApiKey | ApiError::TooManyInvalidKeys { .. } => Code::ApiKeyInvalid,
             ApiError::UnknownPath
             | ApiError::MethodNotAllowed { .. }
             | ApiError::TrailingSlash { .. }
             | ApiError::Forbidden { .. }
             | ApiError::ForeignPage
-            | ApiError::TooManyKeys
-            | ApiError::TooManyWatchers
-            | ApiError::TooManyUploads
             | ApiError::WheelStoreFull
-            | ApiError::Internal(_) => None,
-        }
+            | ApiError::Internal(_) => return None,
+        })
     }
 
-    /// The answer, and its log line. `problem_json` asks for RFC 9457 instead of FastAPI's shape.
-    pub fn reply(&self, request_id: &str, problem_json: bool) -> Reply {
+    /// The answer, and its log line. `as_problem` asks for RFC 9457 instead of FastAPI's shape.
+    pub fn reply(&self, request_id: &str, as_problem: bool) -> Reply {
         self.log(request_id);
-        if let ApiError::TrailingSlash { location } = self {
-            return Reply::empty(307).with_header("Location", location.clone());
-        }
-        let mut body = Map::new();
-        if problem_json {
-            body.insert("type".into(), "about:blank".into());
-            body.insert("title".into(), self.title().into());
-            body.insert("status".into(), self.status().into());
-        }
-        body.insert("detail".into(), self.detail(problem_json));
-        if let Some(code) = self.code() {
-            body.insert("err_id".into(), code.err_id().into());
-            body.insert("msg_id".into(), code.msg_id().into());
-            body.insert("hint".into(), code.hint().into());
-        }
+        let reply = self.written().into_reply(as_problem);
         match self {
-            ApiError::Unacceptable { reason, .. } | ApiError::WheelConflict { reason, .. } => {
-                body.insert("reason".into(), reason.clone().into());
-            }
-            ApiError::InvalidWorkflow { reason, place } => {
-                body.insert("reason".into(), reason.clone().into());
-                if let Some(place) = place {
-                    body.insert("reason_detail".into(), place.clone().into());
-                }
-            }
-            ApiError::TooManyWatchers => {
-                body.insert("hint".into(), WATCHERS_HINT.into());
-            }
-            ApiError::Forbidden { role, needs } => {
-                // Tells programs that the key itself is good.
-                body.insert("role".into(), role.as_str().into());
-                body.insert("hint".into(), roles_hint(*needs).into());
-            }
-            ApiError::WheelTooLarge => {
-                body.insert("hint".into(), WHEEL_HINT.into());
-            }
-            ApiError::ForeignPage => {
-                body.insert("hint".into(), PAGE_HINT.into());
-            }
-            ApiError::WheelStoreFull => {
-                body.insert("hint".into(), STORE_HINT.into());
-            }
-            ApiError::TooManyInvalidKeys { .. }
-            | ApiError::TooManyKeys
-            | ApiError::TooManyUploads => {
-                body.insert("hint".into(), LATER_HINT.into());
-            }
-            ApiError::Schema(problems) if problem_json => {
-                body.insert("errors".into(), problems.iter().map(Problem::to_json).collect());
-            }
-            _ => {}
-        }
-        let bytes = Value::Object(body).to_string().into_bytes();
-        let content_type =
-            if problem_json { "application/problem+json" } else { "application/json" };
-        let reply = Reply::bytes(self.status(), content_type, bytes);
-        match self {
-            ApiError::MethodNotAllowed { allow } => reply.with_header("Allow", allow.clone()),
+            ApiError::MethodNotAllowed { allow } => reply.with_header("Allow", allow),
             // HTTP wants the scheme named, and browsers know none of this name, so they ask nobody.
             ApiError::ApiKeyRequired => reply.with_header("WWW-Authenticate", "ApiKey"),
-            ApiError::TooManyInvalidKeys { retry_after } => {
-                reply.with_header("Retry-After", retry_after.to_string())
-            }
-            ApiError::NatsUnavailable(_) | ApiError::TooManyKeys => {
-                reply.with_header("Retry-After", RETRY_AFTER_SEC)
-            }
-            ApiError::TooManyWatchers | ApiError::TooManyUploads => {
-                reply.with_header("Retry-After", WATCHERS_RETRY_AFTER_SEC)
-            }
             _ => reply,
         }
     }
 
-    fn detail(&self, as_text: bool) -> Value {
+    /// What is said of it.
+    fn written(&self) -> ErrorReply {
+        let detail = match self {
+            ApiError::Bound(condition) => return ErrorReply::from(*condition),
+            ApiError::Schema(problems) => problems.iter().map(Problem::to_json).collect(),
+            ApiError::Internal(_) => "Internal Server Error".into(),
+            other => Value::from(other.to_string()),
+        };
+        let mut reply = ErrorReply {
+            status: self.status(),
+            detail,
+            code: self.code(),
+            hint: None,
+            fields: Vec::new(),
+            retry_after: None,
+        };
         match self {
-            ApiError::Schema(problems) if !as_text => {
-                problems.iter().map(Problem::to_json).collect()
+            ApiError::Unacceptable { reason, .. } | ApiError::WheelConflict { reason, .. } => {
+                reply.fields.push(("reason", reason.as_str().into()));
             }
-            ApiError::Internal(_) => json!("Internal Server Error"),
-            other => other.to_string().into(),
+            ApiError::InvalidWorkflow { reason, place } => {
+                reply.fields.push(("reason", reason.as_str().into()));
+                let place = place.as_deref().map(|place| ("reason_detail", place.into()));
+                reply.fields.extend(place);
+            }
+            ApiError::Forbidden { role, needs } => {
+                // Tells programs that the key itself is good.
+                reply.fields.push(("role", role.as_str().into()));
+                reply.hint = Some(roles_hint(*needs).into());
+            }
+            ApiError::ForeignPage => reply.hint = Some(PAGE_HINT.into()),
+            ApiError::WheelStoreFull => reply.hint = Some(STORE_HINT.into()),
+            ApiError::TooManyInvalidKeys { retry_after } => {
+                reply.hint = Some(LATER_HINT.into());
+                reply.retry_after = Some(*retry_after);
+            }
+            ApiError::NatsUnavailable(_) => reply.retry_after = Some(NATS_RETRY_AFTER),
+            _ => {}
         }
-    }
-
-    fn title(&self) -> &'static str {
-        match self.status() {
-            400 => "Bad Request",
-            401 => "Unauthorized",
-            403 => "Forbidden",
-            404 => "Not Found",
-            405 => "Method Not Allowed",
-            409 => "Conflict",
-            413 => "Content Too Large",
-            422 => "Unprocessable Content",
-            429 => "Too Many Requests",
-            503 => "Service Unavailable",
-            507 => "Insufficient Storage",
-            _ => "Internal Server Error",
-        }
+        reply
     }
 
     fn log(&self, request_id: &str) {

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::workers;
-use crate::gateway::Gateway;
+use crate::gateway::api::context::Context;
 use crate::gateway::api::error::ApiError;
 use crate::gateway::auth::Caller;
 use crate::gateway::view::hub::{Batch, Change, Feed, RunFilter};
+use crate::http::Reply;
 use crate::http::sse;
-use crate::http::{Reply, Request};
 use crate::model::clock;
 use crate::model::limits::{FEED_PAUSE, SSE_HEARTBEAT};
 
@@ -19,12 +19,13 @@ use crate::model::limits::{FEED_PAUSE, SSE_HEARTBEAT};
 ///
 /// # Errors
 /// Too many streams.
-pub fn all(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
-    let caller = request.caller();
-    let feed = gateway.hub.feed(visible_to(caller), caller.key_id())?;
+pub fn all(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
+    let parts = cx.parts;
+    let caller = &cx.caller;
+    let feed = parts.hub.feed(visible_to(caller), caller.key_id())?;
     // A key that was revoked before the stream was there to be ended.
-    gateway.auth.confirm(caller)?;
-    let stream = Stream { feed, disconnect_timeout: gateway.settings.disconnect_timeout };
+    parts.auth.confirm(caller)?;
+    let stream = Stream { feed, disconnect_timeout: parts.settings.disconnect_timeout };
     Ok(sse::reply(move |out| stream.write(out)))
 }
 

@@ -2,15 +2,15 @@
 
 use serde_json::json;
 
-use crate::gateway::Gateway;
+use crate::gateway::api::context::Context;
 use crate::gateway::api::error::ApiError;
-use crate::http::{Reply, Request};
+use crate::http::Reply;
 
 /// Alive, without looking at anything else.
 ///
 /// # Errors
 /// None.
-pub fn alive(_: &Gateway, _: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
+pub fn alive(_: &mut Context<'_>) -> Result<Reply, ApiError> {
     Ok(Reply::json(200, &br#"{"status":"ok"}"#[..]))
 }
 
@@ -18,10 +18,11 @@ pub fn alive(_: &Gateway, _: &mut Request, _: &[String]) -> Result<Reply, ApiErr
 ///
 /// # Errors
 /// None: a check that fails is an answer.
-pub fn ready(gateway: &Gateway, _: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
-    let nats = gateway.bus.state();
-    let index = gateway.index.is_live();
-    let keys = gateway.auth.is_live();
+pub fn ready(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
+    let parts = cx.parts;
+    let nats = parts.bus.state();
+    let index = parts.index.is_live();
+    let keys = parts.auth.is_live();
     let is_ready = nats.connected && index && keys != Some(false);
     let word = |ok: bool| if ok { "ok" } else { "unavailable" };
     let mut body = json!({

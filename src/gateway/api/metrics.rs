@@ -1,15 +1,16 @@
 //! `GET /metrics`: the text that Prometheus scrapes.
 
-use crate::gateway::Gateway;
+use crate::gateway::api::context::Context;
 use crate::gateway::api::error::ApiError;
 use crate::gateway::metrics::exposition;
-use crate::http::{Reply, Request};
+use crate::http::Reply;
 
 /// Every figure, also while NATS is away.
 ///
 /// # Errors
 /// None.
-pub fn text(gateway: &Gateway, _: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
-    let text = exposition(gateway).into_bytes();
+pub fn text(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
+    let parts = cx.parts;
+    let text = exposition(parts).into_bytes();
     Ok(Reply::bytes(200, "text/plain; version=0.0.4", text))
 }

@@ -1,19 +1,19 @@
-//! The handlers, one verb per file. Each reads its request, decides, and acts through the bus.
+//! The routes: a table, one handler per file, and what all of them share.
+//!
+//! [`dispatch`] is the way of each request: its route was found in the table of [`route`], the caller is
+//! found out, the handler runs with a [`context`], and the audit hears how it ended. A handler reads its
+//! request with [`schema`], acts through the bus, and returns an answer or an [`error::ApiError`].
 
-pub(super) mod audit;
-pub mod cancel;
+mod audit;
+pub mod context;
+pub mod dispatch;
 pub mod error;
-pub mod events;
-pub mod health;
-mod json_fault;
-pub mod list;
-pub mod metrics;
-pub mod openapi;
+mod events;
+mod health;
+mod metrics;
+mod openapi;
 pub mod route;
+mod runs;
 pub mod schema;
-pub mod show;
-pub mod submit;
-pub mod submit_yaml;
-pub mod watch;
-pub mod wheels;
+mod wheels;
 pub mod workers;

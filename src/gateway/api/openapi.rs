@@ -1,13 +1,14 @@
 //! `GET /openapi.json`: the document that describes all routes.
 
-use crate::gateway::Gateway;
+use crate::gateway::api::context::Context;
 use crate::gateway::api::error::ApiError;
-use crate::http::{Reply, Request};
+use crate::http::Reply;
 
 /// The document as it was made at the start.
 ///
 /// # Errors
 /// None.
-pub fn document(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
-    Ok(gateway.openapi.answer(request))
+pub fn document(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
+    let parts = cx.parts;
+    Ok(parts.openapi.answer(cx.request))
 }

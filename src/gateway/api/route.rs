@@ -2,18 +2,19 @@
 
 use std::borrow::Cow;
 
-use super::error::ApiError;
-use super::{
-    cancel, events, health, list, metrics, openapi, show, submit, submit_yaml, watch, wheels,
-    workers,
-};
-use crate::gateway::Gateway;
-use crate::gateway::page as dashboard;
-use crate::http::{Reply, Request};
+use super::context::Context;
+use super::error::{ApiError, WHEEL_TOO_LARGE, WORKFLOW_TOO_LARGE};
+use super::runs::{cancel, list, show, submit, submit_yaml, watch};
+use super::schema::Query;
+use super::{events, health, metrics, openapi, wheels, workers};
+use crate::gateway::{GatewaySettings, page};
+use crate::http::error::BODY_TOO_LARGE;
+use crate::http::{Conduct, Reply, Transfer};
 use crate::model::key::Permission;
+use crate::model::limits::{MAX_JSON_BODY_BYTES, MULTIPART_OVERHEAD_BYTES};
 
-/// A handler. `params` are the decoded path parameters, in order.
-pub type HandlerFn = fn(&Gateway, &mut Request, params: &[String]) -> Result<Reply, ApiError>;
+/// A handler.
+pub type HandlerFn = fn(&mut Context<'_>) -> Result<Reply, ApiError>;
 
 /// Who may call a route when API keys are required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,17 +32,24 @@ pub enum BodyKind {
     Json,
     /// A form with a workflow document.
     WorkflowForm,
-    /// A form with a wheel, which may be far larger than what fits into memory: it is streamed.
+    /// A form with a wheel, which may be far larger than what fits into memory: its handler reads it
+    /// while it arrives.
     WheelForm,
 }
 
-/// How long an answer goes on.
+/// How long a request is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lasts {
+    /// No time: it looks at memory alone and never waits. For probes.
+    Moment,
     /// As long as the work takes.
     Briefly,
+    /// The same, but with `include=full` as long as up to 200 snapshots take to be read and sent.
+    List,
+    /// As long as the client takes to read an object.
+    Download,
     /// As long as the client listens: a stream of events.
-    Long,
+    Watch,
 }
 
 /// One line of the table.
@@ -49,59 +57,84 @@ pub struct Route {
     pub method: &'static str,
     /// Segments; `{}` matches any one.
     pub path: &'static str,
-    /// Who may call it.
     pub access: Access,
     pub body: BodyKind,
-    /// How long its answer goes on.
     pub lasts: Lasts,
+    /// HEAD is answered as well, without the body.
+    pub has_head: bool,
     pub handler: HandlerFn,
 }
 
 /// The table. Of two lines that match, the first one counts.
 pub const ROUTES: &[Route] = &[
-    get("/health", Access::Public, health::alive),
-    get("/healthz", Access::Public, health::alive),
-    get("/livez", Access::Public, health::alive),
+    get("/health", Access::Public, health::alive).lasts(Lasts::Moment),
+    get("/healthz", Access::Public, health::alive).lasts(Lasts::Moment),
+    get("/livez", Access::Public, health::alive).lasts(Lasts::Moment),
     get("/readyz", Access::Public, health::ready),
-    get("/runs", Access::Protected(Permission::ReadRuns), list::runs),
+    read("/runs", Permission::ReadRuns, list::runs).lasts(Lasts::List),
     post("/runs", BodyKind::Json, Permission::SubmitRuns, submit::run),
     post("/runs/yaml", BodyKind::WorkflowForm, Permission::SubmitRuns, submit_yaml::run),
-    get("/runs/{}", Access::Protected(Permission::ReadRuns), show::run),
-    get("/runs/{}/tasks", Access::Protected(Permission::ReadRuns), show::tasks),
-    stream("/runs/{}/watch", Permission::ReadRuns, watch::run),
+    read("/runs/{}", Permission::ReadRuns, show::run),
+    read("/runs/{}/tasks", Permission::ReadRuns, show::tasks),
+    read("/runs/{}/watch", Permission::ReadRuns, watch::run).lasts(Lasts::Watch),
     post("/runs/{}/cancel", BodyKind::Json, Permission::CancelRuns, cancel::run),
-    stream("/events", Permission::ReadRuns, events::all),
-    get("/workers", Access::Protected(Permission::ReadWorkers), workers::list),
+    read("/events", Permission::ReadRuns, events::all).lasts(Lasts::Watch),
+    read("/workers", Permission::ReadWorkers, workers::list),
     patch("/workers/{}", Permission::HideWorkers, workers::patch),
-    get("/wheels", Access::Protected(Permission::ReadWheels), wheels::list),
+    read("/wheels", Permission::ReadWheels, wheels::list),
     post("/wheels", BodyKind::WheelForm, Permission::UploadWheels, wheels::upload),
-    get("/wheels/history", Access::Protected(Permission::ReadWheelHistory), wheels::history),
-    get("/wheels/{}", Access::Protected(Permission::ReadWheels), wheels::download),
+    read("/wheels/history", Permission::ReadWheelHistory, wheels::history),
+    read("/wheels/{}", Permission::ReadWheels, wheels::download).lasts(Lasts::Download).with_head(),
     delete("/wheels/{}", Permission::DeleteWheels, wheels::delete),
-    get("/metrics", Access::Protected(Permission::ReadMetrics), metrics::text),
+    read("/metrics", Permission::ReadMetrics, metrics::text),
     get("/openapi.json", Access::Public, openapi::document),
-    get("/", Access::Public, dashboard::page),
-    get("/static/{}", Access::Public, dashboard::file),
+    get("/", Access::Public, page::index).with_head(),
+    get("/static/{}", Access::Public, page::file).with_head(),
 ];
 
-const fn get(path: &'static str, access: Access, handler: HandlerFn) -> Route {
-    Route { method: "GET", path, access, body: BodyKind::Json, lasts: Lasts::Briefly, handler }
+impl Route {
+    /// Whether its body is a form, which a browser sends for any page without asking first.
+    pub fn takes_form(&self) -> bool {
+        self.body != BodyKind::Json
+    }
+
+    const fn lasts(self, lasts: Lasts) -> Route {
+        Route { lasts, ..self }
+    }
+
+    const fn with_head(self) -> Route {
+        Route { has_head: true, ..self }
+    }
+
+    fn answers(&self, method: &str) -> bool {
+        self.method == method || (self.has_head && method == "HEAD")
+    }
+
+    /// The methods that it answers.
+    fn methods(&self) -> impl Iterator<Item = &'static str> {
+        std::iter::once(self.method).chain(self.has_head.then_some("HEAD"))
+    }
 }
 
-const fn stream(path: &'static str, needs: Permission, handler: HandlerFn) -> Route {
-    Route { lasts: Lasts::Long, ..get(path, Access::Protected(needs), handler) }
+const fn get(path: &'static str, access: Access, handler: HandlerFn) -> Route {
+    let (method, body, lasts) = ("GET", BodyKind::Json, Lasts::Briefly);
+    Route { method, path, access, body, lasts, has_head: false, handler }
+}
+
+const fn read(path: &'static str, needs: Permission, handler: HandlerFn) -> Route {
+    get(path, Access::Protected(needs), handler)
 }
 
 const fn post(path: &'static str, body: BodyKind, needs: Permission, handler: HandlerFn) -> Route {
-    Route { method: "POST", body, ..get(path, Access::Protected(needs), handler) }
+    Route { method: "POST", body, ..read(path, needs, handler) }
 }
 
 const fn patch(path: &'static str, needs: Permission, handler: HandlerFn) -> Route {
-    Route { method: "PATCH", ..get(path, Access::Protected(needs), handler) }
+    Route { method: "PATCH", ..read(path, needs, handler) }
 }
 
 const fn delete(path: &'static str, needs: Permission, handler: HandlerFn) -> Route {
-    Route { method: "DELETE", ..get(path, Access::Protected(needs), handler) }
+    Route { method: "DELETE", ..read(path, needs, handler) }
 }
 
 /// Finds the route of a request; the path is percent-encoded, as it came.
@@ -114,12 +147,14 @@ pub fn find(method: &str, raw_path: &str) -> Result<(&'static Route, Vec<String>
     let mut allowed = Vec::new();
     for route in ROUTES {
         if let Some(params) = matched(route.path, &path) {
-            if route.method == method {
+            if route.answers(method) {
                 return Ok((route, params));
             }
-            // Several lines may match one path.
-            if !allowed.contains(&route.method) {
-                allowed.push(route.method);
+            for method in route.methods() {
+                // Several lines may match one path.
+                if !allowed.contains(&method) {
+                    allowed.push(method);
+                }
             }
         }
     }
@@ -134,9 +169,28 @@ pub fn find(method: &str, raw_path: &str) -> Result<(&'static Route, Vec<String>
     Err(ApiError::UnknownPath)
 }
 
-/// What a request's body may be, before its route is looked at in full.
-pub fn body_kind(method: &str, raw_path: &str) -> BodyKind {
-    find(method, raw_path).map_or(BodyKind::Json, |(route, _)| route.body)
+/// How a request is treated; one without a route as one with a small body.
+pub fn conduct(route: Option<&Route>, query: Option<&str>, settings: &GatewaySettings) -> Conduct {
+    let (body, lasts) = route.map_or((BodyKind::Json, Lasts::Briefly), |r| (r.body, r.lasts));
+    let (max_body, too_large) = match body {
+        BodyKind::Json => (MAX_JSON_BODY_BYTES, &BODY_TOO_LARGE),
+        // What the form adds to the file is no part of the limit.
+        BodyKind::WorkflowForm => {
+            let limit = settings.max_workflow_bytes.saturating_add(MULTIPART_OVERHEAD_BYTES);
+            (limit, &WORKFLOW_TOO_LARGE)
+        }
+        BodyKind::WheelForm => {
+            (settings.max_wheel_bytes.saturating_add(MULTIPART_OVERHEAD_BYTES), &WHEEL_TOO_LARGE)
+        }
+    };
+    let transfer = match (body, lasts) {
+        (BodyKind::WheelForm, _) => Transfer::Upload,
+        (_, Lasts::Moment) => Transfer::Immediate,
+        (_, Lasts::Download | Lasts::Watch) => Transfer::Stream,
+        (_, Lasts::List) if Query::parse(query).is_full() => Transfer::Stream,
+        (_, Lasts::List | Lasts::Briefly) => Transfer::Whole,
+    };
+    Conduct { transfer, max_body, too_large }
 }
 
 fn decoded(raw_path: &str) -> Cow<'_, str> {
@@ -184,7 +238,7 @@ mod tests {
             ("GET", "/workers/w", "allow PATCH"),
             ("GET", "/wheels/history", "/wheels/history []"),
             ("DELETE", "/wheels/history", "/wheels/{} [\"history\"]"),
-            ("POST", "/wheels/history", "allow GET, DELETE"),
+            ("POST", "/wheels/history", "allow GET, HEAD, DELETE"),
             (
                 "GET",
                 "/wheels/a-1.0%2Bx-py3-none-any.whl",
@@ -196,8 +250,10 @@ mod tests {
             ("GET", "/runs/a/", "to /runs/a"),
             ("GET", "/nope/", "Not Found"),
             ("GET", "/", "/ []"),
-            ("POST", "/", "allow GET"),
+            ("POST", "/", "allow GET, HEAD"),
             ("GET", "//", "Not Found"),
+            ("HEAD", "/", "/ []"),
+            ("HEAD", "/runs", "allow GET, POST"),
             ("GET", "/static/a.js", "/static/{} [\"a.js\"]"),
             ("GET", "/static/../a.js", "Not Found"),
             ("GET", "/static", "Not Found"),

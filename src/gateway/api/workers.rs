@@ -4,27 +4,24 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use super::list::INDEX_PATIENCE;
-use crate::bus;
-use crate::gateway::Gateway;
+use crate::bus::{Edit, Entry};
+use crate::gateway::api::context::Context;
 use crate::gateway::api::error::ApiError;
+use crate::gateway::api::runs::list::INDEX_PATIENCE;
 use crate::gateway::api::schema::{self, Query};
-use crate::http::{Reply, Request};
+use crate::http::Reply;
 use crate::model::error::Code;
 use crate::model::limits::WORKERS_LIMIT;
 use crate::model::worker::{WorkerRecord, WorkerState};
 use crate::model::{clock, json as wire, name};
 
-/// How often a record is read again because its worker wrote in between: it does so four times a
-/// second at most.
-const MAX_CONFLICTS: usize = 32;
-
 /// Records, the one that was heard of last first, with their derived state.
 ///
 /// # Errors
 /// A query that cannot be read, or a mirror that is not current.
-pub fn list(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
-    let query = Query::parse(request.query());
+pub fn list(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
+    let parts = cx.parts;
+    let query = Query::parse(cx.request.query());
     let mut problems = Vec::new();
     let include_hidden = query.flag("include_hidden", false, &mut problems);
     let limit = query.integer("limit", WORKERS_LIMIT, &mut problems);
@@ -37,11 +34,11 @@ pub fn list(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Re
         Some(_) => return Err(unacceptable("scope is `active` or `all`")),
     };
     let wanted = query.filled("state").map(state).transpose()?;
-    if !gateway.workers.wait_live(INDEX_PATIENCE.min(gateway.bus.request_timeout())) {
+    if !parts.workers.wait_live(INDEX_PATIENCE.min(parts.bus.request_timeout())) {
         return Err(ApiError::NatsUnavailable("the list of workers is not current".into()));
     }
-    let (now, timeout) = (clock::now(), gateway.settings.disconnect_timeout);
-    let mut records: Vec<WorkerRecord> = gateway
+    let (now, timeout) = (clock::now(), parts.settings.disconnect_timeout);
+    let mut records: Vec<WorkerRecord> = parts
         .workers
         .all()
         .into_iter()
@@ -60,45 +57,34 @@ pub fn list(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Re
 ///
 /// # Errors
 /// A bad body, [`ApiError::WorkerNotFound`], NATS trouble.
-pub fn patch(
-    gateway: &Gateway,
-    request: &mut Request,
-    params: &[String],
-) -> Result<Reply, ApiError> {
-    let content_type = request.header("Content-Type").map(str::to_owned);
-    let body = schema::json_body(content_type.as_deref(), request.body()?)?;
+pub fn patch(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
+    let parts = cx.parts;
+    let body = schema::json_body(cx.request.header("Content-Type"), cx.request.body())?;
     let hidden = schema::required_flag(schema::object(body)?, "hidden")?;
-    let worker_id = &params[0];
+    let worker_id = cx.param();
     if !name::is_key(worker_id) {
         return Err(ApiError::WorkerNotFound);
     }
-    let deadline = Instant::now() + gateway.bus.request_timeout();
-    for _ in 0..MAX_CONFLICTS {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let workers = gateway.records.with_timeout(left);
-        let entry = workers.get(worker_id)?.ok_or(ApiError::WorkerNotFound)?;
-        let unreadable = |e: serde_json::Error| {
-            ApiError::Internal(format!("the record of worker {worker_id} is unreadable: {e}"))
-        };
+    let unreadable = |e: serde_json::Error| {
+        ApiError::Internal(format!("the record of worker {worker_id} is unreadable: {e}"))
+    };
+    let deadline = Instant::now() + parts.bus.request_timeout();
+    let edited = parts.records.edit(worker_id, deadline, |newest| {
+        let value = newest.and_then(Entry::live_value).ok_or(ApiError::WorkerNotFound)?;
         // Only the one field is touched: the rest is the worker's, whatever version wrote it.
-        let mut record: Map<String, Value> = wire::from_wire(&entry.value).map_err(unreadable)?;
+        let mut record: Map<String, Value> = wire::from_wire(value).map_err(unreadable)?;
         let now = clock::now();
         record.insert("hidden".into(), hidden.into());
         record.insert("updated_at".into(), now.into());
-        let document = wire::to_wire(&record).map_err(unreadable)?;
-        match workers.update(worker_id, &document, entry.revision) {
-            Ok(revision) => {
-                log::info!(worker_id = worker_id.as_str(), hidden = hidden,
-                    request_id = request.request_id(); "changed the record of a worker");
-                gateway.workers.wrote(worker_id, document, revision);
-                let body = json!({"worker_id": worker_id, "hidden": hidden, "updated_at": now});
-                return Ok(Reply::json(200, body.to_string().into_bytes()));
-            }
-            Err(bus::Error::Conflict(_)) => {}
-            Err(e) => return Err(e.into()),
-        }
+        Ok::<_, ApiError>(Edit::Put(wire::to_wire(&record).map_err(unreadable)?, now))
+    })?;
+    log::info!(worker_id = worker_id, hidden = hidden, request_id = cx.request.request_id();
+        "changed the record of a worker");
+    if let Some(entry) = edited.written {
+        parts.workers.wrote(&entry.key, entry.value, entry.revision);
     }
-    Err(ApiError::NatsUnavailable("the worker writes faster than it can be changed".into()))
+    let body = json!({"worker_id": worker_id, "hidden": hidden, "updated_at": edited.result});
+    Ok(Reply::json(200, body.to_string().into_bytes()))
 }
 
 /// A record as readers see it.

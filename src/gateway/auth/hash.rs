@@ -23,7 +23,7 @@ const MAX_ROUNDS: u32 = 2_000_000;
 const KEY_ID_BYTES: usize = 12;
 const SECRET_BYTES: usize = 32;
 const SALT_BYTES: usize = 16;
-/// Of PBKDF2 records (CONTRACT §3).
+/// Of PBKDF2 records (`docs/spec.md#api-key-record`).
 const HASH_BYTES: usize = 32;
 
 /// What is mixed into every hash and is not in NATS; the same on all gateways. It shows itself

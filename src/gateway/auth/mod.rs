@@ -6,6 +6,7 @@
 //! [gate]. What is remembered holds for one version of the record, so a change of it is effective as
 //! soon as the watch tells. This floor knows HTTP requests by their headers alone, and no route.
 
+mod caller;
 mod gate;
 pub mod hash;
 mod memory;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use super::chores::key_use::Care;
 use super::view::keys::{KeyMirror, Known};
-pub use crate::http::caller::{Caller, Holder};
+pub use caller::{Caller, Holder};
 use gate::Gate;
 use hash::Pepper;
 use memory::Memory;
@@ -140,13 +141,10 @@ impl Auth {
     /// See [`Refusal`].
     pub fn authenticate(&self, request: &Request) -> Result<Caller, Refusal> {
         let Some(checks) = &self.checks else { return Ok(Caller::Anybody) };
-        let named = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case(&checks.header));
-        let mut presented = named.map(|(_, value)| value.trim());
-        let found = match (presented.next(), presented.next()) {
-            (None | Some(""), None) => Err(Refusal::Missing),
-            // Two headers: a proxy and we might each believe another one.
-            (_, Some(_)) => Err(Refusal::Invalid),
-            (Some(text), None) => checks.holder(text, request.peer()),
+        let found = match presented(request, &checks.header) {
+            Ok("") => Err(Refusal::Missing),
+            Ok(text) => checks.holder(text, request.peer()),
+            Err(refusal) => Err(refusal),
         };
         checks.keys.count(&found);
         found.map(|holder| Caller::Holder(Arc::new(holder)))
@@ -180,6 +178,31 @@ impl Auth {
         outcomes.extend(Refusal::WORDS.into_iter().zip(refused));
         Some((outcomes, keys.hashes.load(Ordering::Relaxed)))
     }
+}
+
+/// The key that a request shows: in `header`, else as `Authorization: Bearer KEY`; empty when it shows none.
+///
+/// # Errors
+/// [`Refusal::Invalid`] for a header that comes twice, since a proxy and we might each believe another
+/// one, and for one that is no text.
+fn presented<'r>(request: &'r Request, header: &str) -> Result<&'r str, Refusal> {
+    for name in [header, "Authorization"] {
+        let mut values = request.values(name);
+        let (first, second) = (values.next(), values.next());
+        if second.is_some() {
+            return Err(Refusal::Invalid);
+        }
+        let Some(value) = first else { continue };
+        let text = std::str::from_utf8(value).map_err(|_| Refusal::Invalid)?;
+        let is_bearer = |scheme: &str| scheme.eq_ignore_ascii_case("Bearer");
+        match text.split_once(' ').filter(|(scheme, _)| is_bearer(scheme)) {
+            Some((_, token)) => return Ok(token.trim()),
+            None if name == header && !text.is_empty() => return Ok(text),
+            // Another scheme is between the client and a proxy.
+            None => {}
+        }
+    }
+    Ok("")
 }
 
 impl Checks {

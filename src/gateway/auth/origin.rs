@@ -12,7 +12,7 @@ struct Signs<'r> {
     site: Option<&'r str>,
     /// `Origin`: whose page it is, as all browsers say with a POST, and nobody else.
     origin: Option<&'r str>,
-    /// What the gateway is called by the client, and by the client of a proxy.
+    /// What the gateway is called by the client, and by the client of a trusted proxy.
     hosts: [Option<&'r str>; 2],
     /// The request has a header for which a browser would have asked first.
     was_asked_for: bool,
@@ -24,7 +24,7 @@ pub fn is_foreign(request: &Request) -> bool {
     is_of_another_page(&Signs {
         site: request.header("Sec-Fetch-Site"),
         origin: request.header("Origin"),
-        hosts: [request.header("Host"), request.header("X-Forwarded-Host")],
+        hosts: [request.header("Host"), request.host()],
         was_asked_for: request.header("Idempotency-Key").is_some(),
     })
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{select, tick};
 
-use crate::bus::{self, Kv};
+use crate::bus::{self, Edit, Entry, Kv};
 use crate::gateway::view::keys::KeyMirror;
 use crate::model::key::{self, KeyRecord};
 use crate::model::limits::LAST_USED_STEP;
@@ -33,8 +33,7 @@ impl Care {
     pub(crate) fn start(records: Kv, mirror: KeyMirror) -> std::io::Result<Care> {
         let used = Arc::<Mutex<HashSet<String>>>::default();
         let (stop, stopped) = thread::stop_channel();
-        let keeper =
-            Keeper { records: records.with_timeout(TIMEOUT), mirror, used: Arc::clone(&used) };
+        let keeper = Keeper { records, mirror, used: Arc::clone(&used) };
         let thread = thread::spawn("key-care", move || keeper.run(&stopped))?;
         Ok(Care { used, _stop: stop, _thread: thread })
     }
@@ -86,17 +85,20 @@ impl Keeper {
             if thread::is_stopped(stop) {
                 return true;
             }
-            let Some(Some(known)) = self.mirror.get(&key_id) else { continue };
-            if !is_stale(&known.record, now) {
-                continue;
-            }
-            let record = KeyRecord { last_used_at: Some(now), ..(*known.record).clone() };
-            let Ok(document) = json::to_wire(&record) else { continue };
-            let record_key = key::record_key(&key_id);
-            match self.records.update(&record_key, &document, known.revision) {
-                Ok(revision) => self.mirror.wrote(record_key, document, revision),
-                // Another gateway has noted it, or somebody has revoked the key; the watch tells.
-                Err(bus::Error::Conflict(_)) => {}
+            let deadline = Instant::now() + TIMEOUT;
+            let noted = self.records.edit(&key::record_key(&key_id), deadline, |newest| {
+                match newest.and_then(Entry::live_value).map(json::from_wire::<KeyRecord>) {
+                    Some(Ok(record)) if is_stale(&record, now) => {
+                        let record = KeyRecord { last_used_at: Some(now), ..record };
+                        Ok::<_, bus::Error>(Edit::Put(json::to_wire(&record)?, ()))
+                    }
+                    // Deleted, unreadable, or another gateway has noted it.
+                    _ => Ok(Edit::Leave(())),
+                }
+            });
+            match noted.map(|edited| edited.written) {
+                Ok(Some(entry)) => self.mirror.wrote(entry.key, entry.value, entry.revision),
+                Ok(None) => {}
                 Err(e) => {
                     log::debug!(key_id = key_id.as_str(), error = e.to_string();
                         "cannot note the use of an API key");

@@ -5,14 +5,15 @@
 //! that the snapshot carries; should the worker live after all, its next write tells it that it has
 //! lost the run. A cancel that no worker carries out is completed here, so that no run stays
 //! CANCELLING. A run that waits although the queue of its tag is empty has lost its job (its gateway
-//! died between the two steps of the submit, or somebody purged the queue) and is FAILED. Silence is measured against our own clock, from what the watch has told.
+//! died between the two steps of the submit, or an operator purged the queue) and is FAILED. Silence
+//! is measured with this gateway's own clock, from what the watch has delivered.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{select, tick};
 
-use crate::bus::{self, Bus, Kv, WorkQueue};
+use crate::bus::{self, Bus, Edit, Entry, Kv, WorkQueue};
 use crate::gateway::GatewaySettings;
 use crate::gateway::view::runs::{Indexed, RunIndex};
 use crate::gateway::view::workers::{Seen, WorkerMirror};
@@ -24,6 +25,8 @@ use crate::thread::{self, JoinOnDrop, StopSignal, StopSource};
 
 /// Between two looks at the unfinished runs.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// For one change of a snapshot; the next look tries again.
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// Run heartbeats that a live worker may miss.
 const MISSED_HEARTBEATS: f64 = 5.0;
 /// However short the heartbeat, a worker may be busy for this long.
@@ -215,28 +218,20 @@ impl Rescue {
     /// its worker has written after all. A second NAK would hit the delivery that the first one
     /// has brought about.
     fn sign(&self, run: &Indexed) -> bus::Result<bool> {
-        let run_id = run.summary.run_id.as_str();
-        let Some(entry) = self.runs.get(run_id)? else { return Ok(false) };
-        // What was decided on is not the newest any more.
-        if entry.revision != run.revision {
-            return Ok(false);
-        }
-        let Ok(mut snapshot) = json::from_wire::<RunSnapshot>(&entry.value) else {
-            return Ok(false);
-        };
-        match &mut snapshot.delivery {
-            None => return Ok(false),
+        let mut was_signed = false;
+        let is_written = self.change(run, |snapshot| match &mut snapshot.delivery {
             // Signed long ago and silent since: the NAK was lost, and is sent again.
-            Some(delivery) if delivery.rescued => return Ok(true),
-            Some(delivery) => delivery.rescued = true,
-        }
-        let document =
-            json::to_wire(&snapshot).map_err(|e| bus::Error::BadAnswer(e.to_string()))?;
-        match self.runs.update(run_id, &document, entry.revision) {
-            Ok(_) => Ok(true),
-            Err(bus::Error::Conflict(_)) => Ok(false),
-            Err(e) => Err(e),
-        }
+            Some(delivery) if delivery.rescued => {
+                was_signed = true;
+                false
+            }
+            Some(delivery) => {
+                delivery.rescued = true;
+                true
+            }
+            None => false,
+        })?;
+        Ok(was_signed || is_written)
     }
 
     fn complete_cancel(&self, run: &Indexed) {
@@ -246,36 +241,38 @@ impl Rescue {
 
     /// Turns a run that still is in `from` to a terminal state, in the place of a worker.
     fn end(&self, run: &Indexed, from: RunStatus, to: RunStatus, error: Option<String>) {
-        let run_id = &run.summary.run_id;
-        if let Err(e) = self.try_end(run_id, from, to, error) {
-            log::warn!(run_id = run_id.as_str(), error = e.to_string();
+        let ended = self.change(run, |snapshot| {
+            let is_due = snapshot.status == from;
+            if is_due {
+                snapshot.finish(to, error.clone(), clock::now());
+            }
+            is_due
+        });
+        if let Err(e) = ended {
+            log::warn!(run_id = run.summary.run_id.as_str(), error = e.to_string();
                 "cannot end a run that nobody has yet");
         }
     }
 
-    fn try_end(
+    /// Changes a snapshot, if it still is the version that was decided on; says whether it was
+    /// written. `change` returns whether there is something to write.
+    fn change(
         &self,
-        run_id: &str,
-        from: RunStatus,
-        to: RunStatus,
-        error: Option<String>,
-    ) -> bus::Result<()> {
-        let Some(entry) = self.runs.get(run_id)? else { return Ok(()) };
-        let Ok(mut snapshot) = json::from_wire::<RunSnapshot>(&entry.value) else { return Ok(()) };
-        if snapshot.status != from {
-            return Ok(());
-        }
-        snapshot.finish(to, error, clock::now());
-        let document =
-            json::to_wire(&snapshot).map_err(|e| bus::Error::BadAnswer(e.to_string()))?;
-        match self.runs.update(run_id, &document, entry.revision) {
-            Ok(revision) => {
-                self.index.wrote(run_id, document, revision);
-                Ok(())
-            }
-            // A worker is at it.
-            Err(bus::Error::Conflict(_)) => Ok(()),
-            Err(e) => Err(e),
-        }
+        run: &Indexed,
+        mut change: impl FnMut(&mut RunSnapshot) -> bool,
+    ) -> bus::Result<bool> {
+        let deadline = Instant::now() + TIMEOUT;
+        let edited = self.runs.edit(&run.summary.run_id, deadline, |newest| {
+            let decided_on = newest.filter(|entry| entry.revision == run.revision);
+            let read = decided_on.and_then(Entry::live_value).map(json::from_wire::<RunSnapshot>);
+            let Some(Ok(mut snapshot)) = read else { return Ok(Edit::Leave(())) };
+            Ok::<_, bus::Error>(match change(&mut snapshot) {
+                true => Edit::Put(json::to_wire(&snapshot)?, ()),
+                false => Edit::Leave(()),
+            })
+        })?;
+        let Some(entry) = edited.written else { return Ok(false) };
+        self.index.wrote(&entry.key, entry.value, entry.revision);
+        Ok(true)
     }
 }

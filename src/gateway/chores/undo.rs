@@ -1,11 +1,11 @@
 //! Takes back submits that may have got half way, so that a 503 leaves no run behind.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, after, bounded, never, select};
 
-use crate::bus::{self, Kv, Operation};
+use crate::bus::{self, Edit, Entry, Kv};
 use crate::gateway::view::runs::RunIndex;
 use crate::model::error::Code;
 use crate::model::json;
@@ -16,6 +16,8 @@ use crate::thread::{self, JoinOnDrop, StopSignal, StopSource};
 const MAX_DOUBTFUL: usize = 10_000;
 /// For undoing within the request that failed.
 const NOW_TIMEOUT: Duration = Duration::from_secs(1);
+/// For one try in the background.
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two tries in the background.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -54,7 +56,7 @@ impl Undo {
 
     /// Tries at once, and in the background if that fails.
     pub fn now_or_later(&self, submit: Doubtful) {
-        if undo(&self.runs.with_timeout(NOW_TIMEOUT), &self.index, &submit).is_err() {
+        if undo(&self.runs, &self.index, &submit, NOW_TIMEOUT).is_err() {
             self.later(submit);
         }
     }
@@ -82,7 +84,7 @@ fn run(runs: &Kv, index: &RunIndex, queue: &Receiver<Doubtful>, stop: &StopSigna
             },
             recv(retry) -> _ => {
                 while let Some(submit) = waiting.front() {
-                    if undo(runs, index, submit).is_err() || thread::is_stopped(stop) {
+                    if undo(runs, index, submit, TIMEOUT).is_err() || thread::is_stopped(stop) {
                         break;
                     }
                     waiting.pop_front();
@@ -95,30 +97,24 @@ fn run(runs: &Kv, index: &RunIndex, queue: &Receiver<Doubtful>, stop: &StopSigna
 
 /// Deletes the snapshot if it still is what the submit wrote. A worker that gets the job finds the
 /// tombstone and leaves it; a run that a worker has begun is left to go on.
-fn undo(runs: &Kv, index: &RunIndex, submit: &Doubtful) -> bus::Result<()> {
-    let newest = runs.newest(&submit.run_id)?;
-    let Some(entry) = newest.as_ref().filter(|entry| entry.operation == Operation::Put) else {
-        // The write may still be on its way, in the socket of a server that was frozen. It expects the
-        // key as it is now, so a tombstone in its place makes it fail. A conflict says that it has
-        // just arrived; the next try finds it.
-        return runs.delete(&submit.run_id, newest.map_or(0, |entry| entry.revision)).map(drop);
-    };
-    let untouched = json::from_wire::<RunSnapshot>(&entry.value).is_ok_and(|snapshot| {
-        snapshot.status == RunStatus::Pending && snapshot.submitted_at == Some(submit.submitted_at)
-    });
-    if !untouched {
-        return Ok(());
+fn undo(runs: &Kv, index: &RunIndex, submit: &Doubtful, timeout: Duration) -> bus::Result<()> {
+    let edited = runs.edit(&submit.run_id, Instant::now() + timeout, |newest| {
+        let Some(value) = newest.and_then(Entry::live_value) else {
+            // The write may still be on its way, in the socket of a server that was frozen. It expects
+            // the key as it is now, so a tombstone in its place makes it fail.
+            return Ok::<_, bus::Error>(Edit::Delete(false));
+        };
+        let is_untouched = json::from_wire::<RunSnapshot>(value).is_ok_and(|snapshot| {
+            snapshot.status == RunStatus::Pending
+                && snapshot.submitted_at == Some(submit.submitted_at)
+        });
+        Ok(if is_untouched { Edit::Delete(true) } else { Edit::Leave(false) })
+    })?;
+    if let (true, Some(tombstone)) = (edited.result, edited.written) {
+        log::info!(run_id = submit.run_id.as_str(); "took back a submit that had failed");
+        index.deleted(&submit.run_id, tombstone.revision);
     }
-    match runs.delete(&submit.run_id, entry.revision) {
-        Ok(tombstone) => {
-            log::info!(run_id = submit.run_id.as_str(); "took back a submit that had failed");
-            index.deleted(&submit.run_id, tombstone);
-            Ok(())
-        }
-        // Somebody has taken it up meanwhile.
-        Err(bus::Error::Conflict(_)) => Ok(()),
-        Err(e) => Err(e),
-    }
+    Ok(())
 }
 
 fn tell_orphan(submit: &Doubtful) {

@@ -2,7 +2,7 @@
 
 use super::process;
 use super::text::{Kind, Text};
-use crate::gateway::Gateway;
+use crate::gateway::api::context::Parts;
 use crate::gateway::view::workers::Seen;
 use crate::model::clock;
 use crate::model::limits::MAX_METRIC_WORKERS;
@@ -11,34 +11,34 @@ use crate::model::wheel::SyncResult;
 use crate::model::worker::{WorkerRecord, WorkerState};
 
 /// What `GET /metrics` answers.
-pub fn exposition(gateway: &Gateway) -> String {
+pub fn exposition(parts: &Parts) -> String {
     let mut text = Text::default();
-    text.family("pyoco_build_info", Kind::Gauge, "1, with the version of this gateway.")
+    text.family("pyoco_build_info", Kind::Gauge, "1, with the version of this parts.")
         .sample(&[("version", crate::VERSION)], 1.0);
-    let link = gateway.bus.state();
+    let link = parts.bus.state();
     text.single("pyoco_nats_up", Kind::Gauge, "Whether NATS is connected.", flag(link.connected));
     let help = "How often the connection to NATS came back or was replaced.";
     text.single("pyoco_nats_reconnects_total", Kind::Counter, help, link.reconnects as f64);
     let help = "Whether figures of runs and workers are current.";
-    let live = gateway.index.is_live() && gateway.workers.is_live();
+    let live = parts.index.is_live() && parts.workers.is_live();
     text.single("pyoco_view_live", Kind::Gauge, help, flag(live));
-    runs(gateway, &mut text);
-    gateway.metrics.runs.write(&mut text);
-    gateway.metrics.backlog.write(link.connected, &gateway.settings.default_tag, &mut text);
-    workers(gateway, &mut text);
-    wheels(gateway, &mut text);
-    gateway.metrics.requests.write(&mut text);
-    auth(gateway, &mut text);
+    runs(parts, &mut text);
+    parts.metrics.runs.write(&mut text);
+    parts.metrics.backlog.write(link.connected, &parts.settings.default_tag, &mut text);
+    workers(parts, &mut text);
+    wheels(parts, &mut text);
+    parts.metrics.requests.write(&mut text);
+    auth(parts, &mut text);
     let help = "Open streams of events.";
-    text.single("pyoco_sse_clients", Kind::Gauge, help, gateway.hub.open_streams() as f64);
+    text.single("pyoco_sse_clients", Kind::Gauge, help, parts.hub.open_streams() as f64);
     let help = "States that were skipped because a client reads too slowly; it gets the newest.";
-    text.single("pyoco_sse_dropped_total", Kind::Counter, help, gateway.hub.skipped() as f64);
+    text.single("pyoco_sse_dropped_total", Kind::Counter, help, parts.hub.skipped() as f64);
     process::write(&mut text);
     text.finish()
 }
 
-fn auth(gateway: &Gateway, text: &mut Text) {
-    let Some((outcomes, hashes)) = gateway.auth.figures() else { return };
+fn auth(parts: &Parts, text: &mut Text) {
+    let Some((outcomes, hashes)) = parts.auth.figures() else { return };
     let help = "Requests with and without an API key, by what came of the check.";
     let mut family = text.family("pyoco_auth_checks_total", Kind::Counter, help);
     for (outcome, count) in outcomes {
@@ -48,8 +48,8 @@ fn auth(gateway: &Gateway, text: &mut Text) {
     text.single("pyoco_auth_hashes_total", Kind::Counter, help, hashes as f64);
 }
 
-fn runs(gateway: &Gateway, text: &mut Text) {
-    let counts = gateway.index.counts();
+fn runs(parts: &Parts, text: &mut Text) {
+    let counts = parts.index.counts();
     let mut put = |name, help, counts: &[(RunStatus, usize)]| {
         let mut family = text.family(name, Kind::Gauge, help);
         for (status, count) in counts {
@@ -57,14 +57,14 @@ fn runs(gateway: &Gateway, text: &mut Text) {
         }
     };
     put("pyoco_runs", "Runs by status.", &counts);
-    put("pyoco_runs_total", "The same, under the name of the Python gateway.", &counts);
+    put("pyoco_runs_total", "The same, under the name of the Python parts.", &counts);
     let help = "Runs by status that were written last today, by the gateway's time zone.";
-    put("pyoco_runs_today_total", help, &gateway.index.counts_today());
+    put("pyoco_runs_today_total", help, &parts.index.counts_today());
 }
 
-fn workers(gateway: &Gateway, text: &mut Text) {
-    let (now, timeout) = (clock::now(), gateway.settings.disconnect_timeout);
-    let records: Vec<_> = gateway.workers.all().into_iter().map(|seen| seen.record).collect();
+fn workers(parts: &Parts, text: &mut Text) {
+    let (now, timeout) = (clock::now(), parts.settings.disconnect_timeout);
+    let records: Vec<_> = parts.workers.all().into_iter().map(|seen| seen.record).collect();
     let state = |record: &WorkerRecord| record.derived_state(now, timeout);
     let help = "Workers that are RUNNING or IDLE.";
     let alive = records.iter().filter(|record| state(record).is_alive()).count();
@@ -75,7 +75,7 @@ fn workers(gateway: &Gateway, text: &mut Text) {
         let count = records.iter().filter(|record| state(record) == one).count();
         family.sample(&[("state", one.as_str())], count as f64);
     }
-    // One that has stopped, or that an operator has hidden, is nobody's alarm.
+    // A worker that has stopped, or that an operator has hidden, must raise no alert.
     let mut watched: Vec<(f64, &str)> = records
         .iter()
         .filter(|record| !record.hidden && state(record) != WorkerState::StoppedGraceful)
@@ -90,15 +90,15 @@ fn workers(gateway: &Gateway, text: &mut Text) {
     }
 }
 
-fn wheels(gateway: &Gateway, text: &mut Text) {
-    let (now, timeout) = (clock::now(), gateway.settings.disconnect_timeout);
-    let wheels = gateway.wheels.shelf.all();
+fn wheels(parts: &Parts, text: &mut Text) {
+    let (now, timeout) = (clock::now(), parts.settings.disconnect_timeout);
+    let wheels = parts.wheels.shelf.all();
     text.single("pyoco_wheels", Kind::Gauge, "Wheels in the registry.", wheels.len() as f64);
     let help = "Bytes of all wheels in the registry.";
     let bytes: u64 = wheels.iter().map(|meta| meta.size).sum();
     text.single("pyoco_wheels_bytes", Kind::Gauge, help, bytes as f64);
     let alive = |seen: &Seen| seen.record.derived_state(now, timeout).is_alive();
-    let workers: Vec<Seen> = gateway.workers.all().into_iter().filter(alive).collect();
+    let workers: Vec<Seen> = parts.workers.all().into_iter().filter(alive).collect();
     let help = "Workers that are RUNNING or IDLE, by how they last synchronised their wheels.";
     let mut family = text.family("pyoco_workers_wheel_sync", Kind::Gauge, help);
     for result in SyncResult::ALL.map(SyncResult::as_str) {

@@ -1,9 +1,8 @@
 //! What the gateway measures, and its text for Prometheus.
 //!
-//! Figures that are events (requests, ends of runs) are counted where they happen; figures that are
-//! states (runs, workers, the process) are read when somebody asks; figures of the queue live in
-//! NATS and are fetched by a thread, so that a dead NATS never holds a scrape up. Labels are bounded,
-//! and never a run id or free text.
+//! Events (requests, ends of runs) are counted where they happen. States (runs, workers, the process)
+//! are read at each scrape. The figures of the queue are in NATS; a thread fetches them, so that a dead
+//! NATS never delays a scrape. **Invariant:** labels are bounded, and never a run id or free text.
 
 mod exposition;
 mod histogram;

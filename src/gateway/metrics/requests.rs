@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::histogram::Histogram;
 use super::text::{Kind, Text};
-use crate::gateway::api::route::{self, Lasts};
-use crate::http::Access;
 
 /// Upper bounds of a request's time, in seconds; no request takes much longer than its wait for NATS.
 const TIMES: [f64; 13] =
@@ -29,21 +28,26 @@ struct Counts {
 }
 
 impl RequestFigures {
-    /// A handler has answered.
-    pub fn answered(&self, access: &Access) {
-        let method = METHODS.into_iter().find(|known| *known == access.method).unwrap_or("other");
-        let route = route::find(&access.method, &access.path).ok().map(|(route, _)| route);
-        let path = route.map_or(NO_ROUTE, |route| route.path);
+    /// A handler has answered a request to the route with this path, or to none. Only what has a duration is
+    /// observed in the histogram.
+    pub fn answered(
+        &self,
+        method: &str,
+        route: Option<&'static str>,
+        status: u16,
+        duration: Option<Duration>,
+    ) {
+        let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
+        let path = route.unwrap_or(NO_ROUTE);
         let mut counts = self.lock();
-        *counts.answered.entry((method, path, access.status)).or_default() += 1;
-        // How long somebody watched says nothing about us.
-        if route.is_none_or(|route| route.lasts == Lasts::Briefly) {
+        *counts.answered.entry((method, path, status)).or_default() += 1;
+        if let Some(duration) = duration {
             let times = counts.times.entry(path).or_insert_with(|| Histogram::new(&TIMES));
-            times.observe(access.duration);
+            times.observe(duration);
         }
     }
 
-    /// The edge has refused a request by itself.
+    /// The HTTP floor has refused a request by itself.
     pub fn refused(&self, status: u16) {
         *self.lock().answered.entry(("other", EDGE, status)).or_default() += 1;
     }

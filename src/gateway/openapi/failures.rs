@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::shape::{anything, count, list_of, object, reference, text};
 
-/// What any request may meet, whatever its route: the edge's refusals, our own faults, NATS.
+/// What any request may meet, whatever its route: refusals of the HTTP floor, our own faults, NATS.
 pub(super) const EVERYWHERE: &[u16] = &[400, 408, 413, 417, 431, 500, 501, 503, 504, 505];
 /// What a request to a protected route may meet when keys are asked for.
 pub(super) const OF_KEYS: &[u16] = &[401, 403, 429];
@@ -25,7 +25,6 @@ const ALL: &[(u16, &str, &str)] = &[
     (404, "NotFound", "There is none of that id, or it belongs to another tenant."),
     (408, "TooSlow", "Head or body did not arrive in time."),
     (409, "Conflict", "The registry has that wheel, that version of its package, or a newer one."),
-    (411, "LengthRequired", "A body of this route needs `Content-Length`."),
     (413, "TooLarge", "The body, or what is made of it, is too large."),
     (417, "ExpectationFailed", "`Expect` is not `100-continue`."),
     (
@@ -36,7 +35,7 @@ const ALL: &[(u16, &str, &str)] = &[
     (429, "TooManyInvalidKeys", "Too many wrong keys came from this address, or for this key."),
     (431, "HeadTooLarge", "The head is too large, or has too many headers."),
     (500, "InternalError", "A fault of the gateway; its log line has the same request id."),
-    (501, "NotImplemented", "A body without `Content-Length`, or CONNECT."),
+    (501, "NotImplemented", "A transfer coding other than a lone `chunked`, or CONNECT."),
     (
         503,
         "Unavailable",

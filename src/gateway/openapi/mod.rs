@@ -89,12 +89,19 @@ fn put_together(keys: &Keys<'_>) -> Value {
         ],
         "paths": paths,
         "components": {
-            "securitySchemes": {"apiKey": {
-                "type": "apiKey",
-                "in": "header",
-                "name": keys.header,
-                "description": "Needed where the gateway runs with `PYOCO_HTTP_AUTH_MODE=api_key`.",
-            }},
+            "securitySchemes": {
+                "apiKey": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": keys.header,
+                    "description": "Needed where the gateway runs with `PYOCO_HTTP_AUTH_MODE=api_key`.",
+                },
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "The same key as `Authorization: Bearer KEY`, for clients that can send no other header.",
+                },
+            },
             "parameters": parameters(),
             "headers": headers(),
             "responses": failures::responses(),
@@ -161,8 +168,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::gateway::api::error::ApiError;
-    use crate::gateway::api::route::{Access, BodyKind, Lasts};
+    use crate::gateway::api::error::{
+        ApiError, TOO_MANY_KEYS, TOO_MANY_WATCHERS, WHEEL_TOO_LARGE, WORKFLOW_TOO_LARGE,
+    };
+    use crate::gateway::api::route::{Access, BodyKind};
+    use crate::http::error::{BODY_TOO_LARGE, REFUSALS, TOO_MANY_UPLOADS};
     use crate::model::error::Code;
     use crate::model::key::{Permission, Role};
 
@@ -229,7 +239,7 @@ mod tests {
 
     #[test]
     fn access_is_security() {
-        let key = serde_json::json!({"apiKey": []});
+        let ways = [json!({"apiKey": []}), json!({"bearer": []})];
         for required in [false, true] {
             let document = document(required);
             assert_eq!(document["components"]["securitySchemes"]["apiKey"]["name"], "X-Key");
@@ -239,9 +249,9 @@ mod tests {
                 match route.access {
                     Access::Public => assert!(security.is_empty(), "{}", route.path),
                     Access::Protected(_) => {
-                        assert!(security.contains(&key), "{}", route.path);
+                        assert!(ways.iter().all(|way| security.contains(way)), "{}", route.path);
                         // Where no keys are asked for, nothing is needed.
-                        assert_eq!(security.len() == 1, required, "{}", route.path);
+                        assert_eq!(!security.contains(&json!({})), required, "{}", route.path);
                     }
                 }
                 for status in ["401", "403", "429"] {
@@ -279,7 +289,8 @@ mod tests {
         }
     }
 
-    /// One error of each kind. [`happens_at`] does not compile when a kind is missing there; add it here, too.
+    /// One error of each kind. [`happens_at`] does not compile when a kind is missing there; add it here,
+    /// too.
     fn errors() -> Vec<ApiError> {
         let code = Code::BadInput;
         let text = String::new;
@@ -291,22 +302,23 @@ mod tests {
             ApiError::Unacceptable { detail: "", code, reason: text() },
             ApiError::InvalidWorkflow { reason: text(), place: None },
             ApiError::BadBody(""),
-            ApiError::TooLarge { detail: "", code },
+            ApiError::Bound(&BODY_TOO_LARGE),
             ApiError::RunNotFound,
             ApiError::WorkerNotFound,
-            ApiError::WheelTooLarge,
+            ApiError::Bound(&WHEEL_TOO_LARGE),
+            ApiError::Bound(&WORKFLOW_TOO_LARGE),
             ApiError::WheelNotFound,
             ApiError::WheelConflict { detail: "", reason: text() },
             ApiError::WheelStoreFull,
-            ApiError::TooManyUploads,
-            ApiError::TooManyWatchers,
+            ApiError::Bound(&TOO_MANY_UPLOADS),
+            ApiError::Bound(&TOO_MANY_WATCHERS),
             ApiError::ApiKeyRequired,
             ApiError::InvalidApiKey,
             ApiError::ForeignPage,
             ApiError::Forbidden { role: Role::Viewer, needs: Permission::SubmitRuns },
             ApiError::ForeignPage,
             ApiError::TooManyInvalidKeys { retry_after: 1 },
-            ApiError::TooManyKeys,
+            ApiError::Bound(&TOO_MANY_KEYS),
             ApiError::NatsUnavailable(text()),
             ApiError::Internal(text()),
         ]
@@ -332,19 +344,14 @@ mod tests {
             ApiError::RunNotFound => route.path.starts_with("/runs/{}"),
             ApiError::WorkerNotFound => route.path.starts_with("/workers/{}"),
             ApiError::WheelNotFound => route.path.starts_with("/wheels/{}"),
-            ApiError::WheelConflict { .. }
-            | ApiError::WheelTooLarge
-            | ApiError::WheelStoreFull
-            | ApiError::TooManyUploads => is_upload,
-            ApiError::ForeignPage => route.body != BodyKind::Json,
-            ApiError::TooManyWatchers => route.lasts == Lasts::Long,
+            ApiError::WheelConflict { .. } | ApiError::WheelStoreFull => is_upload,
+            ApiError::ForeignPage => route.takes_form(),
             ApiError::ApiKeyRequired
             | ApiError::InvalidApiKey
             | ApiError::Forbidden { .. }
-            | ApiError::TooManyInvalidKeys { .. }
-            | ApiError::TooManyKeys => route.access != Access::Public,
+            | ApiError::TooManyInvalidKeys { .. } => route.access != Access::Public,
             ApiError::BadBody(_)
-            | ApiError::TooLarge { .. }
+            | ApiError::Bound(_)
             | ApiError::NatsUnavailable(_)
             | ApiError::Internal(_) => true,
         }
@@ -365,7 +372,7 @@ mod tests {
             }
             wanted.push(statuses);
         }
-        // The other way round: what is special to a route is not told of others.
+        // The other way round: only its own route documents an error that is special to it.
         for ((route, operation), wanted) in described.iter().zip(&wanted) {
             for status in ["404", "409", "422", "507"] {
                 let has = operation["responses"].get(status).is_some();
@@ -381,17 +388,11 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal_of_the_edge_is_documented_everywhere() {
-        let source = include_str!("../../http/edge/refusal.rs");
-        let statuses: BTreeSet<&str> = source
-            .split(|c: char| !c.is_ascii_digit())
-            .filter(|number| number.len() == 3 && matches!(number.as_bytes()[0], b'4' | b'5'))
-            .collect();
-        assert!(statuses.contains("431") && statuses.contains("503"), "{statuses:?}");
+    fn every_refusal_of_the_http_floor_is_documented_everywhere() {
         let document = document(false);
         for (route, operation) in described(&document) {
-            for status in &statuses {
-                let has = operation["responses"].get(status).is_some();
+            for status in REFUSALS {
+                let has = operation["responses"].get(status.to_string()).is_some();
                 assert!(has, "{} {} does not tell of {status}", route.method, route.path);
             }
         }

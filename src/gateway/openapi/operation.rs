@@ -112,11 +112,10 @@ impl Operation {
 
     /// As it stands in the document, for a route with this access.
     pub fn to_json(&self, access: Access, keys_required: bool) -> Value {
-        let key = json!({"apiKey": []});
         let security = match (access, keys_required) {
             (Access::Public, _) => json!([]),
-            (Access::Protected(_), true) => json!([key]),
-            (Access::Protected(_), false) => json!([key, {}]),
+            (Access::Protected(_), true) => json!([{"apiKey": []}, {"bearer": []}]),
+            (Access::Protected(_), false) => json!([{"apiKey": []}, {"bearer": []}, {}]),
         };
         let mut parameters = self.parameters.clone();
         parameters.push(json!({"$ref": "#/components/parameters/RequestId"}));

@@ -33,7 +33,7 @@ pub(super) fn operations() -> Vec<Operation> {
             )
             .takes(true, json!({"multipart/form-data": {"schema": reference("WheelUpload")}}))
             .answers(200, "It is there.", json_of("Wheel", wheel_example()))
-            .fails(&[409, 411, 422, 507]),
+            .fails(&[409, 422, 507]),
         operation("GET", "/wheels/history", "listWheelHistory", TAG)
             .says("What was uploaded and deleted", "By whom, and from where. Kept for `PYOCO_WHEEL_HISTORY_TTL_SEC`.")
             .query("limit", bounded("At most so many", WHEEL_HISTORY_LIMIT))

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use super::Asset;
 use crate::http::cached::Cached;
 
-/// The page, with places for what it is told.
+/// The page, with placeholders for its settings.
 pub(super) const INDEX: &str = include_str!("assets/index.html");
 
 /// Declares one file by its name; its kind follows from the ending.
@@ -41,6 +41,7 @@ pub(super) static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         asset!("texts.en.js", SCRIPT),
         asset!("texts.ja.js", SCRIPT),
         asset!("format.js", SCRIPT),
+        asset!("moving.js", SCRIPT),
         asset!("api.js", SCRIPT),
         asset!("stream.js", SCRIPT),
         asset!("events.js", SCRIPT),
@@ -53,11 +54,13 @@ pub(super) static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         // The pages and their parts.
         asset!("runs.js", SCRIPT),
         asset!("runs_filter.js", SCRIPT),
+        asset!("runs_limits.js", SCRIPT),
         asset!("runs_list.js", SCRIPT),
         asset!("runs_table.js", SCRIPT),
         asset!("run.js", SCRIPT),
         asset!("story.js", SCRIPT),
         asset!("timeline.js", SCRIPT),
+        asset!("timeline_scale.js", SCRIPT),
         asset!("tasks.js", SCRIPT),
         asset!("cancel.js", SCRIPT),
         asset!("run_wheels.js", SCRIPT),
@@ -71,6 +74,7 @@ pub(super) static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         asset!("wheel_history.js", SCRIPT),
         asset!("metrics.js", SCRIPT),
         asset!("chart.js", SCRIPT),
+        asset!("chart_bars.js", SCRIPT),
         asset!("submit.js", SCRIPT),
     ]
 });

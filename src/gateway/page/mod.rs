@@ -7,7 +7,7 @@
 
 mod files;
 
-use super::Gateway;
+use super::api::context::Context;
 use super::api::error::ApiError;
 use super::api::schema::Query;
 use crate::http::cached::Cached;
@@ -38,29 +38,30 @@ struct Asset {
 ///
 /// # Errors
 /// None.
-pub fn page(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
-    let asked = Query::parse(request.query()).last("lang").and_then(Lang::from_word);
-    let settings = &gateway.settings;
+pub fn index(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
+    let parts = cx.parts;
+    let asked = Query::parse(cx.request.query()).last("lang").and_then(Lang::from_word);
+    let settings = &parts.settings;
     let grace = settings.cancel_grace.as_secs_f64();
     let text = files::INDEX
         .replace("{lang}", asked.unwrap_or(settings.dashboard_lang).as_str())
         .replace("{version}", crate::VERSION)
-        .replace("{key_header}", &escaped(&gateway.settings.api_key_header))
+        .replace("{key_header}", &escaped(&parts.settings.api_key_header))
         .replace("{cancel_grace_sec}", &grace.to_string());
-    Ok(answer(request, &Cached::new("text/html; charset=utf-8", text.into_bytes())))
+    Ok(answer(cx.request, &Cached::new("text/html; charset=utf-8", text.into_bytes())))
 }
 
 /// `GET /static/{name}`: a file that the page loads.
 ///
 /// # Errors
 /// [`ApiError::UnknownPath`].
-pub fn file(_: &Gateway, request: &mut Request, params: &[String]) -> Result<Reply, ApiError> {
-    let asset = files::ASSETS.iter().find(|asset| asset.name == params[0]);
+pub fn file(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
+    let asset = files::ASSETS.iter().find(|asset| asset.name == cx.param());
     let asset = asset.ok_or(ApiError::UnknownPath)?;
-    Ok(answer(request, &asset.file))
+    Ok(answer(cx.request, &asset.file))
 }
 
-/// The bytes, or 304, with what the browser is told to do with them.
+/// The bytes, or 304, with the headers that say what the browser may do with them.
 fn answer(request: &Request, cached: &Cached) -> Reply {
     cached
         .answer(request)

@@ -73,7 +73,7 @@ impl History {
     }
 }
 
-/// `<13-digit unix ms>_<event_id>` (CONTRACT §2).
+/// `<13-digit unix ms>_<event_id>` (`docs/contract.md#wheels`).
 fn key(entry: &HistoryEntry) -> String {
     format!("{:013}_{}", (entry.occurred_at * 1000.0) as u64, entry.event_id)
 }

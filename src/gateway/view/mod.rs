@@ -15,7 +15,7 @@ use history::History;
 use wheels::Shelf;
 
 /// The wheel registry: the object store, which is the truth, and what is known of it and its past.
-pub(crate) struct WheelRegistry {
+pub struct WheelRegistry {
     pub store: ObjectStore,
     /// What is known of it.
     pub shelf: Shelf,

@@ -1,4 +1,4 @@
-//! What both readers of a form share: the boundary, and the head of a part.
+//! The boundary of a form, and the head of a part.
 
 use super::FormError;
 
@@ -82,62 +82,5 @@ fn parameter(header: &str, wanted: &str) -> Option<String> {
             return Some(value);
         }
         rest = next?;
-    }
-}
-
-/// Looks for one sequence of bytes in many others, in steps as long as itself where it can (Horspool).
-pub struct Needle {
-    bytes: Vec<u8>,
-    /// By its last byte, how far a window that does not match may move on.
-    steps: Box<[usize; 256]>,
-}
-
-impl Needle {
-    /// A search for `bytes`, of which there is at least one.
-    pub fn new(bytes: Vec<u8>) -> Needle {
-        let mut steps = Box::new([bytes.len().max(1); 256]);
-        let last = bytes.len().saturating_sub(1);
-        for (at, byte) in bytes[..last].iter().enumerate() {
-            steps[usize::from(*byte)] = last - at;
-        }
-        Needle { bytes, steps }
-    }
-
-    /// Where it stands first in `haystack`.
-    pub fn find(&self, haystack: &[u8]) -> Option<usize> {
-        let mut at = 0;
-        while let Some(window) = haystack.get(at..at + self.bytes.len()) {
-            if window == self.bytes {
-                return Some(at);
-            }
-            at += self.steps[usize::from(*window.last()?)];
-        }
-        None
-    }
-
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_needle_is_found_wherever_it_stands() {
-        for needle in [&b"a"[..], b"ab", b"aab", b"abab", b"\r\n--X", b"bbbb"] {
-            let search = Needle::new(needle.to_vec());
-            // Every haystack of nine bytes out of two letters, and the real thing behind it.
-            for pattern in 0..512u32 {
-                let letters = (0..9).map(|i| if pattern >> i & 1 == 0 { b'a' } else { b'b' });
-                for tail in [&b""[..], b"\r\n--X", b"\r\n--Y\r\n--X"] {
-                    let mut haystack: Vec<u8> = letters.clone().collect();
-                    haystack.extend_from_slice(tail);
-                    let plain = haystack.windows(needle.len()).position(|w| w == needle);
-                    assert_eq!(search.find(&haystack), plain, "{needle:?} in {haystack:?}");
-                }
-            }
-        }
     }
 }

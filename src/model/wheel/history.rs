@@ -1,4 +1,4 @@
-//! What was uploaded and deleted, by whom and from where (CONTRACT §3).
+//! What was uploaded and deleted, by whom and from where: `docs/spec.md#get-wheelshistory`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -37,7 +37,7 @@ pub struct HistoryEntry {
     pub extra: Map<String, Value>,
 }
 
-/// Whose key it was; nobody's where the gateway asks for none.
+/// The key of the client; empty where the gateway asks for none.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct HistoryActor {
     pub tenant_id: Option<String>,

@@ -1,4 +1,4 @@
-//! A wheel as the registry shows it (CONTRACT §3).
+//! A wheel as the registry shows it (`docs/spec.md#get-wheels`).
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

@@ -37,7 +37,7 @@ impl SyncResult {
     }
 }
 
-/// The field `wheel_sync` of a worker's record (CONTRACT §2). Lists hold at most
+/// The field `wheel_sync` of a worker's record: `docs/spec.md#wheel_sync`. Lists hold at most
 /// [`MAX_LISTED_WHEELS`]; the counts count all.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

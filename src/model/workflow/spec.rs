@@ -9,8 +9,8 @@ use super::yaml;
 use crate::model::limits::MAX_ERROR_BYTES;
 use crate::model::run::truncated;
 
-/// A `flow.yaml` that has passed every check of CONTRACT §4. Its graph is text: whether it can be
-/// run is known to the engine alone.
+/// A `flow.yaml` that has passed every check of `docs/flow.md#flowyaml`. Its graph is text: whether
+/// it can be run is known to the engine alone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Workflow {
     /// The document's format, when it names one; nothing depends on it yet.
@@ -49,7 +49,7 @@ pub struct WorkflowRefusal {
 }
 
 impl WorkflowRefusal {
-    /// One of the reasons of CONTRACT §4, as exact text.
+    /// One of the reasons in `docs/flow.md#flowyaml`, as exact text.
     pub fn reason(&self) -> &str {
         &self.reason
     }

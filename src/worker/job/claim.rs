@@ -8,10 +8,10 @@ use crate::model::run::{Delivery, RunSnapshot, RunStatus};
 /// What to do with a delivery. What stores a snapshot goes on only if its compare-and-set succeeds.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Claim {
-    /// Store this snapshot over `revision` (0 = there is none), then execute.
-    Execute { snapshot: Box<RunSnapshot>, revision: u64 },
-    /// Store this CANCELLED snapshot over `revision`, then acknowledge.
-    Cancelled { snapshot: Box<RunSnapshot>, revision: u64 },
+    /// Store this snapshot, then execute.
+    Execute(Box<RunSnapshot>),
+    /// Store this CANCELLED snapshot, then acknowledge.
+    Cancelled(Box<RunSnapshot>),
     /// The run has ended before: acknowledge, do not execute.
     AlreadyTerminal,
     /// The submit was taken back: acknowledge, do not execute.
@@ -37,15 +37,13 @@ pub(crate) struct Claimant<'a> {
 
 /// Decides; `newest` is the newest message of the run's key.
 pub(crate) fn decide(job: &Job, newest: Option<&Entry>, claimant: Claimant<'_>) -> Claim {
-    let (mut snapshot, revision) = match newest {
+    let read = match newest {
         Some(entry) if entry.operation == Operation::Delete => return Claim::Withdrawn,
-        None => (fresh(job, claimant.now), 0),
-        Some(entry) => match json::from_wire::<RunSnapshot>(&entry.value) {
-            Ok(snapshot) => (snapshot, entry.revision),
-            // What cannot be read is replaced: the job itself says all that is needed.
-            Err(_) => (fresh(job, claimant.now), entry.revision),
-        },
+        // What cannot be read is replaced: the job itself says all that is needed.
+        Some(entry) => json::from_wire::<RunSnapshot>(&entry.value).ok(),
+        None => None,
     };
+    let mut snapshot = read.unwrap_or_else(|| fresh(job, claimant.now));
     if snapshot.status.is_terminal() {
         return Claim::AlreadyTerminal;
     }
@@ -62,7 +60,7 @@ pub(crate) fn decide(job: &Job, newest: Option<&Entry>, claimant: Claimant<'_>) 
     snapshot.attempt = Some(claimant.attempt);
     if snapshot.status == RunStatus::Cancelling {
         snapshot.finish(RunStatus::Cancelled, None, claimant.now);
-        return Claim::Cancelled { snapshot: Box::new(snapshot), revision };
+        return Claim::Cancelled(Box::new(snapshot));
     }
     snapshot.status = RunStatus::Running;
     snapshot.start_time = Some(claimant.now);
@@ -78,7 +76,7 @@ pub(crate) fn decide(job: &Job, newest: Option<&Entry>, claimant: Claimant<'_>) 
     snapshot.wheels.clear();
     snapshot.error = None;
     snapshot.end_time = None;
-    Claim::Execute { snapshot: Box::new(snapshot), revision }
+    Claim::Execute(Box::new(snapshot))
 }
 
 /// The snapshot that the gateway would have written.
@@ -139,7 +137,7 @@ mod tests {
         }
         assert_eq!(decided(|s| s.attempt = Some(3)), Claim::Superseded);
         match decided(|s| s.status = RunStatus::Cancelling) {
-            Claim::Cancelled { snapshot, revision: 7 } => {
+            Claim::Cancelled(snapshot) => {
                 assert_eq!(snapshot.status, RunStatus::Cancelled);
                 assert_eq!(snapshot.end_time, Some(100.0));
             }
@@ -153,7 +151,7 @@ mod tests {
             s.set_wheels(&WheelSet { generation: "g".into(), wheels: [wheel()].into() });
         };
         match decided(earlier_attempt) {
-            Claim::Execute { snapshot, revision: 7 } => {
+            Claim::Execute(snapshot) => {
                 assert_eq!(snapshot.worker_id.as_deref(), Some("w"));
                 assert_eq!((snapshot.attempt, snapshot.tasks.len()), (Some(2), 0));
                 assert_eq!((snapshot.wheel_generation, snapshot.wheels), (None, vec![]));
@@ -174,10 +172,10 @@ mod tests {
         });
         assert_eq!(decide(&job(), Some(&held), claimant(1)), Claim::Duplicate(4));
         let first_is_gone = Claimant { gone: Some(4), ..claimant(1) };
-        assert!(matches!(decide(&job(), Some(&held), first_is_gone), Claim::Execute { .. }));
+        assert!(matches!(decide(&job(), Some(&held), first_is_gone), Claim::Execute(_)));
         let same = |attempt| Claimant { stream_seq: 4, ..claimant(attempt) };
         assert_eq!(decide(&job(), Some(&held), same(2)), Claim::Superseded);
-        assert!(matches!(decide(&job(), Some(&held), same(4)), Claim::Execute { .. }));
+        assert!(matches!(decide(&job(), Some(&held), same(4)), Claim::Execute(_)));
     }
 
     #[test]
@@ -185,12 +183,9 @@ mod tests {
         let mut tombstone = entry(|_| {});
         tombstone.operation = Operation::Delete;
         assert_eq!(decide(&job(), Some(&tombstone), claimant(1)), Claim::Withdrawn);
-        assert!(matches!(decide(&job(), None, claimant(1)), Claim::Execute { revision: 0, .. }));
+        assert!(matches!(decide(&job(), None, claimant(1)), Claim::Execute(_)));
         let mut garbage = entry(|_| {});
         garbage.value = b"{".to_vec();
-        assert!(matches!(
-            decide(&job(), Some(&garbage), claimant(1)),
-            Claim::Execute { revision: 7, .. }
-        ));
+        assert!(matches!(decide(&job(), Some(&garbage), claimant(1)), Claim::Execute(_)));
     }
 }

@@ -15,7 +15,7 @@ use super::in_flight::InFlightJob;
 use super::record::{NotWritten, Recorder};
 use super::settle;
 use super::tick::Ticker;
-use crate::bus::{self, Delivered};
+use crate::bus::{self, Delivered, Edit, Edited};
 use crate::flow::{CancelToken, Execution, FlowEvent, FlowJob, Outcome, WorkflowDocument};
 use crate::model::error::Code;
 use crate::model::job::Job;
@@ -26,7 +26,7 @@ use crate::worker::Context;
 
 /// Events of one run that may wait between its executor and its slot; beyond that the executor waits.
 const MAX_PENDING_EVENTS: usize = 256;
-/// Delay of a job that is given back because of NATS trouble (CONTRACT §2).
+/// Delay of a job that is given back because of NATS trouble (`docs/contract.md#delivery-of-jobs`).
 const TROUBLE_DELAY: Duration = Duration::from_secs(2);
 /// From SIGTERM to SIGKILL, when a cancel's grace period or the time of a run has passed.
 const TERM_GRACE: Duration = Duration::from_secs(2);
@@ -35,8 +35,6 @@ const STORE_RETRY: Duration = Duration::from_millis(500);
 /// How long a finished run's result is held while NATS does not take it; long enough for a server
 /// to be replaced, short enough that a slot is not lost for a day.
 const STORE_DEADLINE: Duration = Duration::from_secs(600);
-/// How often a claim is tried again because somebody wrote in between.
-const MAX_CLAIMS: usize = 8;
 
 /// How a job left its slot, for the worker's record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,8 +65,9 @@ pub(crate) fn execute(
     };
     let run_id = job.run_id.clone();
     let status = match claimed(context, &job, &delivered) {
-        Ok(Claimed::Ours(snapshot, revision)) => {
+        Ok(Edited { result: Claimed::Ours(snapshot), written }) => {
             on_start(&run_id);
+            let revision = written.map_or(0, |entry| entry.revision);
             let recorder = Recorder::new(
                 context.runs.clone(),
                 *snapshot,
@@ -79,11 +78,14 @@ pub(crate) fn execute(
             let cancel = CancelToken::new();
             RunAttempt { context, job, delivered, in_flight, recorder, cancel }.run(hard_stop)
         }
-        Ok(Claimed::Settled(status)) => {
+        Ok(Edited { result: Claimed::Settled(status), .. }) => {
+            if status.is_some() {
+                log::info!(run_id = run_id.as_str(); "the run was cancelled before it started");
+            }
             acknowledge(&delivered, &run_id);
             status
         }
-        Ok(Claimed::Superseded) => None,
+        Ok(Edited { result: Claimed::Superseded, .. }) => None,
         Err(e) => {
             log::warn!(run_id = run_id.as_str(), error = e.to_string();
                 "cannot claim the run; giving its job back");
@@ -95,56 +97,47 @@ pub(crate) fn execute(
 }
 
 enum Claimed {
-    Ours(Box<RunSnapshot>, u64),
+    Ours(Box<RunSnapshot>),
+    /// The job is to be acknowledged; with the status that the run was given here.
     Settled(Option<RunStatus>),
     Superseded,
 }
 
-fn claimed(context: &Context, job: &Job, delivered: &Delivered) -> bus::Result<Claimed> {
+fn claimed(context: &Context, job: &Job, delivered: &Delivered) -> bus::Result<Edited<Claimed>> {
     let mut gone = None;
-    for _ in 0..MAX_CLAIMS {
-        let newest = context.runs.newest(&job.run_id)?;
-        let claimant = Claimant {
-            worker_id: &context.settings.worker_id,
-            attempt: delivered.num_delivered,
-            stream_seq: delivered.stream_seq,
-            gone,
-            delivery: delivery(context, delivered),
-            now: clock::now(),
-        };
-        let (snapshot, revision) = match claim::decide(job, newest.as_ref(), claimant) {
-            Claim::AlreadyTerminal | Claim::Withdrawn => return Ok(Claimed::Settled(None)),
-            Claim::Superseded => return Ok(Claimed::Superseded),
-            Claim::Duplicate(other) => {
-                if is_queued(context, other, &job.run_id)? {
+    context.runs.edit(&job.run_id, context.runs.deadline(), |newest| {
+        loop {
+            let claimant = Claimant {
+                worker_id: &context.settings.worker_id,
+                attempt: delivered.num_delivered,
+                stream_seq: delivered.stream_seq,
+                gone,
+                delivery: delivery(context, delivered),
+                now: clock::now(),
+            };
+            return Ok::<_, bus::Error>(match claim::decide(job, newest, claimant) {
+                Claim::AlreadyTerminal | Claim::Withdrawn => Edit::Leave(Claimed::Settled(None)),
+                Claim::Superseded => Edit::Leave(Claimed::Superseded),
+                // What was looked for and is not there is not asked about again.
+                Claim::Duplicate(other) if is_queued(context, other, &job.run_id)? => {
                     log::warn!(run_id = job.run_id.as_str();
                         "the run is in the queue twice; dropping the second message");
-                    return Ok(Claimed::Settled(None));
+                    Edit::Leave(Claimed::Settled(None))
                 }
-                gone = Some(other);
-                continue;
-            }
-            Claim::Execute { snapshot, revision } | Claim::Cancelled { snapshot, revision } => {
-                (snapshot, revision)
-            }
-        };
-        let document =
-            json::to_wire(&snapshot).map_err(|e| bus::Error::BadAnswer(e.to_string()))?;
-        let stored = match revision {
-            0 => context.runs.create(&job.run_id, &document),
-            revision => context.runs.update(&job.run_id, &document, revision),
-        };
-        match stored {
-            Ok(_) if snapshot.status.is_terminal() => {
-                log::info!(run_id = job.run_id.as_str(); "the run was cancelled before it started");
-                return Ok(Claimed::Settled(Some(snapshot.status)));
-            }
-            Ok(revision) => return Ok(Claimed::Ours(snapshot, revision)),
-            Err(bus::Error::Conflict(_)) => {}
-            Err(e) => return Err(e),
+                Claim::Duplicate(other) => {
+                    gone = Some(other);
+                    continue;
+                }
+                Claim::Execute(snapshot) => {
+                    Edit::Put(json::to_wire(&snapshot)?, Claimed::Ours(snapshot))
+                }
+                Claim::Cancelled(snapshot) => {
+                    let status = Some(snapshot.status);
+                    Edit::Put(json::to_wire(&snapshot)?, Claimed::Settled(status))
+                }
+            });
         }
-    }
-    Err(bus::Error::Conflict(job.run_id.clone()))
+    })
 }
 
 /// How the snapshot names a delivery.

@@ -3,16 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::size_budget::SizeBudget;
-use crate::bus::{self, Kv, Operation};
+use crate::bus::{self, Edit, Entry, Kv};
 use crate::flow::FlowEvent;
 use crate::model::run::{Delivery, RunSnapshot, RunStatus};
 use crate::model::{clock, json};
 
-/// Least time between two snapshot writes for task transitions (CONTRACT §2).
+/// Least time between two snapshot writes for task transitions (`docs/contract.md#writing-snapshots`).
 const SNAPSHOT_COALESCE: Duration = Duration::from_millis(250);
-/// How often a conflict is read back before a write counts as failed; each one means that
-/// somebody else has written in between, which only cancel requests do.
-const MAX_CONFLICTS: usize = 8;
 /// What headers may add to a snapshot on its way to the server.
 const HEADER_ROOM: usize = 2048;
 /// Between a failed write and the next one.
@@ -41,14 +38,6 @@ pub(crate) struct Recorder {
     wrote_transition: bool,
 }
 
-/// What a conflict was about, when the run is still ours.
-enum ReadBack {
-    /// Write again, over what is there now.
-    TryAgain,
-    /// The document is there already.
-    AlreadyStored,
-}
-
 /// Why a snapshot was not written.
 #[derive(Debug)]
 pub(crate) enum NotWritten {
@@ -56,6 +45,12 @@ pub(crate) enum NotWritten {
     Lost(String),
     /// NATS trouble; the same write may succeed later.
     Trouble(bus::Error),
+}
+
+impl From<bus::Error> for NotWritten {
+    fn from(error: bus::Error) -> Self {
+        NotWritten::Trouble(error)
+    }
 }
 
 impl Recorder {
@@ -162,54 +157,54 @@ impl Recorder {
     }
 
     fn store(&mut self) -> Result<(), NotWritten> {
-        for _ in 0..MAX_CONFLICTS {
-            let document = self.budget.document(&mut self.snapshot).map_err(|e| {
-                NotWritten::Lost(format!("its snapshot cannot be written as JSON: {e}"))
-            })?;
-            match self.kv.update(&self.snapshot.run_id, &document, self.revision) {
-                Ok(revision) => {
-                    self.revision = revision;
+        loop {
+            let (kv, run_id) = (self.kv.clone(), self.snapshot.run_id.clone());
+            let first = Edit::Put(self.document()?, ());
+            let edited = kv.edit_from(&run_id, self.revision, first, kv.deadline(), |newest| {
+                self.read_back(newest)
+            });
+            match edited {
+                Ok(edited) => {
+                    self.revision = edited.written.map_or(self.revision, |entry| entry.revision);
                     return Ok(());
                 }
-                Err(bus::Error::Conflict(_)) => match self.read_back()? {
-                    ReadBack::AlreadyStored => return Ok(()),
-                    ReadBack::TryAgain => {}
-                },
                 // The server's own limit is below ours: from now on it counts.
-                Err(bus::Error::TooLarge { limit, .. })
+                Err(NotWritten::Trouble(bus::Error::TooLarge { limit, .. }))
                     if self.budget.max_bytes() > limit.saturating_sub(HEADER_ROOM) =>
                 {
                     self.budget.lower_max_bytes(limit.saturating_sub(HEADER_ROOM));
                 }
                 // Without its records it is too large still; a run must be able to end.
-                Err(bus::Error::TooLarge { .. }) if self.snapshot.drop_bulk() => {
-                    self.budget.clear()
+                Err(NotWritten::Trouble(bus::Error::TooLarge { .. }))
+                    if self.snapshot.drop_bulk() =>
+                {
+                    self.budget.clear();
                 }
-                Err(e) => return Err(NotWritten::Trouble(e)),
+                Err(refusal) => return Err(refusal),
             }
         }
-        Err(NotWritten::Trouble(bus::Error::Conflict(self.snapshot.run_id.clone())))
+    }
+
+    fn document(&mut self) -> Result<Vec<u8>, NotWritten> {
+        let document = self.budget.document(&mut self.snapshot);
+        document
+            .map_err(|e| NotWritten::Lost(format!("its snapshot cannot be written as JSON: {e}")))
     }
 
     /// Somebody else has written: a cancel request is taken over, anything else has cost us the run.
-    fn read_back(&mut self) -> Result<ReadBack, NotWritten> {
+    fn read_back(&mut self, newest: Option<&Entry>) -> Result<Edit<()>, NotWritten> {
         let lost = |why: String| Err(NotWritten::Lost(why));
-        let newest = match self.kv.newest(&self.snapshot.run_id) {
-            Ok(newest) => newest,
-            Err(e) => return Err(NotWritten::Trouble(e)),
-        };
-        let Some(entry) = newest.filter(|entry| entry.operation == Operation::Put) else {
+        let Some(value) = newest.and_then(Entry::live_value) else {
             return lost("the snapshot was deleted".into());
         };
-        let Ok(theirs) = json::from_wire::<RunSnapshot>(&entry.value) else {
+        let Ok(theirs) = json::from_wire::<RunSnapshot>(value) else {
             return lost("the snapshot was overwritten with something unreadable".into());
         };
         let same_end = (theirs.status, theirs.end_time, theirs.attempt)
             == (self.snapshot.status, self.snapshot.end_time, self.snapshot.attempt);
         if theirs.status.is_terminal() && same_end && theirs.worker_id == self.snapshot.worker_id {
             // Our own last write, which was stored after we had stopped waiting for it.
-            self.revision = entry.revision;
-            return Ok(ReadBack::AlreadyStored);
+            return Ok(Edit::Leave(()));
         }
         if theirs.status.is_terminal() {
             return lost(format!("it is {} already", theirs.status.as_str()));
@@ -223,7 +218,6 @@ impl Recorder {
             let who = theirs.worker_id.unwrap_or_default();
             return lost(format!("worker {who} has it in attempt {}", theirs.attempt.unwrap_or(0)));
         }
-        self.revision = entry.revision;
         if theirs.status == RunStatus::Cancelling || theirs.cancel_requested_at.is_some() {
             if !self.snapshot.status.is_terminal() {
                 self.snapshot.status = RunStatus::Cancelling;
@@ -232,6 +226,6 @@ impl Recorder {
             self.snapshot.cancel_requested_by = theirs.cancel_requested_by;
             self.snapshot.cancel_reason = theirs.cancel_reason;
         }
-        Ok(ReadBack::TryAgain)
+        Ok(Edit::Put(self.document()?, ()))
     }
 }

@@ -1,4 +1,4 @@
-//! How a job ends: which snapshot, which verdict to the queue, which DLQ entry (CONTRACT §2).
+//! How a job ends (`docs/spec.md#how-a-job-ends`): which snapshot, which verdict, which DLQ entry.
 
 use crate::bus::Delivered;
 use crate::flow::Outcome;
@@ -18,7 +18,7 @@ pub(crate) struct Ending {
     pub dlq: Option<DlqReason>,
 }
 
-/// The table of CONTRACT §2, as far as it is about executed flows.
+/// The table of `docs/spec.md#how-a-job-ends`, as far as it is about executed flows.
 pub(crate) fn decide(outcome: Outcome, cancelled: bool, dlq_execution_errors: bool) -> Ending {
     match outcome {
         Outcome::Completed => Ending { status: RunStatus::Completed, error: None, dlq: None },

@@ -1,8 +1,8 @@
 //! The task records of a run: how large they are, and what is left out so that its document fits.
 //!
 //! First what tasks have printed goes, that of the task that ended first before all others, and for
-//! good. Only when the rest is too large still, all records are left out of that document (CONTRACT
-//! §2); they stay in memory, since a later state may fit again.
+//! good. Only when the rest is too large still, all records are left out of that document
+//! (`docs/spec.md#what-tasks-print`); they stay in memory, since a later state may fit again.
 //!
 //! The size of each record is taken once, when it comes. So what fits is known before the document
 //! is made, and a write of a large run costs one serialisation, rarely two or three.
@@ -18,7 +18,7 @@ use crate::model::limits::MAX_TASK_RECORDS;
 use crate::model::run::{RunSnapshot, TaskRecord};
 
 /// What the tasks of one run have printed, as far as its worker keeps it: far beyond what a snapshot
-/// may hold, so this counts only where somebody has raised that.
+/// may hold, so this counts only where a setting has raised that.
 const MAX_RUN_LOG_BYTES: usize = 4 * 1024 * 1024;
 /// `"name":…,` and `,"logs":…` around what is measured.
 const FRAME_BYTES: usize = 2;

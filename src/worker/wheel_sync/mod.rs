@@ -33,7 +33,7 @@ use registry_offers::{RegistryOffers, offer};
 
 /// For the interpreter to say which wheels fit it; a cold disk takes seconds.
 const INTERPRETER_DEADLINE: Duration = Duration::from_secs(30);
-/// Longest pause of a worker after a synchronisation of wheels that has failed, unless its interval is longer.
+/// Longest pause of a worker after a failed synchronisation of wheels, unless its interval is longer.
 const MAX_SYNC_PAUSE: Duration = Duration::from_secs(300);
 /// After a change of the registry: several wheels often come together.
 const SETTLE: Duration = Duration::from_millis(200);

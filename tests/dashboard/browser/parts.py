@@ -70,7 +70,8 @@ LISTED = """async () => {
 }"""
 
 TIMES = """async () => {
-    const { moment, when } = await import("/static/format.js");
+    const { moment } = await import("/static/format.js");
+    const { when } = await import("/static/moving.js");
     return [1e300, -1e300, NaN, null].flatMap((time) => [when(time).textContent, moment(time)]).join("");
 }"""
 

@@ -1,4 +1,5 @@
-//! What a wheel lacks before it is uploaded (CONTRACT §5): rules over what was read of it.
+//! What a wheel lacks before an upload (`docs/contract.md#check-before-an-upload`): rules over its
+//! contents.
 
 use super::archive::Contents;
 use crate::model::wheel::{Metadata, WheelName, normalized};
@@ -21,9 +22,9 @@ pub struct Finding {
 pub enum Kind {
     /// A worker, or pip, would refuse the wheel.
     Unusable,
-    /// Its tasks are found by nobody who does not know their modules.
+    /// Only a user who knows the modules finds its tasks.
     NoEntryPoints,
-    /// Nobody is told what its tasks do.
+    /// It does not say what its tasks do.
     NoUsageDoc,
     /// It has no word for a list; never more than a warning.
     NoSummary,

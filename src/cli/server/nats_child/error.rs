@@ -31,7 +31,7 @@ pub enum NatsChildError {
         /// What the system says.
         source: io::Error,
     },
-    /// Somebody listens at the address already.
+    /// Another program already listens at the address.
     #[error(
         "cannot start a local nats-server: another program listens on {address}; choose another \
          port with {flag}, stop that program, or use it as it is: leave out --with-nats and pass \
@@ -63,7 +63,7 @@ pub enum NatsChildError {
     )]
     StoreInUse {
         store: PathBuf,
-        /// Whoever started the server that uses it.
+        /// The process that started the server that uses it.
         holder: Option<u32>,
     },
     /// A file of the store cannot be read or written.
@@ -100,7 +100,7 @@ pub enum NatsChildError {
         problem: String,
         log: String,
     },
-    /// We were told to stop while it started.
+    /// The stop signal came while it started.
     #[error("stopped while the local nats-server was starting")]
     Stopped,
     /// No thread could be started.

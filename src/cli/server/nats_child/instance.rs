@@ -192,7 +192,7 @@ impl Instance {
         loop {
             match self.shell.try_wait() {
                 Ok(Some(status)) => {
-                    // Somebody has killed the shell alone: the server lives on in the group, which
+                    // Only the shell was killed: the server lives on in the group, which
                     // keeps the group's number ours.
                     if self.gone.recv_timeout(REAP_PATIENCE).is_err_and(|e| e.is_timeout()) {
                         self.kill_group();

@@ -58,7 +58,7 @@ impl NatsChild {
     pub fn start(settings: NatsChildSettings) -> Result<NatsChild, NatsChildError> {
         let program = binary::find(settings.bin.as_deref())?;
         let config = config::text(&settings, &server_name())?;
-        // Absolute, so that the file means the same wherever somebody starts a server with it.
+        // Absolute, so that the file means the same in any working directory.
         let store = created(&settings.store_dir)?;
         let lock = locked(&store)?;
         for (address, flag) in addresses(&settings) {
@@ -103,7 +103,7 @@ impl NatsChild {
     }
 }
 
-/// A name by which the server at the port can be told from a stranger's.
+/// A name that distinguishes our server at the port from another one.
 fn server_name() -> String {
     format!("pyoco-local-{}", std::process::id())
 }
@@ -133,7 +133,7 @@ fn locked(store: &Path) -> Result<File, NatsChildError> {
             Err(fs::TryLockError::Error(source)) => return Err(failed(source)),
             Err(fs::TryLockError::WouldBlock) => {
                 let holder = holder_of(&mut file);
-                // Whoever held it is dead and its server is on the way out; else it stays.
+                // A dead holder's server is about to end; a living holder keeps its server.
                 let ending = holder.is_some_and(|pid| !is_alive(pid));
                 if !ending || Instant::now() > end {
                     return Err(NatsChildError::StoreInUse { store: store.to_owned(), holder });

@@ -18,7 +18,7 @@ const TAIL_LINES: usize = 12;
 /// The target of the forwarded lines.
 const TARGET: &str = "nats-server";
 
-/// The last lines; written by the reader, read by whoever reports an error.
+/// The last lines. The reader writes them, and errors quote them.
 #[derive(Debug, Clone, Default)]
 pub struct LastLines(Arc<Mutex<VecDeque<String>>>);
 
@@ -41,8 +41,8 @@ impl LastLines {
     }
 }
 
-/// Reads lines until the stream ends, which it does when the server is gone: nobody else writes
-/// to it. Always drains, so that the server never blocks on us.
+/// Reads lines until the stream ends, which it does when the server is gone: it is the only
+/// writer. Always drains, so that the server never blocks on us.
 pub fn forward(stream: impl Read, last: &LastLines) {
     let mut reader = BufReader::new(stream);
     let mut bytes = Vec::new();
@@ -57,7 +57,7 @@ pub fn forward(stream: impl Read, last: &LastLines) {
             // A part of the server's banner.
             continue;
         }
-        // Debug lines cost nothing when nobody wants them; the others must not flood the log.
+        // Debug lines cost nothing when they are off; the others must not flood the log.
         if level < Level::Debug && !allowance.grant() {
             continue;
         }

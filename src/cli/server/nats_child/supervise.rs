@@ -35,7 +35,7 @@ pub fn run(launch: &Launch, first: Instance, stop: &StopSignal) {
     }
 }
 
-/// `None` when told to stop.
+/// `None` after the stop signal.
 fn started_again(
     launch: &Launch,
     stop: &StopSignal,

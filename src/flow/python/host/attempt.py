@@ -61,7 +61,7 @@ def reseed():
 
 
 class Attempt:
-    """One execution of one flow, and what is told of it."""
+    """One execution of one flow, and its reports."""
 
     def __init__(self, job, worker, orders, settings, resolver):
         self.job = job
@@ -78,7 +78,7 @@ class Attempt:
         self.progress.streams = (sys.stdout, sys.stderr)
 
     def send(self, line):
-        # Nobody to tell it means that the worker is gone, and the shim is about to end this process.
+        # A failed send means that the worker is gone, and the shim is about to end this process.
         with self.send_lock, contextlib.suppress(OSError):
             self.worker.sendall(line + b"\n")
 

@@ -7,11 +7,11 @@ import sys
 import threading
 import time
 
-# From a change until it is told, so that a short flow is told in one go; then until the next report.
+# From a change to its report, so that a short flow needs one report; then to the next report.
 FIRST_REPORT_SEC = 0.005
 REPORT_PAUSE_SEC = 0.02
 MAX_ERROR_CHARS = 8 * 1024
-# The end of a traceback is what tells most.
+# The end of a traceback says most.
 MAX_TRACEBACK_CHARS = 16 * 1024
 # All values of all tasks together, in units of the largest single one.
 MAX_KEPT_VALUES = 4
@@ -22,7 +22,7 @@ MAX_KEPT_INTEGER = 2**1023
 
 
 class Progress:
-    """The tasks of one run, by their number in the list that the worker was told first."""
+    """The tasks of one run, by their number in the list that the worker got first."""
 
     def __init__(self, send, max_value_bytes):
         self.send = send
@@ -30,7 +30,7 @@ class Progress:
         self.begun = False
         self.names = []
         self.numbers = {}
-        # Numbers of tasks that have changed since they were told.
+        # Numbers of tasks that have changed since the last report.
         self.changed = set()
         self.wake = threading.Event()
         self.report_lock = threading.Lock()
@@ -114,7 +114,7 @@ class Progress:
         return text
 
     def close(self):
-        """Tells what has not been told yet."""
+        """Reports what has not been reported yet."""
         for stream in (sys.__stdout__, sys.__stderr__):
             with contextlib.suppress(Exception):
                 stream.flush()

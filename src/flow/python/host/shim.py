@@ -60,7 +60,7 @@ def shim(fds, settings, resolver):
     # Whatever the resolver has open is not ours.
     close_all_but({0, 1, 2, worker, *own_pipe})
     with contextlib.suppress(OSError):
-        # Whoever of the two comes first; before this its group cannot be signalled.
+        # The run does the same; the first of the two counts. Before this its group cannot be signalled.
         os.setpgid(run_pid, run_pid)
     status = watch_over(run_pid, worker, woken)
     left = end_all_below(woken)
@@ -82,7 +82,7 @@ def refuse(worker, reason):
 def watch_over(run_pid, worker, woken):
     """Does what the worker says until the run ends; returns its wait status.
 
-    None when the worker has gone: then nobody is left who would want it.
+    None when the worker has gone: no program needs the status then.
     """
     poller = select.poll()
     poller.register(worker, select.POLLIN)

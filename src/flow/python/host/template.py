@@ -69,7 +69,7 @@ def template(control, settings):
     for stream in (sys.__stdout__, sys.__stderr__):
         with contextlib.suppress(Exception):
             stream.flush()
-    # Children share these pages for as long as nobody writes to them; the collector would.
+    # Children share these pages until a process writes to them; the collector would write.
     gc.collect()
     gc.freeze()
     ready = {"ready": True, "python": python_version(), "pyoco": pyoco_version()}
@@ -149,7 +149,7 @@ class Children:
     def __init__(self):
         self.of_resolver = children_of(os.getpid())
         self.shims = set()
-        # A shim that was killed leaves its run to us, and nobody wants that any more.
+        # A shim that was killed leaves its run to us, and no program needs that run any more.
         self.has_strays = False
 
     def reap(self):

@@ -4,10 +4,10 @@ use serde_json::json;
 
 use super::{find, note};
 use crate::bus;
-use crate::gateway::Gateway;
+use crate::gateway::api::context::Context;
 use crate::gateway::api::error::ApiError;
 use crate::gateway::view::wheels::item;
-use crate::http::{Reply, Request};
+use crate::http::Reply;
 use crate::model::wheel::HistoryAction;
 
 /// How often it is looked for again because somebody else changed it.
@@ -17,21 +17,18 @@ const MAX_CONFLICTS: usize = 8;
 ///
 /// # Errors
 /// [`ApiError::WheelNotFound`], NATS trouble.
-pub fn wheel(
-    gateway: &Gateway,
-    request: &mut Request,
-    params: &[String],
-) -> Result<Reply, ApiError> {
-    let name = params[0].trim();
-    let store = &gateway.wheels.store;
+pub fn wheel(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
+    let parts = cx.parts;
+    let name = cx.param().trim();
+    let store = &parts.wheels.store;
     for _ in 0..MAX_CONFLICTS {
         let meta = find(store, name)?;
         match store.delete(&meta) {
             Ok(_) => {
-                note(gateway, request, HistoryAction::Delete, &item(&meta), None);
-                log::info!(wheel_name = name, request_id = request.request_id(); "deleted a wheel");
+                note(cx, HistoryAction::Delete, &item(&meta), None);
+                log::info!(wheel_name = name, request_id = cx.request.request_id(); "deleted a wheel");
                 let answer = json!({"name": meta.name, "deleted": true});
-                gateway.wheels.shelf.deleted(meta);
+                parts.wheels.shelf.deleted(meta);
                 return Ok(Reply::json(200, answer.to_string().into_bytes()));
             }
             Err(bus::Error::Conflict(_)) => {}

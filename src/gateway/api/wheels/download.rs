@@ -3,25 +3,22 @@
 use std::io;
 
 use super::find;
-use crate::gateway::Gateway;
+use crate::gateway::api::context::Context;
 use crate::gateway::api::error::ApiError;
-use crate::http::{Reply, Request};
+use crate::http::Reply;
 use crate::model::wheel::CONTENT_TYPE;
 
 /// Streams a wheel out of the store. What its hash does not vouch for breaks off before its end.
 ///
 /// # Errors
 /// [`ApiError::WheelNotFound`], NATS trouble; what goes wrong later breaks the answer off.
-pub fn wheel(
-    gateway: &Gateway,
-    request: &mut Request,
-    params: &[String],
-) -> Result<Reply, ApiError> {
-    let name = params[0].trim();
-    let store = gateway.wheels.store.clone();
+pub fn wheel(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
+    let parts = cx.parts;
+    let name = cx.param().trim();
+    let store = parts.wheels.store.clone();
     let meta = find(&store, name)?;
     let disposition = format!("attachment; filename=\"{}\"", harmless(&meta.name));
-    let request_id = request.request_id().to_owned();
+    let request_id = cx.request.request_id().to_owned();
     let reply = Reply::download(200, CONTENT_TYPE, meta.size, move |out| {
         // The last piece waits for the verdict on the whole.
         let mut held: Vec<u8> = Vec::new();

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::admission;
 use super::unacceptable;
 use crate::bus::{self, Sealed, Upload};
-use crate::gateway::Gateway;
-use crate::gateway::api::error::ApiError;
+use crate::gateway::api::context::Parts;
+use crate::gateway::api::error::{ApiError, WHEEL_TOO_LARGE};
 use crate::gateway::api::schema::{Problem, parse_flag};
 use crate::http::form::{FormReader, PartHead, is_form};
 use crate::model::limits::MAX_FORM_FIELD_BYTES;
@@ -44,13 +44,12 @@ pub(super) struct Form {
 /// A form of another shape (400, 422), a wheel that is refused (409, 413, 422), NATS trouble (503),
 /// a full store (507). Nothing stays in the store then.
 pub(super) fn read(
-    gateway: &Gateway,
+    parts: &Parts,
     content_type: &str,
     body: impl Read,
     named: &mut Option<String>,
 ) -> Result<Form, ApiError> {
-    let mut fields =
-        Fields { gateway, named, wheel: None, no_file: None, replace: None, tags: None };
+    let mut fields = Fields { parts, named, wheel: None, no_file: None, replace: None, tags: None };
     if is_form(Some(content_type)) {
         let mut form = FormReader::new(content_type, body)?;
         while let Some(head) = form.next_part()? {
@@ -61,7 +60,7 @@ pub(super) fn read(
 }
 
 struct Fields<'g> {
-    gateway: &'g Gateway,
+    parts: &'g Parts,
     /// The name of the last wheel that had one.
     named: &'g mut Option<String>,
     wheel: Option<(WheelName, Upload)>,
@@ -125,7 +124,7 @@ impl Fields<'_> {
         // A word on replacing may still come; `true` refuses least.
         let replace = self.replace.as_ref().and_then(Field::text);
         let replace = replace.and_then(parse_flag).unwrap_or(true);
-        let (store, known) = (&self.gateway.wheels.store, self.gateway.wheels.shelf.all());
+        let (store, known) = (&self.parts.wheels.store, self.parts.wheels.shelf.all());
         if admission::decide(known.iter().map(|meta| meta.name.as_str()), &name, replace).is_err() {
             // What is known may be late: a wheel that another gateway has just deleted is in nobody's way.
             let there = store.list()?.objects;
@@ -139,8 +138,8 @@ impl Fields<'_> {
             if count == 0 {
                 break;
             }
-            if upload.size() + count as u64 > self.gateway.settings.max_wheel_bytes {
-                return Err(ApiError::WheelTooLarge);
+            if upload.size() + count as u64 > self.parts.settings.max_wheel_bytes {
+                return Err(ApiError::Bound(&WHEEL_TOO_LARGE));
             }
             ends.take(&piece[..count]);
             upload.write(&piece[..count]).map_err(stored)?;

@@ -3,11 +3,11 @@
 use serde_json::json;
 
 use super::{patience, unacceptable};
-use crate::gateway::Gateway;
+use crate::gateway::api::context::Context;
 use crate::gateway::api::error::ApiError;
 use crate::gateway::api::schema::Query;
 use crate::gateway::view::history::Wanted;
-use crate::http::{Reply, Request};
+use crate::http::Reply;
 use crate::model::limits::WHEEL_HISTORY_LIMIT;
 use crate::model::wheel::{HistoryAction, NameError, WheelName};
 
@@ -15,8 +15,9 @@ use crate::model::wheel::{HistoryAction, NameError, WheelName};
 ///
 /// # Errors
 /// A query that cannot be read, [`ApiError::NatsUnavailable`] while the history is not current.
-pub fn list(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
-    let query = Query::parse(request.query());
+pub fn list(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
+    let parts = cx.parts;
+    let query = Query::parse(cx.request.query());
     let mut problems = Vec::new();
     let limit = query.integer("limit", WHEEL_HISTORY_LIMIT, &mut problems);
     if !problems.is_empty() {
@@ -35,10 +36,10 @@ pub fn list(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Re
         Some("delete") => Some(HistoryAction::Delete),
         Some(_) => return Err(unacceptable("invalid action", "it is `upload` or `delete`")),
     };
-    if !gateway.wheels.history.wait_live(patience(gateway)) {
+    if !parts.wheels.history.wait_live(patience(parts)) {
         return Err(ApiError::NatsUnavailable("the history of wheels is not current".into()));
     }
     let limit = usize::try_from(limit).unwrap_or(1);
-    let events = gateway.wheels.history.newest(&Wanted { wheel_name, action }, limit);
+    let events = parts.wheels.history.newest(&Wanted { wheel_name, action }, limit);
     Ok(Reply::json(200, json!(events).to_string().into_bytes()))
 }

@@ -14,11 +14,10 @@ pub use history::list as history;
 pub use list::all as list;
 pub use upload::wheel as upload;
 
-use super::list::INDEX_PATIENCE;
 use crate::bus::{self, ObjectMeta, ObjectStore};
-use crate::gateway::Gateway;
+use crate::gateway::api::context::{Context, Parts};
 use crate::gateway::api::error::ApiError;
-use crate::http::Request;
+use crate::gateway::api::runs::list::INDEX_PATIENCE;
 use crate::model::clock;
 use crate::model::error::Code;
 use crate::model::limits::MAX_SOURCE_BYTES;
@@ -26,8 +25,8 @@ use crate::model::run::truncated;
 use crate::model::wheel::{HistoryAction, HistoryActor, HistoryEntry, HistorySource, WheelItem};
 
 /// How long a request waits for the list of wheels to be current.
-fn patience(gateway: &Gateway) -> std::time::Duration {
-    INDEX_PATIENCE.min(gateway.bus.request_timeout())
+fn patience(parts: &Parts) -> std::time::Duration {
+    INDEX_PATIENCE.min(parts.bus.request_timeout())
 }
 
 /// The wheel of that name; what cannot be a name is none.
@@ -40,18 +39,12 @@ fn find(store: &ObjectStore, name: &str) -> Result<ObjectMeta, ApiError> {
 }
 
 /// Notes in the history what was done. The deed is done by then: what cannot be noted goes to the log.
-fn note(
-    gateway: &Gateway,
-    request: &Request,
-    action: HistoryAction,
-    item: &WheelItem,
-    replace: Option<bool>,
-) {
+fn note(cx: &Context<'_>, action: HistoryAction, item: &WheelItem, replace: Option<bool>) {
     let header = |name: &str| {
-        let value = request.header(name).filter(|value| !value.is_empty())?;
+        let value = cx.request.header(name).filter(|value| !value.is_empty())?;
         Some(truncated(value.to_owned(), MAX_SOURCE_BYTES))
     };
-    let holder = request.caller().holder();
+    let holder = cx.caller.holder();
     let entry = HistoryEntry {
         event_id: uuid::Uuid::new_v4().simple().to_string(),
         occurred_at: clock::now(),
@@ -66,19 +59,19 @@ fn note(
             api_key_id: holder.map(|holder| holder.key_id.clone()),
         },
         source: HistorySource {
-            remote_addr: Some(request.peer().to_owned()).filter(|peer| !peer.is_empty()),
+            remote_addr: Some(cx.request.peer().to_owned()).filter(|peer| !peer.is_empty()),
             x_forwarded_for: header("X-Forwarded-For"),
             x_real_ip: header("X-Real-IP"),
             user_agent: header("User-Agent"),
             host: header("Host"),
-            scheme: Some(header("X-Forwarded-Proto").unwrap_or_else(|| "http".to_owned())),
+            scheme: Some(cx.request.scheme().to_owned()),
         },
         extra: serde_json::Map::new(),
     };
-    if let Err(e) = gateway.wheels.history.append(entry) {
+    if let Err(e) = cx.parts.wheels.history.append(entry) {
         let code = Code::NatsUnavailable;
         log::error!(err_id = code.err_id(), msg_id = code.msg_id(), error = e.to_string(),
-            request_id = request.request_id(), wheel_name = item.name.as_str();
+            request_id = cx.request.request_id(), wheel_name = item.name.as_str();
             "cannot note in the history what was done to a wheel");
     }
 }

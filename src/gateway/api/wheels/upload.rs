@@ -8,10 +8,10 @@ use super::admission;
 use super::form::{self, Form, stored};
 use super::note;
 use crate::bus::{self, ObjectMeta};
-use crate::gateway::Gateway;
+use crate::gateway::api::context::{Context, Parts};
 use crate::gateway::api::error::ApiError;
 use crate::gateway::view::wheels::item;
-use crate::http::{Reply, Request};
+use crate::http::Reply;
 use crate::model::limits::{DRAINED_UPLOAD_BYTES, MAX_PUBLISH_CONFLICTS};
 use crate::model::wheel::{CONTENT_TYPE, HistoryAction, SHA256_HEADER, TAGS_HEADER};
 
@@ -19,30 +19,31 @@ use crate::model::wheel::{CONTENT_TYPE, HistoryAction, SHA256_HEADER, TAGS_HEADE
 ///
 /// # Errors
 /// Those of the form and [`ApiError::WheelConflict`]; nothing of the wheel stays in the store then.
-pub fn wheel(gateway: &Gateway, request: &mut Request, _: &[String]) -> Result<Reply, ApiError> {
-    let content_type = request.header("Content-Type").unwrap_or_default().to_owned();
-    let mut body = request.body_reader();
+pub fn wheel(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
+    let parts = cx.parts;
+    let content_type = cx.request.header("Content-Type").unwrap_or_default().to_owned();
+    let body = cx.request.body_reader();
     let mut named = None;
-    let form = form::read(gateway, &content_type, &mut body, &mut named).inspect_err(|_| {
+    let form = form::read(parts, &content_type, &mut *body, &mut named).inspect_err(|_| {
         // Somebody who still sends does not read; what is small enough is let come.
         let _ = std::io::copy(&mut body.take(DRAINED_UPLOAD_BYTES), &mut std::io::sink());
     });
     if let Some(name) = named {
-        request.set_object(&name);
+        cx.object = Some(name);
     }
     let form = form?;
-    let meta = publish(gateway, &form)?;
+    let meta = publish(parts, &form)?;
     let item = item(&meta);
-    gateway.wheels.shelf.wrote(meta);
+    parts.wheels.shelf.wrote(meta);
     log::info!(wheel_name = item.name.as_str(), bytes = item.size_bytes, tags = item.tags.join(","),
-        request_id = request.request_id(); "took a wheel in");
-    note(gateway, request, HistoryAction::Upload, &item, Some(form.replace));
+        request_id = cx.request.request_id(); "took a wheel in");
+    note(cx, HistoryAction::Upload, &item, Some(form.replace));
     Ok(Reply::json(200, json!(item).to_string().into_bytes()))
 }
 
 /// Makes it visible, if the registry still is as it was when that was decided.
-fn publish(gateway: &Gateway, form: &Form) -> Result<ObjectMeta, ApiError> {
-    let store = &gateway.wheels.store;
+fn publish(parts: &Parts, form: &Form) -> Result<ObjectMeta, ApiError> {
+    let store = &parts.wheels.store;
     let mut headers: Map<String, Value> = Map::new();
     headers.insert("content-type".into(), CONTENT_TYPE.into());
     headers.insert(SHA256_HEADER.into(), form.sealed.sha256_hex.clone().into());

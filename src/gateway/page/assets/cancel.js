@@ -1,4 +1,4 @@
-// Asks a run to end, with a reason; what becomes of it is told by the story.
+// Asks a run to end, with a reason. The story shows the result.
 
 import { sendJson } from "./api.js";
 import { el } from "./dom.js";

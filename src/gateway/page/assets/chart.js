@@ -1,19 +1,18 @@
 // Runs that have ended, minute by minute, over the last hour.
 
 import { get } from "./api.js";
+import { ENDS, MINUTES, perMinute, roundUp, size } from "./chart_bars.js";
 import { el, replace, svg } from "./dom.js";
 import { listen, whenReady } from "./events.js";
 import { clock, now, number } from "./format.js";
 import { t } from "./i18n.js";
 import { isTerminal, problem } from "./pieces.js";
 
-const MINUTES = 60;
-/** Pages of 200 runs that are read for the past of each status; a busier hour is shown as far as they reach. */
+/** Pages of 200 runs that are read for the past of each status. A busier hour is shown as far as they go. */
 const PAGES = 10;
 const HEIGHT = 140;
 const AXIS = 18;
 const LEFT = 46;
-const ENDS = ["COMPLETED", "FAILED", "CANCELLED"];
 
 export class Throughput {
   constructor(place) {
@@ -71,14 +70,8 @@ export class Throughput {
   draw() {
     const width = this.place.clientWidth;
     if (width === 0 || this.closed) return;
-    // Bars are whole minutes of the clock; the last one is not over yet.
     const last = Math.floor(now() / 60);
-    const bars = Array.from({ length: MINUTES }, () => ({ COMPLETED: 0, FAILED: 0, CANCELLED: 0 }));
-    for (const [id, { status, at }] of this.ends) {
-      const bar = bars[MINUTES - 1 - (last - Math.floor(at / 60))];
-      if (bar) bar[status] += 1;
-      else if (last - Math.floor(at / 60) >= MINUTES) this.ends.delete(id);
-    }
+    const bars = perMinute(this.ends, last);
     const total = bars.reduce((sum, bar) => sum + size(bar), 0);
     const isShort = this.reaches !== null && this.reaches > now() - (MINUTES - 1) * 60;
     replace(
@@ -94,16 +87,6 @@ export class Throughput {
       isShort ? el("p", { class: "quiet" }, t("chart.reaches", { time: clock(this.reaches) })) : null,
     );
   }
-}
-
-function size(bar) {
-  return ENDS.reduce((sum, status) => sum + bar[status], 0);
-}
-
-/** The next of 1, 2, 5, 10, 20, 50 and so on. */
-function roundUp(count) {
-  const power = 10 ** Math.floor(Math.log10(count));
-  return [1, 2, 5, 10].map((one) => one * power).find((one) => one >= count);
 }
 
 function picture(bars, last, width, total) {

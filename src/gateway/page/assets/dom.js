@@ -34,7 +34,7 @@ export function replace(node, ...children) {
 
 /**
  * Makes the children of `parent` those of `items`: one per key, in order, drawn anew only when what
- * `sign` says of the item has changed. So what somebody has opened, selected or focused stays.
+ * `sign` says of the item has changed. So what the user has opened, selected or focused stays.
  */
 export function keyed(parent, items, key, draw, sign = JSON.stringify) {
   const old = new Map([...parent.children].map((child) => [child.pyocoKey, child]));

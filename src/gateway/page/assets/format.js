@@ -1,9 +1,6 @@
-// Numbers and times as the visitor writes them, and texts that follow the clock.
+// Numbers and times as the visitor writes them.
 
-import { el } from "./dom.js";
 import { language, t } from "./i18n.js";
-
-const moving = new Set();
 
 /** The visitor's own locale where it is of the page's language (en-GB), else the page's language. */
 function locale() {
@@ -16,7 +13,7 @@ export function number(value) {
 }
 
 /** Whether it is a time that can be written as a date; anybody may have stored it. */
-function isTime(seconds) {
+export function isTime(seconds) {
   return typeof seconds === "number" && Math.abs(seconds) <= 8.64e12;
 }
 
@@ -63,39 +60,8 @@ export function now() {
   return Date.now() / 1000;
 }
 
-/** A point in time, told relative to now, with the whole of it in the title. */
-export function when(seconds) {
-  if (!isTime(seconds)) return el("span", { class: "quiet" }, "–");
-  const node = el("time", { datetime: new Date(seconds * 1000).toISOString(), title: moment(seconds) });
-  return follow(node, () => ago(seconds));
-}
-
-/** A text that is worked out anew each second. */
-export function running(text) {
-  return follow(el("span", { class: "running-text" }), text);
-}
-
 /** A size in bytes. */
 export function size(bytes) {
   if (bytes < 1024) return `${number(bytes)} B`;
   return bytes < 1024 * 1024 ? `${number(bytes / 1024)} KiB` : `${number(bytes / 1024 / 1024)} MiB`;
 }
-
-function follow(node, text) {
-  node.textContent = text();
-  moving.add({ node, text, missed: 0 });
-  return node;
-}
-
-setInterval(() => {
-  for (const one of moving) {
-    // A node may be made a little before it is shown; one that is gone for longer is forgotten.
-    one.missed = one.node.isConnected ? 0 : one.missed + 1;
-    if (one.missed > 2) {
-      moving.delete(one);
-      continue;
-    }
-    const text = one.text();
-    if (one.node.textContent !== text) one.node.textContent = text;
-  }
-}, 1000);

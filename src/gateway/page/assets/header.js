@@ -3,8 +3,9 @@
 import { key, keyHeader, setKey } from "./api.js";
 import { el, replace } from "./dom.js";
 import { connection, listen } from "./events.js";
-import { now, running } from "./format.js";
+import { now } from "./format.js";
 import { choose, language, t } from "./i18n.js";
+import { running } from "./moving.js";
 import { here, to } from "./route.js";
 
 const PAGES = ["runs", "workers", "wheels", "metrics", "submit"];

@@ -11,8 +11,9 @@ const HISTORY = 500;
 const READINGS = 2;
 
 /**
- * Follows the registry until `close()` is called. `tell({loaded, wheels, problem, history, historyProblem})`: of
- * each part what was known last stays beside the error. `reload()` asks at once.
+ * Follows the registry until `close()` is called, and calls
+ * `tell({loaded, wheels, problem, history, historyProblem})`. The last known value of each part stays beside
+ * its error. `reload()` asks at once.
  */
 export function followRegistry(tell) {
   const state = { loaded: false, wheels: [], problem: null, history: null, historyProblem: null };

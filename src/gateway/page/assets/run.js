@@ -3,8 +3,9 @@
 import { cancelBox } from "./cancel.js";
 import { announce, el, replace } from "./dom.js";
 import { followFleet } from "./fleet.js";
-import { running, now } from "./format.js";
+import { now } from "./format.js";
 import { t } from "./i18n.js";
+import { running } from "./moving.js";
 import {
   badge,
   block,
@@ -44,7 +45,7 @@ export function runPage(place, { id }) {
   const timeline = new Timeline();
   const tasks = new TaskTable();
   const cancel = cancelBox(id, (snapshot) => {
-    // The stream may have told the end already.
+    // The stream may already have sent the end.
     if (run && !isTerminal(run.status)) take({ ...run, ...snapshot, task_records: run.task_records });
   });
   let drawnData = "";
@@ -126,7 +127,7 @@ export function runPage(place, { id }) {
     );
   }
 
-  // A run that brought its document along cannot be sent again from here: nobody keeps the document.
+  // A run that brought its document along cannot be sent again from here: no program keeps the document.
   function again() {
     if (run.workflow_yaml_sha256 || run.params_truncated) return null;
     const query = { flow: run.flow_name, tag: run.tag, params: isEmpty(run.params) ? "" : JSON.stringify(run.params) };

@@ -6,7 +6,8 @@ import { number } from "./format.js";
 import { t } from "./i18n.js";
 import { STATUSES, badge, empty, guarded, problem } from "./pieces.js";
 import { here, to, withQuery } from "./route.js";
-import { filterForm, isFiltered, limits } from "./runs_filter.js";
+import { filterForm } from "./runs_filter.js";
+import { isFiltered, limits } from "./runs_limits.js";
 import { MOST_MOVED, RunsList } from "./runs_list.js";
 import { drawTable } from "./runs_table.js";
 

@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { listen, whenReady } from "./events.js";
-import { asQuery, fits } from "./runs_filter.js";
+import { asQuery, fits } from "./runs_limits.js";
 
 /** Runs per page. */
 const PAGE = 50;
@@ -15,7 +15,7 @@ const DRAW_MS = 250;
 const LOAD_MS = 1500;
 
 export class RunsList {
-  /** `limits` as of runs_filter.js; `draw` is called after changes. */
+  /** `limits` as of runs_limits.js; `draw` is called after changes. */
   constructor(limits, draw) {
     this.limits = limits;
     this.draw = draw;

@@ -1,8 +1,9 @@
 // The table of runs: one row per run, sorted as the URL says.
 
 import { el, keyed, replace } from "./dom.js";
-import { now, running, span, when } from "./format.js";
+import { now, span } from "./format.js";
 import { t } from "./i18n.js";
+import { running, when } from "./moving.js";
 import { badge, isTerminal, runLink, shortId, tags, workerLink } from "./pieces.js";
 import { to, withQuery } from "./route.js";
 

@@ -2,8 +2,9 @@
 
 import { el } from "./dom.js";
 import { fleetState, isAlive, serving, worker } from "./fleet.js";
-import { now, running, span, when } from "./format.js";
+import { now, span } from "./format.js";
 import { t } from "./i18n.js";
+import { running, when } from "./moving.js";
 import { badge, empty, isTerminal, workerLink } from "./pieces.js";
 
 const GRACE_SEC = Number(document.documentElement.dataset.cancelGraceSec) || 30;

@@ -6,7 +6,7 @@ import { ApiError, headers, refusal } from "./api.js";
 const SILENCE_MS = 15_000;
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 15_000;
-/** A tab that nobody looks at gives its connection back: browsers allow six per server. */
+/** A tab in the background closes its connection: browsers allow six per server. */
 const HIDDEN_MS = 10_000;
 
 /**

@@ -1,8 +1,9 @@
 // The tasks of a run: a row each, which opens to what went in, what came out and what was printed.
 
 import { el, keyed, replace } from "./dom.js";
-import { moment, now, running, size, span } from "./format.js";
+import { moment, now, size, span } from "./format.js";
 import { t } from "./i18n.js";
+import { running } from "./moving.js";
 import { badge, block, copyButton, fold, isEmpty, section, value } from "./pieces.js";
 
 /** Tasks that are drawn at first; a run may have 10,000. */

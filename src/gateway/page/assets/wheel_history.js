@@ -1,8 +1,9 @@
 // What was uploaded and deleted, by whom and from where.
 
 import { el, replace } from "./dom.js";
-import { moment, number, size, when } from "./format.js";
+import { moment, number, size } from "./format.js";
 import { t } from "./i18n.js";
+import { when } from "./moving.js";
 import { problem, section, tags } from "./pieces.js";
 
 const COLUMNS = ["when", "what", "wheel", "who", "from"];

@@ -18,8 +18,8 @@ export function parts(name) {
 }
 
 /**
- * The wheels with their parts, by package, the newest version first. The registry takes a version only above all
- * others of its package, so the order of the uploads is that of the versions.
+ * The wheels with their parts, by package, the newest version first. The registry takes a version only above
+ * all others of its package, so the order of the uploads is that of the versions.
  */
 export function sorted(wheels) {
   const list = wheels.map((wheel) => ({ ...wheel, ...parts(wheel.name) }));
@@ -29,8 +29,9 @@ export function sorted(wheels) {
 }
 
 /**
- * Who gives a wheel to runs (`by`), and who is meant to have it and cannot use it (`skipped`, with reasons). `meant`
- * is how many workers synchronise and serve its tags; with `atLeast` some records name not all of their wheels.
+ * Workers that give a wheel to runs (`by`), and workers that serve its tags and cannot use it (`skipped`,
+ * with reasons). `meant` counts the workers that synchronise and serve its tags. With `atLeast` some records
+ * name not all of their wheels.
  */
 export function uses(wheel, workers) {
   const found = { by: [], skipped: [], meant: 0, atLeast: false };

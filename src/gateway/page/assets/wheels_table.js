@@ -1,8 +1,9 @@
 // The table of wheels: one row per file, the newest of each package first.
 
 import { el, keyed, replace } from "./dom.js";
-import { number, size, when } from "./format.js";
+import { number, size } from "./format.js";
 import { t } from "./i18n.js";
+import { when } from "./moving.js";
 import { fold, tags, workerLink } from "./pieces.js";
 import { who } from "./wheel_history.js";
 
@@ -83,7 +84,7 @@ function used({ use, isNewest }) {
   ];
 }
 
-/** An older version that nobody has is as it should be. */
+/** An older version that no worker has is as it should be. */
 function nobody(use, isNewest) {
   if (use.atLeast) return el("span", { class: "quiet" }, "?");
   if (!isNewest) return el("span", { class: "quiet" }, "–");

@@ -2,8 +2,9 @@
 
 import { el } from "./dom.js";
 import { isAlive } from "./fleet.js";
-import { number, when } from "./format.js";
+import { number } from "./format.js";
 import { t } from "./i18n.js";
+import { when } from "./moving.js";
 import { badge, block, fold } from "./pieces.js";
 import { to } from "./route.js";
 import { LISTED } from "./wheel_names.js";
@@ -24,7 +25,7 @@ export function wheelBadge(one) {
   );
 }
 
-/** The link from here to all wheels that failed for somebody. */
+/** The link from here to all wheels that failed on a worker. */
 export function failedLink(all) {
   const failed = all.filter(hasFailed).length;
   if (failed === 0) return null;

@@ -1,0 +1,112 @@
+//! The compare-and-set loop: read the newest value, decide, write on the condition that it still is
+//! the newest, and on a conflict begin again.
+
+use std::time::Instant;
+
+use super::{Entry, Kv, Operation};
+use crate::bus::routes::left;
+use crate::bus::{Error, Result};
+
+/// How often one edit is decided anew because another writer was quicker. A run and a worker record
+/// are written a few times a second at most, so the deadline comes first.
+const MAX_CONFLICTS: usize = 32;
+
+/// What to do with a key, decided on its newest message. The value inside goes back to the caller.
+#[derive(Debug)]
+pub enum Edit<T> {
+    /// Store this value.
+    Put(Vec<u8>, T),
+    /// Delete the key; also one that has no value, so that a create under way fails.
+    Delete(T),
+    /// Write nothing.
+    Leave(T),
+}
+
+/// How an edit ended.
+#[derive(Debug)]
+pub struct Edited<T> {
+    /// What the last decision said.
+    pub result: T,
+    /// The message that was stored; `None` when the key was left as it is.
+    pub written: Option<Entry>,
+}
+
+impl Kv {
+    /// Changes a key by compare-and-set. `decide` sees the key's newest message as the stream's
+    /// leader has it (`None`: there never was one; a deleted key has a tombstone) and is called
+    /// again when another writer was quicker, until `deadline`.
+    ///
+    /// # Errors
+    /// What `decide` fails with, those of a request, and [`Error::Conflict`] when other writers were
+    /// quicker each time.
+    pub fn edit<T, E: From<Error>>(
+        &self,
+        key: &str,
+        deadline: Instant,
+        decide: impl FnMut(Option<&Entry>) -> std::result::Result<Edit<T>, E>,
+    ) -> std::result::Result<Edited<T>, E> {
+        self.edit_loop(key, deadline, None, decide)
+    }
+
+    /// Like [`Kv::edit`], for a writer that knows the newest revision: the first write goes out on
+    /// that condition, without reading. `decide` is called after a conflict.
+    ///
+    /// # Errors
+    /// Those of [`Kv::edit`].
+    pub fn edit_from<T, E: From<Error>>(
+        &self,
+        key: &str,
+        revision: u64,
+        first: Edit<T>,
+        deadline: Instant,
+        decide: impl FnMut(Option<&Entry>) -> std::result::Result<Edit<T>, E>,
+    ) -> std::result::Result<Edited<T>, E> {
+        self.edit_loop(key, deadline, Some((revision, first)), decide)
+    }
+
+    fn edit_loop<T, E: From<Error>>(
+        &self,
+        key: &str,
+        deadline: Instant,
+        mut known: Option<(u64, Edit<T>)>,
+        mut decide: impl FnMut(Option<&Entry>) -> std::result::Result<Edit<T>, E>,
+    ) -> std::result::Result<Edited<T>, E> {
+        for _ in 0..MAX_CONFLICTS {
+            let (revision, edit) = match known.take() {
+                Some(known) => known,
+                None => {
+                    let newest = self.with_timeout(left(deadline)).newest(key)?;
+                    let edit = decide(newest.as_ref())?;
+                    (newest.map_or(0, |entry| entry.revision), edit)
+                }
+            };
+            match self.with_timeout(left(deadline)).write(key, revision, edit)? {
+                Some(edited) => return Ok(edited),
+                None if left(deadline).is_zero() => break,
+                None => {}
+            }
+        }
+        Err(Error::Conflict(key.to_owned()).into())
+    }
+
+    /// `None` when another writer was quicker.
+    fn write<T>(&self, key: &str, revision: u64, edit: Edit<T>) -> Result<Option<Edited<T>>> {
+        let (written, value, operation, result) = match edit {
+            Edit::Leave(result) => return Ok(Some(Edited { result, written: None })),
+            Edit::Put(value, result) => {
+                (self.update(key, &value, revision), value, Operation::Put, result)
+            }
+            Edit::Delete(result) => {
+                (self.delete(key, revision), Vec::new(), Operation::Delete, result)
+            }
+        };
+        match written {
+            Ok(revision) => {
+                let written = Some(Entry { key: key.to_owned(), value, revision, operation });
+                Ok(Some(Edited { result, written }))
+            }
+            Err(Error::Conflict(_)) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! A key-value bucket: get, put, compare-and-set, delete, watch.
+
+mod edit;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+pub use edit::{Edit, Edited};
+use serde_json::json;
+
+use super::link::Link;
+use super::resources::Bucket;
+use super::routes::left;
+use super::watch::{Followed, Told, Watch};
+use super::{Error, Result, api};
+use crate::model::name;
+
+pub(super) const EXPECTED_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
+const OPERATION: &str = "KV-Operation";
+/// Between two tries of a write whose outcome is unknown or that was refused for the moment.
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the newest message of a key says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// The key has a value.
+    Put,
+    /// It was deleted, purged or has expired.
+    Delete,
+}
+
+impl Operation {
+    /// What a message's headers say; an expiry marker of the server is a delete too.
+    pub(super) fn of<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Operation {
+        let deleted = header("KV-Operation").is_some_and(|op| op != "PUT")
+            || header("Nats-Marker-Reason").is_some();
+        if deleted { Operation::Delete } else { Operation::Put }
+    }
+}
+
+/// The newest message of a key.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub key: String,
+    /// Its value, empty after a delete.
+    pub value: Vec<u8>,
+    /// Its sequence in the bucket's stream: the base of a compare-and-set.
+    pub revision: u64,
+    pub operation: Operation,
+}
+
+impl Entry {
+    /// The key's value; `None` after a delete.
+    pub fn live_value(&self) -> Option<&[u8]> {
+        (self.operation == Operation::Put).then_some(&*self.value)
+    }
+}
+
+/// What the watch of a bucket tells its owner.
+#[derive(Debug)]
+pub enum WatchEvent {
+    /// The bucket is another one than before: forget what you know.
+    Reset,
+    /// A key's newest message.
+    Entry(Entry),
+    /// Everything present has been told; from now on each change comes as it happens.
+    Live,
+    /// Changes may be missing until the next `Live`; the text says why.
+    Stale(String),
+}
+
+/// A bucket. Clones share the connection. A missing bucket is created when it is first needed.
+#[derive(Clone)]
+pub struct Kv {
+    link: Link,
+    watch_link: Link,
+    bucket: Arc<Bucket>,
+    timeout: Duration,
+    /// Whether the stream answers direct gets: 0 unknown, 1 no, 2 yes.
+    direct: Arc<AtomicU8>,
+}
+
+impl Kv {
+    pub(super) fn new(link: Link, watch_link: Link, bucket: Bucket, timeout: Duration) -> Self {
+        let (bucket, direct) = (Arc::new(bucket), Arc::new(AtomicU8::new(0)));
+        Kv { link, watch_link, bucket, timeout, direct }
+    }
+
+    /// The same bucket with another deadline for each call.
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Kv { timeout, ..self.clone() }
+    }
+
+    /// When a call that begins now has to have ended.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    pub fn name(&self) -> &str {
+        &self.bucket.name
+    }
+
+    /// Creates the bucket if it is missing.
+    ///
+    /// # Errors
+    /// Those of a request.
+    pub fn ensure(&self) -> Result<()> {
+        api::ensure_stream(&self.link, &self.bucket.stream, self.timeout)
+    }
+
+    /// The key's value as the stream's leader has it; the base for compare-and-set.
+    ///
+    /// # Errors
+    /// Those of a request; a missing key is `None`.
+    pub fn get(&self, key: &str) -> Result<Option<Entry>> {
+        Ok(self.newest(key)?.filter(|entry| entry.operation == Operation::Put))
+    }
+
+    /// The key's value for showing: any replica may answer, so it may lag behind [`Kv::get`].
+    ///
+    /// # Errors
+    /// Those of a request.
+    pub fn get_for_show(&self, key: &str) -> Result<Option<Entry>> {
+        if !self.is_direct()? {
+            return self.get(key);
+        }
+        let subject = format!("$JS.API.DIRECT.GET.{}.{}", self.stream(), self.subject(key)?);
+        let message = match self.link.request(&subject, &[], b"", self.timeout) {
+            Ok(message) => message,
+            Err(e) if e.is_missing_stream() => return self.get(key),
+            Err(e) => return Err(e),
+        };
+        if message.status().is_some() {
+            // A replica that lags behind does not know the key yet; the leader decides.
+            return self.get(key);
+        }
+        let operation = Operation::of(|name| message.header(name));
+        let revision = message.header("Nats-Sequence").and_then(|seq| seq.parse().ok());
+        match revision {
+            _ if operation == Operation::Delete => Ok(None),
+            Some(revision) => {
+                let (key, value) = (key.to_owned(), message.data);
+                Ok(Some(Entry { key, value, revision, operation }))
+            }
+            None => Err(Error::BadAnswer("direct get without a sequence".into())),
+        }
+    }
+
+    /// Stores a value whatever was there before; returns its revision.
+    ///
+    /// # Errors
+    /// Those of a request. After [`Error::is_outcome_unknown`] the value may have been stored.
+    pub fn put(&self, key: &str, value: &[u8]) -> Result<u64> {
+        let subject = self.subject(key)?;
+        let deadline = Instant::now() + self.timeout;
+        self.creating(|| self.publish(&subject, &[], value, deadline))
+    }
+
+    /// Stores a value under a key that has none; returns its revision.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when it has one, and those of a request.
+    pub fn create(&self, key: &str, value: &[u8]) -> Result<u64> {
+        let deadline = Instant::now() + self.timeout;
+        match self.update(key, value, 0) {
+            // A deleted key still has a newest message, and that is what has to be expected.
+            Err(Error::Conflict(_)) => match self.with_timeout(left(deadline)).newest(key)? {
+                Some(entry) if entry.operation == Operation::Delete => {
+                    self.with_timeout(left(deadline)).update(key, value, entry.revision)
+                }
+                _ => Err(Error::Conflict(key.to_owned())),
+            },
+            other => other,
+        }
+    }
+
+    /// Stores a value if the key's newest message is `revision`; returns the new revision. When
+    /// the outcome is unknown it is read back, and the write repeated until the deadline, so that
+    /// only a dead server leaves it unknown to the caller.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when somebody else was quicker, and those of a request.
+    pub fn update(&self, key: &str, value: &[u8], revision: u64) -> Result<u64> {
+        self.compare_and_set(key, value, revision, None)
+    }
+
+    /// Deletes the key if its newest message is `revision`; returns the tombstone's revision.
+    ///
+    /// # Errors
+    /// Those of [`Kv::update`].
+    pub fn delete(&self, key: &str, revision: u64) -> Result<u64> {
+        self.compare_and_set(key, b"", revision, Some("DEL"))
+    }
+
+    /// Follows every key: `on_event` is called on the watch's own thread, first with the present
+    /// value of each key, then [`WatchEvent::Live`], then with each change.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] when no thread can be started.
+    pub fn watch(&self, mut on_event: impl FnMut(WatchEvent) + Send + 'static) -> Result<Watch> {
+        let kv = self.clone();
+        let followed = Followed {
+            name: self.name().to_owned(),
+            link: self.watch_link.clone(),
+            control: self.link.clone(),
+            stream: self.bucket.stream.clone(),
+            subjects: format!("$KV.{}.>", self.name()),
+            is_whole_stream: true,
+        };
+        let on_told = move |told| match told {
+            Told::Reset => on_event(WatchEvent::Reset),
+            Told::Live => on_event(WatchEvent::Live),
+            Told::Stale(why) => on_event(WatchEvent::Stale(why)),
+            Told::Stored { seq: revision, message } => {
+                let Some(key) = kv.key_of(&message.subject).map(str::to_owned) else { return };
+                let operation = Operation::of(|name| message.header(name));
+                let value = message.data;
+                on_event(WatchEvent::Entry(Entry { key, value, revision, operation }));
+            }
+        };
+        Watch::start(followed, self.timeout, Box::new(on_told))
+    }
+
+    fn stream(&self) -> String {
+        format!("KV_{}", self.bucket.name)
+    }
+
+    fn key_of<'a>(&self, subject: &'a str) -> Option<&'a str> {
+        subject.strip_prefix("$KV.")?.strip_prefix(&*self.bucket.name)?.strip_prefix('.')
+    }
+
+    fn subject(&self, key: &str) -> Result<String> {
+        if !name::is_key(key) {
+            return Err(Error::BadName(key.to_owned()));
+        }
+        Ok(format!("$KV.{}.{key}", self.bucket.name))
+    }
+
+    /// The key's newest message, tombstones included, from the leader: for those who must tell a
+    /// deleted key from one that never was.
+    ///
+    /// # Errors
+    /// Those of a request.
+    pub fn newest(&self, key: &str) -> Result<Option<Entry>> {
+        let which = json!({"last_by_subj": self.subject(key)?});
+        let found = api::get_message(&self.link, &self.stream(), &which, self.timeout);
+        let stored = match found {
+            Err(Error::Api { code: 404, .. }) => {
+                // The bucket is missing: then so is the key.
+                self.ensure()?;
+                None
+            }
+            other => other?,
+        };
+        Ok(stored.map(|stored| {
+            let lines = || stored.headers.lines().filter_map(|line| line.split_once(':'));
+            let header = |name: &str| lines().find(|(n, _)| *n == name).map(|(_, v)| v.trim());
+            let operation = Operation::of(header);
+            Entry { key: key.to_owned(), value: stored.data, revision: stored.seq, operation }
+        }))
+    }
+
+    fn compare_and_set(
+        &self,
+        key: &str,
+        value: &[u8],
+        revision: u64,
+        operation: Option<&str>,
+    ) -> Result<u64> {
+        let subject = self.subject(key)?;
+        let expected = revision.to_string();
+        let mut headers = vec![(EXPECTED_SEQUENCE, expected.as_str())];
+        headers.extend(operation.map(|op| (OPERATION, op)));
+        let deadline = Instant::now() + self.timeout;
+        let mut in_doubt = false;
+        loop {
+            let publish = || self.publish(&subject, &headers, value, deadline);
+            let error = match self.creating(publish) {
+                Ok(revision) => return Ok(revision),
+                // A try whose outcome is not known may be what the sequence is wrong by.
+                Err(e) if e.is_wrong_sequence() && in_doubt => {
+                    let newest = self.with_timeout(left(deadline)).newest(key)?;
+                    return newest
+                        .filter(|entry| is_ours(entry, value, operation))
+                        .map(|entry| entry.revision)
+                        .ok_or_else(|| Error::Conflict(key.to_owned()));
+                }
+                Err(e) if e.is_wrong_sequence() => return Err(Error::Conflict(key.to_owned())),
+                Err(e) => e,
+            };
+            in_doubt |= error.is_outcome_unknown();
+            if !(error.is_outcome_unknown() || error.is_transient())
+                || left(deadline) <= RETRY_PAUSE
+            {
+                return Err(error);
+            }
+            // Wakes early when the connection is back; there is nothing to lose by trying.
+            if !self.link.wait_up(left(deadline)) {
+                return Err(error);
+            }
+            std::thread::sleep(RETRY_PAUSE);
+            if error.is_outcome_unknown()
+                && let Some(entry) = self.with_timeout(left(deadline)).newest(key)?
+                && entry.revision != revision
+            {
+                return match is_ours(&entry, value, operation) {
+                    true => Ok(entry.revision),
+                    false => Err(Error::Conflict(key.to_owned())),
+                };
+            }
+        }
+    }
+
+    fn publish(
+        &self,
+        subject: &str,
+        headers: &[(&str, &str)],
+        value: &[u8],
+        deadline: Instant,
+    ) -> Result<u64> {
+        Ok(api::publish(&self.link, subject, headers, value, left(deadline))?.seq)
+    }
+
+    /// Runs a write; when the bucket is missing, creates it and runs the write once more.
+    fn creating<T>(&self, write: impl Fn() -> Result<T>) -> Result<T> {
+        match write() {
+            Err(e) if e.is_missing_stream() => {
+                self.ensure()?;
+                write()
+            }
+            other => other,
+        }
+    }
+
+    fn is_direct(&self) -> Result<bool> {
+        match self.direct.load(Ordering::Relaxed) {
+            0 => {
+                let info = match api::stream_info(&self.link, &self.stream(), self.timeout) {
+                    Err(e) if e.is_missing_stream() => {
+                        self.ensure()?;
+                        api::stream_info(&self.link, &self.stream(), self.timeout)?
+                    }
+                    other => other?,
+                };
+                self.direct.store(1 + u8::from(info.allow_direct), Ordering::Relaxed);
+                Ok(info.allow_direct)
+            }
+            known => Ok(known == 2),
+        }
+    }
+}
+
+/// Whether the newest message of a key is the one that was to be written.
+fn is_ours(entry: &Entry, value: &[u8], operation: Option<&str>) -> bool {
+    entry.value == value && operation.is_some() == (entry.operation == Operation::Delete)
+}

@@ -1,0 +1,52 @@
+//! What a handler gets: who asks for what, and the parts of the gateway that it may use.
+
+use crate::bus::{Bus, Kv, WorkQueue};
+use crate::gateway::GatewaySettings;
+use crate::gateway::auth::{Auth, Caller};
+use crate::gateway::chores::undo::Undo;
+use crate::gateway::metrics::Metrics;
+use crate::gateway::view::WheelRegistry;
+use crate::gateway::view::hub::Hub;
+use crate::gateway::view::runs::RunIndex;
+use crate::gateway::view::workers::WorkerMirror;
+use crate::http::Request;
+use crate::http::cached::Cached;
+
+/// One request on its way through a handler.
+pub struct Context<'a> {
+    pub request: &'a mut Request,
+    /// Who has sent it.
+    pub caller: Caller,
+    /// The decoded segments of the path that stand for `{}`, in order.
+    pub params: &'a [String],
+    /// What it is about, if that is not in its path: the run that it has submitted, for the audit.
+    pub object: Option<String>,
+    pub parts: &'a Parts,
+}
+
+impl<'a> Context<'a> {
+    /// The first of [`Context::params`]; empty for a route without one.
+    pub fn param(&self) -> &'a str {
+        self.params.first().map(String::as_str).unwrap_or_default()
+    }
+}
+
+/// What handlers work with.
+pub struct Parts {
+    pub bus: Bus,
+    /// The bucket of snapshots.
+    pub runs: Kv,
+    /// The bucket of worker records.
+    pub records: Kv,
+    pub queue: WorkQueue,
+    pub index: RunIndex,
+    pub workers: WorkerMirror,
+    pub wheels: WheelRegistry,
+    pub hub: Hub,
+    pub auth: Auth,
+    pub metrics: Metrics,
+    pub undo: Undo,
+    /// The document behind `/openapi.json`.
+    pub openapi: Cached,
+    pub settings: GatewaySettings,
+}
