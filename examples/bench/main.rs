@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --example bench            # everything, about a minute
-//! cargo run --release --example bench -- bus     # one part: bus, gateway, dispatch, watch, python, wheels
+//! cargo run --release --example bench -- bus     # one part: bus, gateway, footprint, dispatch, watch, python, wheels
 //! ```
 //! It finds nats-server as the tests do (`PYOCO_NATS_SERVER_BIN`, then PATH) and listens on free
 //! ports of 127.0.0.1 only. `BENCH_SYNC=always` makes the server write through to the disk. The part
@@ -10,6 +10,7 @@
 
 mod bus;
 mod dispatch;
+mod footprint;
 mod gateway;
 mod measure;
 mod python;
@@ -37,6 +38,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     if wants("gateway") {
         gateway::run(&setup)?;
+    }
+    if wants("footprint") {
+        footprint::run(&setup)?;
     }
     if wants("dispatch") {
         dispatch::run(&setup)?;
