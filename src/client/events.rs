@@ -9,7 +9,11 @@ use ureq::http::Method;
 use super::transport::Call;
 use super::{Client, Error, segment};
 use crate::model::json;
-use crate::model::limits::{CLIENT_MAX_EVENT_BYTES, CLIENT_STREAM_SLACK};
+
+/// Largest line of a stream of events that the client reads; a snapshot is far below it.
+const CLIENT_MAX_EVENT_BYTES: u64 = 16 * 1024 * 1024;
+/// What a stream may take longer than it was asked to, for connecting and for the last event.
+const CLIENT_STREAM_SLACK: Duration = Duration::from_secs(2);
 
 /// Which snapshots of a run a watch delivers.
 #[derive(Debug, Clone, Default)]

@@ -1,7 +1,7 @@
 //! One call: sent, redirected, read within its time and bound, and judged by its status.
 
 use std::io::{ErrorKind, Read};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use ureq::config::Config;
@@ -12,10 +12,15 @@ use ureq::{Agent, Body, Timeout};
 use super::address::Address;
 use super::{Client, Error};
 use crate::model::json;
-use crate::model::limits::{
-    CLIENT_CONNECT_TIMEOUT, CLIENT_MAX_REDIRECTS, CLIENT_MAX_REPLY_BYTES, MAX_ERROR_BYTES,
-};
+use crate::model::limits::MAX_ERROR_BYTES;
 use crate::model::run::truncated;
+
+/// The part of it in which a connection must be there; beyond it the gateway counts as unreachable.
+const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Redirects that the client follows; a gateway answers with one at most.
+const CLIENT_MAX_REDIRECTS: usize = 3;
+/// Largest answer that the client reads: 200 full snapshots of 256 KiB, and some air.
+const CLIENT_MAX_REPLY_BYTES: u64 = 64 * 1024 * 1024;
 
 /// A request before it is sent; the server and the API key are the client's.
 pub struct Call<'a> {
@@ -182,7 +187,7 @@ impl Client {
     fn run(
         &self,
         request: Request<impl ureq::AsSendBody>,
-        left: std::time::Duration,
+        left: Duration,
     ) -> Result<Response<Body>, ureq::Error> {
         let request = self.agent.configure_request(request).timeout_global(Some(left)).build();
         self.agent.run(request)

@@ -16,8 +16,14 @@ use super::early_answer::EarlyAnswers;
 use super::multipart::Frame;
 use super::transport::{self, Call};
 use super::{Client, Error};
-use crate::model::hex::hex;
-use crate::model::limits::{CLIENT_STORE_RATE, CLIENT_UPLOAD_RATE};
+use crate::model::wheel::hex;
+
+/// How fast a gateway stores what it was sent, at least, in bytes per second: when it has a file whole, its
+/// answer may come as much later.
+const CLIENT_STORE_RATE: u64 = 1024 * 1024;
+/// The slowest line, in bytes per second, over which the client sends a file: an upload may take as much
+/// longer than the time of a call as the file takes at this rate.
+const CLIENT_UPLOAD_RATE: u64 = 64 * 1024;
 
 /// What comes of an upload.
 pub struct Uploaded {

@@ -10,7 +10,7 @@ use ureq::http::Method;
 use super::multipart;
 use super::transport::Call;
 use super::{Client, Error, segment};
-use crate::model::hex::hex;
+use crate::model::wheel::hex;
 
 /// A wheel to be uploaded under the name of its file.
 #[derive(Debug, Clone)]

@@ -144,10 +144,10 @@ pub trait Executor: Send + Sync {
 /// A flow in flight.
 pub trait Execution: Send {
     /// Ends it by force; called when the grace period after a cancel or the time of the run has
-    /// passed, or when the run was lost to another worker. A process is asked first and has `mercy`
+    /// passed, or when the run was lost to another worker. A process is asked first and has `term_grace`
     /// to end by itself; when this returns, no process of the run is left, or it could not be
     /// killed and the log says so. No event that comes afterwards is read.
-    fn kill(&mut self, mercy: Duration);
+    fn kill(&mut self, term_grace: Duration);
 }
 
 /// Tells a flow to end by itself. Clones share one state; it cannot be taken back.

@@ -10,8 +10,8 @@
 //!   is an upload, whose handler reads the body while it arrives and learns at its end whether all of it has
 //!   come.
 //! * Where a request ends is said in exactly one way, or the connection closes.
-//! * No client, however slow, holds a permit: a body is read before one is taken, an answer is written after it
-//!   was given back. What takes as long as its client (uploads, downloads, streams) holds a place in a
+//! * No client, however slow, holds a permit: a body is read before one is taken, an answer is written after
+//!   it was given back. What takes as long as its client (uploads, downloads, streams) holds a place in a
 //!   bounded pool of its own instead.
 //! * A panic in a handler costs that request a 500. Nothing that happens to one connection ends the accept
 //!   loop or another connection.

@@ -1,4 +1,5 @@
-//! Every bound of the program, in one place and with its reason.
+//! Bounds that several floors share or that a user can meet, each with its reason; what one file alone
+//! needs stands there.
 
 use std::time::Duration;
 
@@ -129,13 +130,8 @@ pub const MAX_KEY_NOTE_BYTES: usize = 256;
 /// Snapshots that the gateway keeps in memory for `GET /runs/{id}`, in bytes of JSON.
 pub const SNAPSHOT_CACHE_BYTES: usize = 32 * 1024 * 1024;
 
-/// Events of one run that may wait between its executor and its slot; beyond that the executor waits.
-pub const MAX_PENDING_EVENTS: usize = 256;
 /// Task records of one run that are kept at most; the rest shows in `tasks` alone.
 pub const MAX_TASK_RECORDS: usize = 10_000;
-/// What the tasks of one run have printed, as far as its worker keeps it: far beyond what a snapshot
-/// may hold, so this counts only where a setting has raised that.
-pub const MAX_RUN_LOG_BYTES: usize = 4 * 1024 * 1024;
 /// Tasks of one native flow that run at the same time.
 pub const MAX_PARALLEL_TASKS: usize = 16;
 /// Tasks (graph nodes) of one native flow.
@@ -144,28 +140,13 @@ pub const MAX_GRAPH_NODES: usize = 2_000;
 pub const MAX_DOCUMENT_DEPTH: usize = 100;
 /// Most values that the anchors and aliases of one YAML document may copy.
 pub const MAX_YAML_NODES: usize = 100_000;
-/// Least time between two snapshot writes for task transitions (`docs/contract.md#writing-snapshots`).
-pub const SNAPSHOT_COALESCE: Duration = Duration::from_millis(250);
 
-/// From the start of the local nats-server to its first answer; recovering a large store takes long.
-pub const NATS_READY_DEADLINE: Duration = Duration::from_secs(60);
-/// For one greeting of it.
-pub const NATS_PROBE_DEADLINE: Duration = Duration::from_secs(2);
-/// From SIGTERM to SIGKILL for it; it flushes its store meanwhile.
+/// From SIGTERM to SIGKILL for the local nats-server; it flushes its store meanwhile.
 pub const NATS_STOP_DEADLINE: Duration = Duration::from_secs(10);
-/// Between its death and its next start: shortest and longest.
-pub const NATS_RESTART_PAUSES: (Duration, Duration) =
-    (Duration::from_millis(100), Duration::from_secs(5));
-/// A life this long makes the next pause the shortest again.
-pub const NATS_STABLE_AFTER: Duration = Duration::from_secs(30);
 /// Between two looks at a child for which there is no event to wait on.
 pub const CHILD_POLL: Duration = Duration::from_millis(20);
 /// Longest line of a child's output that is forwarded; the rest of it is dropped.
 pub const MAX_CHILD_LINE_BYTES: usize = 4096;
-/// Warnings of a child that reach our log in one window; further ones are counted.
-pub const CHILD_LOG_BURST: u32 = 50;
-/// The window of [`CHILD_LOG_BURST`].
-pub const CHILD_LOG_WINDOW: Duration = Duration::from_secs(10);
 /// Most text that the anchors and aliases of one YAML document may copy: far more than a flow needs, far less
 /// than would be felt.
 pub const MAX_YAML_ALIAS_BYTES: usize = 4 * 1024 * 1024;
@@ -177,57 +158,14 @@ pub const MAX_GRAPH_DEPTH: usize = 32;
 /// repeat their input twice would double its size at every step.
 pub const MAX_EXPRESSION_BYTES: usize = 64 * 1024 * 1024;
 
-/// For one call of `pyoco-client`, from the name lookup to the last byte of the answer.
-pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
-/// The part of it in which a connection must be there; beyond it the gateway counts as unreachable.
-pub const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The slowest line, in bytes per second, over which the client sends a file: an upload may take as much
-/// longer than [`CLIENT_TIMEOUT`] as the file takes at this rate.
-pub const CLIENT_UPLOAD_RATE: u64 = 64 * 1024;
-/// How fast a gateway stores what it was sent, at least, in bytes per second: when it has a file whole, its
-/// answer may come as much later.
-pub const CLIENT_STORE_RATE: u64 = 1024 * 1024;
-/// Longest METADATA of a wheel that is looked at before its upload; a long description has some 100 KiB.
-pub const MAX_METADATA_BYTES: u64 = 1024 * 1024;
-/// Longest `entry_points.txt` of a wheel that is looked at before its upload; an entry has some 50 bytes.
-pub const MAX_ENTRY_POINTS_BYTES: u64 = 256 * 1024;
-/// Largest answer that the client reads: 200 full snapshots of 256 KiB, and some air.
-pub const CLIENT_MAX_REPLY_BYTES: u64 = 64 * 1024 * 1024;
-/// Redirects that the client follows; a gateway answers with one at most.
-pub const CLIENT_MAX_REDIRECTS: usize = 3;
 /// Between two looks at a run that the client waits for: first and longest pause.
 pub const CLIENT_WAIT_PAUSES: (Duration, Duration) =
     (Duration::from_millis(50), Duration::from_secs(1));
 /// How long the gateway may be away while the client waits for a run.
 pub const CLIENT_WAIT_PATIENCE: Duration = Duration::from_secs(30);
 
-/// From the start of a Python template to its word that it is ready; importing the modules of a
-/// resolver may take long.
-pub const TEMPLATE_START_DEADLINE: Duration = Duration::from_secs(60);
-/// From the end of a Python template's last run until it is killed.
-pub const TEMPLATE_STOP_DEADLINE: Duration = Duration::from_secs(8);
-/// Longest message of a Python run; the host cuts values long before.
-pub const MAX_RUN_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
 /// What is kept of each of the two output streams of one task.
 pub const TASK_LOG_BYTES: usize = 4 * 1024;
-/// Tasks of one run whose output is kept before it is shown with their records.
-pub const MAX_CAPTURED_TASKS: usize = 256;
-/// Between two looks at what a running task has printed.
-pub const OUTPUT_REPORT_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a run's output is read after its process has ended: a process that has got away may hold
-/// the pipe for ever.
-pub const OUTPUT_AFTER_EXIT: Duration = Duration::from_secs(2);
-/// From the word that a flow has ended to the end of its process.
-pub const RUN_EXIT_DEADLINE: Duration = Duration::from_secs(2);
-/// From SIGKILL to the end of all processes of a run; only one that is stuck in the kernel takes longer.
-pub const RUN_KILL_DEADLINE: Duration = Duration::from_secs(8);
-/// How long one connection of `pyoco-client watch` lasts before the next takes over: by then a dead one
-/// is noticed.
-pub const CLIENT_STREAM_SEGMENT: Duration = Duration::from_secs(30);
-/// What a stream may take longer than it was asked to, for connecting and for the last event.
-pub const CLIENT_STREAM_SLACK: Duration = Duration::from_secs(2);
-/// Largest line of a stream of events that the client reads; a snapshot is far below it.
-pub const CLIENT_MAX_EVENT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What is kept of a `User-Agent` in an entry of the audit.
 pub const MAX_USER_AGENT_BYTES: usize = 256;
@@ -292,18 +230,8 @@ pub const FREE_WHEEL_UNPACKED_BYTES: u64 = 64 * 1024 * 1024;
 pub const MAX_WHEEL_PATH_BYTES: usize = 512;
 /// Largest METADATA or WHEEL file that is read; a description with pictures in it has half of it.
 pub const MAX_WHEEL_TEXT_BYTES: u64 = 4 * 1024 * 1024;
-/// Largest RECORD that is read: [`MAX_WHEEL_ENTRIES`] rows with long paths.
-pub const MAX_WHEEL_RECORD_BYTES: u64 = 32 * 1024 * 1024;
-/// For the interpreter to say which wheels fit it; a cold disk takes seconds.
-pub const INTERPRETER_DEADLINE: Duration = Duration::from_secs(30);
-/// What is kept of the output of a helper process of Python; its list of tags takes 60 KB.
-pub const MAX_HELPER_OUTPUT_BYTES: usize = 1024 * 1024;
 /// Why a wheel is not taken, as far as record and log show it: it may quote the wheel, which says what it
 /// likes, and [`MAX_LISTED_WHEELS`] of them have to fit into one message.
 pub const MAX_WHEEL_REASON_CHARS: usize = 500;
 /// How long another worker may be at removing a folder of wheels that this one is about to use.
 pub const WHEEL_LOCK_DEADLINE: Duration = Duration::from_secs(30);
-/// Longest pause of a worker after a failed synchronisation of wheels, unless its interval is longer.
-pub const MAX_SYNC_PAUSE: Duration = Duration::from_secs(300);
-/// How long the folders of a worker that does not run are kept for its next start.
-pub const WHEELS_KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);

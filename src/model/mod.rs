@@ -9,7 +9,6 @@ pub mod audit;
 pub mod clock;
 pub mod dlq;
 pub mod error;
-pub mod hex;
 pub mod job;
 pub mod json;
 pub mod key;

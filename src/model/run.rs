@@ -9,10 +9,13 @@ use super::wheel::{WheelRef, WheelSet, shortened};
 
 /// The status of a run: `PENDING → RUNNING → COMPLETED | FAILED`, and from `PENDING` or `RUNNING`
 /// `→ CANCELLING → CANCELLED`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum RunStatus {
     /// Stored and queued; no worker has started it.
+    #[default]
     Pending,
     /// A worker executes it.
     Running,
@@ -60,7 +63,7 @@ impl RunStatus {
 ///
 /// Fields that this version does not know survive in `extra`, so that a gateway that cancels a
 /// run written by a newer or a Python worker loses nothing.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunSnapshot {
     /// UUIDv4; also the key.
     pub run_id: String,
@@ -157,31 +160,10 @@ impl RunSnapshot {
             flow_name,
             tags: vec![tag.clone()],
             tag,
-            tenant_id: None,
-            api_key_id: None,
-            workflow_yaml_sha256: None,
-            workflow_yaml_bytes: None,
-            status: RunStatus::Pending,
-            params: Map::new(),
-            tasks: Map::new(),
-            task_records: Map::new(),
-            task_records_truncated: false,
-            task_logs_truncated: false,
-            start_time: None,
-            end_time: None,
             heartbeat_at: Some(now),
             updated_at: Some(now),
-            error: None,
-            worker_id: None,
-            cancel_requested_at: None,
-            cancel_requested_by: None,
-            cancel_reason: None,
-            attempt: None,
             submitted_at: Some(now),
-            wheel_generation: None,
-            wheels: Vec::new(),
-            delivery: None,
-            extra: Map::new(),
+            ..RunSnapshot::default()
         }
     }
 

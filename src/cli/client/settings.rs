@@ -1,12 +1,15 @@
 //! The connection: flag, then environment, then `.env`, then default.
 
+use std::time::Duration;
+
 use super::args::Connection;
 use super::{Ending, PROGRAM};
 use crate::cli::failure::Failure;
 use crate::client::{Client, ClientSettings, Error};
 use crate::config::Source;
-use crate::model::limits::CLIENT_TIMEOUT;
 
+/// For one call of `pyoco-client`, from the name lookup to the last byte of the answer.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The gateway, unless a flag or a setting names one.
 const DEFAULT_SERVER: &str = "http://127.0.0.1:8000";
 /// The header of the API key unless a flag or a setting names one (`docs/spec.md#api-keys`).

@@ -12,8 +12,11 @@ use super::progress::Progress;
 use super::wait::{exit_of, is_passing, is_terminal, timed_out};
 use crate::cli::exit::Exit;
 use crate::client::{Client, Error, Event, Include, WatchQuery};
-use crate::model::limits::{CLIENT_STREAM_SEGMENT, CLIENT_WAIT_PATIENCE, CLIENT_WAIT_PAUSES};
+use crate::model::limits::{CLIENT_WAIT_PATIENCE, CLIENT_WAIT_PAUSES};
 
+/// How long one connection of `pyoco-client watch` lasts before the next takes over: by then a dead one
+/// is noticed.
+const CLIENT_STREAM_SEGMENT: Duration = Duration::from_secs(30);
 /// How long a watch lasts without `--timeout-sec` and `--until-terminal`: as long as on the gateway
 /// (`docs/spec.md#get-runsidwatch`).
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);

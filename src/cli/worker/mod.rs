@@ -17,11 +17,13 @@ use crate::config::Config;
 use crate::flow::python::{PythonError, visible_environment};
 use crate::flow::{Executor, NativeExecutor, PythonExecutor, PythonSettings, Registry};
 use crate::model::error::Code;
-use crate::model::limits::TEMPLATE_START_DEADLINE;
 use crate::model::name;
 use crate::worker::wheels::Python;
 use crate::worker::{self, WheelSyncSettings, WorkerSettings};
 
+/// From the start of a Python template to its word that it is ready; importing the modules of a
+/// resolver may take long.
+const TEMPLATE_START_DEADLINE: Duration = Duration::from_secs(60);
 /// The program's name, in help and in hints.
 pub const PROGRAM: &str = "pyoco-worker";
 /// How long a stop waits for runs unless a flag says otherwise (`docs/contract.md#command-lines`).

@@ -80,7 +80,7 @@ impl NativeExecutor {
             graph,
             bodies,
             inputs,
-            params: Arc::new(over(workflow.defaults.clone(), job.params)),
+            params: Arc::new(merged(workflow.defaults.clone(), job.params)),
             expose_env: workflow.expose_env.clone(),
             environment: self.environment,
         })
@@ -116,7 +116,7 @@ impl NativeExecutor {
             graph: flow.graph.clone(),
             bodies,
             inputs: flow.inputs.clone(),
-            params: Arc::new(over(flow.defaults.clone(), job.params)),
+            params: Arc::new(merged(flow.defaults.clone(), job.params)),
             expose_env: flow.expose_env.clone(),
             environment: self.environment,
         })
@@ -142,7 +142,7 @@ fn not_registered(name: &str, used: &str) -> String {
 }
 
 /// The defaults with the run's own parameters put over them.
-fn over(mut defaults: Map<String, Value>, params: Map<String, Value>) -> Map<String, Value> {
+fn merged(mut defaults: Map<String, Value>, params: Map<String, Value>) -> Map<String, Value> {
     defaults.extend(params);
     defaults
 }
@@ -208,7 +208,7 @@ struct NativeExecution {
 
 impl Execution for NativeExecution {
     /// A thread cannot be ended from outside, so there is nothing to wait for.
-    fn kill(&mut self, _mercy: Duration) {
+    fn kill(&mut self, _term_grace: Duration) {
         let Some(thread) = self.thread.take() else { return };
         if self.finished.load(Ordering::SeqCst) {
             thread.stop();

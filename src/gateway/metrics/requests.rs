@@ -30,8 +30,8 @@ struct Counts {
 }
 
 impl RequestFigures {
-    /// A handler has answered a request to the route with this path, or to none. Only what has a duration is
-    /// observed in the histogram.
+    /// A handler has answered a request to the route with this path, or to none. The histogram observes
+    /// only what has a duration.
     pub fn answered(
         &self,
         method: &str,

@@ -1,6 +1,6 @@
 //! One job from delivery to settlement: the whole state machine of a slot.
 //!
-//! The order at the end is what makes a run safe, so it stands in one place ([`RunAttempt::end`]):
+//! The order at the end is what makes a run safe, so it stands in one place ([`RunAttempt::settle`]):
 //! the executor has returned → the ticker is dropped and joined, so that no late poll or ACK
 //! follows → one last in-progress ACK, so that storing may take its time → the terminal snapshot →
 //! the ACK. Not stored means not acknowledged: the job comes again.
@@ -19,16 +19,17 @@ use crate::bus::{self, Delivered, Edit, Edited};
 use crate::flow::{CancelToken, Execution, FlowEvent, FlowJob, Outcome, WorkflowDocument};
 use crate::model::error::Code;
 use crate::model::job::Job;
-use crate::model::limits::MAX_PENDING_EVENTS;
 use crate::model::run::{Delivery, RunSnapshot, RunStatus};
 use crate::model::{clock, json};
 use crate::thread::StopSignal;
 use crate::worker::Context;
 
+/// Events of one run that may wait between its executor and its slot; beyond that the executor waits.
+const MAX_PENDING_EVENTS: usize = 256;
 /// Delay of a job that is given back because of NATS trouble (`docs/contract.md#delivery-of-jobs`).
 const TROUBLE_DELAY: Duration = Duration::from_secs(2);
 /// From SIGTERM to SIGKILL, when a cancel's grace period or the time of a run has passed.
-const TERMINATE_MERCY: Duration = Duration::from_secs(2);
+const TERM_GRACE: Duration = Duration::from_secs(2);
 /// Between two tries to store a terminal snapshot.
 const STORE_RETRY: Duration = Duration::from_millis(500);
 /// How long a finished run's result is held while NATS does not take it; long enough for a server
@@ -168,7 +169,7 @@ struct RunAttempt<'a> {
 }
 
 /// Why the loop over the events was left.
-enum End {
+enum AttemptEnd {
     Outcome(Outcome),
     /// The grace period of a cancel has passed.
     GraceExceeded,
@@ -195,19 +196,21 @@ impl RunAttempt<'_> {
             Ok(mut execution) => {
                 let end = self.follow(&events, &mut ticker, hard_stop);
                 match end {
-                    End::Outcome(_) => {}
-                    End::GraceExceeded | End::TimeExceeded(_) => execution.kill(TERMINATE_MERCY),
+                    AttemptEnd::Outcome(_) => {}
+                    AttemptEnd::GraceExceeded | AttemptEnd::TimeExceeded(_) => {
+                        execution.kill(TERM_GRACE)
+                    }
                     // Somebody else executes it, or the worker has no time left.
-                    End::Lost(_) | End::HardStop => execution.kill(Duration::ZERO),
+                    AttemptEnd::Lost(_) | AttemptEnd::HardStop => execution.kill(Duration::ZERO),
                 }
                 (end, Some(execution))
             }
-            Err(outcome) => (End::Outcome(outcome), None),
+            Err(outcome) => (AttemptEnd::Outcome(outcome), None),
         };
         drop(ticker);
         // Whatever the executor still wants to say goes nowhere from here on.
         drop(events);
-        let status = self.end(end, hard_stop);
+        let status = self.settle(end, hard_stop);
         drop(execution.take());
         status
     }
@@ -238,7 +241,7 @@ impl RunAttempt<'_> {
         events: &Receiver<FlowEvent>,
         ticker: &mut Ticker,
         hard_stop: &StopSignal,
-    ) -> End {
+    ) -> AttemptEnd {
         let mut grace: Receiver<Instant> = never();
         // Counted once: another delivery of the job goes on with this execution.
         let allowed = self.context.settings.run.timeout;
@@ -246,27 +249,27 @@ impl RunAttempt<'_> {
         let mut notices = ticker.notices.clone();
         loop {
             select! {
-                recv(hard_stop) -> _ => return End::HardStop,
+                recv(hard_stop) -> _ => return AttemptEnd::HardStop,
                 recv(notices) -> notice => match notice {
                     Ok(_) if !self.cancel.is_cancelled() => grace = self.begin_cancel(),
                     Ok(_) => {}
                     // A ticker that has died tells nothing more; heartbeats still find a cancel.
                     Err(_) => notices = never(),
                 },
-                recv(grace) -> _ => return End::GraceExceeded,
+                recv(grace) -> _ => return AttemptEnd::GraceExceeded,
                 recv(limit) -> _ => {
                     limit = never();
                     // This write shows a cancel that was requested before; then its grace counts.
                     if let Err(why) = self.write() {
-                        return End::Lost(why);
+                        return AttemptEnd::Lost(why);
                     }
                     if !self.cancel.is_cancelled() && !self.recorder.is_cancelling() {
-                        return End::TimeExceeded(allowed.unwrap_or_default());
+                        return AttemptEnd::TimeExceeded(allowed.unwrap_or_default());
                     }
                 }
                 recv(self.in_flight.redelivered) -> again => {
                     if let Ok(again) = again {
-                        self.adopt(again);
+                        self.adopt_delivery(again);
                         match self.ticker() {
                             Ok(started) => {
                                 notices = started.notices.clone();
@@ -277,29 +280,29 @@ impl RunAttempt<'_> {
                     }
                 }
                 recv(events) -> event => match event {
-                    Ok(FlowEvent::Finished(outcome)) => return End::Outcome(outcome),
+                    Ok(FlowEvent::Finished(outcome)) => return AttemptEnd::Outcome(outcome),
                     Ok(event) => {
                         self.recorder.apply(event);
                         // All that waits goes into one write; an end makes that write needless.
                         while let Ok(event) = events.try_recv() {
                             match event {
-                                FlowEvent::Finished(outcome) => return End::Outcome(outcome),
+                                FlowEvent::Finished(outcome) => return AttemptEnd::Outcome(outcome),
                                 event => self.recorder.apply(event),
                             }
                         }
                         if self.recorder.next_write() <= Instant::now()
                             && let Err(why) = self.write()
                         {
-                            return End::Lost(why);
+                            return AttemptEnd::Lost(why);
                         }
                     }
-                    Err(_) => return End::Outcome(Outcome::Failed {
+                    Err(_) => return AttemptEnd::Outcome(Outcome::Failed {
                         error: "the executor ended without a result".into(),
                     }),
                 },
                 recv(at(self.recorder.next_write())) -> _ => {
                     if let Err(why) = self.write() {
-                        return End::Lost(why);
+                        return AttemptEnd::Lost(why);
                     }
                 }
             }
@@ -319,7 +322,7 @@ impl RunAttempt<'_> {
     }
 
     /// Goes on under a newer delivery of the same message.
-    fn adopt(&mut self, again: Delivered) {
+    fn adopt_delivery(&mut self, again: Delivered) {
         let delivery = delivery(self.context, &again);
         self.recorder.adopt(delivery, again.num_delivered);
         self.delivered = again;
@@ -345,32 +348,32 @@ impl RunAttempt<'_> {
     }
 
     /// Settles the job; see the order at the top of this file. The ticker is gone by now.
-    fn end(mut self, end: End, hard_stop: &StopSignal) -> Option<RunStatus> {
+    fn settle(mut self, end: AttemptEnd, hard_stop: &StopSignal) -> Option<RunStatus> {
         let run_id = self.job.run_id.clone();
         // At its time limit a run was looked at for a cancel; the token was cancelled by the kill.
-        let cancelled = !matches!(end, End::TimeExceeded(_))
+        let cancelled = !matches!(end, AttemptEnd::TimeExceeded(_))
             && (self.cancel.is_cancelled() || self.recorder.is_cancelling());
         let outcome = match end {
-            End::Outcome(outcome) => outcome,
-            End::GraceExceeded => {
+            AttemptEnd::Outcome(outcome) => outcome,
+            AttemptEnd::GraceExceeded => {
                 let code = Code::CancelGraceExceeded;
                 log::warn!(err_id = code.err_id(), msg_id = code.msg_id(), run_id = run_id.as_str();
                     "the run did not end within its cancel grace period; it was ended by force");
                 Outcome::Cancelled
             }
-            End::TimeExceeded(allowed) => {
+            AttemptEnd::TimeExceeded(allowed) => {
                 log::info!(run_id = run_id.as_str(), seconds = allowed.as_secs_f64();
                     "the run has reached its time limit; it was ended by force");
                 let seconds = allowed.as_secs_f64();
                 let error = format!("run timeout of {seconds} s exceeded (--run-timeout-sec)");
                 Outcome::Failed { error }
             }
-            End::Lost(why) => {
+            AttemptEnd::Lost(why) => {
                 log::warn!(run_id = run_id.as_str(), reason = why.as_str();
                     "this worker has lost the run and leaves it");
                 return None;
             }
-            End::HardStop => {
+            AttemptEnd::HardStop => {
                 log::warn!(run_id = run_id.as_str();
                     "the drain time is over; ending the run and giving its job back");
                 give_back(&self.delivered, &run_id, Duration::ZERO);
@@ -379,7 +382,7 @@ impl RunAttempt<'_> {
         };
         let publish_errors = self.context.settings.run.dlq_execution_errors;
         let ending = settle::decide(outcome, cancelled, publish_errors);
-        if !self.store(ending.status, ending.error.as_deref(), hard_stop) {
+        if !self.store_terminal_snapshot(ending.status, ending.error.as_deref(), hard_stop) {
             return None;
         }
         if let Some(reason) = ending.dlq {
@@ -403,12 +406,17 @@ impl RunAttempt<'_> {
     }
 
     /// Stores the terminal snapshot, for as long as it takes NATS to come back.
-    fn store(&mut self, status: RunStatus, error: Option<&str>, hard_stop: &StopSignal) -> bool {
+    fn store_terminal_snapshot(
+        &mut self,
+        status: RunStatus,
+        error: Option<&str>,
+        hard_stop: &StopSignal,
+    ) -> bool {
         let run_id = self.job.run_id.clone();
         let deadline = Instant::now() + STORE_DEADLINE;
         loop {
             while let Ok(again) = self.in_flight.redelivered.try_recv() {
-                self.adopt(again);
+                self.adopt_delivery(again);
             }
             // Storing may take long; without this the job would come again meanwhile. When it
             // does, the other worker's claim makes our write a lost one.

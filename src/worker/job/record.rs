@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use super::size_budget::SizeBudget;
 use crate::bus::{self, Edit, Entry, Kv};
 use crate::flow::FlowEvent;
-use crate::model::limits::SNAPSHOT_COALESCE;
 use crate::model::run::{Delivery, RunSnapshot, RunStatus};
 use crate::model::{clock, json};
 
+/// Least time between two snapshot writes for task transitions (`docs/contract.md#writing-snapshots`).
+const SNAPSHOT_COALESCE: Duration = Duration::from_millis(250);
 /// What headers may add to a snapshot on its way to the server.
 const HEADER_ROOM: usize = 2048;
 /// Between a failed write and the next one.

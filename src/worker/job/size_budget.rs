@@ -14,9 +14,12 @@ use serde_json::{Map, Value};
 
 use crate::model::error::Code;
 use crate::model::json;
-use crate::model::limits::{MAX_RUN_LOG_BYTES, MAX_TASK_RECORDS};
+use crate::model::limits::MAX_TASK_RECORDS;
 use crate::model::run::{RunSnapshot, TaskRecord};
 
+/// What the tasks of one run have printed, as far as its worker keeps it: far beyond what a snapshot
+/// may hold, so this counts only where a setting has raised that.
+const MAX_RUN_LOG_BYTES: usize = 4 * 1024 * 1024;
 /// `"name":…,` and `,"logs":…` around what is measured.
 const FRAME_BYTES: usize = 2;
 /// See [`FRAME_BYTES`].

@@ -27,10 +27,14 @@ use crate::bus::{ObjectMeta, ObjectStore, Watch};
 use crate::flow::PythonExecutor;
 use crate::flow::python::{Code, PythonError};
 use crate::model::error::Code as ErrorCode;
-use crate::model::limits::{INTERPRETER_DEADLINE, MAX_SYNC_PAUSE, WHEEL_LOCK_DEADLINE};
+use crate::model::limits::WHEEL_LOCK_DEADLINE;
 use crate::thread::{self, Service, StopSignal, StopSource};
 use registry_offers::{RegistryOffers, offer};
 
+/// For the interpreter to say which wheels fit it; a cold disk takes seconds.
+const INTERPRETER_DEADLINE: Duration = Duration::from_secs(30);
+/// Longest pause of a worker after a failed synchronisation of wheels, unless its interval is longer.
+const MAX_SYNC_PAUSE: Duration = Duration::from_secs(300);
 /// After a change of the registry: several wheels often come together.
 const SETTLE: Duration = Duration::from_millis(200);
 /// How long an attempt waits for the list of wheels to be current.
@@ -183,14 +187,14 @@ impl WheelSync {
         loop {
             self.status.begin();
             // What is half done goes with its folders; nothing else is changed before the end.
-            let tried_now = catch_unwind(AssertUnwindSafe(|| self.attempt(stop)));
+            let tried_now = catch_unwind(AssertUnwindSafe(|| self.synchronise(stop)));
             match tried_now.unwrap_or(Err(SyncError::Panicked)) {
                 Ok(()) => failures = 0,
                 // What a stop breaks off is no failure.
                 Err(_) if thread::is_stopped(stop) => return,
                 Err(error) => {
                     failures += 1;
-                    self.status.fail(self.complaint(&error.to_string()));
+                    self.status.fail(self.logged_error(&error.to_string()));
                 }
             }
             tried.take();
@@ -214,32 +218,34 @@ impl WheelSync {
         }
     }
 
-    fn attempt(&mut self, stop: &StopSignal) -> Result<(), SyncError> {
+    fn synchronise(&mut self, stop: &StopSignal) -> Result<(), SyncError> {
         if self.disk.is_none() {
-            self.disk = Some(self.open(stop)?);
-            self.take_up(stop)?;
+            self.disk = Some(self.open_folder(stop)?);
+            self.resume_last_generation(stop)?;
         }
         if let Some((_, folders)) = &self.disk {
             folders.restore()?;
         }
         let metas = self.offers.now(LIST_PATIENCE).ok_or(SyncError::NoList)?;
-        let Prepared { generation, selection } = self.prepared(&metas, stop)?;
+        let Prepared { generation, selection } = self.prepare_generation(&metas, stop)?;
         let before = self.current.clone();
         match before.as_ref().filter(|now| now.set == generation.set && now.is_there()) {
             // The same bytes that were uploaded anew need no other template, only another note.
-            Some(now) if now.installed != generation.installed => self.keep(Arc::new(generation)),
+            Some(now) if now.installed != generation.installed => {
+                self.set_current(Arc::new(generation))
+            }
             Some(_) => {}
-            None => self.switch(generation, stop)?,
+            None => self.start_python_with(generation, stop)?,
         }
-        let problem = self.refusals.first().map(|why| self.complaint(&why));
+        let problem = self.refusals.first().map(|why| self.logged_error(&why));
         self.status.succeed(&selection, before.as_deref(), self.current.as_deref(), problem);
         drop(before);
-        self.collect();
+        self.remove_unused_folders();
         Ok(())
     }
 
     /// Asks the interpreter what fits it, and opens the folder.
-    fn open(&self, stop: &StopSignal) -> Result<(Interpreter, Folders), SyncError> {
+    fn open_folder(&self, stop: &StopSignal) -> Result<(Interpreter, Folders), SyncError> {
         let patience = Patience::new(INTERPRETER_DEADLINE, stop);
         let asked = Interpreter::ask(&self.settings.python, Path::new("/"), &patience);
         let interpreter = match asked {
@@ -254,12 +260,12 @@ impl WheelSync {
 
     /// Goes on with what was in use before the start. When that does not work any more, the registry
     /// has the word.
-    fn take_up(&mut self, stop: &StopSignal) -> Result<(), SyncError> {
+    fn resume_last_generation(&mut self, stop: &StopSignal) -> Result<(), SyncError> {
         let Some((_, folders)) = &self.disk else { return Ok(()) };
         let patience = Patience::new(WHEEL_LOCK_DEADLINE, stop);
         let last = Generation::last(folders, &patience);
         let taken = last.map_err(SyncError::from).and_then(|last| match last {
-            Some(last) if !last.paths.is_empty() => self.switch(last, stop),
+            Some(last) if !last.paths.is_empty() => self.start_python_with(last, stop),
             _ => Ok(()),
         });
         if let Some(current) = &self.current {
@@ -276,7 +282,11 @@ impl WheelSync {
     }
 
     /// Everything that is meant for this worker and fits, unpacked.
-    fn prepared(&mut self, metas: &[ObjectMeta], stop: &StopSignal) -> Result<Prepared, SyncError> {
+    fn prepare_generation(
+        &mut self,
+        metas: &[ObjectMeta],
+        stop: &StopSignal,
+    ) -> Result<Prepared, SyncError> {
         let Some((interpreter, folders)) = &self.disk else { return Err(SyncError::Stopped) };
         let worker = Worker {
             folders,
@@ -298,7 +308,11 @@ impl WheelSync {
     }
 
     /// Gives new runs a generation; those that run keep theirs.
-    fn switch(&mut self, generation: Generation, stop: &StopSignal) -> Result<(), SyncError> {
+    fn start_python_with(
+        &mut self,
+        generation: Generation,
+        stop: &StopSignal,
+    ) -> Result<(), SyncError> {
         let generation = Arc::new(generation);
         let code = Code {
             set: generation.set.clone(),
@@ -308,13 +322,13 @@ impl WheelSync {
         self.settings.executor.use_code_unless_stopped(Arc::new(code), stop)?;
         log::info!(generation = generation.set.generation.as_str(), wheels = generation.paths.len();
             "new runs get other wheels");
-        self.keep(generation);
+        self.set_current(generation);
         self.ready.take();
         Ok(())
     }
 
     /// Remembers what is in use.
-    fn keep(&mut self, generation: Arc<Generation>) {
+    fn set_current(&mut self, generation: Arc<Generation>) {
         let Some((_, folders)) = &self.disk else { return };
         if let Err(e) = generation.remember(folders) {
             log::warn!(reason = e.to_string(); "cannot note which wheels are in use");
@@ -323,7 +337,7 @@ impl WheelSync {
     }
 
     /// Removes what nobody uses any more; a run that has ended since the last look may have been the last.
-    fn collect(&self) {
+    fn remove_unused_folders(&self) {
         let Some((_, folders)) = &self.disk else { return };
         match folders.collect() {
             Ok(0) => {}
@@ -334,7 +348,7 @@ impl WheelSync {
 
     /// What is wrong, as the record has it. It goes to the log when it is news: an attempt every few seconds
     /// says the same for hours.
-    fn complaint(&self, why: &str) -> String {
+    fn logged_error(&self, why: &str) -> String {
         let code = ErrorCode::WheelSyncFailed;
         let complaint = format!("{}: {why}", code.err_id());
         if self.status.get().last_error.as_ref() != Some(&complaint) {

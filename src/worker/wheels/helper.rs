@@ -11,8 +11,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::fit::Python;
-use crate::model::limits::{CHILD_POLL, MAX_HELPER_OUTPUT_BYTES};
+use crate::model::limits::CHILD_POLL;
 use crate::thread::{self, StopSignal};
+
+/// What is kept of the output of a helper process of Python; its list of tags takes 60 KB.
+const MAX_HELPER_OUTPUT_BYTES: usize = 1024 * 1024;
 
 /// How long something may take.
 #[derive(Debug, Clone, Copy)]

@@ -15,7 +15,7 @@ use super::store::memory::{Remembered, RememberedWheel};
 use super::store::{Folder, Folders};
 use super::unpack::unpack;
 use crate::model::clock;
-use crate::model::hex::hex;
+use crate::model::wheel::hex;
 use crate::model::wheel::{InstalledWheel, WheelRef, WheelSet, brief};
 use crate::thread::StopSignal;
 
@@ -83,10 +83,10 @@ pub fn prepare(
     refusals.mark(&mut offers);
     'select: loop {
         let selection = select(worker.tags, &offers, worker.interpreter);
-        make_room(worker, &selection);
+        remove_unused_folders(worker, &selection);
         let mut parts = Vec::new();
         for choice in &selection.chosen {
-            match put(worker, choice, &mut fetch) {
+            match install(worker, choice, &mut fetch) {
                 Ok(folder) => parts.push((choice.installed(&folder), folder)),
                 Err(Error::Wheel { wheel, fault }) if fault.is_final() => {
                     let reason = brief(&fault.to_string());
@@ -104,7 +104,7 @@ pub fn prepare(
 }
 
 /// Removes what nobody uses any more before something is fetched: a full disk may be full of it.
-fn make_room(worker: &Worker<'_>, selection: &Selection) {
+fn remove_unused_folders(worker: &Worker<'_>, selection: &Selection) {
     let wanted: HashSet<&str> =
         selection.chosen.iter().map(|choice| choice.offer.sha256.as_str()).collect();
     if wanted.iter().all(|sha256| worker.folders.held(sha256).is_some()) {
@@ -116,7 +116,7 @@ fn make_room(worker: &Worker<'_>, selection: &Selection) {
 }
 
 /// One wheel in its folder, unpacked now if it is not there.
-fn put(
+fn install(
     worker: &Worker<'_>,
     choice: &Choice,
     fetch: &mut impl FnMut(&Choice, &Path, &Patience<'_>) -> Result<(), String>,

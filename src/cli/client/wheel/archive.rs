@@ -4,8 +4,12 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io::{Read, Seek};
 
-use crate::model::limits::{MAX_ENTRY_POINTS_BYTES, MAX_METADATA_BYTES};
 use crate::wheel_archive::{DIST_INFO, UnreadText, WheelArchive, ZipError};
+
+/// Longest `entry_points.txt` of a wheel that is looked at before its upload; an entry has some 50 bytes.
+const MAX_ENTRY_POINTS_BYTES: u64 = 256 * 1024;
+/// Longest METADATA of a wheel that is looked at before its upload; a long description has some 100 KiB.
+const MAX_METADATA_BYTES: u64 = 1024 * 1024;
 
 /// What a wheel says of itself, in its one folder `*.dist-info`. A file that is there and cannot be read
 /// is an error with its reason.

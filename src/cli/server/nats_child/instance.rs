@@ -19,10 +19,13 @@ use serde_json::Value;
 
 use super::NatsChildError;
 use super::output::{self, LastLines};
-use crate::model::limits::{
-    CHILD_POLL, NATS_PROBE_DEADLINE, NATS_READY_DEADLINE, NATS_STOP_DEADLINE,
-};
+use crate::model::limits::{CHILD_POLL, NATS_STOP_DEADLINE};
 use crate::thread::{self, JoinOnDrop, StopSignal};
+
+/// For one greeting of the server.
+const NATS_PROBE_DEADLINE: Duration = Duration::from_secs(2);
+/// From the start of the local nats-server to its first answer; recovering a large store takes long.
+const NATS_READY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// `$0` is the program, `$1` its configuration, `$2` the stop deadline in tenths of a second.
 ///

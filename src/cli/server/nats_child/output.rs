@@ -3,13 +3,17 @@
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::Level;
 use parking_lot::Mutex;
 
-use crate::model::limits::{CHILD_LOG_BURST, CHILD_LOG_WINDOW, MAX_CHILD_LINE_BYTES};
+use crate::model::limits::MAX_CHILD_LINE_BYTES;
 
+/// Warnings of a child that reach our log in one window; further ones are counted.
+const CHILD_LOG_BURST: u32 = 50;
+/// The window of [`CHILD_LOG_BURST`].
+const CHILD_LOG_WINDOW: Duration = Duration::from_secs(10);
 /// Lines that an error message shows.
 const TAIL_LINES: usize = 12;
 /// The target of the forwarded lines.

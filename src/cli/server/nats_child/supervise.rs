@@ -6,8 +6,13 @@ use crossbeam_channel::select;
 
 use super::NatsChildError;
 use super::instance::{Instance, Launch};
-use crate::model::limits::{NATS_RESTART_PAUSES, NATS_STABLE_AFTER};
 use crate::thread::StopSignal;
+
+/// Between the death of the server and its next start: shortest and longest.
+const NATS_RESTART_PAUSES: (Duration, Duration) =
+    (Duration::from_millis(100), Duration::from_secs(5));
+/// A life this long makes the next pause the shortest again.
+const NATS_STABLE_AFTER: Duration = Duration::from_secs(30);
 
 /// Runs until `stop`; the server is gone when it returns.
 pub fn run(launch: &Launch, first: Instance, stop: &StopSignal) {

@@ -17,10 +17,16 @@ use crate::flow::python::message::{
 use crate::flow::python::pipes::{self, RunPipes, Waited};
 use crate::flow::python::template::{self, Template, TemplateSupervisor};
 use crate::model::json;
-use crate::model::limits::{
-    MAX_RUN_MESSAGE_BYTES, OUTPUT_AFTER_EXIT, OUTPUT_REPORT_INTERVAL, RUN_EXIT_DEADLINE,
-};
 
+/// Longest message of a Python run; the host cuts values long before.
+const MAX_RUN_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
+/// How long a run's output is read after its process has ended: a process that has got away may hold
+/// the pipe for ever.
+const OUTPUT_AFTER_EXIT: Duration = Duration::from_secs(2);
+/// Between two looks at what a running task has printed.
+const OUTPUT_REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// From the word that a flow has ended to the end of its process.
+const RUN_EXIT_DEADLINE: Duration = Duration::from_secs(2);
 /// Between two tries to give a slot what it had no room for; it is writing a snapshot.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
 /// What is read from one pipe before the others have their turn: as much as a pipe holds, so that all
@@ -291,13 +297,13 @@ impl PythonAttempt<'_> {
             self.told_cancel = true;
             self.outgoing.extend(cancel_line());
         }
-        if let Some(mercy) = wanted.kill
+        if let Some(term_grace) = wanted.kill
             && self.kill_at.is_none()
         {
-            if !mercy.is_zero() {
+            if !term_grace.is_zero() {
                 self.tell_shim(b"term\n");
             }
-            self.kill_at = Some(Instant::now() + mercy);
+            self.kill_at = Some(Instant::now() + term_grace);
         }
     }
 

@@ -6,8 +6,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::model::limits::{MAX_CAPTURED_TASKS, TASK_LOG_BYTES};
+use crate::model::limits::TASK_LOG_BYTES;
 use crate::model::run::TaskLogs;
+
+/// Tasks of one run whose output is kept before it is shown with their records.
+const MAX_CAPTURED_TASKS: usize = 256;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stream {

@@ -14,9 +14,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::template::TemplateSupervisor;
 use crate::flow::executor::{CancelToken, Execution, FlowEvent, FlowJob};
-use crate::model::limits::RUN_KILL_DEADLINE;
 use crate::thread::{self, JoinOnDrop};
 use orders::Orders;
+
+/// From SIGKILL to the end of all processes of a run; only one that is stuck in the kernel takes longer.
+const RUN_KILL_DEADLINE: Duration = Duration::from_secs(8);
 
 /// A run in flight; dropping it before its end kills it.
 pub(crate) struct PythonExecution {
@@ -53,13 +55,13 @@ pub(crate) fn start(
 }
 
 impl Execution for PythonExecution {
-    fn kill(&mut self, mercy: Duration) {
+    fn kill(&mut self, term_grace: Duration) {
         let Some(thread) = self.thread.take() else { return };
-        if !self.orders.kill(mercy).has_started {
+        if !self.orders.kill(term_grace).has_started {
             // It waits for a template, and will see that it need not.
             return thread.abandon();
         }
-        match self.done.recv_timeout(mercy + RUN_KILL_DEADLINE) {
+        match self.done.recv_timeout(term_grace + RUN_KILL_DEADLINE) {
             Err(crossbeam_channel::RecvTimeoutError::Timeout) => {
                 log::error!("the processes of a run could not be killed; leaving them");
                 thread.abandon();

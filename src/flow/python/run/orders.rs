@@ -38,10 +38,10 @@ impl Orders {
         self.wake();
     }
 
-    /// Has the processes ended; of several kills the least merciful one counts.
-    pub(super) fn kill(&self, mercy: Duration) -> Wanted {
+    /// Has the processes ended; of several kills the shortest grace counts.
+    pub(super) fn kill(&self, term_grace: Duration) -> Wanted {
         let wanted = self.change(|wanted| {
-            wanted.kill = Some(wanted.kill.map_or(mercy, |before| before.min(mercy)));
+            wanted.kill = Some(wanted.kill.map_or(term_grace, |before| before.min(term_grace)));
         });
         self.wake();
         wanted

@@ -23,12 +23,14 @@ use serde_json::json;
 use super::message::Hello;
 use super::pipes::{self, Waited};
 use super::{Code, PythonError, PythonSettings};
-use crate::model::limits::{CHILD_POLL, TEMPLATE_STOP_DEADLINE};
+use crate::model::limits::CHILD_POLL;
 use crate::model::wheel::WheelSet;
 use crate::thread::{self, JoinOnDrop, StopSignal};
 use ending::EndingTemplates;
 use lines::Lines;
 
+/// From the end of a Python template's last run until it is killed.
+const TEMPLATE_STOP_DEADLINE: Duration = Duration::from_secs(8);
 /// What the interpreter is told on its command line: take the rest from standard input, which is
 /// the control socket. The name is for people who look at a list of processes.
 const COMMAND: &str = "import socket; control = socket.socket(fileno=0); exec(control.recv(65536))";

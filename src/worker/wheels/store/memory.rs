@@ -7,17 +7,19 @@ use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::folders::is_hash;
-use crate::model::hex::hex;
-use crate::model::limits::{MAX_WHEEL_TEXT_BYTES, WHEELS_KEPT_FOR};
+use crate::model::limits::MAX_WHEEL_TEXT_BYTES;
 use crate::model::wheel::InstalledWheel;
+use crate::model::wheel::hex;
 use crate::worker::wheels::fit::Interpreter;
 
+/// How long the folders of a worker that does not run are kept for its next start.
+const WHEELS_KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 const SHOWN: &str = ".installed.json";
 const PREFIX: &str = ".installed-";
 const SUFFIX: &str = ".json";

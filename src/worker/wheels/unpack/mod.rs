@@ -14,11 +14,10 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::model::hex::hex;
 use crate::model::limits::{
-    FREE_WHEEL_UNPACKED_BYTES, MAX_WHEEL_GROWTH, MAX_WHEEL_RECORD_BYTES, MAX_WHEEL_TEXT_BYTES,
-    MAX_WHEEL_UNPACKED_BYTES,
+    FREE_WHEEL_UNPACKED_BYTES, MAX_WHEEL_GROWTH, MAX_WHEEL_TEXT_BYTES, MAX_WHEEL_UNPACKED_BYTES,
 };
+use crate::model::wheel::hex;
 use crate::wheel_archive::WheelArchive;
 use crate::worker::wheels::error::Fault;
 use crate::worker::wheels::fit::{Interpreter, Python};
@@ -27,6 +26,8 @@ use crate::worker::wheels::select::Choice;
 use crate::worker::wheels::store::seal;
 use record::Record;
 
+/// Largest RECORD that is read: [`MAX_WHEEL_ENTRIES`] rows with long paths.
+const MAX_WHEEL_RECORD_BYTES: u64 = 32 * 1024 * 1024;
 /// Compiles all modules below a folder.
 const COMPILE: &str = include_str!("../host/compile.py");
 const BLOCK_BYTES: usize = 64 * 1024;

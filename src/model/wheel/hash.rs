@@ -1,4 +1,4 @@
-//! Bytes as text: hashes and ids as people and JSON see them.
+//! How hashes of wheels are written.
 
 /// Two lower-case digits per byte.
 pub fn hex(bytes: &[u8]) -> String {
