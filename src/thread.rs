@@ -2,7 +2,8 @@
 //!
 //! Stopping is closing a channel: a loop holds a [`StopSignal`] and `select!`s over it; its owner
 //! drops the [`StopSource`]. A [`Service`] is a thread together with its stop channel, a
-//! [`ThreadSet`] a bounded number of threads that end by themselves. The ledger of all threads is in `docs/architecture.md`.
+//! [`ThreadSet`] a bounded number of threads that end by themselves. The ledger of all threads is in
+//! `docs/architecture.md`.
 
 mod set;
 

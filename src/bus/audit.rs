@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::link::Link;
-use super::resources::{self, AUDIT_STREAM, AUDIT_SUBJECT};
-use super::{Error, Result, api};
+use crate::bus::connection::link::Link;
+use crate::bus::jetstream::resources::{self, AUDIT_STREAM, AUDIT_SUBJECT};
+use crate::bus::{Error, Result, jetstream};
 use crate::config::ResourceConfig;
 use crate::model::name;
 
@@ -27,7 +27,7 @@ pub struct AuditRecord {
 }
 
 impl AuditLog {
-    pub(super) fn new(control: Link, config: ResourceConfig, timeout: Duration) -> Self {
+    pub(crate) fn new(control: Link, config: ResourceConfig, timeout: Duration) -> Self {
         AuditLog { control, config, timeout }
     }
 
@@ -41,7 +41,11 @@ impl AuditLog {
     /// # Errors
     /// Those of a request.
     pub fn ensure(&self) -> Result<()> {
-        api::ensure_stream(&self.control, &resources::audit_stream(&self.config), self.timeout)
+        jetstream::ensure_stream(
+            &self.control,
+            &resources::audit_stream(&self.config),
+            self.timeout,
+        )
     }
 
     /// Appends an entry about `action`, a word or words with dots.
@@ -54,7 +58,7 @@ impl AuditLog {
         }
         let subject = format!("{AUDIT_SUBJECT}.{action}");
         let stream = resources::audit_stream(&self.config);
-        api::publish_creating(&self.control, &stream, &subject, entry, self.timeout)
+        jetstream::publish_creating(&self.control, &stream, &subject, entry, self.timeout)
     }
 
     /// The first entry at `seq` or behind it; `None` at the end, and when there is no stream.
@@ -63,7 +67,7 @@ impl AuditLog {
     /// Those of a request.
     pub fn read(&self, seq: u64) -> Result<Option<AuditRecord>> {
         let which = json!({"seq": seq.max(1), "next_by_subj": format!("{AUDIT_SUBJECT}.>")});
-        match api::get_message(&self.control, AUDIT_STREAM, &which, self.timeout) {
+        match jetstream::get_message(&self.control, AUDIT_STREAM, &which, self.timeout) {
             Ok(found) => Ok(found.map(|m| AuditRecord { seq: m.seq, data: m.data })),
             Err(e) if e.is_missing_stream() => Ok(None),
             Err(e) => Err(e),
@@ -75,7 +79,7 @@ impl AuditLog {
     /// # Errors
     /// Those of a request.
     pub fn since(&self, since: f64) -> Result<u64> {
-        let last = match api::stream_info(&self.control, AUDIT_STREAM, self.timeout) {
+        let last = match jetstream::stream_info(&self.control, AUDIT_STREAM, self.timeout) {
             Ok(info) => info.last_seq,
             Err(e) if e.is_missing_stream() => return Ok(1),
             Err(e) => return Err(e),
@@ -84,7 +88,7 @@ impl AuditLog {
         while low < high {
             let middle = low + (high - low) / 2;
             let which = json!({"seq": middle, "next_by_subj": format!("{AUDIT_SUBJECT}.>")});
-            let found = api::get_message(&self.control, AUDIT_STREAM, &which, self.timeout)?;
+            let found = jetstream::get_message(&self.control, AUDIT_STREAM, &which, self.timeout)?;
             match found {
                 Some(message) if message.time.unwrap_or(0.0) < since => low = message.seq + 1,
                 Some(_) | None => high = middle,

@@ -117,7 +117,7 @@ impl Error {
         matches!(self, Error::Api { err_code, .. } if code::NO_ROOM.contains(err_code))
     }
 
-    pub(super) fn is_missing_stream(&self) -> bool {
+    pub(crate) fn is_missing_stream(&self) -> bool {
         match self {
             Error::NoResponders(_) => true,
             Error::Api { err_code, .. } => *err_code == code::STREAM_NOT_FOUND,
@@ -125,22 +125,22 @@ impl Error {
         }
     }
 
-    pub(super) fn is_missing_consumer(&self) -> bool {
+    pub(crate) fn is_missing_consumer(&self) -> bool {
         self.has_code(code::CONSUMER_NOT_FOUND)
     }
 
-    pub(super) fn is_existing(&self) -> bool {
+    pub(crate) fn is_existing(&self) -> bool {
         self.has_code(code::STREAM_EXISTS_WITH_OTHER_CONFIG) || self.has_code(code::CONSUMER_EXISTS)
     }
 
-    pub(super) fn is_no_message(&self) -> bool {
+    pub(crate) fn is_no_message(&self) -> bool {
         matches!(self, Error::Api { code: 404, err_code: 0, .. })
             || [code::NO_MESSAGE_FOUND, code::DELETE_FAILED, code::SEQUENCE_NOT_FOUND]
                 .iter()
                 .any(|code| self.has_code(*code))
     }
 
-    pub(super) fn is_wrong_sequence(&self) -> bool {
+    pub(crate) fn is_wrong_sequence(&self) -> bool {
         self.has_code(code::WRONG_LAST_SEQUENCE)
             || self.has_code(code::WRONG_LAST_SEQUENCE_CONSTANT)
     }

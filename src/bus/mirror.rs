@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use super::{Entry, ObjectMeta, WatchEvent};
+use crate::bus::{Entry, ObjectMeta, WatchEvent};
 
 /// What an owner makes of the newest messages of a bucket. All methods are called under the lock of
 /// the mirror, so what they publish is in the order of the revisions of each key.
 pub trait View {
     /// A message of the bucket, read.
-    type Change: Change;
+    type Change: Versioned;
 
     /// Takes in the newest message of a key. `is_live` says whether it is a change that happens now,
     /// not one of those that were there before.
@@ -31,12 +31,12 @@ pub trait View {
 }
 
 /// A message of a bucket.
-pub trait Change {
+pub trait Versioned {
     fn key(&self) -> &str;
     fn revision(&self) -> u64;
 }
 
-impl Change for Entry {
+impl Versioned for Entry {
     fn key(&self) -> &str {
         &self.key
     }
@@ -46,7 +46,7 @@ impl Change for Entry {
     }
 }
 
-impl Change for ObjectMeta {
+impl Versioned for ObjectMeta {
     fn key(&self) -> &str {
         &self.name
     }
@@ -104,32 +104,32 @@ impl Contact {
 
 /// A [`View`] that a watch keeps current. Clones share it.
 pub struct Mirror<V> {
-    inner: Arc<Inner<V>>,
+    inner: Arc<MirrorInner<V>>,
 }
 
-struct Inner<V> {
-    state: RwLock<State<V>>,
+struct MirrorInner<V> {
+    state: RwLock<MirrorState<V>>,
     /// Woken when the view becomes current, or is not any more.
     liveness: (Mutex<()>, Condvar),
 }
 
-struct State<V> {
+struct MirrorState<V> {
     view: V,
     contact: Contact,
-    order: Order,
+    order: RevisionOrder,
 }
 
 /// What has to be known so that no key goes back to an older revision. The watch tells in the order
 /// of the revisions.
 #[derive(Debug, Default)]
-struct Order {
+struct RevisionOrder {
     /// Revision up to which the watch has told everything.
     told: u64,
     /// Revisions of writes of our own that the watch has not told yet, by key.
     ahead: HashMap<String, u64>,
 }
 
-impl Order {
+impl RevisionOrder {
     /// Whether a message that the watch tells is news.
     fn is_news(&mut self, key: &str, revision: u64) -> bool {
         self.told = self.told.max(revision);
@@ -170,9 +170,9 @@ impl<V: Default> Default for Mirror<V> {
 
 impl<V> Mirror<V> {
     pub fn new(view: V) -> Self {
-        let state = State { view, contact: Contact::Never, order: Order::default() };
+        let state = MirrorState { view, contact: Contact::Never, order: RevisionOrder::default() };
         let liveness = (Mutex::new(()), Condvar::new());
-        Mirror { inner: Arc::new(Inner { state: RwLock::new(state), liveness }) }
+        Mirror { inner: Arc::new(MirrorInner { state: RwLock::new(state), liveness }) }
     }
 
     /// Looks at the view, and at whether it is current in this moment.
@@ -218,9 +218,9 @@ impl<V: View> Mirror<V> {
             WatchEvent::Reset => {
                 let mut state = self.inner.state.write();
                 state.view.clear();
-                (state.contact, state.order) = (Contact::Never, Order::default());
+                (state.contact, state.order) = (Contact::Never, RevisionOrder::default());
             }
-            WatchEvent::Entry(entry) => self.take(entry.into(), Order::is_news),
+            WatchEvent::Entry(entry) => self.take(entry.into(), RevisionOrder::is_news),
             WatchEvent::Live => self.set_live(true),
             WatchEvent::Stale(_) => self.set_live(false),
         }
@@ -228,10 +228,10 @@ impl<V: View> Mirror<V> {
 
     /// Takes in what this process has written or deleted itself.
     pub fn wrote(&self, entry: impl Into<V::Change>) {
-        self.take(entry.into(), Order::is_new_write);
+        self.take(entry.into(), RevisionOrder::is_new_write);
     }
 
-    fn take(&self, change: V::Change, is_news: impl FnOnce(&mut Order, &str, u64) -> bool) {
+    fn take(&self, change: V::Change, is_news: impl FnOnce(&mut RevisionOrder, &str, u64) -> bool) {
         let mut state = self.inner.state.write();
         if is_news(&mut state.order, change.key(), change.revision()) {
             let is_live = state.contact.live_since().is_some();

@@ -13,40 +13,34 @@
 // The crate is marked deprecated upstream in favour of an async one; it is the blocking client.
 #![allow(deprecated)]
 
-mod api;
 mod audit;
-mod backlog;
-mod bulk;
-mod connect;
+mod connection;
 mod error;
-mod inbox;
+mod jetstream;
 mod kv;
-mod link;
-mod message;
 mod mirror;
 mod objects;
-mod pull;
 mod queue;
-mod resources;
-mod routes;
 mod watch;
-mod watchdog;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use api::PubAck;
 pub use audit::{AuditLog, AuditRecord};
-pub use backlog::TagBacklog;
+pub use connection::link::{Link, LinkState};
+pub use connection::message::{Message, Meta};
 pub use error::Error;
+pub use jetstream::PubAck;
 pub use kv::{Edit, Edited, Entry, Kv, Operation, WatchEvent};
-pub use link::{Link, LinkState};
-pub use message::{Message, Meta};
-pub use mirror::{Change, Contact, Mirror, ObjectView, View};
+pub use mirror::{Contact, Mirror, ObjectView, Versioned, View};
 pub use objects::{Listing, ObjectMeta, ObjectStore, Sealed, Upload};
-pub use pull::{Delivered, MANY_WAIT, PullEvent, PullInbox};
+pub use queue::backlog::TagBacklog;
+pub use queue::pull::{Delivered, MANY_WAIT, PullEvent, PullInbox};
 pub use queue::{ConsumerSettings, ExhaustedJob, StoredJob, WorkQueue};
 pub use watch::{WATCH_SILENCE, Watch};
+
+use connection::large_payload::LargePayloadLink;
+use jetstream::resources;
 
 use crate::config::{NatsConfig, ResourceConfig};
 
@@ -56,17 +50,17 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// The connections of one process and what hangs on them. Clones share them.
 #[derive(Clone)]
 pub struct Bus {
-    inner: Arc<Inner>,
+    inner: Arc<BusInner>,
 }
 
-struct Inner {
+struct BusInner {
     /// Requests whose answers somebody waits for.
     control: Link,
     /// Pulls and watches: what the server sends on its own account, so that a burst of it never
     /// stands in front of an answer.
     stream: Link,
     /// Chunks of objects; opened when the first one moves.
-    bulk: Arc<bulk::Bulk>,
+    large_payloads: Arc<LargePayloadLink>,
     resources: ResourceConfig,
     timeout: Duration,
 }
@@ -82,10 +76,10 @@ impl Bus {
         let control = Link::start("control", nats)?;
         let stream = Link::start("stream", nats)?;
         Ok(Bus {
-            inner: Arc::new(Inner {
+            inner: Arc::new(BusInner {
                 control,
                 stream,
-                bulk: Arc::new(bulk::Bulk::new(nats)),
+                large_payloads: Arc::new(LargePayloadLink::new(nats)),
                 resources: resources.clone(),
                 timeout: nats.request_timeout,
             }),
@@ -123,7 +117,7 @@ impl Bus {
         let inner = &self.inner;
         let bucket = resources::wheels_store(&inner.resources);
         let (control, stream) = (inner.control.clone(), inner.stream.clone());
-        ObjectStore::new(control, stream, inner.bulk.clone(), bucket, inner.timeout)
+        ObjectStore::new(control, stream, inner.large_payloads.clone(), bucket, inner.timeout)
     }
 
     /// The bucket of what was done with wheels.
@@ -179,7 +173,7 @@ impl Bus {
             let call = format!("STREAM.INFO.{stream}");
             let none = serde_json::Value::Null;
             let info: serde_json::Value =
-                match api::call(&self.inner.control, &call, &none, self.inner.timeout) {
+                match jetstream::call(&self.inner.control, &call, &none, self.inner.timeout) {
                     Err(Error::Api { code: 404, .. }) => {
                         return Ok(serde_json::json!({"state": "missing, created when needed"}));
                     }
@@ -209,4 +203,9 @@ impl Bus {
     fn kv(&self, bucket: resources::Bucket) -> Kv {
         Kv::new(self.inner.control.clone(), self.inner.stream.clone(), bucket, self.inner.timeout)
     }
+}
+
+/// Time left until `deadline`, zero when it has passed.
+pub(crate) fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
 }

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, after, select};
 use serde_json::{Value, json};
 
-use super::inbox::Route;
-use super::link::Link;
-use super::message::{Message, Meta};
-use super::routes::{Routed, left};
-use super::{Error, Result, api};
+use crate::bus::connection::inbox::Route;
+use crate::bus::connection::link::Link;
+use crate::bus::connection::message::{Message, Meta};
+use crate::bus::connection::routes::Routed;
+use crate::bus::left;
+use crate::bus::{Error, Result, jetstream};
 use crate::thread::{Service, StopSignal};
 
 /// Messages asked for at once.
@@ -35,7 +36,7 @@ const SECOND_LOOK: Duration = Duration::from_millis(500);
 const REBUILD_MIN: Duration = Duration::from_millis(20);
 const REBUILD_MAX: Duration = Duration::from_millis(500);
 
-pub(super) struct Followed {
+pub(crate) struct Followed {
     /// For log lines, and for the thread's name.
     pub name: String,
     pub link: Link,
@@ -55,19 +56,19 @@ impl Followed {
     }
 
     /// The newest sequence that a watch must have seen, as far as `info` and the leader know.
-    fn newest(&self, info: &api::StreamInfo) -> Result<u64> {
+    fn newest(&self, info: &jetstream::StreamInfo) -> Result<u64> {
         if self.is_whole_stream {
             return Ok(info.last_seq);
         }
         let which = json!({"last_by_subj": self.subjects});
-        let newest = api::get_message(&self.link, self.stream_name(), &which, WATCH_SILENCE)?;
+        let newest = jetstream::get_message(&self.link, self.stream_name(), &which, WATCH_SILENCE)?;
         Ok(newest.map_or(0, |newest| newest.seq))
     }
 }
 
 /// What a watch tells whoever translates it for its owner.
 #[derive(Debug)]
-pub(super) enum Told {
+pub(crate) enum Told {
     /// The stream is another one than before: forget what you know.
     Reset,
     /// The newest message of a subject.
@@ -85,7 +86,7 @@ pub struct Watch {
 
 impl Watch {
     /// Starts following; `timeout` is for creating the stream.
-    pub(super) fn start(
+    pub(crate) fn start(
         followed: Followed,
         timeout: Duration,
         on_told: Box<dyn FnMut(Told) + Send>,
@@ -156,10 +157,14 @@ impl Follower {
         }
         let (link, timeout) = (self.followed.link.clone(), WATCH_SILENCE);
         let stream = self.followed.stream_name().to_owned();
-        let info = match api::stream_info(&link, &stream, timeout) {
+        let info = match jetstream::stream_info(&link, &stream, timeout) {
             Err(e) if e.is_missing_stream() => {
-                api::ensure_stream(&self.followed.control, &self.followed.stream, self.timeout)?;
-                api::stream_info(&link, &stream, timeout)?
+                jetstream::ensure_stream(
+                    &self.followed.control,
+                    &self.followed.stream,
+                    self.timeout,
+                )?;
+                jetstream::stream_info(&link, &stream, timeout)?
             }
             other => other?,
         };
@@ -172,7 +177,7 @@ impl Follower {
         let generation = link.generation();
         let name = format!("pyoco-watch-{}", uuid::Uuid::new_v4().simple());
         let config = consumer_config(&name, &self.followed.subjects, self.last_seen);
-        let created: Value = api::call(
+        let created: Value = jetstream::call(
             &link,
             &format!("CONSUMER.CREATE.{stream}.{name}"),
             &json!({"stream_name": stream, "config": config}),
@@ -263,7 +268,7 @@ impl Follower {
     fn compare(&mut self, consumer: &mut Consumer) -> Result<Option<End>> {
         let seen = self.last_seen.unwrap_or(0);
         let followed = &self.followed;
-        let info = api::stream_info(&followed.link, followed.stream_name(), WATCH_SILENCE)?;
+        let info = jetstream::stream_info(&followed.link, followed.stream_name(), WATCH_SILENCE)?;
         if info.created != self.created || info.last_seq < seen {
             return Ok(Some(End::Rebuild("the bucket was replaced".into())));
         }

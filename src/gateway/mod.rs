@@ -174,7 +174,7 @@ impl RunningGateway {
         let (kick, kicked) = bounded(1);
         let backlog = Arc::new(Backlog::new(kick.clone()));
         let undo = Undo::new(bus.runs(), index.clone(), kick);
-        let chores = chores::Parts {
+        let chores = chores::ChoreParts {
             bus: bus.clone(),
             runs: index.clone(),
             workers: workers.clone(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Sender, bounded};
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use super::{JoinOnDrop, spawn, spawn_small};
 
@@ -14,7 +14,7 @@ use super::{JoinOnDrop, spawn, spawn_small};
 /// finished thread never keeps its stack. Dropping the set waits for all of them: tell them to
 /// end first.
 pub struct ThreadSet {
-    inner: Arc<Inner>,
+    inner: Arc<SetInner>,
     reaper: Mutex<Option<JoinOnDrop>>,
     stack: Stack,
 }
@@ -39,15 +39,15 @@ pub enum ThreadSetError {
     Spawn(#[from] io::Error),
 }
 
-struct Inner {
+struct SetInner {
     name: &'static str,
     limit: usize,
-    state: Mutex<State>,
+    state: Mutex<Members>,
     /// Told by the reaper when the last member has been joined.
     emptied: Condvar,
 }
 
-struct State {
+struct Members {
     next_id: u64,
     members: HashMap<u64, JoinOnDrop>,
     /// Members write their id when they end, the reaper reads; gone once the set is closed.
@@ -74,18 +74,18 @@ impl ThreadSet {
     /// When the reaper thread cannot be started.
     pub fn new(name: &'static str, limit: usize, stack: Stack) -> io::Result<ThreadSet> {
         let (done, ended) = bounded::<u64>(limit);
-        let state = State { next_id: 0, members: HashMap::new(), done: Some(done) };
+        let state = Members { next_id: 0, members: HashMap::new(), done: Some(done) };
         let inner =
-            Arc::new(Inner { name, limit, state: Mutex::new(state), emptied: Condvar::new() });
+            Arc::new(SetInner { name, limit, state: Mutex::new(state), emptied: Condvar::new() });
         let reaped = Arc::clone(&inner);
         let reaper = spawn(format!("{name}-reaper"), move || {
             for id in ended {
                 // `spawn` holds the lock until the handle is in the map, so it is always found.
-                let member = reaped.lock().members.remove(&id);
+                let member = reaped.state.lock().members.remove(&id);
                 if let Some(member) = member {
                     member.join();
                 }
-                if reaped.lock().members.is_empty() {
+                if reaped.state.lock().members.is_empty() {
                     reaped.emptied.notify_all();
                 }
             }
@@ -98,7 +98,7 @@ impl ThreadSet {
     /// # Errors
     /// [`ThreadSetError::Full`] at the limit, [`ThreadSetError::Spawn`] when the system refuses.
     pub fn spawn(&self, body: impl FnOnce() + Send + 'static) -> Result<(), ThreadSetError> {
-        let mut state = self.inner.lock();
+        let mut state = self.inner.state.lock();
         let limit = self.inner.limit;
         if state.members.len() >= limit {
             return Err(ThreadSetError::Full(limit));
@@ -129,7 +129,7 @@ impl ThreadSet {
 
     /// How many members have not been joined yet.
     pub fn len(&self) -> usize {
-        self.inner.lock().members.len()
+        self.inner.state.lock().members.len()
     }
 
     /// Whether there is no member.
@@ -139,15 +139,15 @@ impl ThreadSet {
 
     /// Waits until the last member has ended; `false` when `deadline` came first.
     pub fn wait_empty(&self, deadline: Instant) -> bool {
-        let mut state = self.inner.lock();
-        let has_members = |state: &mut State| !state.members.is_empty();
+        let mut state = self.inner.state.lock();
+        let has_members = |state: &mut Members| !state.members.is_empty();
         self.inner.emptied.wait_while_until(&mut state, has_members, deadline);
         state.members.is_empty()
     }
 
     /// Gives up on members that do not end, and takes no new ones: the drop no longer joins them.
     pub fn abandon(&self) {
-        self.inner.lock().done = None;
+        self.inner.state.lock().done = None;
         if let Some(reaper) = self.take_reaper() {
             reaper.abandon();
         }
@@ -161,16 +161,12 @@ impl ThreadSet {
 impl Drop for ThreadSet {
     fn drop(&mut self) {
         // The reaper ends when the last sender is gone, which is when the last member has ended.
-        self.inner.lock().done = None;
+        self.inner.state.lock().done = None;
         drop(self.take_reaper());
     }
 }
 
-impl Inner {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-}
+impl SetInner {}
 
 #[cfg(test)]
 mod tests {

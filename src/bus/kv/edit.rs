@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::{Entry, Kv, Operation};
-use crate::bus::routes::left;
+use crate::bus::left;
 use crate::bus::{Error, Result};
 
 /// How often one edit is decided anew because another writer was quicker. A run and a worker record

@@ -9,17 +9,17 @@ use std::time::{Duration, Instant};
 pub use edit::{Edit, Edited};
 use serde_json::json;
 
-use super::link::Link;
-use super::resources::Bucket;
-use super::routes::left;
-use super::watch::{Followed, Told, Watch};
-use super::{Error, Result, api};
+use crate::bus::connection::link::Link;
+use crate::bus::jetstream::resources::Bucket;
+use crate::bus::left;
+use crate::bus::watch::{Followed, Told, Watch};
+use crate::bus::{Error, Result, jetstream};
 use crate::model::name;
 
-pub(super) const EXPECTED_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
+pub(crate) const EXPECTED_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
 const OPERATION: &str = "KV-Operation";
 /// Between two tries of a write whose outcome is unknown or that was refused for the moment.
-pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the newest message of a key says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub enum Operation {
 
 impl Operation {
     /// What a message's headers say; an expiry marker of the server is a delete too.
-    pub(super) fn of<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Operation {
+    pub(crate) fn of<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Operation {
         let deleted = header("KV-Operation").is_some_and(|op| op != "PUT")
             || header("Nats-Marker-Reason").is_some();
         if deleted { Operation::Delete } else { Operation::Put }
@@ -87,7 +87,7 @@ pub struct Kv {
 }
 
 impl Kv {
-    pub(super) fn new(link: Link, watch_link: Link, bucket: Bucket, timeout: Duration) -> Self {
+    pub(crate) fn new(link: Link, watch_link: Link, bucket: Bucket, timeout: Duration) -> Self {
         let (bucket, direct) = (Arc::new(bucket), Arc::new(AtomicU8::new(0)));
         Kv { link, watch_link, bucket, timeout, direct }
     }
@@ -111,7 +111,7 @@ impl Kv {
     /// # Errors
     /// Those of a request.
     pub fn ensure(&self) -> Result<()> {
-        api::ensure_stream(&self.link, &self.bucket.stream, self.timeout)
+        jetstream::ensure_stream(&self.link, &self.bucket.stream, self.timeout)
     }
 
     /// The key's value as the stream's leader has it; the base for compare-and-set.
@@ -249,7 +249,7 @@ impl Kv {
     /// Those of a request.
     pub fn newest(&self, key: &str) -> Result<Option<Entry>> {
         let which = json!({"last_by_subj": self.subject(key)?});
-        let found = api::get_message(&self.link, &self.stream(), &which, self.timeout);
+        let found = jetstream::get_message(&self.link, &self.stream(), &which, self.timeout);
         let stored = match found {
             Err(Error::Api { code: 404, .. }) => {
                 // The bucket is missing: then so is the key.
@@ -324,7 +324,7 @@ impl Kv {
         value: &[u8],
         deadline: Instant,
     ) -> Result<u64> {
-        Ok(api::publish(&self.link, subject, headers, value, left(deadline))?.seq)
+        Ok(jetstream::publish(&self.link, subject, headers, value, left(deadline))?.seq)
     }
 
     /// Runs a write; when the bucket is missing, creates it and runs the write once more.
@@ -341,10 +341,10 @@ impl Kv {
     fn is_direct(&self) -> Result<bool> {
         match self.direct.load(Ordering::Relaxed) {
             0 => {
-                let info = match api::stream_info(&self.link, &self.stream(), self.timeout) {
+                let info = match jetstream::stream_info(&self.link, &self.stream(), self.timeout) {
                     Err(e) if e.is_missing_stream() => {
                         self.ensure()?;
-                        api::stream_info(&self.link, &self.stream(), self.timeout)?
+                        jetstream::stream_info(&self.link, &self.stream(), self.timeout)?
                     }
                     other => other?,
                 };

@@ -49,7 +49,7 @@ impl ObjectMeta {
     ///
     /// # Errors
     /// [`Error::BadAnswer`] for what is no JSON object, and for numbers that are none.
-    pub(super) fn read(name: &str, revision: u64, data: &[u8]) -> Result<ObjectMeta> {
+    pub(crate) fn read(name: &str, revision: u64, data: &[u8]) -> Result<ObjectMeta> {
         let bad = |why: &str| Error::BadAnswer(format!("meta of object `{name}`: {why}"));
         let mut fields: Map<String, Value> =
             serde_json::from_slice(data).map_err(|e| bad(&e.to_string()))?;
@@ -83,7 +83,7 @@ impl ObjectMeta {
         })
     }
 
-    pub(super) fn to_json(&self) -> Vec<u8> {
+    pub(crate) fn to_json(&self) -> Vec<u8> {
         let mut fields = json!({
             "name": self.name,
             "bucket": self.bucket,
@@ -104,7 +104,7 @@ impl ObjectMeta {
     }
 
     /// The same object, deleted, as `nats-py` marks it.
-    pub(super) fn into_deleted(self) -> ObjectMeta {
+    pub(crate) fn into_deleted(self) -> ObjectMeta {
         let (mtime, digest) = (String::new(), String::new());
         ObjectMeta { deleted: true, size: 0, chunks: 0, mtime, digest, ..self }
     }
@@ -131,27 +131,27 @@ impl ObjectMeta {
     }
 
     /// Whether it only says where else the bytes are.
-    pub(super) fn is_link(&self) -> bool {
+    pub(crate) fn is_link(&self) -> bool {
         self.options.get("link").is_some_and(|link| !link.is_null())
     }
 }
 
 /// A hash as a meta writes it.
-pub(super) fn digest(hash: &[u8]) -> String {
+pub(crate) fn digest(hash: &[u8]) -> String {
     format!("{DIGEST_TYPE}{}", URL_SAFE.encode(hash))
 }
 
 /// The last token of a meta's subject.
-pub(super) fn encoded(name: &str) -> String {
+pub(crate) fn encoded(name: &str) -> String {
     URL_SAFE.encode(name)
 }
 
 /// The name that is behind it.
-pub(super) fn decoded(token: &str) -> Option<String> {
+pub(crate) fn decoded(token: &str) -> Option<String> {
     String::from_utf8(URL_SAFE.decode(token).ok()?).ok()
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

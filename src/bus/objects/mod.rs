@@ -17,12 +17,12 @@ use serde_json::{Value, json};
 pub use meta::ObjectMeta;
 pub use upload::{Sealed, Upload};
 
-use super::bulk::Bulk;
-use super::link::Link;
-use super::resources::{self, Bucket};
-use super::routes::left;
-use super::watch::{Followed, Told, Watch};
-use super::{Error, Result, WatchEvent, api, kv};
+use crate::bus::connection::large_payload::LargePayloadLink;
+use crate::bus::connection::link::Link;
+use crate::bus::jetstream::resources::{self, Bucket};
+use crate::bus::left;
+use crate::bus::watch::{Followed, Told, Watch};
+use crate::bus::{Error, Result, WatchEvent, jetstream, kv};
 use crate::model::limits::{MAX_OBJECT_NAME_BYTES, OBJECT_LIST_WINDOW};
 use crate::model::name;
 
@@ -34,7 +34,7 @@ const ROLLUP: (&str, &str) = ("Nats-Rollup", "sub");
 pub struct ObjectStore {
     control: Link,
     watch_link: Link,
-    bulk: Arc<Bulk>,
+    large_payloads: Arc<LargePayloadLink>,
     bucket: Arc<Bucket>,
     timeout: Duration,
 }
@@ -50,14 +50,14 @@ pub struct Listing {
 }
 
 impl ObjectStore {
-    pub(super) fn new(
+    pub(crate) fn new(
         control: Link,
         watch_link: Link,
-        bulk: Arc<Bulk>,
+        large_payloads: Arc<LargePayloadLink>,
         bucket: Bucket,
         timeout: Duration,
     ) -> Self {
-        ObjectStore { control, watch_link, bulk, bucket: Arc::new(bucket), timeout }
+        ObjectStore { control, watch_link, large_payloads, bucket: Arc::new(bucket), timeout }
     }
 
     /// The same store with another deadline for each request.
@@ -74,7 +74,7 @@ impl ObjectStore {
     /// # Errors
     /// Those of a request.
     pub fn ensure(&self) -> Result<()> {
-        api::ensure_stream(&self.control, &self.bucket.stream, self.timeout)
+        jetstream::ensure_stream(&self.control, &self.bucket.stream, self.timeout)
     }
 
     /// The object's meta as the stream's leader has it; `None` when it is missing or deleted.
@@ -173,7 +173,7 @@ impl ObjectStore {
     /// The object's newest meta, that of a deleted one too.
     fn newest(&self, name: &str) -> Result<Option<ObjectMeta>> {
         let which = json!({"last_by_subj": self.meta_subject(name)?});
-        let found = api::get_message(&self.control, &self.stream(), &which, self.timeout);
+        let found = jetstream::get_message(&self.control, &self.stream(), &which, self.timeout);
         let stored = unless_missing(found)?.flatten();
         stored.map(|stored| ObjectMeta::read(name, stored.seq, &stored.data)).transpose()
     }
@@ -191,7 +191,8 @@ impl ObjectStore {
         let conflict = || Err(Error::Conflict(meta.name.clone()));
         let mut doubt: Option<Error> = None;
         loop {
-            let stored = api::publish(&self.control, &subject, headers, &json, left(deadline));
+            let stored =
+                jetstream::publish(&self.control, &subject, headers, &json, left(deadline));
             let error = match (stored, doubt.take()) {
                 (Ok(ack), _) => return Ok(ack.seq),
                 (Err(e), None) if e.is_wrong_sequence() => return conflict(),
@@ -229,7 +230,7 @@ impl ObjectStore {
     fn purge(&self, nuid: &str) -> Result<()> {
         let body = json!({"filter": self.chunk_subject(nuid)?});
         let call = format!("STREAM.PURGE.{}", self.stream());
-        api::call::<Value>(&self.control, &call, &body, self.timeout).map(drop)
+        jetstream::call::<Value>(&self.control, &call, &body, self.timeout).map(drop)
     }
 
     /// The newest meta of each object, deleted ones too, and the newest sequence of all before.
@@ -238,18 +239,18 @@ impl ObjectStore {
         let all = self.metas_subject();
         // First of all: what changes from here on makes a commit on this revision fail.
         let which = json!({"last_by_subj": all});
-        let newest = api::get_message(&self.control, &self.stream(), &which, left(deadline));
+        let newest = jetstream::get_message(&self.control, &self.stream(), &which, left(deadline));
         let Some(newest) = unless_missing(newest)?.flatten() else { return Ok((Vec::new(), 0)) };
-        let subjects = api::subjects(&self.control, &self.stream(), &all, deadline)?.subjects;
+        let subjects = jetstream::subjects(&self.control, &self.stream(), &all, deadline)?.subjects;
         let mut metas = Vec::with_capacity(subjects.len());
         for window in subjects.chunks(OBJECT_LIST_WINDOW) {
             let ask = |subject| {
                 let which = json!({"last_by_subj": subject});
-                api::begin_get(&self.control, &self.stream(), &which, left(deadline))
+                jetstream::begin_get(&self.control, &self.stream(), &which, left(deadline))
             };
             let asked: Vec<_> = window.iter().map(ask).collect();
             for pending in asked {
-                let stored = api::stored(pending?.wait())?;
+                let stored = jetstream::stored(pending?.wait())?;
                 metas.extend(stored.map(|s| self.read_meta(&s.subject, s.seq, &s.data)));
             }
         }

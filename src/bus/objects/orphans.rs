@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{ObjectStore, unless_missing};
-use crate::bus::{Result, api};
+use crate::bus::{Result, jetstream};
 
 /// Uploads that one call removes; the next one goes on.
 const MAX_PURGES: usize = 8;
@@ -24,7 +24,7 @@ impl ObjectStore {
         let deadline = Instant::now() + self.timeout;
         let chunks = self.chunks_subject();
         // Chunks first: what was named since is found among the metas.
-        let found = api::subjects(&self.control, &self.stream(), &chunks, deadline);
+        let found = jetstream::subjects(&self.control, &self.stream(), &chunks, deadline);
         let Some(found) = unless_missing(found)? else { return Ok(0) };
         if found.subjects.is_empty() {
             return Ok(0);
@@ -42,8 +42,8 @@ impl ObjectStore {
             let Some(nuid) = subject.strip_prefix(chunks.trim_end_matches('>')) else { continue };
             // By the server's clock, on both sides. The message is a whole chunk.
             let which = json!({"last_by_subj": subject});
-            let link = self.bulk.link(self.timeout)?;
-            let last = api::get_message(&link, &self.stream(), &which, self.timeout)?;
+            let link = self.large_payloads.link(self.timeout)?;
+            let last = jetstream::get_message(&link, &self.stream(), &which, self.timeout)?;
             let times = last.and_then(|last| last.time).zip(found.now);
             let Some((last, now)) = times else { continue };
             if now - last < idle_for.as_secs_f64() {

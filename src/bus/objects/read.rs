@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{ObjectMeta, ObjectStore};
-use crate::bus::inbox::Pending;
-use crate::bus::link::Link;
-use crate::bus::routes::left;
-use crate::bus::{Error, Result, api, kv};
+use crate::bus::connection::inbox::Pending;
+use crate::bus::connection::link::Link;
+use crate::bus::left;
+use crate::bus::{Error, Result, jetstream, kv};
 use crate::model::limits::OBJECT_READ_WINDOW;
 
 impl ObjectStore {
@@ -47,7 +47,7 @@ impl ObjectStore {
         if meta.size > 0 {
             let mut chunks = Chunks {
                 store: self,
-                link: self.bulk.link(self.timeout)?,
+                link: self.large_payloads.link(self.timeout)?,
                 subject: self.chunk_subject(&meta.nuid)?,
                 left: meta.chunks,
                 next_seq: 1,
@@ -156,7 +156,7 @@ impl Chunks<'_> {
 
     fn get_from_leader(&mut self, deadline: Instant) -> Result<Option<(u64, Vec<u8>)>> {
         let (stream, which) = (self.store.stream(), self.which(self.next_seq));
-        let stored = api::get_message(&self.link, &stream, &which, left(deadline))?;
+        let stored = jetstream::get_message(&self.link, &stream, &which, left(deadline))?;
         Ok(stored.map(|stored| (stored.seq, stored.data)))
     }
 

@@ -11,9 +11,9 @@ use sha2::{Digest, Sha256};
 
 use super::meta::{self, ObjectMeta};
 use super::{ObjectStore, ROLLUP};
-use crate::bus::inbox::Pending;
-use crate::bus::link::Link;
-use crate::bus::{Error, Result, api, kv};
+use crate::bus::connection::inbox::Pending;
+use crate::bus::connection::link::Link;
+use crate::bus::{Error, Result, jetstream, kv};
 use crate::model::limits::{
     OBJECT_CHUNK_BYTES, OBJECT_CHUNK_DEADLINE, OBJECT_CHUNK_PATIENCE, OBJECT_NAMING_DEADLINE,
     OBJECT_PURGE_TIMEOUT, OBJECT_STEP_TIMEOUT, OBJECT_UPLOAD_WINDOW,
@@ -33,7 +33,7 @@ impl ObjectStore {
     pub fn upload(&self) -> Result<Upload> {
         check_version(&self.control.server_version())?;
         self.ensure()?;
-        let link = self.bulk.link(self.timeout)?;
+        let link = self.large_payloads.link(self.timeout)?;
         let nuid = uuid::Uuid::new_v4().simple().to_string();
         let store = self.with_timeout(self.timeout.min(OBJECT_STEP_TIMEOUT));
         let limit = link.max_payload().unwrap_or(usize::MAX);
@@ -154,7 +154,7 @@ impl Upload {
     fn settle(&mut self, remaining: usize) -> Result<()> {
         while self.under_way.len() > remaining {
             let Some(pending) = self.under_way.pop_front() else { break };
-            let seq = api::acked(&pending.wait()?)?.seq;
+            let seq = jetstream::acked(&pending.wait()?)?.seq;
             if seq <= self.last_seq {
                 return Err(Error::BadAnswer("chunks were stored out of order".into()));
             }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::schema::{self, Problem, counted};
 use crate::bus;
-use crate::gateway::auth::Refusal;
+use crate::gateway::auth::AuthRefusal;
 use crate::gateway::view::hub;
 use crate::http::Reply;
 use crate::http::error::{BODY_TOO_LARGE, Condition, ErrorReply};
@@ -143,17 +143,17 @@ impl From<hub::Full> for ApiError {
     }
 }
 
-impl From<Refusal> for ApiError {
-    fn from(refusal: Refusal) -> Self {
+impl From<AuthRefusal> for ApiError {
+    fn from(refusal: AuthRefusal) -> Self {
         match refusal {
-            Refusal::Missing => ApiError::ApiKeyRequired,
-            Refusal::Invalid => ApiError::InvalidApiKey,
-            Refusal::TooManyTries { retry_after } => {
+            AuthRefusal::Missing => ApiError::ApiKeyRequired,
+            AuthRefusal::Invalid => ApiError::InvalidApiKey,
+            AuthRefusal::TooManyTries { retry_after } => {
                 // Rounded up, so that the next try is not too early.
                 ApiError::TooManyInvalidKeys { retry_after: retry_after.as_secs() + 1 }
             }
-            Refusal::Busy => ApiError::Bound(&TOO_MANY_KEYS),
-            Refusal::Unknown => {
+            AuthRefusal::Busy => ApiError::Bound(&TOO_MANY_KEYS),
+            AuthRefusal::Unknown => {
                 ApiError::NatsUnavailable("the list of API keys is not current".into())
             }
         }

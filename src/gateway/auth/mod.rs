@@ -1,17 +1,17 @@
 //! API keys: who asks, and what they may do.
 //!
 //! The order of the checks is what bounds their cost: the form of the key, its record in a
-//! [`mirror`] of the bucket (unknown, revoked and expired keys end here), what is [remembered](memory)
-//! of the key, how many wrong ones were [tried](tries), and only then a [hash] behind a
-//! [gate]. What is remembered holds for one version of the record, so a change of it is effective as
-//! soon as the watch tells. This floor knows HTTP requests by their headers alone, and no route.
+//! mirror of the bucket (unknown, revoked and expired keys end here), the [cache](verdict_cache) of
+//! verdicts, the [limit](rate_limiter) on wrong keys, and only then a [hash] behind a
+//! [semaphore](keyed_semaphore). A verdict holds for one version of the record, so a change of it is
+//! effective as soon as the watch tells. This floor knows HTTP requests by their headers alone, and no route.
 
 mod caller;
-mod gate;
 pub mod hash;
-mod memory;
+mod keyed_semaphore;
 pub(super) mod origin;
-mod tries;
+mod rate_limiter;
+mod verdict_cache;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 
 use super::view::keys::{KeyMirror, KnownKey};
 pub use caller::{Caller, Holder};
-use gate::Gate;
 use hash::Pepper;
-use memory::Memory;
-use tries::Tries;
+use keyed_semaphore::KeyedSemaphore;
+use rate_limiter::RateLimiter;
+use verdict_cache::VerdictCache;
 
 use crate::http::Request;
 use crate::model::clock;
@@ -39,7 +39,7 @@ pub struct AuthSettings {
 
 /// Why somebody is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum AuthRefusal {
     /// There is no key in the request.
     Missing,
     /// It is malformed, unknown, wrong, revoked or expired; which of them is nobody's business.
@@ -55,18 +55,18 @@ pub enum Refusal {
     Unknown,
 }
 
-impl Refusal {
+impl AuthRefusal {
     /// Their words in metrics.
     const WORDS: [&'static str; 5] = ["missing", "invalid", "limited", "busy", "unavailable"];
 
     /// Its place among the words.
     fn place(self) -> usize {
         match self {
-            Refusal::Missing => 0,
-            Refusal::Invalid => 1,
-            Refusal::TooManyTries { .. } => 2,
-            Refusal::Busy => 3,
-            Refusal::Unknown => 4,
+            AuthRefusal::Missing => 0,
+            AuthRefusal::Invalid => 1,
+            AuthRefusal::TooManyTries { .. } => 2,
+            AuthRefusal::Busy => 3,
+            AuthRefusal::Unknown => 4,
         }
     }
 }
@@ -85,12 +85,12 @@ struct Checks {
 /// What is known of keys, and how more is found out.
 struct Keys {
     pepper: Pepper,
-    memory: Memory,
-    tries: Tries,
-    gate: Gate,
+    verdicts: VerdictCache,
+    limiter: RateLimiter,
+    hashing: KeyedSemaphore,
     hashes: AtomicU64,
     accepted: AtomicU64,
-    refused: [AtomicU64; Refusal::WORDS.len()],
+    refused: [AtomicU64; AuthRefusal::WORDS.len()],
 }
 
 impl Auth {
@@ -113,11 +113,11 @@ impl Auth {
     /// Who has sent this request.
     ///
     /// # Errors
-    /// See [`Refusal`].
-    pub fn authenticate(&self, request: &Request) -> Result<Caller, Refusal> {
+    /// See [`AuthRefusal`].
+    pub fn authenticate(&self, request: &Request) -> Result<Caller, AuthRefusal> {
         let Some(checks) = &self.checks else { return Ok(Caller::Anybody) };
         let found = match presented(request, &checks.header) {
-            Ok("") => Err(Refusal::Missing),
+            Ok("") => Err(AuthRefusal::Missing),
             Ok(text) => checks.holder(text, request.peer()),
             Err(refusal) => Err(refusal),
         };
@@ -133,11 +133,11 @@ impl Auth {
     /// Whether what was found out of a caller still holds: for streams, which outlast the check.
     ///
     /// # Errors
-    /// See [`Refusal`].
-    pub fn confirm(&self, caller: &Caller) -> Result<(), Refusal> {
+    /// See [`AuthRefusal`].
+    pub fn confirm(&self, caller: &Caller) -> Result<(), AuthRefusal> {
         let (Some(checks), Caller::Holder(holder)) = (&self.checks, caller) else { return Ok(()) };
         let known = checks.in_force(&holder.key_id)?;
-        if known.version == holder.version { Ok(()) } else { Err(Refusal::Invalid) }
+        if known.version == holder.version { Ok(()) } else { Err(AuthRefusal::Invalid) }
     }
 
     /// Whether the records of keys are known at present; `None` when nobody is asked for one.
@@ -150,7 +150,7 @@ impl Auth {
         let keys = &self.checks.as_ref()?.keys;
         let refused = keys.refused.iter().map(|count| count.load(Ordering::Relaxed));
         let mut outcomes = vec![("accepted", keys.accepted.load(Ordering::Relaxed))];
-        outcomes.extend(Refusal::WORDS.into_iter().zip(refused));
+        outcomes.extend(AuthRefusal::WORDS.into_iter().zip(refused));
         Some((outcomes, keys.hashes.load(Ordering::Relaxed)))
     }
 }
@@ -158,17 +158,17 @@ impl Auth {
 /// The key that a request shows: in `header`, else as `Authorization: Bearer KEY`; empty when it shows none.
 ///
 /// # Errors
-/// [`Refusal::Invalid`] for a header that comes twice, since a proxy and we might each believe another
+/// [`AuthRefusal::Invalid`] for a header that comes twice, since a proxy and we might each believe another
 /// one, and for one that is no text.
-fn presented<'r>(request: &'r Request, header: &str) -> Result<&'r str, Refusal> {
+fn presented<'r>(request: &'r Request, header: &str) -> Result<&'r str, AuthRefusal> {
     for name in [header, "Authorization"] {
         let mut values = request.values(name);
         let (first, second) = (values.next(), values.next());
         if second.is_some() {
-            return Err(Refusal::Invalid);
+            return Err(AuthRefusal::Invalid);
         }
         let Some(value) = first else { continue };
-        let text = std::str::from_utf8(value).map_err(|_| Refusal::Invalid)?;
+        let text = std::str::from_utf8(value).map_err(|_| AuthRefusal::Invalid)?;
         let is_bearer = |scheme: &str| scheme.eq_ignore_ascii_case("Bearer");
         match text.split_once(' ').filter(|(scheme, _)| is_bearer(scheme)) {
             Some((_, token)) => return Ok(token.trim()),
@@ -181,21 +181,21 @@ fn presented<'r>(request: &'r Request, header: &str) -> Result<&'r str, Refusal>
 }
 
 impl Checks {
-    fn holder(&self, text: &str, peer: &str) -> Result<Holder, Refusal> {
-        let key = PresentedKey::parse(text).ok_or(Refusal::Invalid)?;
+    fn holder(&self, text: &str, peer: &str) -> Result<Holder, AuthRefusal> {
+        let key = PresentedKey::parse(text).ok_or(AuthRefusal::Invalid)?;
         let known = self.in_force(key.key_id)?;
-        let role = known.record.role().ok_or(Refusal::Invalid)?;
+        let role = known.record.role().ok_or(AuthRefusal::Invalid)?;
         if !self.keys.is_right(&key, &known, peer)? {
-            return Err(Refusal::Invalid);
+            return Err(AuthRefusal::Invalid);
         }
         self.mirror.used(&known.record);
         Ok(known.holder(role))
     }
 
     /// The record of a key that is neither unknown nor revoked nor expired.
-    fn in_force(&self, key_id: &str) -> Result<KnownKey, Refusal> {
-        let known = self.mirror.get(key_id).ok_or(Refusal::Unknown)?;
-        known.filter(|known| known.record.is_in_force(clock::now())).ok_or(Refusal::Invalid)
+    fn in_force(&self, key_id: &str) -> Result<KnownKey, AuthRefusal> {
+        let known = self.mirror.get(key_id).ok_or(AuthRefusal::Unknown)?;
+        known.filter(|known| known.record.is_in_force(clock::now())).ok_or(AuthRefusal::Invalid)
     }
 }
 
@@ -215,9 +215,9 @@ impl Keys {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Ok(Keys {
             pepper,
-            memory: Memory::new()?,
-            tries: Tries::default(),
-            gate: Gate::new(cores, HASH_QUEUE),
+            verdicts: VerdictCache::new()?,
+            limiter: RateLimiter::default(),
+            hashing: KeyedSemaphore::new(cores, HASH_QUEUE),
             hashes: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
             refused: Default::default(),
@@ -230,34 +230,36 @@ impl Keys {
         key: &PresentedKey<'_>,
         known: &KnownKey,
         peer: &str,
-    ) -> Result<bool, Refusal> {
-        let digest = self.memory.digest(key.text);
-        if let Some(is_right) = self.memory.recall(&digest, known.version) {
+    ) -> Result<bool, AuthRefusal> {
+        let digest = self.verdicts.digest(key.text);
+        if let Some(is_right) = self.verdicts.recall(&digest, known.version) {
             return Ok(is_right);
         }
-        let limited = |e: tries::TooMany| Refusal::TooManyTries { retry_after: e.retry_after };
-        self.tries.take(key.key_id, peer, Instant::now()).map_err(limited)?;
-        let give_back = || self.tries.give_back(key.key_id, peer, Instant::now());
-        let pass = self.gate.enter(key.key_id, HASH_PATIENCE).map_err(|gate::Busy| {
-            give_back();
-            Refusal::Busy
-        })?;
+        let limited =
+            |e: rate_limiter::TooMany| AuthRefusal::TooManyTries { retry_after: e.retry_after };
+        self.limiter.take(key.key_id, peer, Instant::now()).map_err(limited)?;
+        let give_back = || self.limiter.give_back(key.key_id, peer, Instant::now());
+        let permit =
+            self.hashing.enter(key.key_id, HASH_PATIENCE).map_err(|keyed_semaphore::Busy| {
+                give_back();
+                AuthRefusal::Busy
+            })?;
         // Whoever was before us may have brought the same key.
-        if let Some(is_right) = self.memory.recall(&digest, known.version) {
+        if let Some(is_right) = self.verdicts.recall(&digest, known.version) {
             give_back();
             return Ok(is_right);
         }
         self.hashes.fetch_add(1, Ordering::Relaxed);
         let is_right = hash::verify(&known.record, key.secret, &self.pepper);
-        self.memory.learn(digest, known.version, is_right);
-        drop(pass);
+        self.verdicts.learn(digest, known.version, is_right);
+        drop(permit);
         if is_right {
             give_back();
         }
         Ok(is_right)
     }
 
-    fn count<T>(&self, found: &Result<T, Refusal>) {
+    fn count<T>(&self, found: &Result<T, AuthRefusal>) {
         let counter = match found {
             Ok(_) => &self.accepted,
             Err(refusal) => &self.refused[refusal.place()],
@@ -329,7 +331,7 @@ mod tests {
             .map(|n| keys.is_right(&PresentedKey::parse(&wrong(n)).unwrap(), &known, "p"))
             .collect();
         let limited =
-            answers.iter().filter(|a| matches!(a, Err(Refusal::TooManyTries { .. }))).count();
+            answers.iter().filter(|a| matches!(a, Err(AuthRefusal::TooManyTries { .. }))).count();
         let hashes = keys.hashes.load(Ordering::Relaxed);
         assert!(hashes < 40 && limited > 60, "{hashes} hashes, {limited} limited");
         // Its owner elsewhere gets in all the same.

@@ -33,7 +33,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const TURN: Duration = Duration::from_millis(500);
 
 /// What chores work with.
-pub(crate) struct Parts {
+pub(crate) struct ChoreParts {
     pub bus: Bus,
     pub runs: RunIndex,
     pub workers: WorkerMirror,
@@ -87,13 +87,13 @@ impl Turn<'_> {
 }
 
 /// Starts the thread. `kicked` is written by those who want a chore at once.
-pub(crate) fn start(parts: Parts, kicked: Receiver<()>) -> std::io::Result<Service> {
+pub(crate) fn start(parts: ChoreParts, kicked: Receiver<()>) -> std::io::Result<Service> {
     let table = table(parts);
     Service::start("chores", move |stop| run(table, kicked, stop))
 }
 
-fn table(parts: Parts) -> Vec<Chore> {
-    let Parts { bus, runs, workers, keys, backlog, undo, .. } = parts;
+fn table(parts: ChoreParts) -> Vec<Chore> {
+    let ChoreParts { bus, runs, workers, keys, backlog, undo, .. } = parts;
     let silence = parts.disconnect_timeout;
     let (heartbeat, grace) = (parts.worker_heartbeat, parts.cancel_grace);
     let mut rescue = rescue::Rescue::new(&bus, runs, workers.clone(), heartbeat, grace);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::histogram::Histogram;
 use super::text::{Kind, Text};
@@ -41,7 +41,7 @@ impl RequestFigures {
     ) {
         let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
         let path = route.unwrap_or(NO_ROUTE);
-        let mut counts = self.lock();
+        let mut counts = self.0.lock();
         *counts.answered.entry((method, path, status)).or_default() += 1;
         if let Some(duration) = duration {
             let times = counts.times.entry(path).or_insert_with(|| Histogram::new(&TIMES));
@@ -51,11 +51,11 @@ impl RequestFigures {
 
     /// The HTTP floor has refused a request by itself.
     pub fn refused(&self, status: u16) {
-        *self.lock().answered.entry(("other", EDGE, status)).or_default() += 1;
+        *self.0.lock().answered.entry(("other", EDGE, status)).or_default() += 1;
     }
 
     pub(crate) fn write(&self, text: &mut Text) {
-        let counts = self.lock();
+        let counts = self.0.lock();
         let help = "Requests by method, route and status code.";
         let mut family = text.family("pyoco_http_requests_total", Kind::Counter, help);
         for ((method, path, code), count) in &counts.answered {
@@ -68,9 +68,5 @@ impl RequestFigures {
         for (path, times) in &counts.times {
             family.histogram(&[("route", &path.replace("{}", "{id}"))], times);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock()
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::OTHER;
 use super::histogram::Histogram;
@@ -45,7 +45,7 @@ impl Default for Counts {
 impl RunFigures {
     /// This gateway has taken a run.
     pub fn submitted(&self, tag: &str) {
-        let mut counts = self.lock();
+        let mut counts = self.0.lock();
         let tag = bounded(counts.submitted.keys().map(String::as_str), tag);
         *counts.submitted.entry(tag).or_default() += 1;
     }
@@ -61,10 +61,10 @@ impl RunFigures {
             // The Python gateway does not write it; its first version is from that moment.
             && let Some(submitted) = new.submitted_at.or(old.and_then(|old| old.updated_at))
         {
-            self.lock().waits.observe(between(submitted, start));
+            self.0.lock().waits.observe(between(submitted, start));
         }
         if new.status.is_terminal() && old.is_none_or(|old| !old.status.is_terminal()) {
-            let mut counts = self.lock();
+            let mut counts = self.0.lock();
             let tag = bounded(counts.finished.keys().map(|(_, tag)| tag.as_str()), &new.tag);
             *counts.finished.entry((new.status.as_str(), tag)).or_default() += 1;
             if let (Some(start), Some(end)) = (new.start_time, new.end_time) {
@@ -74,7 +74,7 @@ impl RunFigures {
     }
 
     pub(crate) fn write(&self, text: &mut Text) {
-        let counts = self.lock();
+        let counts = self.0.lock();
         let help = "Runs that this gateway has taken.";
         let mut family = text.family("pyoco_runs_submitted_total", Kind::Counter, help);
         for (tag, count) in &counts.submitted {
@@ -96,10 +96,6 @@ impl RunFigures {
         let help = "From the submit of a run to its first start.";
         text.family("pyoco_run_queue_wait_seconds", Kind::Histogram, help)
             .histogram(&[], &counts.waits);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock()
     }
 }
 
@@ -152,7 +148,7 @@ mod tests {
         // Also while the view was stale for a while.
         figures.moved(Some(&again), &done, false);
         figures.moved(Some(&done), &done, true);
-        let counts = figures.lock();
+        let counts = figures.0.lock();
         assert_eq!((counts.waits.count, counts.waits.sum), (1, 2.0));
         assert_eq!((counts.durations.count, counts.durations.sum), (1, 0.5));
         assert_eq!(counts.finished.len(), 1);
@@ -166,7 +162,7 @@ mod tests {
             figures.submitted(&n.to_string());
             figures.submitted("0");
         }
-        let counts = figures.lock();
+        let counts = figures.0.lock();
         assert_eq!(counts.submitted.len(), MAX_METRIC_LABELS + 1);
         assert_eq!(counts.submitted[OTHER], 50);
     }
@@ -180,7 +176,7 @@ mod tests {
             done.tag = tag.to_owned();
             figures.moved(Some(&running), &done, true);
         }
-        let counts = figures.lock();
+        let counts = figures.0.lock();
         assert_eq!(counts.finished.len(), 1);
         assert_eq!(counts.finished[&("FAILED", OTHER.to_owned())], 4);
     }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use super::{Hub, Place};
 use crate::model::limits::MAX_FEED_PENDING;
@@ -55,12 +55,12 @@ pub struct Feed {
 pub(super) struct Queue {
     visible: RunFilter,
     owner: Option<String>,
-    state: Mutex<State>,
+    state: Mutex<FeedState>,
     woken: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct FeedState {
     /// Keys of `pending`, the longest waiting first.
     order: VecDeque<Key>,
     pending: HashMap<Key, Change>,
@@ -89,7 +89,7 @@ impl Feed {
     /// [`Closed`].
     pub fn next(&self, timeout: Duration) -> Result<Option<Batch>, Closed> {
         let deadline = Instant::now() + timeout;
-        let mut state = self.queue.lock();
+        let mut state = self.queue.state.lock();
         loop {
             if state.closed {
                 return Err(Closed);
@@ -108,7 +108,7 @@ impl Feed {
     /// # Errors
     /// [`Closed`].
     pub fn rest(&self, pause: Duration) -> Result<(), Closed> {
-        let mut state = self.queue.lock();
+        let mut state = self.queue.state.lock();
         let deadline = Instant::now() + pause;
         state.resting = true;
         self.queue.woken.wait_while_until(&mut state, |state| !state.closed, deadline);
@@ -118,7 +118,7 @@ impl Feed {
 
     #[cfg(test)]
     pub(super) fn is_resting(&self) -> bool {
-        self.queue.lock().resting
+        self.queue.state.lock().resting
     }
 }
 
@@ -164,7 +164,7 @@ impl Queue {
     }
 
     pub(super) fn reset(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.order.clear();
         // What is void counts as lost, also when nothing was waiting.
         state.lost += 1 + state.pending.drain().count() as u64;
@@ -172,17 +172,17 @@ impl Queue {
     }
 
     pub(super) fn set_live(&self, live: bool) {
-        self.lock().live = live;
+        self.state.lock().live = live;
         self.woken.notify_all();
     }
 
     pub(super) fn close(&self) {
-        self.lock().closed = true;
+        self.state.lock().closed = true;
         self.woken.notify_all();
     }
 
     fn put(&self, key: Key, change: Change) -> u64 {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let mut skipped = 0;
         if let Some(waiting) = state.pending.get_mut(&key) {
             *waiting = change;
@@ -199,13 +199,9 @@ impl Queue {
         self.woken.notify_all();
         skipped
     }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
 }
 
-impl State {
+impl FeedState {
     fn take(&mut self) -> Option<Batch> {
         let live = (self.told_live != Some(self.live)).then_some(self.live);
         if self.lost == 0 && live.is_none() && self.order.is_empty() {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 pub use feed::{Batch, Change, Feed, RunFilter};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 pub use run_watch::{News, RunWatch, Shown, Version};
 
 use crate::model::limits::MAX_STREAMS;
@@ -25,10 +25,10 @@ use crate::model::worker::WorkerRecord;
 /// Where changes are published and streams are opened. Clones share it.
 #[derive(Clone)]
 pub struct Hub {
-    inner: Arc<Inner>,
+    inner: Arc<HubInner>,
 }
 
-struct Inner {
+struct HubInner {
     subscribers: Mutex<Subscribers>,
     /// Streams that may be open at once.
     limit: AtomicUsize,
@@ -42,13 +42,13 @@ struct Subscribers {
     next_id: u64,
     runs: HashMap<String, Vec<(u64, Arc<run_watch::Slot>)>>,
     feeds: HashMap<u64, Arc<feed::Queue>>,
-    view: View,
+    view: Liveness,
     closed: bool,
 }
 
 /// Which of the two watches tell everything at the moment.
 #[derive(Debug, Clone, Copy, Default)]
-struct View {
+struct Liveness {
     runs: bool,
     workers: bool,
 }
@@ -65,7 +65,7 @@ pub enum Side {
 pub struct Full;
 
 /// A place among the open streams, given back on drop.
-struct Place(Arc<Inner>);
+struct Place(Arc<HubInner>);
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -82,7 +82,7 @@ impl Default for Hub {
 impl Hub {
     /// A hub for at most `limit` streams at once.
     pub fn new(limit: usize) -> Hub {
-        let inner = Inner {
+        let inner = HubInner {
             subscribers: Mutex::default(),
             limit: AtomicUsize::new(limit),
             open: AtomicUsize::new(0),
@@ -104,7 +104,7 @@ impl Hub {
     pub fn watch(&self, run_id: &str, owner: Option<&str>) -> Result<RunWatch, Full> {
         let place = self.place()?;
         let slot = Arc::new(run_watch::Slot::new(owner));
-        let mut subscribers = self.lock();
+        let mut subscribers = self.inner.subscribers.lock();
         if subscribers.closed {
             slot.close();
         }
@@ -120,7 +120,7 @@ impl Hub {
     /// [`Full`].
     pub fn feed(&self, visible: RunFilter, owner: Option<&str>) -> Result<Feed, Full> {
         let place = self.place()?;
-        let mut subscribers = self.lock();
+        let mut subscribers = self.inner.subscribers.lock();
         let queue = Arc::new(feed::Queue::new(visible, owner));
         queue.set_live(subscribers.view.is_live());
         if subscribers.closed {
@@ -133,7 +133,7 @@ impl Hub {
 
     /// A run has a new version.
     pub fn run_changed(&self, summary: &Arc<RunSummary>, revision: u64, document: &Arc<Vec<u8>>) {
-        let subscribers = self.lock();
+        let subscribers = self.inner.subscribers.lock();
         let mut skipped = 0;
         if let Some(slots) = subscribers.runs.get(&summary.run_id) {
             let version = Version::new(revision, document.clone());
@@ -147,7 +147,7 @@ impl Hub {
 
     /// A run is not there any more; `last` is what lists showed of it.
     pub fn run_removed(&self, run_id: &str, last: Option<&RunSummary>) {
-        let subscribers = self.lock();
+        let subscribers = self.inner.subscribers.lock();
         for (_, slot) in subscribers.runs.get(run_id).into_iter().flatten() {
             slot.removed();
         }
@@ -156,27 +156,27 @@ impl Hub {
 
     /// A run's newest version cannot be read: lists leave it out, whoever watches it waits for the next.
     pub fn run_unreadable(&self, last: &RunSummary) {
-        let subscribers = self.lock();
+        let subscribers = self.inner.subscribers.lock();
         self.count_skipped(subscribers.unlist(last));
     }
 
     /// A worker has a new record, or is seen in another state.
     pub fn worker_changed(&self, record: &Arc<WorkerRecord>) {
-        let subscribers = self.lock();
+        let subscribers = self.inner.subscribers.lock();
         let skipped = subscribers.feeds.values().map(|queue| queue.worker_changed(record)).sum();
         self.count_skipped(skipped);
     }
 
     /// A worker's record is not there any more.
     pub fn worker_removed(&self, worker_id: &str) {
-        let subscribers = self.lock();
+        let subscribers = self.inner.subscribers.lock();
         let skipped = subscribers.feeds.values().map(|queue| queue.worker_removed(worker_id)).sum();
         self.count_skipped(skipped);
     }
 
     /// The bucket is another one than before: what was told is void, and revisions begin anew.
     pub fn reset(&self, side: Side) {
-        let subscribers = self.lock();
+        let subscribers = self.inner.subscribers.lock();
         if side == Side::Runs {
             subscribers.runs.values().flatten().for_each(|(_, slot)| slot.reset());
         }
@@ -185,7 +185,7 @@ impl Hub {
 
     /// One side tells everything from now on, or does not any more.
     pub fn set_live(&self, side: Side, live: bool) {
-        let mut subscribers = self.lock();
+        let mut subscribers = self.inner.subscribers.lock();
         match side {
             Side::Runs => subscribers.view.runs = live,
             Side::Workers => subscribers.view.workers = live,
@@ -196,7 +196,7 @@ impl Hub {
 
     /// Ends every stream, and those that are opened later at once.
     pub fn close(&self) {
-        let mut subscribers = self.lock();
+        let mut subscribers = self.inner.subscribers.lock();
         subscribers.closed = true;
         subscribers.runs.values().flatten().for_each(|(_, slot)| slot.close());
         subscribers.feeds.values().for_each(|queue| queue.close());
@@ -204,7 +204,7 @@ impl Hub {
 
     /// Ends the streams of one owner.
     pub fn close_streams_of(&self, owner: &str) {
-        let subscribers = self.lock();
+        let subscribers = self.inner.subscribers.lock();
         let watches = subscribers.runs.values().flatten().map(|(_, slot)| slot);
         watches.filter(|slot| slot.owner() == Some(owner)).for_each(|slot| slot.close());
         let feeds = subscribers.feeds.values();
@@ -236,7 +236,7 @@ impl Hub {
     }
 
     fn forget_watch(&self, run_id: &str, id: u64) {
-        let mut subscribers = self.lock();
+        let mut subscribers = self.inner.subscribers.lock();
         if let Some(slots) = subscribers.runs.get_mut(run_id) {
             slots.retain(|(known, _)| *known != id);
             if slots.is_empty() {
@@ -246,11 +246,7 @@ impl Hub {
     }
 
     fn forget_feed(&self, id: u64) {
-        self.lock().feeds.remove(&id);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Subscribers> {
-        self.inner.subscribers.lock()
+        self.inner.subscribers.lock().feeds.remove(&id);
     }
 }
 
@@ -265,7 +261,7 @@ impl Subscribers {
     }
 }
 
-impl View {
+impl Liveness {
     fn is_live(self) -> bool {
         self.runs && self.workers
     }
@@ -355,7 +351,10 @@ mod tests {
         assert_eq!(hub.open_streams(), 2);
         drop((first, second));
         assert_eq!(hub.open_streams(), 0);
-        assert!(hub.lock().runs.is_empty() && hub.lock().feeds.is_empty());
+        assert!(
+            hub.inner.subscribers.lock().runs.is_empty()
+                && hub.inner.subscribers.lock().feeds.is_empty()
+        );
         assert!(hub.watch("b", None).is_ok());
     }
 

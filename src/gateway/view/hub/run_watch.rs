@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use super::{Hub, Place};
 
@@ -72,12 +72,12 @@ pub struct RunWatch {
 #[derive(Default)]
 pub(super) struct Slot {
     owner: Option<String>,
-    state: Mutex<State>,
+    state: Mutex<SlotState>,
     woken: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct SlotState {
     newest: Option<Version>,
     reset: bool,
     removed: bool,
@@ -98,7 +98,7 @@ impl RunWatch {
     /// Waits for news, at most for `timeout`.
     pub fn next(&self, timeout: Duration) -> News {
         let deadline = Instant::now() + timeout;
-        let mut state = self.slot.lock();
+        let mut state = self.slot.state.lock();
         loop {
             if state.closed {
                 return News::Closed;
@@ -136,7 +136,7 @@ impl Slot {
 
     /// Puts a version in; how many were pushed out by it.
     pub(super) fn offer(&self, version: Version) -> u64 {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.removed = false;
         let pushed_out = state.newest.replace(version).is_some();
         self.woken.notify_all();
@@ -144,7 +144,7 @@ impl Slot {
     }
 
     pub(super) fn removed(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         // Its last state matters to nobody any more.
         state.newest = None;
         state.removed = true;
@@ -152,18 +152,14 @@ impl Slot {
     }
 
     pub(super) fn reset(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.newest = None;
         state.reset = true;
         self.woken.notify_all();
     }
 
     pub(super) fn close(&self) {
-        self.lock().closed = true;
+        self.state.lock().closed = true;
         self.woken.notify_all();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
     }
 }

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use documents::Documents;
-use order::Order;
 pub use order::Position;
+use order::RunOrder;
 
 use super::hub::{Hub, Side, Version};
-use crate::bus::{self, Change, Entry, Kv, Mirror, Operation, View, Watch};
+use crate::bus::{self, Entry, Kv, Mirror, Operation, Versioned, View, Watch};
 use crate::model::json;
 use crate::model::limits::SNAPSHOT_CACHE_BYTES;
 use crate::model::run::{RunStatus, RunSummary};
@@ -33,7 +33,7 @@ pub struct RunIndex {
 
 struct RunView {
     runs: HashMap<String, Indexed>,
-    order: Order,
+    order: RunOrder,
     documents: Documents,
     hub: Hub,
     observer: Observer,
@@ -85,7 +85,7 @@ impl RunIndex {
     pub fn new(hub: Hub, observer: Observer) -> Self {
         let view = RunView {
             runs: HashMap::new(),
-            order: Order::default(),
+            order: RunOrder::default(),
             documents: Documents::new(SNAPSHOT_CACHE_BYTES),
             hub,
             observer,
@@ -191,7 +191,7 @@ impl From<Entry> for RunChange {
     }
 }
 
-impl Change for RunChange {
+impl Versioned for RunChange {
     fn key(&self) -> &str {
         &self.entry.key
     }
@@ -233,7 +233,7 @@ impl View for RunView {
 
     fn clear(&mut self) {
         self.runs.clear();
-        self.order = Order::default();
+        self.order = RunOrder::default();
         self.documents = Documents::new(SNAPSHOT_CACHE_BYTES);
         self.hub.reset(Side::Runs);
     }

@@ -40,7 +40,7 @@ impl PartialOrd for Position {
 
 /// Keeps runs in order; the caller removes a version before it inserts the next.
 #[derive(Debug, Default)]
-pub(super) struct Order {
+pub(super) struct RunOrder {
     by_time: BTreeSet<Position>,
     /// The same per tenant, of runs that have one: what others do makes nobody's list slower.
     by_tenant: HashMap<String, BTreeSet<Position>>,
@@ -50,7 +50,7 @@ pub(super) struct Order {
     unfinished: HashSet<String>,
 }
 
-impl Order {
+impl RunOrder {
     pub(super) fn insert(&mut self, run: &RunSummary) {
         self.by_time.insert(Position::of(run));
         if let Some(tenant) = &run.tenant_id {
@@ -141,7 +141,7 @@ mod tests {
             run.updated_at = at;
             run.summary()
         };
-        let mut order = Order::default();
+        let mut order = RunOrder::default();
         let now = clock::now();
         for at in [Some(now), Some(now), Some(now - 3.0 * 86_400.0), None, Some(1e300)] {
             order.insert(&run(at));

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use serde_json::json;
 
-use super::inbox::Route;
-use super::link::Link;
-use super::message::{Message, Meta};
-use super::routes::Routed;
-use super::{Error, Result};
+use crate::bus::connection::inbox::Route;
+use crate::bus::connection::link::Link;
+use crate::bus::connection::message::{Message, Meta};
+use crate::bus::connection::routes::Routed;
+use crate::bus::{Error, Result};
 
 /// Lifetime of a pull that waits; the owner asks again when it ends.
 const WAIT: Duration = Duration::from_secs(20);
@@ -79,7 +79,7 @@ struct Source {
 }
 
 impl PullInbox {
-    pub(super) fn open(
+    pub(crate) fn open(
         link: Link,
         control: Link,
         consumers: impl IntoIterator<Item = (String, String)>,

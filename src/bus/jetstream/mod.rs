@@ -1,16 +1,18 @@
 //! JetStream's JSON API over plain requests.
 
+pub(crate) mod resources;
+
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::inbox::Pending;
-use super::link::Link;
-use super::message::Message;
-use super::routes::left;
-use super::{Error, Result};
+use crate::bus::connection::inbox::Pending;
+use crate::bus::connection::link::Link;
+use crate::bus::connection::message::Message;
+use crate::bus::left;
+use crate::bus::{Error, Result};
 
 /// What JetStream answers to a stored publish.
 #[derive(Debug, Clone, Deserialize)]
@@ -25,7 +27,7 @@ pub struct PubAck {
 
 /// A message as `STREAM.MSG.GET` returns it.
 #[derive(Debug, Clone)]
-pub(super) struct StoredMessage {
+pub(crate) struct StoredMessage {
     pub subject: String,
     pub seq: u64,
     pub data: Vec<u8>,
@@ -37,7 +39,7 @@ pub(super) struct StoredMessage {
 
 /// What `STREAM.INFO` says that we need.
 #[derive(Debug, Clone, Default)]
-pub(super) struct StreamInfo {
+pub(crate) struct StreamInfo {
     pub last_seq: u64,
     pub created: String,
     pub allow_direct: bool,
@@ -45,7 +47,7 @@ pub(super) struct StreamInfo {
 
 /// The subjects of a stream that have messages.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Subjects {
+pub(crate) struct Subjects {
     pub subjects: Vec<String>,
     /// The server's clock when it looked, unix seconds.
     pub now: Option<f64>,
@@ -56,7 +58,7 @@ pub(super) struct Subjects {
 /// # Errors
 /// [`Error::Api`] when JetStream refuses, [`Error::BadAnswer`] for an acknowledgement without a
 /// sequence, and those of [`Link::request`].
-pub(super) fn publish(
+pub(crate) fn publish(
     link: &Link,
     subject: &str,
     headers: &[(&str, &str)],
@@ -70,7 +72,7 @@ pub(super) fn publish(
 ///
 /// # Errors
 /// Those of [`publish`], but for those of the request.
-pub(super) fn acked(answer: &Message) -> Result<PubAck> {
+pub(crate) fn acked(answer: &Message) -> Result<PubAck> {
     let ack: PubAck = read(answer)?;
     if ack.seq == 0 {
         return Err(Error::BadAnswer("acknowledgement without a sequence".into()));
@@ -82,7 +84,7 @@ pub(super) fn acked(answer: &Message) -> Result<PubAck> {
 ///
 /// # Errors
 /// Those of [`publish`] and of [`ensure_stream`].
-pub(super) fn publish_creating(
+pub(crate) fn publish_creating(
     link: &Link,
     stream: &Value,
     subject: &str,
@@ -99,7 +101,7 @@ pub(super) fn publish_creating(
 }
 
 /// Calls `$JS.API.<call>` with a JSON body.
-pub(super) fn call<T: DeserializeOwned>(
+pub(crate) fn call<T: DeserializeOwned>(
     link: &Link,
     call: &str,
     body: &Value,
@@ -110,7 +112,7 @@ pub(super) fn call<T: DeserializeOwned>(
 }
 
 /// Creates a stream unless one of that name exists, which is then used as it is.
-pub(super) fn ensure_stream(link: &Link, config: &Value, timeout: Duration) -> Result<()> {
+pub(crate) fn ensure_stream(link: &Link, config: &Value, timeout: Duration) -> Result<()> {
     let name = config["name"].as_str().unwrap_or_default();
     match call::<Value>(link, &format!("STREAM.INFO.{name}"), &Value::Null, timeout) {
         Ok(_) => return Ok(()),
@@ -128,7 +130,7 @@ pub(super) fn ensure_stream(link: &Link, config: &Value, timeout: Duration) -> R
     }
 }
 
-pub(super) fn stream_info(link: &Link, stream: &str, timeout: Duration) -> Result<StreamInfo> {
+pub(crate) fn stream_info(link: &Link, stream: &str, timeout: Duration) -> Result<StreamInfo> {
     let info: Value = call(link, &format!("STREAM.INFO.{stream}"), &Value::Null, timeout)?;
     Ok(StreamInfo {
         last_seq: info["state"]["last_seq"].as_u64().unwrap_or(0),
@@ -138,7 +140,7 @@ pub(super) fn stream_info(link: &Link, stream: &str, timeout: Duration) -> Resul
 }
 
 /// The subjects with messages that `filter` matches, in the server's order.
-pub(super) fn subjects(
+pub(crate) fn subjects(
     link: &Link,
     stream: &str,
     filter: &str,
@@ -161,7 +163,7 @@ pub(super) fn subjects(
 }
 
 /// Reads one message by `{"last_by_subj": …}` or `{"seq": …}`, from the stream's leader.
-pub(super) fn get_message(
+pub(crate) fn get_message(
     link: &Link,
     stream: &str,
     which: &Value,
@@ -171,7 +173,7 @@ pub(super) fn get_message(
 }
 
 /// Asks for one message; [`stored`] reads the answer.
-pub(super) fn begin_get(
+pub(crate) fn begin_get(
     link: &Link,
     stream: &str,
     which: &Value,
@@ -182,7 +184,7 @@ pub(super) fn begin_get(
 }
 
 /// What was answered to [`begin_get`].
-pub(super) fn stored(answer: Result<Message>) -> Result<Option<StoredMessage>> {
+pub(crate) fn stored(answer: Result<Message>) -> Result<Option<StoredMessage>> {
     #[derive(Deserialize)]
     struct Answer {
         message: Raw,
@@ -214,7 +216,7 @@ pub(super) fn stored(answer: Result<Message>) -> Result<Option<StoredMessage>> {
 }
 
 /// Removes one message by its sequence; one that is gone already counts as removed.
-pub(super) fn delete_message(link: &Link, stream: &str, seq: u64, timeout: Duration) -> Result<()> {
+pub(crate) fn delete_message(link: &Link, stream: &str, seq: u64, timeout: Duration) -> Result<()> {
     let body = json!({"seq": seq, "no_erase": true});
     match call::<Value>(link, &format!("STREAM.MSG.DELETE.{stream}"), &body, timeout) {
         Ok(_) => Ok(()),
@@ -226,7 +228,7 @@ pub(super) fn delete_message(link: &Link, stream: &str, seq: u64, timeout: Durat
 /// Reads an answer, which may be an error in JSON.
 fn read<T: DeserializeOwned>(message: &Message) -> Result<T> {
     #[derive(Deserialize)]
-    struct Refusal {
+    struct ErrorBody {
         error: Option<ApiError>,
     }
     #[derive(Deserialize)]
@@ -239,7 +241,7 @@ fn read<T: DeserializeOwned>(message: &Message) -> Result<T> {
         description: String,
     }
     let unreadable = |e: serde_json::Error| Error::BadAnswer(e.to_string());
-    let refusal: Refusal = serde_json::from_slice(&message.data).map_err(unreadable)?;
+    let refusal: ErrorBody = serde_json::from_slice(&message.data).map_err(unreadable)?;
     if let Some(ApiError { code, err_code, description }) = refusal.error {
         return Err(Error::Api { code, err_code, description });
     }

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use super::connect::{self, ServerInfo, Signals};
-use super::inbox::{Pending, Route, Sent};
-use super::message::Message;
-use super::routes::Routes;
-use super::{Error, Result, watchdog};
+use crate::bus::connection::connect::{self, ServerInfo, Signals};
+use crate::bus::connection::inbox::{Pending, Route, Sent};
+use crate::bus::connection::message::Message;
+use crate::bus::connection::routes::Routes;
+use crate::bus::connection::watchdog;
+use crate::bus::{Error, Result};
 use crate::config::NatsConfig;
 use crate::model::name;
 use crate::thread::{self, Service, StopSource};
@@ -26,7 +27,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that heals by itself. Clones share it; the last one stops its threads.
 #[derive(Clone)]
 pub struct Link {
-    inner: Arc<Inner>,
+    inner: Arc<LinkInner>,
 }
 
 /// What is known of a connection.
@@ -42,20 +43,20 @@ pub struct LinkState {
     pub reconnects: u64,
 }
 
-struct Inner {
-    shared: Arc<Shared>,
+struct LinkInner {
+    shared: Arc<LinkShared>,
     /// Closes the connection as its last act.
     _watchdog: Service,
 }
 
 /// What the watchdog, the dispatchers and the callers share.
-pub(super) struct Shared {
-    pub(super) role: &'static str,
-    pub(super) nats: NatsConfig,
-    pub(super) servers: Vec<nats::ServerAddress>,
-    pub(super) routes: Routes,
+pub(crate) struct LinkShared {
+    pub(crate) role: &'static str,
+    pub(crate) nats: NatsConfig,
+    pub(crate) servers: Vec<nats::ServerAddress>,
+    pub(crate) routes: Routes,
     /// Prefix of all reply subjects of this link; it survives reconnects.
-    pub(super) inbox: String,
+    pub(crate) inbox: String,
     live: RwLock<Option<Arc<Live>>>,
     /// Set by the watchdog: the socket stands, but nobody answers.
     suspect: AtomicBool,
@@ -82,9 +83,9 @@ struct Live {
 
 impl Link {
     /// Starts the link's watchdog, which connects and goes on connecting.
-    pub(super) fn start(role: &'static str, nats: &NatsConfig) -> Result<Link> {
+    pub(crate) fn start(role: &'static str, nats: &NatsConfig) -> Result<Link> {
         let servers = connect::servers(nats)?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(LinkShared {
             role,
             nats: nats.clone(),
             servers,
@@ -106,7 +107,7 @@ impl Link {
             watched.disconnect();
         })
         .map_err(|e| Error::Setup(format!("cannot start a thread: {e}")))?;
-        Ok(Link { inner: Arc::new(Inner { shared, _watchdog: watchdog }) })
+        Ok(Link { inner: Arc::new(LinkInner { shared, _watchdog: watchdog }) })
     }
 
     /// Sends a request and waits for its answer, at most for `timeout`.
@@ -128,7 +129,7 @@ impl Link {
     ///
     /// # Errors
     /// Those of [`Link::request`]; a time that is over before there was room to send.
-    pub(super) fn begin(
+    pub(crate) fn begin(
         &self,
         subject: &str,
         headers: &[(&str, &str)],
@@ -152,7 +153,7 @@ impl Link {
     }
 
     /// Opens a route for what `consumers` (`<stream>.<consumer>`) deliver.
-    pub(super) fn open_route(&self, capacity: usize, consumers: &[String]) -> Route {
+    pub(crate) fn open_route(&self, capacity: usize, consumers: &[String]) -> Route {
         let (id, messages) = self.inner.shared.routes.open(capacity, consumers);
         Route { shared: self.inner.shared.clone(), id, messages }
     }
@@ -168,19 +169,19 @@ impl Link {
     }
 
     /// Which socket requests go over at the moment; another one after each loss. `None` without one.
-    pub(super) fn generation(&self) -> Option<(u64, u64)> {
+    pub(crate) fn generation(&self) -> Option<(u64, u64)> {
         let live = self.inner.shared.current()?;
         Some((live.number, live.signals.epoch.load(Ordering::SeqCst)))
     }
 
     /// Largest message of the server seen last.
-    pub(super) fn max_payload(&self) -> Option<usize> {
+    pub(crate) fn max_payload(&self) -> Option<usize> {
         let info = self.inner.shared.info.lock();
         info.as_ref().map(|info| info.max_payload).filter(|limit| *limit > 0)
     }
 
     /// Version of the server seen last; empty while none is known.
-    pub(super) fn server_version(&self) -> String {
+    pub(crate) fn server_version(&self) -> String {
         let info = self.inner.shared.info.lock();
         info.as_ref().map(|info| info.version.clone()).unwrap_or_default()
     }
@@ -201,8 +202,8 @@ impl Link {
     }
 }
 
-impl Shared {
-    pub(super) fn request(
+impl LinkShared {
+    pub(crate) fn request(
         &self,
         subject: &str,
         headers: &[(&str, &str)],
@@ -214,13 +215,13 @@ impl Shared {
     }
 
     /// Like `request`, also while the watchdog suspects the connection: for the watchdog itself.
-    pub(super) fn ping(&self, timeout: Duration) -> Result<Message> {
+    pub(crate) fn ping(&self, timeout: Duration) -> Result<Message> {
         let live = self.current().ok_or(Error::Disconnected)?;
         self.request_over(&live, "$JS.API.INFO", &[], b"", timeout)
     }
 
     /// Makes a new connection and lets it take the place of the present one.
-    pub(super) fn connect(self: &Arc<Self>) -> std::result::Result<(), String> {
+    pub(crate) fn connect(self: &Arc<Self>) -> std::result::Result<(), String> {
         let info = connect::probe(&self.servers)?;
         let (changed, on_change) = bounded(1);
         let signals =
@@ -284,22 +285,22 @@ impl Shared {
     }
 
     /// Whether there is a socket; it may be half-open.
-    pub(super) fn has_socket(&self) -> bool {
+    pub(crate) fn has_socket(&self) -> bool {
         self.current().is_some_and(|live| live.signals.up.load(Ordering::SeqCst))
     }
 
     /// Whether no connection was ever made.
-    pub(super) fn never_connected(&self) -> bool {
+    pub(crate) fn never_connected(&self) -> bool {
         self.current().is_none()
     }
 
     /// Whether requests can be sent.
-    pub(super) fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         self.has_socket() && !self.suspect.load(Ordering::SeqCst)
     }
 
     /// Marks the connection as one that does not answer, or as well again.
-    pub(super) fn set_suspect(&self, suspect: bool) {
+    pub(crate) fn set_suspect(&self, suspect: bool) {
         if self.suspect.swap(suspect, Ordering::SeqCst) != suspect {
             self.new_epoch();
         }
@@ -406,7 +407,7 @@ fn flush_loop(connection: &nats::Connection, kicked: &Receiver<()>) {
 
 /// Hands replies to their owners, and turns the crate's callbacks into a new epoch.
 fn dispatch_loop(
-    shared: &Shared,
+    shared: &LinkShared,
     replies: &nats::Subscription,
     changed: &Receiver<()>,
     stopped: &thread::StopSignal,

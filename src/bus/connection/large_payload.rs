@@ -7,26 +7,26 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::link::Link;
-use super::{Error, Result};
+use crate::bus::connection::link::Link;
+use crate::bus::{Error, Result};
 use crate::config::NatsConfig;
 
 /// The link, or what it takes to start it.
-pub(super) struct Bulk {
+pub(crate) struct LargePayloadLink {
     nats: NatsConfig,
     link: Mutex<Option<Link>>,
 }
 
-impl Bulk {
-    pub(super) fn new(nats: &NatsConfig) -> Bulk {
-        Bulk { nats: nats.clone(), link: Mutex::new(None) }
+impl LargePayloadLink {
+    pub(crate) fn new(nats: &NatsConfig) -> LargePayloadLink {
+        LargePayloadLink { nats: nats.clone(), link: Mutex::new(None) }
     }
 
     /// The link, connected; waits for that at most for `patience`.
     ///
     /// # Errors
     /// [`Error::Disconnected`], and those of its start.
-    pub(super) fn link(&self, patience: Duration) -> Result<Link> {
+    pub(crate) fn link(&self, patience: Duration) -> Result<Link> {
         let mut started = self.link.lock();
         let link = match &*started {
             Some(link) => link.clone(),

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::queue::WorkQueue;
-use super::resources::{WORK_STREAM, consumer_name};
-use super::routes::left;
-use super::{Error, Result, api};
+use crate::bus::jetstream::resources::{WORK_STREAM, consumer_name};
+use crate::bus::left;
+use crate::bus::queue::WorkQueue;
+use crate::bus::{Error, Result, jetstream};
 use crate::model::name;
 
 /// Pages of the server's list of consumers that are read, of 256 each: far more tags than are shown.
@@ -45,7 +45,7 @@ impl WorkQueue {
         let prefix = format!("{}.", self.config.work_subject_prefix);
         let body = json!({"subjects_filter": format!("{prefix}>")});
         let call = format!("STREAM.INFO.{WORK_STREAM}");
-        let info: Value = match api::call(&self.control, &call, &body, self.timeout) {
+        let info: Value = match jetstream::call(&self.control, &call, &body, self.timeout) {
             Err(e) if e.is_missing_stream() => return Ok(Vec::new()),
             other => other?,
         };
@@ -86,7 +86,7 @@ impl WorkQueue {
         for _ in 0..MAX_PAGES {
             let call = format!("CONSUMER.LIST.{WORK_STREAM}");
             let body = json!({"offset": consumers.len()});
-            let page: Value = api::call(&self.control, &call, &body, left(deadline))?;
+            let page: Value = jetstream::call(&self.control, &call, &body, left(deadline))?;
             let items = page["consumers"].as_array().map(Vec::as_slice).unwrap_or_default();
             for item in items {
                 let number = |value: &Value| value.as_u64().unwrap_or(0);
@@ -108,7 +108,7 @@ impl WorkQueue {
     fn stored_at(&self, tag: &str, seq: u64, deadline: Instant) -> Result<Option<f64>> {
         let subject = self.job_subject(tag)?;
         let which = json!({"seq": seq, "next_by_subj": subject});
-        match api::get_message(&self.control, WORK_STREAM, &which, left(deadline)) {
+        match jetstream::get_message(&self.control, WORK_STREAM, &which, left(deadline)) {
             Ok(message) => Ok(message.and_then(|message| message.time)),
             // A server that cannot look for it: the age is unknown, the rest is not.
             Err(Error::Api { .. }) => Ok(None),

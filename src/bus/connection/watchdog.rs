@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{after, select};
 
-use super::Error;
-use super::link::Shared;
+use crate::bus::Error;
+use crate::bus::connection::link::LinkShared;
 use crate::thread::StopSignal;
 
 /// Between two checks of a healthy connection.
@@ -23,7 +23,7 @@ const RECONNECT_PATIENCE: Duration = Duration::from_secs(3);
 const COMPLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Runs until `stop`. It is the only thread that makes connections.
-pub(super) fn run(shared: &Arc<Shared>, stop: &StopSignal) {
+pub(crate) fn run(shared: &Arc<LinkShared>, stop: &StopSignal) {
     let mut watch = Watchdog { misses: 0, down_since: Some(Instant::now()), complained: None };
     let mut pause = Duration::ZERO;
     loop {
@@ -57,7 +57,7 @@ struct Watchdog {
 
 impl Watchdog {
     /// Whether a new connection is due: none yet, none of the crate's own, or nobody answers.
-    fn must_connect(&mut self, shared: &Shared) -> bool {
+    fn must_connect(&mut self, shared: &LinkShared) -> bool {
         if shared.has_socket() {
             self.down_since = None;
             return self.misses >= MAX_MISSES;
@@ -66,7 +66,7 @@ impl Watchdog {
         shared.never_connected() || since.elapsed() >= RECONNECT_PATIENCE
     }
 
-    fn check(&mut self, shared: &Shared) {
+    fn check(&mut self, shared: &LinkShared) {
         match shared.ping(CHECK_TIMEOUT) {
             // Any answer shows that the server is there; JetStream being off is told by requests.
             Ok(_) | Err(Error::NoResponders(_)) => {
@@ -85,7 +85,7 @@ impl Watchdog {
         }
     }
 
-    fn complain(&mut self, shared: &Shared, problem: &str) {
+    fn complain(&mut self, shared: &LinkShared, problem: &str) {
         if self.complained.is_none_or(|at| at.elapsed() >= COMPLAIN_INTERVAL) {
             self.complained = Some(Instant::now());
             let code = crate::model::error::Code::NatsUnavailable;

@@ -12,7 +12,7 @@ pub struct Message {
 }
 
 impl Message {
-    pub(super) fn new(message: nats::Message) -> Self {
+    pub(crate) fn new(message: nats::Message) -> Self {
         let mut message = message;
         Message {
             subject: std::mem::take(&mut message.subject),
@@ -37,7 +37,7 @@ impl Message {
     }
 
     /// `<stream>.<consumer>` that delivered it.
-    pub(super) fn consumer(&self) -> Option<String> {
+    pub(crate) fn consumer(&self) -> Option<String> {
         let tokens: Vec<&str> =
             self.reply.as_deref()?.strip_prefix("$JS.ACK.")?.split('.').collect();
         let names = if tokens.len() == 7 { &tokens[..2] } else { tokens.get(2..4)? };

@@ -3,18 +3,18 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
-pub struct Gate {
+pub struct KeyedSemaphore {
     width: usize,
     /// Requests that may wait in front of it.
     queue: usize,
-    state: Mutex<State>,
+    state: Mutex<Taken>,
     moved: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct Taken {
     /// Keys that are being checked.
     inside: HashSet<String>,
     waiting: usize,
@@ -25,15 +25,15 @@ struct State {
 pub struct Busy;
 
 /// The right to compute a hash for one key; given back on drop.
-pub struct Pass<'a> {
-    gate: &'a Gate,
+pub struct Permit<'a> {
+    semaphore: &'a KeyedSemaphore,
     key_id: String,
 }
 
-impl Gate {
-    /// A gate for `width` at once, in front of which `queue` may wait.
-    pub fn new(width: usize, queue: usize) -> Gate {
-        Gate { width, queue, state: Mutex::default(), moved: Condvar::new() }
+impl KeyedSemaphore {
+    /// A semaphore for `width` at once, in front of which `queue` may wait.
+    pub fn new(width: usize, queue: usize) -> KeyedSemaphore {
+        KeyedSemaphore { width, queue, state: Mutex::default(), moved: Condvar::new() }
     }
 
     /// Waits for the right to compute a hash for `key_id`, at most for `patience`. Look again whether
@@ -41,11 +41,11 @@ impl Gate {
     ///
     /// # Errors
     /// [`Busy`].
-    pub fn enter(&self, key_id: &str, patience: Duration) -> Result<Pass<'_>, Busy> {
+    pub fn enter(&self, key_id: &str, patience: Duration) -> Result<Permit<'_>, Busy> {
         let deadline = Instant::now() + patience;
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let is_free =
-            |state: &State| state.inside.len() < self.width && !state.inside.contains(key_id);
+            |state: &Taken| state.inside.len() < self.width && !state.inside.contains(key_id);
         if !is_free(&state) {
             if state.waiting >= self.queue {
                 return Err(Busy);
@@ -58,19 +58,15 @@ impl Gate {
             }
         }
         state.inside.insert(key_id.to_owned());
-        Ok(Pass { gate: self, key_id: key_id.to_owned() })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
+        Ok(Permit { semaphore: self, key_id: key_id.to_owned() })
     }
 }
 
-impl Drop for Pass<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        self.gate.lock().inside.remove(&self.key_id);
+        self.semaphore.state.lock().inside.remove(&self.key_id);
         // Any of those who wait may be the one for whom it is free now.
-        self.gate.moved.notify_all();
+        self.semaphore.moved.notify_all();
     }
 }
 
@@ -84,28 +80,28 @@ mod tests {
 
     #[test]
     fn one_per_key_and_as_many_as_it_is_wide() {
-        let gate = Gate::new(2, 10);
-        let a = gate.enter("a", SHORT).unwrap();
-        assert_eq!(gate.enter("a", SHORT).err(), Some(Busy), "the same key");
-        let b = gate.enter("b", SHORT).unwrap();
-        assert_eq!(gate.enter("c", SHORT).err(), Some(Busy), "too many");
+        let semaphore = KeyedSemaphore::new(2, 10);
+        let a = semaphore.enter("a", SHORT).unwrap();
+        assert_eq!(semaphore.enter("a", SHORT).err(), Some(Busy), "the same key");
+        let b = semaphore.enter("b", SHORT).unwrap();
+        assert_eq!(semaphore.enter("c", SHORT).err(), Some(Busy), "too many");
         drop(a);
-        let c = gate.enter("c", SHORT).unwrap();
+        let c = semaphore.enter("c", SHORT).unwrap();
         drop((b, c));
-        assert_eq!(gate.lock().waiting, 0);
+        assert_eq!(semaphore.state.lock().waiting, 0);
     }
 
     #[test]
     fn who_waits_gets_in_and_the_queue_is_short() {
-        let gate = Gate::new(1, 1);
-        let pass = gate.enter("a", SHORT).unwrap();
+        let semaphore = KeyedSemaphore::new(1, 1);
+        let permit = semaphore.enter("a", SHORT).unwrap();
         thread::scope(|scope| {
-            let waiter = scope.spawn(|| gate.enter("b", LONG).map(drop));
-            while gate.lock().waiting == 0 {
+            let waiter = scope.spawn(|| semaphore.enter("b", LONG).map(drop));
+            while semaphore.state.lock().waiting == 0 {
                 thread::yield_now();
             }
-            assert_eq!(gate.enter("c", LONG).err(), Some(Busy), "refused at once");
-            drop(pass);
+            assert_eq!(semaphore.enter("c", LONG).err(), Some(Busy), "refused at once");
+            drop(permit);
             assert_eq!(waiter.join().unwrap(), Ok(()));
         });
     }

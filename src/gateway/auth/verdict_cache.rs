@@ -14,21 +14,21 @@ use crate::model::limits::MAX_REMEMBERED_KEYS;
 pub struct Digested([u8; 32]);
 
 /// Remembers which keys were right and which were wrong, each for one version of its record.
-pub struct Memory {
+pub struct VerdictCache {
     salt: [u8; 32],
     right: Mutex<Bounded>,
     /// Apart, so that a flood of wrong keys forgets no right one.
     wrong: Mutex<Bounded>,
 }
 
-impl Memory {
-    /// An empty memory.
+impl VerdictCache {
+    /// An empty cache.
     ///
     /// # Errors
     /// When there are no random bytes to be had.
-    pub fn new() -> Result<Memory, CannotMake> {
+    pub fn new() -> Result<VerdictCache, CannotMake> {
         let salt = hash::random()?;
-        Ok(Memory { salt, right: Mutex::default(), wrong: Mutex::default() })
+        Ok(VerdictCache { salt, right: Mutex::default(), wrong: Mutex::default() })
     }
 
     /// The name under which a key is remembered.
@@ -84,28 +84,28 @@ mod tests {
 
     #[test]
     fn what_was_learned_holds_for_one_version_and_is_bounded() {
-        let memory = Memory::new().unwrap();
-        let (a, b) = (memory.digest("a"), memory.digest("b"));
-        assert_eq!(memory.recall(&a, 1), None);
-        memory.learn(a, 1, true);
-        memory.learn(b, 1, false);
-        assert_eq!((memory.recall(&a, 1), memory.recall(&b, 1)), (Some(true), Some(false)));
-        assert_eq!((memory.recall(&a, 2), memory.recall(&b, 2)), (None, None));
+        let cache = VerdictCache::new().unwrap();
+        let (a, b) = (cache.digest("a"), cache.digest("b"));
+        assert_eq!(cache.recall(&a, 1), None);
+        cache.learn(a, 1, true);
+        cache.learn(b, 1, false);
+        assert_eq!((cache.recall(&a, 1), cache.recall(&b, 1)), (Some(true), Some(false)));
+        assert_eq!((cache.recall(&a, 2), cache.recall(&b, 2)), (None, None));
         for number in 0..MAX_REMEMBERED_KEYS + 10 {
-            memory.learn(memory.digest(&format!("wrong {number}")), 1, false);
+            cache.learn(cache.digest(&format!("wrong {number}")), 1, false);
         }
-        let wrong = memory.wrong.lock();
+        let wrong = cache.wrong.lock();
         assert_eq!(
             (wrong.versions.len(), wrong.order.len()),
             (MAX_REMEMBERED_KEYS, MAX_REMEMBERED_KEYS)
         );
         drop(wrong);
-        assert_eq!((memory.recall(&a, 1), memory.recall(&b, 1)), (Some(true), None));
+        assert_eq!((cache.recall(&a, 1), cache.recall(&b, 1)), (Some(true), None));
     }
 
     #[test]
     fn each_process_has_names_of_its_own() {
-        let (one, two) = (Memory::new().unwrap(), Memory::new().unwrap());
+        let (one, two) = (VerdictCache::new().unwrap(), VerdictCache::new().unwrap());
         assert_ne!(one.digest("a"), two.digest("a"));
         assert_eq!(one.digest("a"), one.digest("a"));
     }

@@ -1,15 +1,18 @@
 //! The work queue: jobs in, jobs out, the DLQ, and jobs whose deliveries are exhausted.
 
+pub(crate) mod backlog;
+pub(crate) mod pull;
+
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::link::Link;
-use super::pull::PullInbox;
-use super::resources::{self, ADVISORY_CONSUMER, ADVISORY_STREAM, WORK_STREAM};
-use super::routes::left;
-use super::{Error, Result, api};
+use crate::bus::connection::link::Link;
+use crate::bus::jetstream::resources::{self, ADVISORY_CONSUMER, ADVISORY_STREAM, WORK_STREAM};
+use crate::bus::left;
+use crate::bus::queue::pull::PullInbox;
+use crate::bus::{Error, Result, jetstream};
 use crate::config::ResourceConfig;
 use crate::model::name;
 
@@ -22,10 +25,10 @@ const LEAST_PATIENCE: Duration = Duration::from_millis(250);
 /// Publishes, pulls and removes jobs. Clones share the connections.
 #[derive(Clone)]
 pub struct WorkQueue {
-    pub(super) control: Link,
+    pub(crate) control: Link,
     stream: Link,
-    pub(super) config: ResourceConfig,
-    pub(super) timeout: Duration,
+    pub(crate) config: ResourceConfig,
+    pub(crate) timeout: Duration,
 }
 
 /// The settings in force of a tag's consumer; an existing one keeps its own.
@@ -56,7 +59,7 @@ pub struct ExhaustedJob {
 }
 
 impl WorkQueue {
-    pub(super) fn new(
+    pub(crate) fn new(
         control: Link,
         stream: Link,
         config: ResourceConfig,
@@ -138,26 +141,27 @@ impl WorkQueue {
         loop {
             let headers = [("Nats-Msg-Id", id.as_str()), ("Nats-Expected-Stream", WORK_STREAM)];
             let patience = left(deadline).min(self.timeout);
-            let error = match api::publish(&self.control, &subject, &headers, payload, patience) {
-                // The server still knows the id, but the job may have been taken out: by a worker
-                // that found its run withdrawn. Where it is asked for again, it is wanted again; a
-                // run that has ended meanwhile is not executed for it.
-                Ok(ack) if ack.duplicate => match self.stored_job(ack.seq) {
-                    Ok(Some(_)) => return Ok(()),
-                    // The same for all who find this job gone, so that only one of them counts.
-                    Ok(None) => {
-                        id = format!("{run_id}-{}", ack.seq);
-                        continue;
-                    }
+            let error =
+                match jetstream::publish(&self.control, &subject, &headers, payload, patience) {
+                    // The server still knows the id, but the job may have been taken out: by a worker
+                    // that found its run withdrawn. Where it is asked for again, it is wanted again; a
+                    // run that has ended meanwhile is not executed for it.
+                    Ok(ack) if ack.duplicate => match self.stored_job(ack.seq) {
+                        Ok(Some(_)) => return Ok(()),
+                        // The same for all who find this job gone, so that only one of them counts.
+                        Ok(None) => {
+                            id = format!("{run_id}-{}", ack.seq);
+                            continue;
+                        }
+                        Err(e) => e,
+                    },
+                    Ok(_) => return Ok(()),
+                    Err(e) if e.is_missing_stream() => match self.ensure() {
+                        Ok(()) => e,
+                        Err(other) => other,
+                    },
                     Err(e) => e,
-                },
-                Ok(_) => return Ok(()),
-                Err(e) if e.is_missing_stream() => match self.ensure() {
-                    Ok(()) => e,
-                    Err(other) => other,
-                },
-                Err(e) => e,
-            };
+                };
             // Once a try may have been stored, a later refusal does not take that back.
             if error.is_outcome_unknown() && !matches!(error, Error::Disconnected) {
                 in_doubt = Some(error.clone());
@@ -181,7 +185,7 @@ impl WorkQueue {
         let tag = if name::is_tag(tag) { tag } else { crate::model::job::DEFAULT_TAG };
         let subject = format!("{}.{tag}", self.config.dlq_subject_prefix);
         let stream = resources::dlq_stream(&self.config);
-        api::publish_creating(&self.control, &stream, &subject, payload, self.timeout)
+        jetstream::publish_creating(&self.control, &stream, &subject, payload, self.timeout)
     }
 
     /// Reads a job by its sequence; `None` when it is gone.
@@ -190,7 +194,7 @@ impl WorkQueue {
     /// Those of a request.
     pub fn stored_job(&self, stream_seq: u64) -> Result<Option<StoredJob>> {
         let which = json!({"seq": stream_seq});
-        let stored = api::get_message(&self.control, WORK_STREAM, &which, self.timeout)?;
+        let stored = jetstream::get_message(&self.control, WORK_STREAM, &which, self.timeout)?;
         Ok(stored.map(|m| StoredJob { subject: m.subject, payload: m.data }))
     }
 
@@ -199,7 +203,7 @@ impl WorkQueue {
     /// # Errors
     /// Those of a request.
     pub fn remove_job(&self, stream_seq: u64) -> Result<()> {
-        api::delete_message(&self.control, WORK_STREAM, stream_seq, self.timeout)
+        jetstream::delete_message(&self.control, WORK_STREAM, stream_seq, self.timeout)
     }
 
     /// Gives a job back in the place of a worker that is gone, by the ACK subject of its delivery.
@@ -219,7 +223,7 @@ impl WorkQueue {
     /// Those of a request.
     pub fn dlq_messages(&self) -> Result<u64> {
         let call = format!("STREAM.INFO.{}", self.config.dlq_stream);
-        let info: Value = match api::call(&self.control, &call, &Value::Null, self.timeout) {
+        let info: Value = match jetstream::call(&self.control, &call, &Value::Null, self.timeout) {
             Err(e) if e.is_missing_stream() => return Ok(0),
             other => other?,
         };
@@ -233,16 +237,20 @@ impl WorkQueue {
     pub fn jobs_of_tag(&self, tag: &str) -> Result<u64> {
         let subject = self.job_subject(tag)?;
         let body = json!({"subjects_filter": subject});
-        let info: Value =
-            api::call(&self.control, &format!("STREAM.INFO.{WORK_STREAM}"), &body, self.timeout)?;
+        let info: Value = jetstream::call(
+            &self.control,
+            &format!("STREAM.INFO.{WORK_STREAM}"),
+            &body,
+            self.timeout,
+        )?;
         Ok(info["state"]["subjects"][&subject].as_u64().unwrap_or(0))
     }
 
     fn ensure_stream(&self, config: &Value) -> Result<()> {
-        api::ensure_stream(&self.control, config, self.timeout)
+        jetstream::ensure_stream(&self.control, config, self.timeout)
     }
 
-    pub(super) fn job_subject(&self, tag: &str) -> Result<String> {
+    pub(crate) fn job_subject(&self, tag: &str) -> Result<String> {
         if !name::is_tag(tag) {
             return Err(Error::BadName(tag.to_owned()));
         }
@@ -252,7 +260,7 @@ impl WorkQueue {
     fn ensure_durable(&self, stream: &str, name: &str, config: &Value) -> Result<Value> {
         let info = || {
             let call = format!("CONSUMER.INFO.{stream}.{name}");
-            api::call::<Value>(&self.control, &call, &Value::Null, self.timeout)
+            jetstream::call::<Value>(&self.control, &call, &Value::Null, self.timeout)
         };
         match info() {
             Err(e) if e.is_missing_consumer() => {}
@@ -261,7 +269,7 @@ impl WorkQueue {
         }
         let call = format!("CONSUMER.DURABLE.CREATE.{stream}.{name}");
         let body = json!({"stream_name": stream, "config": config});
-        match api::call::<Value>(&self.control, &call, &body, self.timeout) {
+        match jetstream::call::<Value>(&self.control, &call, &body, self.timeout) {
             Ok(created) => Ok(created),
             // Somebody else was quicker.
             Err(e) if e.is_existing() => info(),

@@ -5,26 +5,27 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::link::Shared;
-use super::message::Message;
-use super::routes::{Answer, Routed, left};
-use super::{Error, Result};
+use crate::bus::connection::link::LinkShared;
+use crate::bus::connection::message::Message;
+use crate::bus::connection::routes::{Answer, Routed};
+use crate::bus::left;
+use crate::bus::{Error, Result};
 
 /// A request that was sent and whose answer is still to be waited for; dropping it forgets the
 /// answer, not the request.
-pub(super) struct Pending {
-    pub(super) shared: Arc<Shared>,
-    pub(super) sent: Sent,
+pub(crate) struct Pending {
+    pub(crate) shared: Arc<LinkShared>,
+    pub(crate) sent: Sent,
 }
 
 impl Pending {
     /// Waits for the answer, until the time that the request was given is over.
-    pub(super) fn wait(self) -> Result<Message> {
+    pub(crate) fn wait(self) -> Result<Message> {
         self.sent.answer(self.sent.deadline)
     }
 
     /// The same, until `deadline` if that is earlier.
-    pub(super) fn wait_until(self, deadline: Instant) -> Result<Message> {
+    pub(crate) fn wait_until(self, deadline: Instant) -> Result<Message> {
         self.sent.answer(deadline.min(self.sent.deadline))
     }
 }
@@ -36,16 +37,16 @@ impl Drop for Pending {
 }
 
 /// What a sent request waits for.
-pub(super) struct Sent {
-    pub(super) id: u64,
-    pub(super) subject: String,
-    pub(super) answer: Receiver<Answer>,
-    pub(super) timeout: Duration,
-    pub(super) deadline: Instant,
+pub(crate) struct Sent {
+    pub(crate) id: u64,
+    pub(crate) subject: String,
+    pub(crate) answer: Receiver<Answer>,
+    pub(crate) timeout: Duration,
+    pub(crate) deadline: Instant,
 }
 
 impl Sent {
-    pub(super) fn answer(&self, deadline: Instant) -> Result<Message> {
+    pub(crate) fn answer(&self, deadline: Instant) -> Result<Message> {
         match self.answer.recv_timeout(left(deadline)) {
             Ok(Ok(message)) => Ok(message),
             Ok(Err(Error::NoResponders(_))) => Err(Error::NoResponders(self.subject.clone())),
@@ -59,15 +60,15 @@ impl Sent {
 }
 
 /// A long-lived inbox of a link; dropping it closes it.
-pub(super) struct Route {
-    pub(super) shared: Arc<Shared>,
-    pub(super) id: u64,
-    pub(super) messages: Receiver<Routed>,
+pub(crate) struct Route {
+    pub(crate) shared: Arc<LinkShared>,
+    pub(crate) id: u64,
+    pub(crate) messages: Receiver<Routed>,
 }
 
 impl Route {
     /// The reply subject for the route's pull number `pull`.
-    pub(super) fn reply_subject(&self, pull: u64) -> String {
+    pub(crate) fn reply_subject(&self, pull: u64) -> String {
         format!("{}.{}-{pull}", self.shared.inbox, self.id)
     }
 }

@@ -5,15 +5,15 @@ use serde_json::{Value, json};
 use crate::config::ResourceConfig;
 
 /// The work queue's stream.
-pub(super) const WORK_STREAM: &str = "PYOCO_WORK";
+pub(crate) const WORK_STREAM: &str = "PYOCO_WORK";
 /// Advisories about jobs whose deliveries are exhausted; a work queue of its own.
-pub(super) const ADVISORY_STREAM: &str = "PYOCO_ADVISORY";
+pub(crate) const ADVISORY_STREAM: &str = "PYOCO_ADVISORY";
 /// The one consumer of that stream, shared by all workers.
-pub(super) const ADVISORY_CONSUMER: &str = "pyoco_exhausted";
+pub(crate) const ADVISORY_CONSUMER: &str = "pyoco_exhausted";
 
 /// Who did what; entries only come and grow old.
-pub(super) const AUDIT_STREAM: &str = "PYOCO_AUDIT";
-pub(super) const AUDIT_SUBJECT: &str = "pyoco.audit";
+pub(crate) const AUDIT_STREAM: &str = "PYOCO_AUDIT";
+pub(crate) const AUDIT_SUBJECT: &str = "pyoco.audit";
 /// How long an entry is kept: a year, in which somebody may want to look back.
 const AUDIT_MAX_AGE_SEC: u64 = 31_536_000;
 /// Most bytes of entries, some half a million of them; then the oldest go first.
@@ -31,29 +31,29 @@ const NANOS: u64 = 1_000_000_000;
 
 /// A KV bucket or an object store: its name and the stream behind it.
 #[derive(Debug, Clone)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     pub name: String,
     pub stream: Value,
 }
 
-pub(super) fn runs_bucket(config: &ResourceConfig) -> Bucket {
+pub(crate) fn runs_bucket(config: &ResourceConfig) -> Bucket {
     bucket(config, &config.runs_bucket, 0)
 }
 
-pub(super) fn workers_bucket(config: &ResourceConfig) -> Bucket {
+pub(crate) fn workers_bucket(config: &ResourceConfig) -> Bucket {
     let ttl = config.workers_ttl.map_or(0, |ttl| ttl.as_nanos() as u64);
     bucket(config, &config.workers_bucket, ttl)
 }
 
-pub(super) fn auth_bucket(config: &ResourceConfig) -> Bucket {
+pub(crate) fn auth_bucket(config: &ResourceConfig) -> Bucket {
     bucket(config, &config.auth_bucket, 0)
 }
 
-pub(super) fn wheel_history_bucket(config: &ResourceConfig) -> Bucket {
+pub(crate) fn wheel_history_bucket(config: &ResourceConfig) -> Bucket {
     bucket(config, &config.wheel_history_bucket, config.wheel_history_ttl.as_nanos() as u64)
 }
 
-pub(super) fn wheels_store(config: &ResourceConfig) -> Bucket {
+pub(crate) fn wheels_store(config: &ResourceConfig) -> Bucket {
     let name = &config.wheels_bucket;
     let stream = json!({
         "name": object_stream(name),
@@ -71,11 +71,11 @@ pub(super) fn wheels_store(config: &ResourceConfig) -> Bucket {
 }
 
 /// The stream behind an object store.
-pub(super) fn object_stream(bucket: &str) -> String {
+pub(crate) fn object_stream(bucket: &str) -> String {
     format!("OBJ_{bucket}")
 }
 
-pub(super) fn work_stream(config: &ResourceConfig) -> Value {
+pub(crate) fn work_stream(config: &ResourceConfig) -> Value {
     json!({
         "name": WORK_STREAM,
         "subjects": [format!("{}.>", config.work_subject_prefix)],
@@ -89,7 +89,7 @@ pub(super) fn work_stream(config: &ResourceConfig) -> Value {
     })
 }
 
-pub(super) fn dlq_stream(config: &ResourceConfig) -> Value {
+pub(crate) fn dlq_stream(config: &ResourceConfig) -> Value {
     json!({
         "name": config.dlq_stream,
         "subjects": [format!("{}.>", config.dlq_subject_prefix)],
@@ -104,7 +104,7 @@ pub(super) fn dlq_stream(config: &ResourceConfig) -> Value {
     })
 }
 
-pub(super) fn audit_stream(config: &ResourceConfig) -> Value {
+pub(crate) fn audit_stream(config: &ResourceConfig) -> Value {
     json!({
         "name": AUDIT_STREAM,
         "subjects": [format!("{AUDIT_SUBJECT}.>")],
@@ -121,7 +121,7 @@ pub(super) fn audit_stream(config: &ResourceConfig) -> Value {
     })
 }
 
-pub(super) fn advisory_stream(config: &ResourceConfig) -> Value {
+pub(crate) fn advisory_stream(config: &ResourceConfig) -> Value {
     json!({
         "name": ADVISORY_STREAM,
         "subjects": [format!("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{WORK_STREAM}.>")],
@@ -134,7 +134,7 @@ pub(super) fn advisory_stream(config: &ResourceConfig) -> Value {
     })
 }
 
-pub(super) fn advisory_consumer(config: &ResourceConfig) -> Value {
+pub(crate) fn advisory_consumer(config: &ResourceConfig) -> Value {
     json!({
         "durable_name": ADVISORY_CONSUMER,
         "ack_policy": "explicit",
@@ -143,7 +143,7 @@ pub(super) fn advisory_consumer(config: &ResourceConfig) -> Value {
     })
 }
 
-pub(super) fn tag_consumer(config: &ResourceConfig, tag: &str) -> Value {
+pub(crate) fn tag_consumer(config: &ResourceConfig, tag: &str) -> Value {
     json!({
         "durable_name": consumer_name(tag),
         "filter_subject": format!("{}.{tag}", config.work_subject_prefix),
@@ -155,7 +155,7 @@ pub(super) fn tag_consumer(config: &ResourceConfig, tag: &str) -> Value {
     })
 }
 
-pub(super) fn consumer_name(tag: &str) -> String {
+pub(crate) fn consumer_name(tag: &str) -> String {
     format!("pyoco_workers_{tag}")
 }
 

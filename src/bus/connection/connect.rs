@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, TrySendError};
 use serde::Deserialize;
 
-use super::Error;
+use crate::bus::Error;
 use crate::config::NatsConfig;
 
 /// For the TCP handshake and the server's first line.
@@ -22,7 +22,7 @@ const RECONNECT_DELAY_STEP: Duration = Duration::from_millis(20);
 
 /// What a server says of itself before anything else.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct ServerInfo {
+pub(crate) struct ServerInfo {
     #[serde(default)]
     pub server_name: String,
     #[serde(default)]
@@ -33,7 +33,7 @@ pub(super) struct ServerInfo {
 
 /// What the crate's callbacks may touch: they run under a lock of the crate.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(crate) struct Signals {
     /// Whether the socket stands.
     pub up: AtomicBool,
     /// Counts disconnects and reconnects.
@@ -54,7 +54,7 @@ impl Signals {
 }
 
 /// The servers of a URL list, and whether the settings can work at all.
-pub(super) fn servers(nats: &NatsConfig) -> Result<Vec<nats::ServerAddress>, Error> {
+pub(crate) fn servers(nats: &NatsConfig) -> Result<Vec<nats::ServerAddress>, Error> {
     let ways = [nats.creds.is_some(), nats.user.is_some(), nats.token.is_some()];
     if ways.iter().filter(|set| **set).count() > 1 {
         return Err(Error::Setup(
@@ -78,7 +78,7 @@ pub(super) fn servers(nats: &NatsConfig) -> Result<Vec<nats::ServerAddress>, Err
 
 /// Asks each server in turn for its first line; the first that answers wins. Without this step a
 /// silent listener would hold the crate's connect for ever.
-pub(super) fn probe(servers: &[nats::ServerAddress]) -> Result<ServerInfo, String> {
+pub(crate) fn probe(servers: &[nats::ServerAddress]) -> Result<ServerInfo, String> {
     let mut last = "no address".to_owned();
     for server in servers {
         let addresses = match (server.host(), server.port()).to_socket_addrs() {
@@ -99,7 +99,7 @@ pub(super) fn probe(servers: &[nats::ServerAddress]) -> Result<ServerInfo, Strin
 }
 
 /// Connects; call [`probe`] first. Blocks for as long as the server takes to answer a PING.
-pub(super) fn connect(
+pub(crate) fn connect(
     nats: &NatsConfig,
     servers: Vec<nats::ServerAddress>,
     name: &str,

@@ -6,13 +6,13 @@
 //! the consumer named in its ACK subject, so that a late one still finds its owner.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
-use super::Error;
-use super::message::{Message, Meta};
+use crate::bus::Error;
+use crate::bus::connection::message::{Message, Meta};
 
 /// Bytes of requests that may be under way at once: less than a socket's buffer, so that a frozen
 /// server is noticed by the watchdog before a caller blocks in a write.
@@ -20,7 +20,7 @@ const MAX_BYTES_IN_FLIGHT: usize = 2 * 1024 * 1024;
 
 /// What a long-lived route delivers.
 #[derive(Debug)]
-pub(super) enum Routed {
+pub(crate) enum Routed {
     /// A stored message that the consumer `source` (an index) of the route delivered.
     Delivered { source: usize, meta: Meta, message: Message },
     /// What the server says of the route's pull `pull`.
@@ -29,10 +29,10 @@ pub(super) enum Routed {
     Reconnected,
 }
 
-pub(super) type Answer = Result<Message, Error>;
+pub(crate) type Answer = Result<Message, Error>;
 
 /// All routes of one link.
-pub(super) struct Routes {
+pub(crate) struct Routes {
     table: Mutex<Table>,
     room: Condvar,
 }
@@ -53,7 +53,7 @@ struct Request {
 }
 
 impl Routes {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Routes {
             table: Mutex::new(Table {
                 next_id: 1,
@@ -67,13 +67,13 @@ impl Routes {
     }
 
     /// Registers a request of `bytes` sent in connection `epoch`; waits for room until `deadline`.
-    pub(super) fn request(
+    pub(crate) fn request(
         &self,
         epoch: u64,
         bytes: usize,
         deadline: Instant,
     ) -> Option<(u64, Receiver<Answer>)> {
-        let mut table = self.lock();
+        let mut table = self.table.lock();
         // One request alone may be larger than the bound, or it could never be sent.
         let is_full =
             |table: &mut Table| table.bytes > 0 && table.bytes + bytes > MAX_BYTES_IN_FLIGHT;
@@ -89,15 +89,15 @@ impl Routes {
     }
 
     /// Forgets a request whose caller has gone.
-    pub(super) fn forget(&self, id: u64) {
-        self.lock().remove(id);
+    pub(crate) fn forget(&self, id: u64) {
+        self.table.lock().remove(id);
         self.room.notify_all();
     }
 
     /// Opens a long-lived route for what `consumers` (`<stream>.<consumer>`) deliver; it holds at
     /// most `capacity` unread messages.
-    pub(super) fn open(&self, capacity: usize, consumers: &[String]) -> (u64, Receiver<Routed>) {
-        let mut table = self.lock();
+    pub(crate) fn open(&self, capacity: usize, consumers: &[String]) -> (u64, Receiver<Routed>) {
+        let mut table = self.table.lock();
         let id = table.take_id();
         let (sender, receiver) = bounded(capacity);
         table.lasting.insert(id, sender);
@@ -112,14 +112,14 @@ impl Routes {
     }
 
     /// Closes a long-lived route.
-    pub(super) fn close(&self, id: u64) {
-        let mut table = self.lock();
+    pub(crate) fn close(&self, id: u64) {
+        let mut table = self.table.lock();
         table.lasting.remove(&id);
         table.consumers.retain(|_, (route, _)| *route != id);
     }
 
     /// Hands a message to whoever waits for it; what nobody waits for is dropped.
-    pub(super) fn deliver(&self, inbox: &str, message: Message) {
+    pub(crate) fn deliver(&self, inbox: &str, message: Message) {
         let token = message.subject.strip_prefix(inbox).and_then(|rest| rest.strip_prefix('.'));
         match token.map(|token| token.split_once('-').unwrap_or((token, ""))) {
             None => self.deliver_stored(message),
@@ -130,14 +130,14 @@ impl Routes {
             }
             Some((id, pull)) => {
                 if let (Ok(id), Ok(pull)) = (id.parse(), pull.parse()) {
-                    self.lock().push(id, Routed::Status { pull, message });
+                    self.table.lock().push(id, Routed::Status { pull, message });
                 }
             }
         }
     }
 
     fn deliver_answer(&self, id: u64, message: Message) {
-        if let Some(request) = self.lock().remove(id) {
+        if let Some(request) = self.table.lock().remove(id) {
             self.room.notify_all();
             let answer = if message.is_no_responders() {
                 Err(Error::NoResponders(String::new()))
@@ -152,7 +152,7 @@ impl Routes {
     fn deliver_stored(&self, message: Message) {
         let Some(meta) = message.meta() else { return };
         let Some(consumer) = message.consumer() else { return };
-        let table = self.lock();
+        let table = self.table.lock();
         if let Some((id, source)) = table.consumers.get(&consumer).copied() {
             table.push(id, Routed::Delivered { source, meta, message });
         }
@@ -160,8 +160,8 @@ impl Routes {
 
     /// Fails the requests that were sent in a connection before `epoch`, and tells the long-lived
     /// routes that they must ask again.
-    pub(super) fn reconnected(&self, epoch: u64) {
-        let mut table = self.lock();
+    pub(crate) fn reconnected(&self, epoch: u64) {
+        let mut table = self.table.lock();
         let void: Vec<u64> =
             table.requests.iter().filter(|(_, r)| r.epoch < epoch).map(|(id, _)| *id).collect();
         for id in void {
@@ -175,10 +175,6 @@ impl Routes {
         }
         drop(table);
         self.room.notify_all();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock()
     }
 }
 
@@ -202,9 +198,4 @@ impl Table {
         self.bytes -= request.bytes;
         Some(request)
     }
-}
-
-/// Time left until `deadline`, zero when it has passed.
-pub(super) fn left(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(Instant::now())
 }

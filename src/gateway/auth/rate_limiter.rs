@@ -5,18 +5,18 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::model::limits::{
     MAX_TRY_BUCKETS, TRIES_PER_KEY, TRIES_PER_PEER, TRY_REFILL_KEY, TRY_REFILL_PEER,
 };
 
 /// The buckets. Each hash takes a token out of two of them; one that proves right puts them back.
-pub struct Tries {
-    state: Mutex<State>,
+pub struct RateLimiter {
+    state: Mutex<Levels>,
 }
 
-struct State {
+struct Levels {
     keys: Buckets<String>,
     peers: Buckets<String>,
 }
@@ -28,24 +28,24 @@ pub struct TooMany {
     pub retry_after: Duration,
 }
 
-impl Default for Tries {
+impl Default for RateLimiter {
     fn default() -> Self {
-        let state = State {
+        let state = Levels {
             keys: Buckets::new(TRIES_PER_KEY, TRY_REFILL_KEY),
             peers: Buckets::new(TRIES_PER_PEER, TRY_REFILL_PEER),
         };
-        Tries { state: Mutex::new(state) }
+        RateLimiter { state: Mutex::new(state) }
     }
 }
 
-impl Tries {
+impl RateLimiter {
     /// Takes a token for a secret of `key_id` from `peer`.
     ///
     /// # Errors
     /// [`TooMany`].
     pub fn take(&self, key_id: &str, peer: &str, now: Instant) -> Result<(), TooMany> {
-        let mut state = self.lock();
-        let State { keys, peers } = &mut *state;
+        let mut state = self.state.lock();
+        let Levels { keys, peers } = &mut *state;
         let (key, peer) = (key_id.to_owned(), network(peer));
         let wait = keys.wait(&key, now).max(peers.wait(&peer, now));
         if !wait.is_zero() {
@@ -58,13 +58,9 @@ impl Tries {
 
     /// It was right, or was not looked at after all.
     pub fn give_back(&self, key_id: &str, peer: &str, now: Instant) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.keys.add(key_id.to_owned(), 1.0, now);
         state.peers.add(network(peer), 1.0, now);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
     }
 }
 
@@ -128,40 +124,40 @@ mod tests {
 
     #[test]
     fn wrong_secrets_run_out_and_come_back_with_time() {
-        let (tries, now) = (Tries::default(), Instant::now());
+        let (limiter, now) = (RateLimiter::default(), Instant::now());
         for _ in 0..TRIES_PER_PEER {
-            assert_eq!(tries.take("k1", "10.0.0.1", now), Ok(()));
+            assert_eq!(limiter.take("k1", "10.0.0.1", now), Ok(()));
         }
-        let retry_after = tries.take("k2", "10.0.0.1", now).unwrap_err().retry_after;
+        let retry_after = limiter.take("k2", "10.0.0.1", now).unwrap_err().retry_after;
         assert!(retry_after <= TRY_REFILL_PEER && !retry_after.is_zero(), "{retry_after:?}");
-        assert_eq!(tries.take("k2", "10.0.0.2", now), Ok(()), "another address");
+        assert_eq!(limiter.take("k2", "10.0.0.2", now), Ok(()), "another address");
         let later = now + retry_after;
-        assert_eq!(tries.take("k2", "10.0.0.1", later), Ok(()));
-        assert!(tries.take("k2", "10.0.0.1", later).is_err());
-        tries.give_back("k2", "10.0.0.1", later);
-        assert_eq!(tries.take("k2", "10.0.0.1", later), Ok(()));
+        assert_eq!(limiter.take("k2", "10.0.0.1", later), Ok(()));
+        assert!(limiter.take("k2", "10.0.0.1", later).is_err());
+        limiter.give_back("k2", "10.0.0.1", later);
+        assert_eq!(limiter.take("k2", "10.0.0.1", later), Ok(()));
     }
 
     #[test]
     fn many_addresses_share_the_tries_of_one_key() {
-        let (tries, now) = (Tries::default(), Instant::now());
+        let (limiter, now) = (RateLimiter::default(), Instant::now());
         let from = |number: u32| format!("10.0.1.{number}");
         for number in 0..TRIES_PER_KEY {
-            assert_eq!(tries.take("k", &from(number), now), Ok(()));
+            assert_eq!(limiter.take("k", &from(number), now), Ok(()));
         }
-        assert!(tries.take("k", &from(250), now).is_err());
-        assert_eq!(tries.take("l", &from(250), now), Ok(()));
+        assert!(limiter.take("k", &from(250), now).is_err());
+        assert_eq!(limiter.take("l", &from(250), now), Ok(()));
         assert_eq!(network("2001:db8:1:2:3::4"), network("2001:db8:1:2:ffff::"));
         assert_ne!(network("2001:db8:1:2::"), network("2001:db8:1:3::"));
     }
 
     #[test]
     fn the_number_of_buckets_is_bounded() {
-        let (tries, now) = (Tries::default(), Instant::now());
+        let (limiter, now) = (RateLimiter::default(), Instant::now());
         for number in 0..MAX_TRY_BUCKETS + 5 {
-            let _ = tries.take(&number.to_string(), &number.to_string(), now);
+            let _ = limiter.take(&number.to_string(), &number.to_string(), now);
         }
-        assert!(tries.lock().keys.levels.len() <= MAX_TRY_BUCKETS);
-        assert!(tries.lock().peers.levels.len() <= MAX_TRY_BUCKETS);
+        assert!(limiter.state.lock().keys.levels.len() <= MAX_TRY_BUCKETS);
+        assert!(limiter.state.lock().peers.levels.len() <= MAX_TRY_BUCKETS);
     }
 }
