@@ -58,7 +58,7 @@ fn a_key_is_printed_once_and_kept_as_a_hash() {
 #[test]
 fn a_revoked_key_stays_in_the_list_and_an_unknown_one_is_2() {
     let nats = NatsServer::start();
-    let admin = Admin::of(&nats);
+    let admin = Admin::ours(&nats);
     let made = admin.create("t", "admin");
     let key_id = made.id();
     let revoked = admin.keys_json(&["revoke", "--key-id", &key_id]);
@@ -106,7 +106,7 @@ fn a_rotated_key_has_a_successor_like_it() {
 #[test]
 fn what_cannot_be_a_key_is_refused_before_anything_is_stored() {
     let nats = NatsServer::start();
-    let admin = Admin::of(&nats);
+    let admin = Admin::ours(&nats);
     let long = "n".repeat(257);
     for arguments in [
         &["create"][..],

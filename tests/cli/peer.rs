@@ -78,7 +78,6 @@ pub fn read_request(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&text).to_ascii_lowercase()
 }
 
-/// A whole answer.
 pub fn reply(status: u16, body: &str) -> String {
     let length = body.len();
     format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")

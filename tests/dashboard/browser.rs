@@ -20,7 +20,6 @@ pub fn with_worker() -> Cluster {
     worker(english(), "worker-1", "default,gpu").python("off").start()
 }
 
-/// One more worker.
 pub fn worker(builder: Builder, id: &str, tags: &str) -> Builder {
     builder.worker(id).tags(tags).flags(&["--concurrency", "2"])
 }

@@ -40,7 +40,6 @@ impl Described {
         self.call(status, method, paths.0, paths.1, &headers, body.as_bytes())
     }
 
-    /// Any request.
     pub fn call(
         &self,
         status: u16,

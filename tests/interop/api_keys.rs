@@ -10,7 +10,7 @@ use crate::support::wait::{PATIENCE, eventually};
 
 /// `pyoco-server-admin` of either side, ours first.
 fn both(cluster: &Cluster) -> (Admin, Admin) {
-    (cluster.admin(), Admin::of_python(&cluster.nats))
+    (cluster.admin(), Admin::python(&cluster.nats))
 }
 
 fn create(admin: &Admin, tenant: &str) -> Key {

@@ -10,11 +10,8 @@ use crate::support::cluster::{Cluster, Gateway, Options, with_env, with_flags};
 use crate::support::process::Running;
 use crate::support::python::V08;
 use crate::support::python_environment::PythonEnvironment;
-use crate::support::wait::eventually;
 use crate::support::wheel::{WheelFile, sha256_hex};
 
-/// For a worker to have what was uploaded: the Python one runs pip for each wheel.
-const SYNC_PATIENCE: Duration = Duration::from_secs(60);
 /// To the end of a worker that has nothing to do.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// No task but the one that a wheel brings.
@@ -37,6 +34,7 @@ fn greet(version: &str) -> WheelFile {
 struct Registry<'a> {
     cluster: &'a Cluster,
     gateway: &'a Gateway,
+    worker: &'a str,
 }
 
 impl Registry<'_> {
@@ -52,35 +50,11 @@ impl Registry<'_> {
         client.json(&["wheel-delete", "--name", &wheel.file_name()]);
     }
 
-    /// The record of the only worker. The Python gateway answers a 503 with `NoKeysError` while there is
-    /// none, and now and then.
-    fn record(&self) -> Option<Value> {
-        let answer = self.gateway.get("/workers?scope=all");
-        let is_known = answer.status == 503 && answer.text().contains("NoKeysError");
-        assert!(is_known || answer.status == 200, "{}", answer.text());
-        (!is_known).then(|| answer.json()[0].clone())
-    }
-
-    /// Waits until the record of the only worker satisfies `wanted`; its `wheel_sync`.
-    fn wait_sync(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let mut last = Value::Null;
-        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            eventually(SYNC_PATIENCE, what, || {
-                last = self.record()?["wheel_sync"].clone();
-                wanted(&last).then(|| last.clone())
-            })
-        }));
-        found.unwrap_or_else(|_| panic!("waiting for {what}: {last:#}"))
-    }
-
-    /// Waits until it has these wheels and no others.
+    /// Waits until the worker has these wheels and no others.
     fn wait_installed(&self, wheels: &[&WheelFile]) -> Value {
-        let expected: Vec<String> = wheels.iter().map(|wheel| wheel.file_name()).collect();
-        self.wait_sync(&format!("{expected:?}"), |sync| {
-            let Some(installed) = sync["installed_wheels"].as_array() else { return false };
-            let names = installed.iter().map(|wheel| wheel["wheel_name"].clone());
-            names.eq(expected.iter().map(|name| json!(name)))
-        })
+        let names: Vec<String> = wheels.iter().map(|wheel| wheel.file_name()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        self.gateway.wait_installed(self.worker, &names)
     }
 
     /// What the task of the wheel says in a run.
@@ -107,7 +81,7 @@ fn python_worker(cluster: &Cluster, environment: &PythonEnvironment) -> Running 
 fn the_worker_of_the_package_gets_the_wheels_of_our_gateway() {
     let cluster = cluster_with_flows();
     let gateway = cluster.start_gateway(Options::default());
-    let registry = Registry { cluster: &cluster, gateway: &gateway };
+    let registry = Registry { cluster: &cluster, gateway: &gateway, worker: "python" };
     let environment = PythonEnvironment::make();
     let base = WheelFile::new("base", "1.0").file("base.py", "x = 1\n");
     let foreign = WheelFile::new("foreign", "1.0").tag("cp39-cp39-win_amd64");
@@ -149,12 +123,12 @@ fn the_worker_of_the_package_gets_the_wheels_of_our_gateway() {
 fn our_worker_gets_the_wheels_of_the_gateway_of_the_package() {
     let cluster = cluster_with_flows();
     let gateway = cluster.start_python_gateway(Options::default());
-    let registry = Registry { cluster: &cluster, gateway: &gateway };
+    let registry = Registry { cluster: &cluster, gateway: &gateway, worker: "ours" };
     let folder = cluster.folder().join("wheels-of-ours");
     let flags = ["--tags", "py", "--wheel-sync", "--wheel-sync-dir", folder.to_str().unwrap()];
     let ours = with_flags(&flags);
     let mut worker = cluster.spawn_worker("ours", ours.python(V08));
-    let sync = registry.wait_sync("its first attempt", |sync| sync["last_result"] == "ok");
+    let sync = gateway.wait_sync("ours", "its first attempt", |sync| sync["last_result"] == "ok");
     assert_eq!((&sync["enabled"], &sync["selected_count"]), (&json!(true), &json!(0)), "{sync}");
 
     let base = WheelFile::new("base", "1.0").file("base.py", "x = 1\n");
@@ -188,13 +162,13 @@ fn our_worker_gets_the_wheels_of_the_gateway_of_the_package() {
     let path = cluster.write(junk, "no archive");
     let client = gateway.python_program();
     client.json(&["wheel-upload", "--wheel-file", &path, "--preflight", "off"]);
-    let sync = registry.wait_sync("an error", |sync| sync["last_result"] == "error");
+    let sync = gateway.wait_sync("ours", "an error", |sync| sync["last_result"] == "error");
     assert!(sync["last_error"].as_str().unwrap().contains(junk), "{sync}");
     registry.upload(&two, "py");
     registry.wait_installed(&[&base, &two]);
     assert_eq!(registry.greeting(), "hello 1.10");
     client.json(&["wheel-delete", "--name", junk]);
-    registry.wait_sync("no error", |sync| sync["last_result"] == "ok");
+    gateway.wait_sync("ours", "no error", |sync| sync["last_result"] == "ok");
 
     for wheel in [&base, &one, &two] {
         registry.delete(wheel);

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::flow::Run;
-use crate::support::measure::{is_running, pid_in, signal, wait_gone};
+use crate::support::measure::{is_running, parent_of, pid_in, signal, wait_gone};
 use crate::support::python_flows::{PythonFlows, error};
 use crate::support::wait::{PATIENCE, eventually};
 
@@ -37,11 +37,6 @@ fn pids_in(path: &Path) -> Vec<u32> {
         let pids = text.strip_suffix('\n')?.split(' ');
         Some(pids.map(|pid| pid.parse().unwrap()).collect())
     })
-}
-
-fn parent_of(pid: u32) -> u32 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    stat.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// A run that sleeps, the pids that it has told, and its shim's.

@@ -47,7 +47,6 @@ pub struct Cluster {
     pub bus: Bus,
     /// The settings that all parts share.
     pub config: Config,
-    /// Its nats-server.
     pub nats: NatsServer,
     /// The variables that all parts share, that of the nats-server among them.
     pub env: Vec<(String, String)>,
@@ -145,16 +144,13 @@ impl Cluster {
 
     /// One more of our workers; nothing is waited for.
     pub fn spawn_worker(&self, id: &str, options: Options) -> Worker {
-        self.spawn_worker_in(tempfile::tempdir().unwrap(), id, options)
-    }
-
-    /// The same in a folder that is there.
-    pub fn spawn_worker_in(&self, folder: TempDir, id: &str, options: Options) -> Worker {
+        let folder = tempfile::tempdir().unwrap();
         let mut command = self.place(Binary::Worker.command());
         command.current_dir(folder.path());
         command.args(["--nats-url", &self.nats.url(), "--worker-id", id]);
         options.apply(&mut command);
-        Worker { process: Running::start(&mut command), id: id.to_owned(), folder }
+        let process = Running::start(&mut command);
+        Worker { process, id: id.to_owned(), folder, command }
     }
 
     /// The worker of the Python package with the resolver of `flows.py` in the folder. It takes its jobs from
@@ -206,24 +202,20 @@ pub struct Options {
     env: Vec<(String, String)>,
 }
 
-/// These flags.
 pub fn with_flags<S: Into<OsString> + Clone>(flags: &[S]) -> Options {
     Options::default().flags(flags)
 }
 
-/// These variables.
 pub fn with_env(env: &[(&str, &str)]) -> Options {
     Options::default().envs(env)
 }
 
 impl Options {
-    /// With these flags, too.
     pub fn flags<S: Into<OsString> + Clone>(mut self, flags: &[S]) -> Options {
         self.flags.extend(flags.iter().cloned().map(Into::into));
         self
     }
 
-    /// With these variables, too.
     pub fn envs(mut self, env: &[(&str, &str)]) -> Options {
         self.env.extend(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         self
@@ -417,7 +409,6 @@ impl Cluster {
 
 /// A gateway, ours or that of the Python package. It dereferences to the [`Client`] that asks it.
 pub struct Gateway {
-    /// The process.
     pub process: Running,
     client: Client,
     command: Command,
@@ -462,12 +453,19 @@ impl Deref for Gateway {
 
 /// A worker process in a folder of its own. It dereferences to the process.
 pub struct Worker {
-    /// The process.
     pub process: Running,
-    /// Its id.
     pub id: String,
     /// Where it runs, and keeps its wheels unless it is told another place.
     pub folder: TempDir,
+    command: Command,
+}
+
+impl Worker {
+    /// Starts it again in its folder, after its end or a kill. Nothing is waited for.
+    pub fn restart(&mut self) {
+        assert!(!self.process.is_running(), "stop it or kill it first");
+        self.process = Running::start(&mut self.command);
+    }
 }
 
 impl Deref for Worker {

@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use super::http::{Client, Connection};
 
-/// An open stream.
 pub struct Events {
     connection: Connection,
     /// The head of the answer, in lower case.
@@ -18,7 +17,6 @@ pub struct Events {
     ended: bool,
 }
 
-/// One event.
 #[derive(Debug, Clone)]
 pub struct Event {
     /// `snapshot`, `heartbeat`, …

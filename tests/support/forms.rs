@@ -26,7 +26,6 @@ pub fn form(parts: &[Part<'_>]) -> (String, Vec<u8>) {
 }
 
 impl Client {
-    /// POST of a form.
     pub fn post_form(&self, path: &str, parts: &[Part<'_>]) -> Response {
         let (content_type, body) = form(parts);
         self.request("POST", path, &[("Content-Type", &content_type)], &body)

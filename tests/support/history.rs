@@ -8,7 +8,6 @@ use serde_json::Value;
 pub struct History(pub Vec<(u64, Value)>);
 
 impl History {
-    /// The newest document.
     pub fn last(&self) -> &Value {
         &self.0.last().expect("the run has a snapshot").1
     }

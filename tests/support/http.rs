@@ -32,7 +32,6 @@ impl Response {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// The body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
@@ -191,7 +190,6 @@ impl Connection {
 /// Asks one server, each time on a connection of its own, with or without an API key.
 #[derive(Debug, Clone)]
 pub struct Client {
-    /// Where the server listens.
     pub address: SocketAddr,
     key: Option<String>,
     /// The longest that `ended` waits for a run.
@@ -224,7 +222,6 @@ impl Client {
         format!("http://{}", self.address)
     }
 
-    /// Any request.
     pub fn request(
         &self,
         method: &str,
@@ -237,7 +234,6 @@ impl Client {
         request(self.address, method, path, &headers, body)
     }
 
-    /// GET.
     pub fn get(&self, path: &str) -> Response {
         self.request("GET", path, &[], b"")
     }
@@ -259,12 +255,10 @@ impl Client {
         self.request(method, path, &[("Content-Type", "application/json")], body.as_bytes())
     }
 
-    /// POST without a body.
     pub fn post_nothing(&self, path: &str) -> Response {
         self.request("POST", path, &[], b"")
     }
 
-    /// DELETE.
     pub fn delete(&self, path: &str) -> Response {
         self.request("DELETE", path, &[], b"")
     }

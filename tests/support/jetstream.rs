@@ -17,16 +17,13 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// A message as it lies in a stream.
 #[derive(Debug)]
 pub struct Stored {
-    /// Its sequence.
     pub seq: u64,
     /// The raw header block.
     pub headers: String,
-    /// Its bytes.
     pub data: Vec<u8>,
 }
 
 impl Stored {
-    /// The bytes as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.data).unwrap()
     }

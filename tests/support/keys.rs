@@ -21,7 +21,6 @@ pub const PEPPER: &str = "pepper-of-the-tests";
 pub struct Key(Value);
 
 impl Key {
-    /// The whole key.
     pub fn text(&self) -> String {
         self["api_key"].as_str().expect("no key").to_owned()
     }
@@ -59,8 +58,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Ours.
-    pub fn of(nats: &NatsServer) -> Admin {
+    pub fn ours(nats: &NatsServer) -> Admin {
         let program = |url: &str| {
             let mut command = Binary::Admin.command();
             command.args(["--nats-url", url]);
@@ -70,13 +68,13 @@ impl Admin {
     }
 
     /// That of the Python package.
-    pub fn of_python(nats: &NatsServer) -> Admin {
+    pub fn python(nats: &NatsServer) -> Admin {
         let program = |url: &str| {
             let mut command = package_program("pyoco-server-admin");
             command.env("PYOCO_NATS_URL", url);
             command
         };
-        Admin { program, ..Admin::of(nats) }
+        Admin { program, ..Admin::ours(nats) }
     }
 
     /// The same with another pepper.
@@ -112,7 +110,6 @@ impl Admin {
         self.key(&["create", "--tenant", tenant, "--role", role])
     }
 
-    /// Ends a key.
     pub fn revoke(&self, key: &Key) {
         self.keys_json(&["revoke", "--key-id", &key.id()]);
     }
@@ -128,7 +125,7 @@ impl Admin {
 impl Cluster {
     /// `pyoco-server-admin` on this cluster.
     pub fn admin(&self) -> Admin {
-        Admin::of(&self.nats)
+        Admin::ours(&self.nats)
     }
 
     /// A key that the gateway knows already.

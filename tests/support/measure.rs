@@ -21,11 +21,13 @@ pub fn threads(pid: u32) -> usize {
     entries(pid, "task").count()
 }
 
-/// How many of its threads have one of these names.
-pub fn threads_named(pid: u32, names: &[&str]) -> usize {
+/// The names of its threads, sorted.
+pub fn thread_names(pid: u32) -> Vec<String> {
     let read = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("comm")).ok();
-    let found = entries(pid, "task").filter_map(read);
-    found.filter(|name| names.contains(&name.trim())).count()
+    let mut names: Vec<String> =
+        entries(pid, "task").filter_map(read).map(|name| name.trim().to_owned()).collect();
+    names.sort();
+    names
 }
 
 /// How many descriptors it has open.
@@ -135,7 +137,9 @@ pub fn in_child(name: &str) -> bool {
         return true;
     }
     let mut command = Command::new(std::env::current_exe().unwrap());
-    let status = command.args(["--exact", name, "--nocapture"]).env(CHILD, "1").status().unwrap();
-    assert!(status.success(), "{status}");
+    let ended = command.args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
+    let said = [ended.stdout, ended.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    // A name that is wrong is no failure to the child.
+    assert!(ended.status.success() && said[0].contains(" 1 passed;"), "{}", said.concat());
     false
 }

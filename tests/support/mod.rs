@@ -6,6 +6,8 @@
 //!
 //! # A test, from the first line to the last
 //!
+//! A setting belongs to the part that was named last; before the first part it belongs to all.
+//!
 //! ```ignore
 //! use serde_json::json;
 //!
@@ -21,7 +23,7 @@
 //!         .env("PYOCO_LOG_LEVEL", "debug")
 //!         .worker("w1")
 //!         .python(V08)
-//!         .resolver("examples.flows:resolve_flow")
+//!         .resolver(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/python/flows.py:resolve_flow"))
 //!         .start();
 //!     // A client of the first gateway, with a key that the gateway knows.
 //!     let client = cluster.as_key(&cluster.key_text("team-a", "operator"));
@@ -35,6 +37,7 @@
 //!     cluster.nats.restart();
 //!     cluster.wait_ready();
 //!     cluster.worker("w1").kill();
+//!     cluster.worker("w1").restart();
 //!     // A second gateway on the same NATS, later than the rest.
 //!     let second = cluster.another_gateway();
 //!     assert_eq!(second.get("/runs").status, 401);
@@ -45,7 +48,7 @@
 //!
 //! | module | what it does |
 //! | --- | --- |
-//! | [`cluster`] | `Cluster`: NATS, gateways and workers, started together, stopped and restarted one by one |
+//! | [`cluster`] | `Cluster`: NATS, gateways and workers, started together, stopped and restarted singly |
 //! | [`runs`] | submit, wait for a status or the end, snapshots and jobs as they lie in NATS |
 //! | [`history`] | all revisions of a run, and what must hold of them |
 //! | [`http`] | `Client` for everyday requests, `Connection` for raw bytes, `Response` |

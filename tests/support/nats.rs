@@ -1,17 +1,18 @@
 //! A real nats-server for one test: own port, own store, gone when the test ends.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::port::PortLease;
+use super::process::Running;
 use super::wait::eventually;
 
 /// Start to JetStream answering; a cold start takes a tenth of a second.
@@ -36,7 +37,7 @@ pub struct NatsOptions {
 
 /// A running server. The store survives [`NatsServer::restart`] and goes with the value.
 pub struct NatsServer {
-    child: Option<Child>,
+    process: Option<Running>,
     port: PortLease,
     options: NatsOptions,
     directory: TempDir,
@@ -56,7 +57,7 @@ impl NatsServer {
             .expect("cannot make a store directory");
         // The lease keeps other tests away; a stranger can still take the port between the check
         // and the bind, so a start that dies gets another one.
-        let mut server = NatsServer { child: None, port: PortLease::take(), options, directory };
+        let mut server = NatsServer { process: None, port: PortLease::take(), options, directory };
         for attempt in 1.. {
             match server.launch() {
                 Ok(()) => break,
@@ -67,7 +68,6 @@ impl NatsServer {
         server
     }
 
-    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port.port()))
     }
@@ -79,22 +79,29 @@ impl NatsServer {
 
     /// Its process id; panics when it is stopped.
     pub fn pid(&self) -> u32 {
-        self.child.as_ref().expect("the server is stopped").id()
+        self.running().pid()
     }
 
     /// SIGTERM, then waits for its end. The port stays reserved.
     pub fn stop(&mut self) {
-        self.end_with(Signal::TERM);
+        if let Some(mut process) = self.process.take() {
+            process.terminate();
+            // A paused process sees SIGTERM only when it goes on.
+            process.signal(Signal::CONT);
+            process.wait(STOP_DEADLINE);
+        }
     }
 
     /// SIGKILL: what a power cut looks like to the process.
     pub fn kill(&mut self) {
-        self.end_with(Signal::KILL);
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
     }
 
     /// SIGSTOP: the connections stay open and nobody answers.
     pub fn pause(&self) {
-        self.signal(Signal::STOP);
+        self.running().signal(Signal::STOP);
         // The signal is on its way when the call returns; a thread may still answer until then.
         let threads = format!("/proc/{}/task", self.pid());
         eventually(STOP_DEADLINE, "nats-server stands still", || {
@@ -110,7 +117,7 @@ impl NatsServer {
 
     /// SIGCONT, after [`NatsServer::pause`].
     pub fn resume(&self) {
-        self.signal(Signal::CONT);
+        self.running().signal(Signal::CONT);
     }
 
     /// Starts it again on the same port and store; stops it first if it runs.
@@ -121,40 +128,28 @@ impl NatsServer {
         }
     }
 
-    /// What it has logged, over all of its starts.
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.log_path()).unwrap_or_default()
+    fn running(&self) -> &Running {
+        self.process.as_ref().expect("the server is stopped")
     }
 
     fn launch(&mut self) -> Result<(), String> {
+        let address = self.address();
         let config = self.directory.path().join("nats.conf");
         fs::write(&config, self.config_text()).expect("cannot write nats.conf");
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_path())
-            .expect("cannot open the log of nats-server");
-        let child = Command::new(binary())
-            .arg("-c")
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot start {}: {error}", binary().display()));
-        self.child = Some(child);
+        let process =
+            self.process.insert(Running::start(Command::new(binary()).arg("-c").arg(&config)));
         let end = Instant::now() + READY_DEADLINE;
         loop {
-            let exited = self.child.as_mut().map(Child::try_wait);
-            if let Some(Ok(Some(status))) = exited {
-                self.child = None;
-                return Err(format!("nats-server ended at once ({status}):\n{}", self.log()));
+            if !process.is_running() {
+                return Err(format!("nats-server ended at once:\n{}", process.stderr()));
             }
-            match self.jetstream_answers() {
+            match jetstream_answers(address, &self.options) {
                 Ok(()) => return Ok(()),
                 Err(problem) if Instant::now() > end => {
-                    self.kill();
-                    return Err(format!("nats-server is not ready: {problem}\n{}", self.log()));
+                    return Err(format!(
+                        "nats-server is not ready: {problem}\n{}",
+                        process.stderr()
+                    ));
                 }
                 Err(_) => std::thread::sleep(Duration::from_millis(5)),
             }
@@ -184,76 +179,43 @@ impl NatsServer {
         }
         text
     }
-
-    /// Speaks the protocol by hand: INFO says that JetStream is on, its API answers a request.
-    fn jetstream_answers(&self) -> Result<(), String> {
-        let limit = Duration::from_secs(2);
-        let text = |error: std::io::Error| error.to_string();
-        let stream = TcpStream::connect_timeout(&self.address(), limit).map_err(text)?;
-        stream.set_read_timeout(Some(limit)).map_err(text)?;
-        let mut reader = BufReader::new(stream.try_clone().map_err(text)?);
-        let mut line = String::new();
-        reader.by_ref().take(64 * 1024).read_line(&mut line).map_err(text)?;
-        if !line.starts_with("INFO ") || !line.contains("\"jetstream\":true") {
-            return Err(format!("unexpected greeting {line:?}"));
-        }
-        let mut connect = serde_json::json!({"verbose": false, "pedantic": false});
-        if let Some((user, password)) = &self.options.user {
-            connect["user"] = user.as_str().into();
-            connect["pass"] = password.as_str().into();
-        }
-        if let Some(token) = &self.options.token {
-            connect["auth_token"] = token.as_str().into();
-        }
-        let request =
-            format!("CONNECT {connect}\r\nSUB _INBOX.r 1\r\nPUB $JS.API.INFO _INBOX.r 0\r\n\r\n");
-        (&stream).write_all(request.as_bytes()).map_err(text)?;
-        loop {
-            line.clear();
-            if reader.by_ref().take(64 * 1024).read_line(&mut line).map_err(text)? == 0 {
-                return Err("the connection was closed".to_owned());
-            }
-            if line.starts_with("-ERR") {
-                return Err(line);
-            }
-            // A users block without an account for JetStream answers 503 here: let tests that
-            // configure accounts see that in their own calls.
-            if line.starts_with("MSG _INBOX.r") || line.starts_with("HMSG _INBOX.r") {
-                return Ok(());
-            }
-        }
-    }
-
-    fn end_with(&mut self, signal: Signal) {
-        let Some(mut child) = self.child.take() else { return };
-        send(&child, signal);
-        // A paused process sees SIGTERM only when it goes on.
-        send(&child, Signal::CONT);
-        eventually(STOP_DEADLINE, "end of nats-server", || {
-            child.try_wait().expect("cannot wait for nats-server")
-        });
-    }
-
-    fn signal(&self, signal: Signal) {
-        send(self.child.as_ref().expect("the server is stopped"), signal);
-    }
-
-    fn log_path(&self) -> PathBuf {
-        self.directory.path().join("nats.log")
-    }
 }
 
-impl Drop for NatsServer {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
+/// Speaks the protocol by hand: INFO says that JetStream is on, its API answers a request.
+fn jetstream_answers(address: SocketAddr, options: &NatsOptions) -> Result<(), String> {
+    let limit = Duration::from_secs(2);
+    let text = |error: std::io::Error| error.to_string();
+    let stream = TcpStream::connect_timeout(&address, limit).map_err(text)?;
+    stream.set_read_timeout(Some(limit)).map_err(text)?;
+    let mut reader = BufReader::new(stream.try_clone().map_err(text)?);
+    let mut line = String::new();
+    reader.by_ref().take(64 * 1024).read_line(&mut line).map_err(text)?;
+    if !line.starts_with("INFO ") || !line.contains("\"jetstream\":true") {
+        return Err(format!("unexpected greeting {line:?}"));
+    }
+    let mut connect = serde_json::json!({"verbose": false, "pedantic": false});
+    if let Some((user, password)) = &options.user {
+        connect["user"] = user.as_str().into();
+        connect["pass"] = password.as_str().into();
+    }
+    if let Some(token) = &options.token {
+        connect["auth_token"] = token.as_str().into();
+    }
+    let request =
+        format!("CONNECT {connect}\r\nSUB _INBOX.r 1\r\nPUB $JS.API.INFO _INBOX.r 0\r\n\r\n");
+    (&stream).write_all(request.as_bytes()).map_err(text)?;
+    loop {
+        line.clear();
+        if reader.by_ref().take(64 * 1024).read_line(&mut line).map_err(text)? == 0 {
+            return Err("the connection was closed".to_owned());
         }
-        if std::thread::panicking() {
-            let log = self.log();
-            let tail: Vec<&str> = log.lines().rev().take(30).collect();
-            eprintln!("--- last lines of nats-server on {}", self.address());
-            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        if line.starts_with("-ERR") {
+            return Err(line);
+        }
+        // A users block without an account for JetStream answers 503 here: let tests that
+        // configure accounts see that in their own calls.
+        if line.starts_with("MSG _INBOX.r") || line.starts_with("HMSG _INBOX.r") {
+            return Ok(());
         }
     }
 }
@@ -275,9 +237,4 @@ pub fn binary() -> &'static Path {
             )
         })
     })
-}
-
-fn send(child: &Child, signal: Signal) {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a positive pid");
-    kill_process(pid, signal).expect("cannot signal nats-server");
 }

@@ -35,7 +35,6 @@ impl PortLease {
         panic!("no free port between {FIRST} and {}", FIRST + COUNT);
     }
 
-    /// Its number.
     pub fn port(&self) -> u16 {
         self.port
     }

@@ -67,9 +67,7 @@ pub struct Finished {
     pub code: Option<i32>,
     /// The signal that ended it.
     pub signal: Option<i32>,
-    /// All of its stdout.
     pub stdout: String,
-    /// All of its stderr.
     pub stderr: String,
 }
 
@@ -173,7 +171,6 @@ impl Running {
             .unwrap_or_else(|error| panic!("cannot signal {}: {error}", self.name));
     }
 
-    /// SIGTERM.
     pub fn terminate(&self) {
         self.signal(Signal::TERM);
     }
@@ -184,7 +181,6 @@ impl Running {
             .unwrap_or_else(|error| panic!("cannot interrupt {}: {error}", self.name));
     }
 
-    /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().expect("cannot wait for a child");
@@ -192,7 +188,6 @@ impl Running {
         self.ended.is_none()
     }
 
-    /// Waits for its end.
     pub fn wait(&mut self, deadline: Duration) -> ExitStatus {
         let what = format!("end of {}", self.name);
         eventually(deadline, &what, || (!self.is_running()).then_some(()));

@@ -33,7 +33,6 @@ impl Program<'_> {
         command
     }
 
-    /// Starts it.
     pub fn start(&self, arguments: &[&str]) -> Running {
         Running::start(&mut self.command(arguments))
     }

@@ -19,7 +19,6 @@ pub const V08: Pyoco = Pyoco { variable: "PYOCO_TEST_PYTHON_08", environment: "p
 pub const V06: Pyoco = Pyoco { variable: "PYOCO_TEST_PYTHON_06", environment: "python-0.6" };
 
 impl Pyoco {
-    /// Where the interpreter lies.
     pub fn path(self) -> PathBuf {
         interpreter(self.variable, self.environment)
     }

@@ -19,7 +19,6 @@ pub struct PythonEnvironment {
 }
 
 impl PythonEnvironment {
-    /// A new one.
     pub fn make() -> PythonEnvironment {
         let folder = tempfile::Builder::new().prefix("pyoco-venv-").tempdir().unwrap();
         let environment = PythonEnvironment { folder };
@@ -33,7 +32,6 @@ impl PythonEnvironment {
         environment
     }
 
-    /// Its interpreter.
     pub fn python(&self) -> PathBuf {
         self.folder.path().join("bin/python")
     }

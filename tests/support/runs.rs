@@ -21,7 +21,6 @@ const LOOK: Duration = Duration::from_secs(5);
 /// The statuses of runs that have ended.
 const TERMINAL: [&str; 3] = ["COMPLETED", "FAILED", "CANCELLED"];
 
-/// The smallest submit.
 pub fn main_flow() -> Value {
     json!({"flow_name": "main"})
 }
@@ -132,7 +131,6 @@ impl Client {
     }
 }
 
-/// A snapshot document.
 pub fn document(run_id: &str, updated_at: f64, edit: impl FnOnce(&mut RunSnapshot)) -> Vec<u8> {
     let (flow, tag) = ("main".to_owned(), "default".to_owned());
     let mut snapshot = RunSnapshot::pending(run_id.to_owned(), flow, tag, updated_at);
@@ -269,8 +267,8 @@ impl Cluster {
         })
     }
 
-    /// Waits for the terminal status and for the job to leave the queue, then checks everything
-    /// that must hold of any run that has ended; all its revisions. It needs [`super::cluster::Builder::quick`].
+    /// Waits for the terminal status and for the job to leave the queue, then checks everything that must
+    /// hold of any run that has ended; all its revisions. It needs [`super::cluster::Builder::quick`].
     pub fn settled(&self, run_id: &str, status: &str) -> History {
         self.wait_stored(run_id, status);
         self.wait_queue_empty();

@@ -43,11 +43,8 @@ pub struct WheelFile {
 pub struct Entry {
     /// The name as bytes.
     pub name: Vec<u8>,
-    /// Its contents.
     pub bytes: Vec<u8>,
-    /// Unix mode.
     pub mode: u32,
-    /// General purpose flags.
     pub flags: u16,
     /// Another method than deflate, which the bytes are compressed by nevertheless.
     pub method: Option<u16>,
@@ -56,7 +53,6 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// A file.
     pub fn new(name: impl AsRef<[u8]>, bytes: impl AsRef<[u8]>) -> Entry {
         Entry {
             name: name.as_ref().to_vec(),
@@ -68,7 +64,6 @@ impl Entry {
         }
     }
 
-    /// With this mode.
     pub fn mode(mut self, mode: u32) -> Entry {
         self.mode = mode;
         self
@@ -111,7 +106,6 @@ impl WheelFile {
         }
     }
 
-    /// With this file.
     pub fn file(self, path: &str, text: impl AsRef<[u8]>) -> WheelFile {
         self.entry(Entry::new(path, text))
     }
@@ -128,7 +122,6 @@ impl WheelFile {
         self.file(&path, text)
     }
 
-    /// With this `entry_points.txt`.
     pub fn entry_points(self, text: &str) -> WheelFile {
         self.dist_info("entry_points.txt", text)
     }
@@ -139,7 +132,6 @@ impl WheelFile {
         self
     }
 
-    /// With a build number.
     pub fn build_number(mut self, build: &str) -> WheelFile {
         self.build = Some(build.to_owned());
         self
@@ -189,7 +181,6 @@ impl WheelFile {
         self
     }
 
-    /// Its file name.
     pub fn file_name(&self) -> String {
         let build = self.build.as_ref().map(|build| format!("-{build}")).unwrap_or_default();
         format!("{}-{}{build}-{}.whl", self.name, self.version, self.tag)

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::package::{flows, told};
 use crate::race::spoil;
 use crate::support::cluster::Cluster;
-use crate::support::registry::{unpacked, wheel_sync_of};
+use crate::support::registry::unpacked;
 use crate::support::runs::RUN_DEADLINE;
 use crate::support::wait::eventually;
 use crate::support::wheel::{Entry, WheelFile, sha256_hex};
@@ -264,7 +264,7 @@ fn workers_share_a_folder_and_a_restart_needs_no_registry() {
     one.process.kill();
     let nuid = cluster.bus.wheels().find(&wheel.file_name()).unwrap().unwrap().nuid;
     spoil(&cluster, &nuid);
-    let _again = cluster.spawn_worker_in(one.folder, "w1", wheel_sync_of("a").flags(&flags));
+    one.restart();
     for tag in ["a", "b"] {
         let run = cluster.submit_flow(tag, "main", json!({}));
         assert_eq!(told(&cluster.ended_as(&run, "COMPLETED")), ("1.0", "1.0"));

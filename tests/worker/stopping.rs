@@ -1,6 +1,5 @@
 //! How a worker ends: what runs is finished or given back, and nothing of it is left.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,6 +7,7 @@ use serde_json::json;
 
 use crate::flows::{self, Gate, gated};
 use crate::support::cluster::{Cluster, Options, with_flags};
+use crate::support::measure::{self, in_child};
 use crate::support::wait::{PATIENCE, eventually};
 
 #[test]
@@ -99,36 +99,14 @@ fn a_worker_can_be_stopped_before_it_has_ever_reached_nats() {
     assert!(asked.elapsed() < Duration::from_secs(5), "took {:?}", asked.elapsed());
 }
 
-/// Name of the variable by which the test below calls itself.
-const ALONE: &str = "WORKER_TEST_ALONE";
-
 #[test]
 fn a_stopped_worker_leaves_no_thread_behind() {
-    if std::env::var_os(ALONE).is_some() {
-        return count_threads();
-    }
     // In a process of its own, where nobody else's threads come and go.
-    let name = "stopping::a_stopped_worker_leaves_no_thread_behind";
-    let ended = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture"])
-        .env(ALONE, "1")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert!(ended.status.success() && said.contains("threads:"), "{said}");
-}
-
-fn count_threads() {
+    if !in_child("stopping::a_stopped_worker_leaves_no_thread_behind") {
+        return;
+    }
     let cluster = Cluster::new().quick().envs(&[("PYOCO_CANCEL_GRACE_PERIOD_SEC", "0.2")]).start();
-    let names = || -> Vec<String> {
-        let mut names: Vec<String> = std::fs::read_dir("/proc/self/task")
-            .unwrap()
-            .filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).ok())
-            .map(|name| name.trim().to_owned())
-            .collect();
-        names.sort();
-        names
-    };
+    let names = || measure::thread_names(measure::own());
     let before = names();
     for round in 0..3 {
         let gate = Arc::new(Gate::default());
@@ -174,8 +152,8 @@ fn count_threads() {
 fn a_worker_does_not_grow_threads_or_descriptors_with_its_runs() {
     let cluster = Cluster::new().quick().start();
     let worker = cluster.start_worker("w1", with_flags(&["--concurrency", "4"]));
-    let count =
-        |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", worker.pid())).unwrap().count();
+    let (threads, descriptors) =
+        (|| measure::threads(worker.pid()), || measure::descriptors(worker.pid()));
     let burst = || {
         for _ in 0..60 {
             cluster.queue_yaml("default", flows::ECHO);
@@ -185,12 +163,12 @@ fn a_worker_does_not_grow_threads_or_descriptors_with_its_runs() {
     };
     burst();
     let idle = eventually(PATIENCE, "threads settle", || {
-        let threads = count("task");
+        let before = threads();
         std::thread::sleep(Duration::from_millis(100));
-        (count("task") == threads).then_some((threads, count("fd")))
+        (threads() == before).then_some((before, descriptors()))
     });
     burst();
     eventually(PATIENCE, &format!("back at {idle:?} threads and descriptors"), || {
-        (count("task") <= idle.0 && count("fd") <= idle.1).then_some(())
+        (threads() <= idle.0 && descriptors() <= idle.1).then_some(())
     });
 }

@@ -41,7 +41,8 @@ test("who uses a wheel, who cannot, and who is meant to", () => {
   const has = (nuid) => ({ enabled: true, installed_wheels: [{ wheel_name: wheel.name, nuid }] });
   const skips = { enabled: true, skipped_incompatible: [{ wheel_name: wheel.name, reason: "unfit" }] };
   const many = Array.from({ length: LISTED }, (_, n) => ({ wheel_name: `other-${n}` }));
-  const worker = (worker_id, wheel_sync, more = {}) => ({ worker_id, state: "IDLE", tags: ["gpu"], wheel_sync, ...more });
+  const base = { state: "IDLE", tags: ["gpu"] };
+  const worker = (worker_id, wheel_sync, more = {}) => ({ ...base, worker_id, wheel_sync, ...more });
   const workers = [
     worker("w2", has("n")),
     worker("w1", has(undefined)),
