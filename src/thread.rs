@@ -1,15 +1,17 @@
 //! The one place that starts threads: every thread is named, and is joined or says why not.
 //!
 //! Stopping is closing a channel: a loop holds a [`StopSignal`] and `select!`s over it; its owner
-//! drops the [`StopSource`]. The ledger of all threads is in `docs/architecture.md`.
+//! drops the [`StopSource`]. A [`Service`] is a thread together with its stop channel, a
+//! [`ThreadSet`] a bounded number of threads that end by themselves. The ledger of all threads is in `docs/architecture.md`.
 
-pub mod crew;
+mod set;
 
 use std::convert::Infallible;
 use std::io;
 use std::thread::{Builder, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+pub use set::{Stack, ThreadSet, ThreadSetError};
 
 /// Stack of threads that only relay bytes or wait; deep recursion never happens on them.
 pub const SMALL_STACK_BYTES: usize = 256 * 1024;
@@ -67,6 +69,53 @@ pub fn spawn_small(
 ) -> io::Result<JoinOnDrop> {
     let handle = Builder::new().name(name.into()).stack_size(SMALL_STACK_BYTES).spawn(body)?;
     Ok(JoinOnDrop(Some(handle)))
+}
+
+/// A thread that runs until it is told to stop. Dropping it closes the stop channel, then joins.
+///
+/// Field order is the shutdown order.
+#[derive(Debug)]
+pub struct Service {
+    stop: StopSource,
+    thread: JoinOnDrop,
+}
+
+impl Service {
+    /// Starts the thread `name`; `run` is to return soon after its signal has closed.
+    ///
+    /// # Errors
+    /// When the system gives no further thread.
+    pub fn start(
+        name: impl Into<String>,
+        run: impl FnOnce(&StopSignal) + Send + 'static,
+    ) -> io::Result<Service> {
+        let (stop, stopped) = stop_channel();
+        let thread = spawn(name, move || run(&stopped))?;
+        Ok(Service { stop, thread })
+    }
+
+    /// Like [`Service::start`], with a small stack.
+    ///
+    /// # Errors
+    /// When the system gives no further thread.
+    pub fn start_small(
+        name: impl Into<String>,
+        run: impl FnOnce(&StopSignal) + Send + 'static,
+    ) -> io::Result<Service> {
+        let (stop, stopped) = stop_channel();
+        let thread = spawn_small(name, move || run(&stopped))?;
+        Ok(Service { stop, thread })
+    }
+
+    /// Tells the thread to stop and waits for its end; the same as dropping the value.
+    pub fn stop(self) {}
+
+    /// Tells the thread to stop and does not wait: for code of users that ignores its cancel token,
+    /// and for nothing else.
+    pub fn abandon(self) {
+        drop(self.stop);
+        self.thread.abandon();
+    }
 }
 
 /// The owner's end of a stop channel: dropping it tells every [`StopSignal`] to end.

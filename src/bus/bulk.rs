@@ -3,8 +3,9 @@
 //! Chunks of objects go over a connection of their own, so that an upload never stands in front of
 //! an answer that somebody waits for; a process that moves no objects does not open it.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::link::Link;
 use super::{Error, Result};
@@ -26,7 +27,7 @@ impl Bulk {
     /// # Errors
     /// [`Error::Disconnected`], and those of its start.
     pub(super) fn link(&self, patience: Duration) -> Result<Link> {
-        let mut started = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut started = self.link.lock();
         let link = match &*started {
             Some(link) => link.clone(),
             None => started.insert(Link::start("bulk", &self.nats)?).clone(),

@@ -1,19 +1,20 @@
 //! One connection to NATS with requests that end: shared inbox, flusher, deadline, watchdog.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::connect::{self, ServerInfo, Signals};
 use super::inbox::{Pending, Route, Sent};
 use super::message::Message;
-use super::routes::{Routes, left};
+use super::routes::Routes;
 use super::{Error, Result, watchdog};
 use crate::config::NatsConfig;
 use crate::model::name;
-use crate::thread::{self, JoinOnDrop, StopSource};
+use crate::thread::{self, Service, StopSource};
 
 /// Unread messages of one connection at most; more means that our dispatcher is stuck.
 const MAX_UNREAD_MESSAGES: usize = 64 * 1024;
@@ -41,12 +42,10 @@ pub struct LinkState {
     pub reconnects: u64,
 }
 
-/// Field order is the shutdown order: closing `stop` ends the watchdog, which lets go of the
-/// connection as its last act; then it is joined.
 struct Inner {
     shared: Arc<Shared>,
-    _stop: StopSource,
-    _watchdog: JoinOnDrop,
+    /// Closes the connection as its last act.
+    _watchdog: Service,
 }
 
 /// What the watchdog, the dispatchers and the callers share.
@@ -100,15 +99,14 @@ impl Link {
             info: Mutex::new(None),
             changed: (Mutex::new(()), Condvar::new()),
         });
-        let (stop, stopped) = thread::stop_channel();
         let watched = shared.clone();
-        let watchdog = thread::spawn(format!("nats-{role}"), move || {
-            watchdog::run(&watched, &stopped);
+        let watchdog = Service::start(format!("nats-{role}"), move |stop| {
+            watchdog::run(&watched, stop);
             // The dispatcher holds on to us, and only this ends it.
             watched.disconnect();
         })
         .map_err(|e| Error::Setup(format!("cannot start a thread: {e}")))?;
-        Ok(Link { inner: Arc::new(Inner { shared, _stop: stop, _watchdog: watchdog }) })
+        Ok(Link { inner: Arc::new(Inner { shared, _watchdog: watchdog }) })
     }
 
     /// Sends a request and waits for its answer, at most for `timeout`.
@@ -164,15 +162,9 @@ impl Link {
         let shared = &self.inner.shared;
         let deadline = Instant::now() + timeout;
         let (lock, changed) = &shared.changed;
-        let mut guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        while !shared.is_up() {
-            let left = left(deadline);
-            if left.is_zero() {
-                return false;
-            }
-            guard = changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
+        let mut guard = lock.lock();
+        changed.wait_while_until(&mut guard, |()| !shared.is_up(), deadline);
+        shared.is_up()
     }
 
     /// Which socket requests go over at the moment; another one after each loss. `None` without one.
@@ -183,20 +175,20 @@ impl Link {
 
     /// Largest message of the server seen last.
     pub(super) fn max_payload(&self) -> Option<usize> {
-        let info = self.inner.shared.info.lock().unwrap_or_else(PoisonError::into_inner);
+        let info = self.inner.shared.info.lock();
         info.as_ref().map(|info| info.max_payload).filter(|limit| *limit > 0)
     }
 
     /// Version of the server seen last; empty while none is known.
     pub(super) fn server_version(&self) -> String {
-        let info = self.inner.shared.info.lock().unwrap_or_else(PoisonError::into_inner);
+        let info = self.inner.shared.info.lock();
         info.as_ref().map(|info| info.version.clone()).unwrap_or_default()
     }
 
     /// What is known of the connection.
     pub fn state(&self) -> LinkState {
         let shared = &self.inner.shared;
-        let info = shared.info.lock().unwrap_or_else(PoisonError::into_inner);
+        let info = shared.info.lock();
         LinkState {
             connected: shared.is_up(),
             server: info
@@ -252,11 +244,11 @@ impl Shared {
         .abandon();
         log::info!(link = self.role, server = info.server_name.as_str(), version = info.version.as_str();
             "connected to NATS");
-        *self.info.lock().unwrap_or_else(PoisonError::into_inner) = Some(info);
+        *self.info.lock() = Some(info);
         let number = self.connections.fetch_add(1, Ordering::SeqCst);
         self.reconnects.fetch_add(u64::from(number > 0), Ordering::Relaxed);
         let live = Arc::new(Live { number, connection, signals, kick, _stop: stop });
-        let old = self.live.write().unwrap_or_else(PoisonError::into_inner).replace(live);
+        let old = self.live.write().replace(live);
         self.suspect.store(false, Ordering::SeqCst);
         self.new_epoch();
         // Closing an old connection would flush it first; dropping it only lets its threads end.
@@ -266,7 +258,7 @@ impl Shared {
 
     /// Lets the threads of the connection end.
     fn disconnect(&self) {
-        let old = self.live.write().unwrap_or_else(PoisonError::into_inner).take();
+        let old = self.live.write().take();
         drop(old);
     }
 
@@ -376,7 +368,7 @@ impl Shared {
     }
 
     fn check_size(&self, size: usize) -> Result<()> {
-        let info = self.info.lock().unwrap_or_else(PoisonError::into_inner);
+        let info = self.info.lock();
         match info.as_ref().map(|i| i.max_payload) {
             // A larger message would cost the connection. Headers count too; they are small.
             Some(limit) if limit > 0 && size + 1024 > limit => Err(Error::TooLarge { size, limit }),
@@ -392,14 +384,14 @@ impl Shared {
     }
 
     fn current(&self) -> Option<Arc<Live>> {
-        self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.live.read().clone()
     }
 
     fn new_epoch(&self) {
         let epoch = self.epoch.fetch_add(1, Ordering::SeqCst) + 1;
         self.routes.reconnected(epoch);
         let (lock, changed) = &self.changed;
-        drop(lock.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(lock.lock());
         changed.notify_all();
     }
 }

@@ -6,10 +6,10 @@
 //! the consumer named in its ACK subject, so that a late one still finds its owner.
 
 use std::collections::HashMap;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::Error;
 use super::message::{Message, Meta};
@@ -75,10 +75,11 @@ impl Routes {
     ) -> Option<(u64, Receiver<Answer>)> {
         let mut table = self.lock();
         // One request alone may be larger than the bound, or it could never be sent.
-        while table.bytes > 0 && table.bytes + bytes > MAX_BYTES_IN_FLIGHT {
-            let left = deadline.checked_duration_since(Instant::now())?;
-            let waited = self.room.wait_timeout(table, left);
-            table = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let is_full =
+            |table: &mut Table| table.bytes > 0 && table.bytes + bytes > MAX_BYTES_IN_FLIGHT;
+        self.room.wait_while_until(&mut table, is_full, deadline);
+        if is_full(&mut table) {
+            return None;
         }
         let id = table.take_id();
         let (answer, receiver) = bounded(1);
@@ -177,7 +178,7 @@ impl Routes {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 }
 

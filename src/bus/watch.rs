@@ -15,7 +15,7 @@ use super::link::Link;
 use super::message::{Message, Meta};
 use super::routes::{Routed, left};
 use super::{Error, Result, api};
-use crate::thread::{self, JoinOnDrop, StopSignal, StopSource};
+use crate::thread::{Service, StopSignal};
 
 /// Messages asked for at once.
 const BATCH: u64 = 512;
@@ -80,8 +80,7 @@ pub(super) enum Told {
 
 /// A running watch; dropping it ends it.
 pub struct Watch {
-    _stop: StopSource,
-    _thread: JoinOnDrop,
+    _follower: Service,
 }
 
 impl Watch {
@@ -91,15 +90,13 @@ impl Watch {
         timeout: Duration,
         on_told: Box<dyn FnMut(Told) + Send>,
     ) -> Result<Watch> {
-        let (stop, stopped) = thread::stop_channel();
         let name = format!("watch-{}", followed.name);
-        let thread = thread::spawn(name, move || {
+        let follower = Service::start(name, move |stop| {
             let (last_seen, created, live, refused) = (None, String::new(), false, None);
-            Follower { followed, timeout, on_told, last_seen, created, live, refused }
-                .run(&stopped);
+            Follower { followed, timeout, on_told, last_seen, created, live, refused }.run(stop);
         })
         .map_err(|e| Error::Setup(format!("cannot start a thread: {e}")))?;
-        Ok(Watch { _stop: stop, _thread: thread })
+        Ok(Watch { _follower: follower })
     }
 }
 

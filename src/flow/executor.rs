@@ -1,10 +1,11 @@
 //! The seam between a worker and whatever executes a flow.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use crate::model::run::{TaskRecord, TaskStatus};
@@ -189,7 +190,7 @@ impl CancelToken {
     pub fn cancel(&self) {
         self.0.cancelled.store(true, Ordering::SeqCst);
         // A poisoned lock still holds what has to be called and dropped.
-        let wakers = self.0.wakers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let wakers = self.0.wakers.lock().take();
         for callback in wakers.into_iter().flat_map(|wakers| wakers.callbacks) {
             callback();
         }
@@ -198,7 +199,7 @@ impl CancelToken {
     /// Calls `callback` on the canceller's thread, or at once when the cancel has come already;
     /// for a waiter that has no channel to select on. It must not block.
     pub fn on_cancel(&self, callback: impl FnOnce() + Send + 'static) {
-        let mut wakers = self.0.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wakers = self.0.wakers.lock();
         match &mut *wakers {
             Some(wakers) => wakers.callbacks.push(Box::new(callback)),
             None => {

@@ -19,7 +19,10 @@ mod page;
 pub mod view;
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
+
+use crossbeam_channel::bounded;
 
 pub use api::error::ApiError;
 pub use auth::AuthSettings;
@@ -30,15 +33,16 @@ use crate::http::cached::Cached;
 use crate::http::{HttpServer, HttpSettings, TrustedProxies};
 use crate::model::limits;
 use crate::model::network::Network;
-use crate::thread::{JoinOnDrop, StopSource};
+use crate::thread::Service;
 use api::context::Parts;
 use api::dispatch::Dispatcher;
 use auth::Auth;
-use chores::rescue::Rescue;
-use chores::undo::Undo;
-use metrics::{BacklogFigures, Metrics, RequestFigures, RunFigures};
+use chores::Undo;
+use metrics::Metrics;
 use view::WheelRegistry;
+use view::backlog::Backlog;
 use view::hub::Hub;
+use view::keys::KeyMirror;
 use view::runs::RunIndex;
 use view::workers::WorkerMirror;
 
@@ -98,7 +102,7 @@ pub enum Error {
     Bus(#[from] bus::Error),
     /// API keys cannot be checked.
     #[error("cannot check API keys: {0}")]
-    Auth(#[from] auth::Error),
+    Auth(#[from] auth::hash::CannotMake),
 }
 
 /// A running gateway. Dropping it is a hard stop.
@@ -125,15 +129,12 @@ pub enum Error {
 /// }
 /// ```
 ///
-/// Field order is the shutdown order: no streams, no requests, then no watches.
+/// Field order is the shutdown order: no streams, no requests, no chores, then no watches.
 pub struct RunningGateway {
     streams: OpenStreams,
     http: HttpServer,
-    _care: (StopSource, JoinOnDrop),
-    _rescue: (StopSource, JoinOnDrop),
-    _wheel_care: (StopSource, JoinOnDrop),
-    _watches: (Watch, Watch),
-    _wheel_watches: (Watch, Watch),
+    _chores: Service,
+    _watches: Vec<Watch>,
 }
 
 /// Ends all streams of events when it is dropped; they would outlast any grace period.
@@ -158,22 +159,37 @@ impl RunningGateway {
         let listener = TcpListener::bind(address)
             .map_err(|source| Error::Listen { address: address.to_string(), source })?;
         let hub = Hub::new(settings.max_watchers);
-        let metrics = Metrics {
-            runs: RunFigures::default(),
-            requests: RequestFigures::default(),
-            backlog: BacklogFigures::start(bus.queue())?,
-        };
-        let index = RunIndex::new(hub.clone(), metrics.runs.clone());
+        let metrics = Metrics::default();
+        let figures = metrics.runs.clone();
+        let observer = move |old: Option<&_>, new: &_, live| figures.moved(old, new, live);
+        let index = RunIndex::new(hub.clone(), Box::new(observer));
         let workers = WorkerMirror::new(hub.clone());
-        let watches = (index.follow(&bus.runs())?, workers.follow(&bus.workers())?);
         let wheels = WheelRegistry::new(bus, settings.wheel_history_kept);
-        let wheel_watches = wheels.follow()?;
-        let wheel_care = chores::orphans::start(bus.wheels())?;
-        let rescue = Rescue::new(bus, index.clone(), workers.clone(), &settings).start()?;
-        let care = chores::registry::start(bus.workers(), workers.clone(), &settings)?;
-        let http_settings = http_settings(&settings);
+        let key_mirror = KeyMirror::new(hub.clone());
+        let mut watches = vec![index.follow(&bus.runs())?, workers.follow(&bus.workers())?];
+        watches.extend(wheels.follow()?);
+        if settings.auth.is_some() {
+            watches.push(key_mirror.follow(&bus.auth())?);
+        }
+        let (kick, kicked) = bounded(1);
+        let backlog = Arc::new(Backlog::new(kick.clone()));
+        let undo = Undo::new(bus.runs(), index.clone(), kick);
+        let chores = chores::Parts {
+            bus: bus.clone(),
+            runs: index.clone(),
+            workers: workers.clone(),
+            keys: settings.auth.is_some().then(|| key_mirror.clone()),
+            backlog: backlog.clone(),
+            undo: undo.clone(),
+            disconnect_timeout: settings.disconnect_timeout,
+            worker_heartbeat: settings.worker_heartbeat,
+            workers_retention: settings.workers_retention,
+            cancel_grace: settings.cancel_grace,
+        };
+        let chores = chores::start(chores, kicked)?;
         let header = settings.api_key_header.as_str();
-        let auth = Auth::start(settings.auth.clone(), header, &bus.auth(), hub.clone())?;
+        let auth = Auth::new(settings.auth.clone(), header, key_mirror)?;
+        let http = http_settings(&settings);
         let keys = openapi::Keys { header, required: settings.auth.is_some() };
         let parts = Parts {
             bus: bus.clone(),
@@ -181,30 +197,23 @@ impl RunningGateway {
             runs: bus.runs(),
             records: bus.workers(),
             queue: bus.queue(),
-            undo: Undo::start(bus.runs(), index.clone())?,
+            undo,
             index,
             workers,
             wheels,
             hub: hub.clone(),
             metrics,
+            backlog,
             openapi: Cached::new("application/json", openapi::document(&keys)),
             settings,
         };
-        let http = HttpServer::start(listener, http_settings, Dispatcher::new(parts))
-            .map_err(Error::Http)?;
+        let http =
+            HttpServer::start(listener, http, Dispatcher::new(parts)).map_err(Error::Http)?;
         // Watchers hold their places for long: some are always left to other long answers.
         let long = limits::LONG_ANSWERS.min(http.max_streams() / 4);
         hub.lower_limit(http.max_streams() - long);
         log::info!(address = http.local_addr().to_string(); "gateway listens");
-        Ok(RunningGateway {
-            streams: OpenStreams(hub),
-            http,
-            _care: care,
-            _rescue: rescue,
-            _wheel_care: wheel_care,
-            _watches: watches,
-            _wheel_watches: wheel_watches,
-        })
+        Ok(RunningGateway { streams: OpenStreams(hub), http, _chores: chores, _watches: watches })
     }
 
     /// The public address, with the port that the system chose if it was asked to.

@@ -10,8 +10,8 @@
 //!   is an upload, whose handler reads the body while it arrives and learns at its end whether all of it has
 //!   come.
 //! * Where a request ends is said in exactly one way, or the connection closes.
-//! * No client, however slow, holds a permit: a body is read before one is taken, an answer is written after it
-//!   was given back. What takes as long as its client (uploads, downloads, streams) holds a place in a
+//! * No client, however slow, holds a permit: a body is read before one is taken, an answer is written after
+//!   it was given back. What takes as long as its client (uploads, downloads, streams) holds a place in a
 //!   bounded pool of its own instead.
 //! * A panic in a handler costs that request a 500. Nothing that happens to one connection ends the accept
 //!   loop or another connection.
@@ -50,8 +50,7 @@ pub use service::{Access, Conduct, Service, Transfer};
 pub use tiny_http::{Method, StatusCode};
 
 use crate::model::limits;
-use crate::thread::crew::{Crew, Stack};
-use crate::thread::{self, JoinOnDrop, StopSource, stop_channel};
+use crate::thread::{self, JoinOnDrop, Stack, StopSource, ThreadSet, stop_channel};
 use budget::Budget;
 use connection::accept::{self, Crews};
 use connection::socket::{Phase, Socket};
@@ -193,8 +192,8 @@ impl HttpServer {
         let most = shared.settings.max_connections + ENDING_THREADS;
         let crews = Arc::new(Crews {
             // Not small: a handler takes snapshots apart, and JSON is read by recursion.
-            serving: Crew::new("http-conn", most, Stack::Full)?,
-            refusing: Crew::new("http-refuse", REFUSING_THREADS, Stack::Small)?,
+            serving: ThreadSet::new("http-conn", most, Stack::Full)?,
+            refusing: ThreadSet::new("http-refuse", REFUSING_THREADS, Stack::Small)?,
         });
         let (stop_watchdog, stopped) = stop_channel();
         let watched = Arc::clone(&shared);

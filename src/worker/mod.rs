@@ -33,7 +33,7 @@ pub use wheel_sync::WheelSyncSettings;
 use crate::bus::{Bus, Kv, WorkQueue};
 use crate::config::{RegistryConfig, RunConfig};
 use crate::flow::Executor;
-use crate::thread::{self, StopSignal};
+use crate::thread::{Service, StopSignal};
 
 /// How long a worker waits for its first connection before it goes on without one.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
@@ -157,12 +157,8 @@ pub fn run(
         wheels: sync.as_ref().map(|sync| sync.status.clone()).unwrap_or_default(),
     });
     let registry = registry::Registry::start(&context)?;
-    let sweeper = {
-        let (source, signal) = thread::stop_channel();
-        let context = context.clone();
-        let thread = thread::spawn("sweep", move || sweep::run(&context, &signal))?;
-        (source, thread)
-    };
+    let swept = context.clone();
+    let sweeper = Service::start("sweep", move |stop| sweep::run(&swept, stop))?;
     log::info!(
         worker_id = context.settings.worker_id.as_str(),
         tags = context.settings.tags.join(","),
@@ -181,8 +177,7 @@ pub fn run(
     };
     // No run will need other wheels.
     drop(sync);
-    // Closing the channel ends the sweeper; the tuple then joins its thread.
-    drop(sweeper);
+    sweeper.stop();
     match taken_over {
         Some(by) => {
             registry.abandon();

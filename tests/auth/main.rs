@@ -6,6 +6,7 @@
 mod support;
 
 mod audit;
+mod bearer;
 mod burst;
 mod commands;
 mod matrix;

@@ -42,7 +42,7 @@ fn call(address: SocketAddr, route: &Route, id: &str, key: Option<&str>) -> Resp
     }
     let mut connection = Connection::open(address);
     connection.send(&[head.as_bytes(), b"\r\n", &body].concat()).unwrap();
-    if route.lasts == Lasts::Briefly {
+    if route.lasts != Lasts::Watch {
         return connection.receive().unwrap();
     }
     let head = connection.take_until(b"\r\n\r\n").unwrap();

@@ -110,7 +110,7 @@ fn from_a_store_that_is_full_to_the_last_byte_something_can_be_deleted() {
     python(&server, &["fill"], b"");
     let error = sealed.publish("b", Map::new(), meta.revision).unwrap_err();
     assert!(error.is_store_full(), "{error}");
-    assert!(store.delete(&meta).unwrap());
+    assert!(store.delete(&meta).unwrap().is_some());
     let revision = store.list().unwrap().revision;
     assert!(revision > meta.revision && names(&store).is_empty());
     // The refused one can still be named.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use pyoco_server::bus::{ObjectEvent, ObjectMeta, ObjectStore, Watch};
+use pyoco_server::bus::{ObjectMeta, ObjectStore, Watch, WatchEvent};
 
 use crate::connect;
 use crate::objects::{python, sample, sealed, stored};
@@ -26,16 +26,16 @@ fn mirror(store: &ObjectStore) -> (Arc<Mutex<Mirror>>, Watch) {
         .watch(move |event| {
             let mut mirror = seen.lock().unwrap();
             match event {
-                ObjectEvent::Reset => {
+                WatchEvent::Reset => {
                     mirror.metas.clear();
                     mirror.resets += 1;
                 }
-                ObjectEvent::Live => mirror.live = true,
-                ObjectEvent::Stale(why) => {
+                WatchEvent::Live => mirror.live = true,
+                WatchEvent::Stale(why) => {
                     mirror.live = false;
                     mirror.stale.push(why);
                 }
-                ObjectEvent::Meta(meta) => drop(mirror.metas.insert(meta.name.clone(), meta)),
+                WatchEvent::Entry(meta) => drop(mirror.metas.insert(meta.name.clone(), meta)),
             }
         })
         .unwrap();

@@ -2,70 +2,19 @@
 //!
 //! The peers here are sockets that misbehave; what a gateway says is tried with a gateway.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use pyoco_server::client::{Client, ClientSettings, Error, Include};
 
+use crate::peer::{Peer, client, once, read_request, redirect, reply};
 use crate::support::port::PortLease;
 use crate::support::process::{Binary, Finished, Running, run};
 use crate::support::wait::PATIENCE;
 
-fn client(arguments: &[&str]) -> Finished {
-    run(Binary::Client.command().args(arguments), b"", PATIENCE)
-}
-
-/// A peer that reads a request's head, gives the next of the answers, and closes. It ends with the
-/// test's process.
-fn peer(answers: &[String]) -> SocketAddr {
-    let answers = answers.to_vec();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for (number, stream) in listener.incoming().enumerate() {
-            let answer = &answers[number.min(answers.len() - 1)];
-            let mut stream = stream.unwrap();
-            read_request(&mut stream);
-            let _ = stream.write_all(answer.as_bytes());
-        }
-    });
-    address
-}
-
-/// Head and body, so that closing does not reset the connection under the client.
-fn read_request(stream: &mut TcpStream) {
-    let mut text = Vec::new();
-    let mut buffer = [0; 4096];
-    while let Ok(count @ 1..) = stream.read(&mut buffer) {
-        text.extend_from_slice(&buffer[..count]);
-        let all = String::from_utf8_lossy(&text).to_ascii_lowercase();
-        let Some((head, _)) = all.split_once("\r\n\r\n") else { continue };
-        let length = head.split("content-length: ").nth(1).and_then(|t| t.lines().next());
-        let length: usize = length.map_or(0, |t| t.parse().unwrap());
-        if text.len() >= head.len() + 4 + length {
-            return;
-        }
-    }
-}
-
-/// A whole answer.
-fn reply(status: u16, body: &str) -> String {
-    let length = body.len();
-    format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
-}
-
-/// A 307.
-fn redirect(location: &str) -> String {
-    format!(
-        "HTTP/1.1 307 X\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    )
-}
-
 fn asked(answers: &[String], arguments: &[&str]) -> Finished {
-    let server = format!("http://{}", peer(answers));
-    client(&[&["--server", &server], arguments].concat())
+    Peer::start(answers).client(arguments)
 }
 
 #[track_caller]
@@ -173,10 +122,7 @@ fn a_redirect_is_followed_on_the_same_server_only() {
 #[test]
 fn the_time_of_a_call_is_kept_by_silence_and_by_drips() {
     for drip in [false, true] {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = format!("http://{}", listener.local_addr().unwrap());
-        std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
+        let server = once(move |mut stream| {
             read_request(&mut stream);
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n");
             while !drip || stream.write_all(b" ").is_ok() {
@@ -233,7 +179,7 @@ fn exit_status_tells_how_the_run_ended() {
 #[test]
 fn ctrl_c_during_a_wait_ends_with_130() {
     let answers = [reply(200, r#"{"run_id":"r-1","status":"PENDING"}"#)];
-    let server = format!("http://{}", peer(&answers));
+    let server = Peer::start(&answers).url;
     let mut command = Binary::Client.command();
     let mut running = Running::start(command.args(["--server", &server, "submit", "--wait"]));
     running.wait_for_line(PATIENCE, "the run id", |line| line.contains("r-1"));

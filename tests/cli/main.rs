@@ -5,6 +5,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod peer;
+
 mod bad_args;
 mod client_errors;
 mod help;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use pyoco_server::cli::server::nats_child::{NatsChild, NatsChildError, NatsChildSettings};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
+use crate::support::http::Client;
 use crate::support::nats::binary;
 use crate::support::port::PortLease;
 use crate::support::process::Running;
@@ -56,7 +57,7 @@ fn it_answers_when_started_and_is_gone_when_dropped() {
     let child = NatsChild::start(wanted).unwrap();
     assert_eq!(child.url(), format!("nats://127.0.0.1:{}", port.port()));
     assert!(TcpStream::connect(address(&port)).is_ok());
-    let jetstream = crate::support::http::get(address(&pages), "/jsz").json();
+    let jetstream = Client::to(address(&pages)).get("/jsz").json();
     assert_eq!(jetstream["config"]["sync_always"], true, "{jetstream}");
     let pid = server_pid(store.path());
     drop(child);

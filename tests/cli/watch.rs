@@ -1,58 +1,10 @@
 //! `pyoco-client watch`, `workers` and `metrics` with peers that misbehave; what a gateway says is
 //! tried with a gateway.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::peer::{Peer, client, reply};
 use crate::support::port::PortLease;
-use crate::support::process::{Binary, Finished, run};
-use crate::support::wait::PATIENCE;
-
-/// A peer that gives each connection the next answer, the last one again and again, and keeps what it
-/// was asked.
-struct Peer {
-    address: SocketAddr,
-    requests: Arc<Mutex<Vec<String>>>,
-}
-
-impl Peer {
-    fn start(answers: &[String]) -> Peer {
-        let answers = answers.to_vec();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let requests: Arc<Mutex<Vec<String>>> = Arc::default();
-        let asked = requests.clone();
-        std::thread::spawn(move || {
-            for (number, stream) in listener.incoming().enumerate() {
-                let mut stream = stream.unwrap();
-                let mut text = Vec::new();
-                let mut buffer = [0; 4096];
-                while !text.ends_with(b"\r\n\r\n") {
-                    match stream.read(&mut buffer) {
-                        Ok(count @ 1..) => text.extend_from_slice(&buffer[..count]),
-                        _ => break,
-                    }
-                }
-                asked.lock().unwrap().push(String::from_utf8(text).unwrap().to_ascii_lowercase());
-                let answer = &answers[number.min(answers.len() - 1)];
-                let _ = stream.write_all(answer.as_bytes());
-            }
-        });
-        Peer { address, requests }
-    }
-
-    fn client(&self, arguments: &[&str]) -> Finished {
-        let server = format!("http://{}", self.address);
-        let mut command = Binary::Client.command();
-        run(command.args(["--server", &server]).args(arguments), b"", PATIENCE)
-    }
-
-    fn requests(&self) -> Vec<String> {
-        self.requests.lock().unwrap().clone()
-    }
-}
 
 fn stream(events: &str) -> String {
     format!(
@@ -65,11 +17,6 @@ fn snapshot(id: &str, status: &str) -> String {
     format!(
         "event: snapshot\n{id}data: {{\"run_id\":\"r\",\"snapshot\":{{\"run_id\":\"r\",\"status\":\"{status}\"}},\"ts\":1.5}}\n\n"
     )
-}
-
-fn refusal(status: u16, body: &str) -> String {
-    let length = body.len();
-    format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
 }
 
 const WATCH: [&str; 3] = ["watch", "r", "--until-terminal"];
@@ -146,9 +93,9 @@ fn time_and_number_of_events_are_bounded() {
 
 #[test]
 fn what_cannot_be_watched_ends_at_once() {
-    let not_found = refusal(404, r#"{"detail":"run not found","err_id":"ERR-PYOCO-0005"}"#);
+    let not_found = reply(404, r#"{"detail":"run not found","err_id":"ERR-PYOCO-0005"}"#);
     let busy =
-        refusal(503, r#"{"detail":"too many watchers","hint":"raise PYOCO_HTTP_MAX_WATCHERS"}"#);
+        reply(503, r#"{"detail":"too many watchers","hint":"raise PYOCO_HTTP_MAX_WATCHERS"}"#);
     let garbage = stream("event: snapshot\ndata: not json\n\n");
     for (answer, parts) in [
         (not_found, ["HTTP 404 GET /runs/r/watch", "run not found"]),
@@ -170,8 +117,7 @@ fn what_cannot_be_watched_ends_at_once() {
     }
     let lease = PortLease::take();
     let server = format!("http://127.0.0.1:{}", lease.port());
-    let mut command = Binary::Client.command();
-    let ended = run(command.args(["--server", &server]).args(WATCH), b"", PATIENCE);
+    let ended = client(&[&["--server", &server], &WATCH[..]].concat());
     assert_eq!(ended.code, Some(1));
     assert!(
         ended.stderr.starts_with("ERR-PYOCO-0001: cannot reach the gateway\n"),
@@ -182,7 +128,7 @@ fn what_cannot_be_watched_ends_at_once() {
 
 #[test]
 fn bad_arguments_are_told_with_the_way_out() {
-    let peer = Peer::start(&[refusal(500, "")]);
+    let peer = Peer::start(&[reply(500, "")]);
     for arguments in [
         &["watch"][..],
         &["watch", ""],
@@ -205,8 +151,7 @@ fn bad_arguments_are_told_with_the_way_out() {
 
 #[test]
 fn workers_and_metrics_are_shown_as_they_come() {
-    let answer = |body: &str| refusal(200, body);
-    let peer = Peer::start(&[answer(r#"[{"worker_id":"w","state":"IDLE","tags":["a"]}]"#)]);
+    let peer = Peer::start(&[reply(200, r#"[{"worker_id":"w","state":"IDLE","tags":["a"]}]"#)]);
     let ended = peer.client(&[
         "workers",
         "--scope",
@@ -230,12 +175,10 @@ fn workers_and_metrics_are_shown_as_they_come() {
     assert_eq!(ended.stdout, "worker_id  state  tags  runs\nw          IDLE   a     0\n");
     let ended = peer.client(&["workers", "--output", "plugins"]);
     assert!(ended.stdout.starts_with("worker_id  state  tags  package  version  wheel_name\n"));
-    let refused = refusal(
-        422,
-        r#"{"detail":"invalid workers request","err_id":"ERR-PYOCO-0019","hint":"h"}"#,
-    );
+    let refused =
+        reply(422, r#"{"detail":"invalid workers request","err_id":"ERR-PYOCO-0019","hint":"h"}"#);
     let ended = Peer::start(&[refused]).client(&["workers", "--state", "BUSY"]);
     assert!(ended.code == Some(1) && ended.stderr.contains("(ERR-PYOCO-0019)"), "{}", ended.stderr);
-    let ended = Peer::start(&[answer("a 1\nb 2\n")]).client(&["metrics"]);
+    let ended = Peer::start(&[reply(200, "a 1\nb 2\n")]).client(&["metrics"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "a 1\nb 2\n"));
 }

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,8 @@ use pyoco_server::client::{Client, ClientSettings, Error, WheelUpload};
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::peer::{client, listen, once, redirect, reply};
+use crate::support::measure;
 use crate::support::port::PortLease;
 use crate::support::process::{Binary, Finished, Running, run};
 use crate::support::wait::{PATIENCE, eventually};
@@ -104,7 +106,7 @@ fn bad_arguments_say_what_and_how() {
         (&["wheel-history", "--action", "replace"], &["'replace'", "upload, delete"]),
     ];
     for (arguments, parts) in cases {
-        assert_refused(&run(Binary::Client.command().args(arguments), b"", PATIENCE), parts);
+        assert_refused(&client(arguments), parts);
     }
     // The file is opened for the upload, too.
     let ended =
@@ -159,19 +161,6 @@ fn what_is_excused_is_a_warning() {
     assert!(ended.stderr.contains("has the Name  [31mred"), "{:?}", ended.stderr);
 }
 
-/// A peer that does to its only connection what it is told; it ends with the test's process.
-fn peer(body: impl FnOnce(TcpStream) + Send + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address: SocketAddr = listener.local_addr().unwrap();
-    std::thread::spawn(move || body(listener.accept().unwrap().0));
-    format!("http://{address}")
-}
-
-fn reply(status: u16, body: &str) -> String {
-    let length = body.len();
-    format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
-}
-
 /// Reads a request up to the end of its form; how many bytes that had, and how the request begins.
 fn read_form(stream: &mut TcpStream) -> (u64, String) {
     let mut head = Vec::new();
@@ -217,7 +206,7 @@ fn a_large_wheel_is_never_in_memory_as_a_whole() {
     let path = large_file(&folder, LARGE);
     let (come, comes) = std::sync::mpsc::channel();
     let (answer, answers) = std::sync::mpsc::channel::<()>();
-    let server = peer(move |mut stream| {
+    let server = once(move |mut stream| {
         come.send(read_form(&mut stream)).unwrap();
         answers.recv().unwrap();
         stream.write_all(reply(200, r#"{"name":"large"}"#).as_bytes()).unwrap();
@@ -227,15 +216,13 @@ fn a_large_wheel_is_never_in_memory_as_a_whole() {
     command.args(["--tags", "gpu, cpu", "--wheel-file"]).arg(&path);
     let mut running = Running::start(&mut command);
     let (bytes, text) = comes.recv_timeout(PATIENCE).unwrap();
-    let status = fs::read_to_string(format!("/proc/{}/status", running.pid())).unwrap();
+    let peak = measure::peak_kib(running.pid());
     answer.send(()).unwrap();
     assert!(running.wait(PATIENCE).success(), "{}", running.stderr());
     assert!(bytes > LARGE && bytes < LARGE + 2048, "{bytes}");
     for part in ["name=\"replace\"\r\n\r\nfalse\r\n", "name=\"tags\"\r\n\r\ngpu,cpu\r\n"] {
         assert!(text.contains(part), "no {part:?} in {text}");
     }
-    let peak = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    let peak: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
     assert!(peak < 32 * 1024, "{peak} KiB at the peak");
     // Nobody sees a bar where there is no terminal.
     eventually(PATIENCE, "the item", || running.stdout().contains("large").then_some(()));
@@ -251,7 +238,7 @@ fn a_refusal_before_the_end_is_heard() {
         (413, r#"{"detail":"wheel too large"}"#, "PYOCO_WHEEL_MAX_BYTES"),
     ] {
         let answer = reply(status, body);
-        let server = peer(move |mut stream| {
+        let server = once(move |mut stream| {
             let _ = stream.read(&mut [0; 4096]).unwrap();
             stream.write_all(answer.as_bytes()).unwrap();
             // Much of what was sent is unread, so the other end sees a reset.
@@ -268,7 +255,7 @@ fn a_refusal_before_the_end_is_heard() {
 fn a_peer_that_leaves_without_a_word_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = large_file(&folder, LARGE);
-    let server = peer(|mut stream| {
+    let server = once(|mut stream| {
         let _ = stream.read(&mut [0; 4096]).unwrap();
     });
     let ended = upload(&server, &path, &["--preflight", "off"]);
@@ -284,7 +271,7 @@ fn a_peer_that_takes_nothing_is_given_up() {
     let folder = tempfile::tempdir().unwrap();
     let path = large_file(&folder, LARGE);
     let (done, wait) = std::sync::mpsc::channel::<()>();
-    let server = peer(move |stream| {
+    let server = once(move |stream| {
         let _ = wait.recv();
         drop(stream);
     });
@@ -315,7 +302,7 @@ fn a_wheel_that_is_stored_otherwise_is_an_error() {
     let path = good().write_to(folder.path());
     let sent = sha256_hex(&good().build());
     let answered = |hash: String| {
-        peer(move |mut stream| {
+        once(move |mut stream| {
             read_form(&mut stream);
             let body = json!({"name": "mytasks", "sha256_hex": hash}).to_string();
             stream.write_all(reply(200, &body).as_bytes()).unwrap();
@@ -338,12 +325,9 @@ fn a_wheel_that_is_stored_otherwise_is_an_error() {
 fn a_redirected_wheel_is_sent_again_from_its_beginning() {
     let folder = tempfile::tempdir().unwrap();
     let path = good().write_to(folder.path());
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let server = format!("http://{}", listener.local_addr().unwrap());
+    let (listener, server) = listen();
     let peer = std::thread::spawn(move || {
-        let location =
-            "HTTP/1.1 307 X\r\nLocation: /there\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-        let answers = [location.to_owned(), reply(200, r#"{"name":"mytasks"}"#)];
+        let answers = [redirect("/there"), reply(200, r#"{"name":"mytasks"}"#)];
         answers.map(|answer| {
             let mut stream = listener.accept().unwrap().0;
             let form = read_form(&mut stream);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::cluster::Cluster;
 use crate::support::events::Events;
 use crate::support::jetstream;
-use crate::support::runs::{completed, document, main_flow};
+use crate::support::runs::{completed, document, ids, main_flow};
 use crate::support::wait::{PATIENCE, eventually};
 
 fn open(cluster: &Cluster) -> Events {
@@ -120,6 +120,10 @@ fn a_reader_that_misses_too_much_is_told_to_load_its_lists_again() {
     let mut slow = open(&cluster);
     write(&cluster, 5_000, 1);
     cluster.put_run("last", 9_999.0, completed);
+    // All of it was published before the reader begins; else it may lose again, and rightly.
+    eventually(PATIENCE, "the last run in the list", || {
+        (ids(&cluster.get("/runs?limit=1").json()) == ["last"]).then_some(())
+    });
     let reset = slow.named("reset");
     assert!(reset.data["lost"].as_u64().unwrap() >= 1_000, "{}", reset.data);
     // From there on it is complete.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::cluster::Cluster;
 use crate::support::forms::form;
 use crate::support::http;
-use crate::support::runs::ids;
+use crate::support::runs::{accepted, ids};
 
 const FILE: Option<&str> = Some("flow.yaml");
 const FLOW: &[u8] = b"flow: {graph: a}";
@@ -27,8 +27,7 @@ fn a_document_becomes_a_run_whose_params_are_its_defaults() {
         "/runs/yaml",
         &[("workflow", FILE, yaml), ("flow_name", None, b" main "), ("tag", None, b" gpu ")],
     );
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    let run_id = answer.json()["run_id"].as_str().unwrap().to_owned();
+    let run_id = accepted(&answer);
     let shown = cluster.get(&format!("/runs/{run_id}")).json();
     assert_eq!(shown["flow_name"], "main");
     assert_eq!((&shown["tag"], &shown["tags"]), (&json!("gpu"), &json!(["gpu"])));
@@ -170,7 +169,7 @@ fn documents_that_the_python_gateway_takes_are_taken() {
 
 #[test]
 fn a_form_of_another_page_is_refused_before_anything_is_done() {
-    let cluster = Cluster::with_gateway();
+    let cluster = Cluster::new().gateway().flags(&["--behind-proxy"]).start();
     let host = cluster.address.to_string();
     let (content_type, body) = form(&[("workflow", FILE, FLOW), ("flow_name", None, b"main")]);
     let wheel = form(&[("wheel", Some("a-1.0-py3-none-any.whl"), b"PK")]);
@@ -192,7 +191,7 @@ fn a_form_of_another_page_is_refused_before_anything_is_done() {
             let refused = (403, json!("forms of other pages are not taken"));
             assert_eq!(detail(&answer), refused, "{path} {headers:?}");
         }
-        // The gateway's own page, also behind a proxy that calls the gateway by another name.
+        // The gateway's own page, also behind a trusted proxy that calls the gateway by another name.
         for headers in [
             [("Origin", ours.as_str())].as_slice(),
             &[("Origin", ours.as_str()), ("Sec-Fetch-Site", "same-origin")],
@@ -205,4 +204,16 @@ fn a_form_of_another_page_is_refused_before_anything_is_done() {
     }
     let runs = cluster.get("/runs").json();
     assert_eq!(runs.as_array().unwrap().len(), 4, "{runs}");
+}
+
+#[test]
+fn a_page_is_not_ours_because_a_stranger_says_so() {
+    let cluster = Cluster::with_gateway();
+    let (content_type, body) = form(&[("workflow", FILE, FLOW), ("flow_name", None, b"main")]);
+    let headers = [
+        ("Content-Type", content_type.as_str()),
+        ("Origin", "https://front"),
+        ("X-Forwarded-Host", "front"),
+    ];
+    assert_eq!(cluster.request("POST", "/runs/yaml", &headers, &body).status, 403);
 }

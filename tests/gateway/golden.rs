@@ -328,7 +328,5 @@ fn unavailable(cluster: &mut Cluster, album: &mut Album) {
 }
 
 fn patch(cluster: &Cluster, worker_id: &str) -> Response {
-    let headers = [("Content-Type", "application/json")];
-    let path = format!("/workers/{worker_id}");
-    cluster.request("PATCH", &path, &headers, br#"{"hidden":true}"#)
+    cluster.send_json("PATCH", &format!("/workers/{worker_id}"), r#"{"hidden":true}"#)
 }

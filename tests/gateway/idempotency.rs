@@ -8,7 +8,7 @@ use crate::support::cluster::Cluster;
 use crate::support::forms::form;
 use crate::support::http::Response;
 use crate::support::jetstream;
-use crate::support::runs::{completed, main_flow};
+use crate::support::runs::{accepted, completed, main_flow};
 
 fn post(cluster: &Cluster, key: &str, body: &Value) -> Response {
     let headers = [("Content-Type", "application/json"), ("Idempotency-Key", key)];
@@ -16,8 +16,7 @@ fn post(cluster: &Cluster, key: &str, body: &Value) -> Response {
 }
 
 fn run_id(answer: &Response) -> String {
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    answer.json()["run_id"].as_str().unwrap().to_owned()
+    accepted(&answer)
 }
 
 fn jobs(cluster: &Cluster) -> u64 {

@@ -176,9 +176,7 @@ fn healthcheck_says_by_its_exit_code_whether_a_gateway_is_ready() {
     let shown: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!(shown["status"], "ok");
     cluster.nats.stop();
-    eventually(PATIENCE, "the gateway to notice", || {
-        (cluster.get("/readyz").status == 503).then_some(())
-    });
+    cluster.wait_answer("/readyz", 503);
     let ended = server(&["healthcheck", "--url", &url], &[]);
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{}", ended.stderr);
     assert!(ended.stderr.contains("not ready"), "{}", ended.stderr);

@@ -65,9 +65,7 @@ fn every_accepted_run_is_there_with_its_job_after_nats_was_killed_under_load() {
             std::thread::sleep(Duration::from_millis(200));
         }
         cluster.nats.restart();
-        eventually(PATIENCE, "the gateway to be ready", || {
-            (client.get("/readyz").status == 200).then_some(())
-        });
+        client.wait_answer("/readyz", 200);
         let before = count();
         eventually(PATIENCE, "the load to go on", || (count() > before + 100).then_some(()));
         done.store(true, Ordering::Relaxed);

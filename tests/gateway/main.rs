@@ -13,6 +13,7 @@ mod described;
 mod atomic;
 mod cancel;
 mod cancel_race;
+mod clients;
 mod commands;
 mod events;
 mod forms;

@@ -78,9 +78,7 @@ fn answers_without_nats_are_as_they_are_described() {
     let mut cluster = Cluster::with_gateway_env(&[("PYOCO_NATS_REQUEST_TIMEOUT_SEC", "1")]);
     let described = Described::by(&cluster);
     cluster.nats.kill();
-    eventually(PATIENCE, "the gateway to notice", || {
-        (cluster.get("/readyz").status == 503).then_some(())
-    });
+    cluster.wait_answer("/readyz", 503);
     described.get(503, "/readyz", "/readyz");
     described.get(503, "/runs", "/runs");
     described.get(503, RUN, "/runs/r");
@@ -227,15 +225,19 @@ fn answers_of_a_full_registry_are_as_they_are_described() {
 }
 
 #[test]
-fn an_upload_of_no_known_length_is_answered_as_described() {
+fn an_upload_of_no_known_length_or_coding_is_answered_as_described() {
     let cluster = Cluster::with_gateway();
     let described = Described::by(&cluster);
-    let mut connection = http::Connection::open(cluster.address);
-    let head = "POST /wheels HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
-    connection.send(head.as_bytes()).unwrap();
-    let answer = connection.receive().unwrap();
-    assert_eq!(answer.status, 501, "{}", answer.text());
-    described.hold("POST", "/wheels", &answer);
+    for (coding, status) in [("chunked", 422), ("gzip", 501)] {
+        let mut connection = http::Connection::open(cluster.address);
+        let head = format!(
+            "POST /wheels HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: {coding}\r\n\r\n0\r\n\r\n"
+        );
+        connection.send(head.as_bytes()).unwrap();
+        let answer = connection.receive().unwrap();
+        assert_eq!(answer.status, status, "{}", answer.text());
+        described.hold("POST", "/wheels", &answer);
+    }
 }
 
 fn service(described: &Described) {

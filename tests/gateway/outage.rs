@@ -50,9 +50,7 @@ fn without_nats_every_request_is_answered_503_in_time_and_with_it_all_goes_on() 
     let mut cluster = Cluster::with_gateway_env(&TIMEOUT);
     let run_id = cluster.submit(&main_flow());
     cluster.nats.stop();
-    eventually(PATIENCE, "the gateway to notice", || {
-        (cluster.get("/readyz").status == 503).then_some(())
-    });
+    cluster.wait_answer("/readyz", 503);
     assert_alive_but_not_ready(&cluster);
     let path = format!("/runs/{run_id}");
     let paths =

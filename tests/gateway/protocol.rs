@@ -20,8 +20,8 @@ fn a_trailing_slash_is_redirected_with_its_query() {
     ] {
         let answer = http::request(address, method, path, &[], b"");
         assert_eq!(answer.status, 307, "{method} {path}: {}", answer.text());
-        let location = format!("http://{address}{target}");
-        assert_eq!(answer.header("location"), Some(location.as_str()), "{method} {path}");
+        // Relative: behind TLS the gateway does not know how its client reaches it.
+        assert_eq!(answer.header("location"), Some(target), "{method} {path}");
         assert_eq!(answer.body, b"");
     }
 }

@@ -144,8 +144,6 @@ fn a_run_is_found_under_its_key() {
     // Taking one away must not take the other out of the list.
     let revision = cluster.newest("key").unwrap().revision;
     cluster.bus.runs().delete("key", revision).unwrap();
-    eventually(PATIENCE, "the key to go", || {
-        (cluster.get("/runs/key").status == 404).then_some(())
-    });
+    cluster.wait_answer("/runs/key", 404);
     assert_eq!(ids(&cluster.get("/runs").json()), ["last", "other"]);
 }

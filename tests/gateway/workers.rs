@@ -45,9 +45,7 @@ fn wait_all(cluster: &Cluster, count: usize) {
 }
 
 fn patch(cluster: &Cluster, worker_id: &str, body: &str) -> Response {
-    let headers = [("Content-Type", "application/json")];
-    let path = format!("/workers/{worker_id}");
-    cluster.request("PATCH", &path, &headers, body.as_bytes())
+    cluster.send_json("PATCH", &format!("/workers/{worker_id}"), body)
 }
 
 #[test]
@@ -245,14 +243,10 @@ fn without_nats_workers_are_refused_in_time() {
     wait_all(&cluster, 1);
     cluster.nats.stop();
     let begun = std::time::Instant::now();
-    eventually(PATIENCE, "the gateway to notice", || {
-        (cluster.get("/workers").status == 503).then_some(())
-    });
+    cluster.wait_answer("/workers", 503);
     assert_eq!(patch(&cluster, "w", r#"{"hidden":true}"#).status, 503);
     assert!(begun.elapsed() < Duration::from_secs(10));
     cluster.nats.restart();
-    eventually(PATIENCE, "the list again", || {
-        (cluster.get("/workers?scope=all").status == 200).then_some(())
-    });
+    cluster.wait_answer("/workers?scope=all", 200);
     assert_eq!(ids(&cluster, "scope=all"), ["w"]);
 }

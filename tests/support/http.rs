@@ -345,14 +345,3 @@ pub fn request(
     let answer = if method == "HEAD" { connection.receive_head() } else { connection.receive() };
     answer.unwrap_or_else(|error| panic!("{method} {path}: no answer: {error} (sent: {sent:?})"))
 }
-
-/// GET.
-pub fn get(address: SocketAddr, path: &str) -> Response {
-    request(address, "GET", path, &[], b"")
-}
-
-/// POST with a JSON body.
-pub fn post_json(address: SocketAddr, path: &str, body: &Value) -> Response {
-    let headers = [("Content-Type", "application/json")];
-    request(address, "POST", path, &headers, body.to_string().as_bytes())
-}

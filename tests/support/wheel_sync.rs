@@ -83,13 +83,26 @@ impl WheelSync {
 
     /// What a worker makes of a registry with these wheels.
     pub fn sync(&mut self, wheels: &[WheelFile]) -> Result<Prepared, Error> {
+        self.sync_in(&self.folders(), wheels)
+    }
+
+    /// The same by a worker that has had its folder open before.
+    pub fn sync_in(&mut self, folders: &Folders, wheels: &[WheelFile]) -> Result<Prepared, Error> {
         let files: Vec<_> = wheels.iter().map(|w| (w.file_name(), w.build())).collect();
-        self.sync_files(&files)
+        self.sync_files_in(folders, &files)
     }
 
     pub fn sync_files(&mut self, files: &[(String, Vec<u8>)]) -> Result<Prepared, Error> {
+        self.sync_files_in(&self.folders(), files)
+    }
+
+    fn sync_files_in(
+        &mut self,
+        folders: &Folders,
+        files: &[(String, Vec<u8>)],
+    ) -> Result<Prepared, Error> {
         let offers: Vec<Offer> = files.iter().map(|(name, bytes)| offer(name, bytes)).collect();
-        self.sync_offers(&offers, |choice, to| {
+        self.sync_offers_in(folders, &offers, |choice, to| {
             let bytes = files.iter().find(|(name, _)| *name == choice.offer.name);
             fs::write(to, &bytes.unwrap().1).map_err(|e| e.to_string())
         })
@@ -101,16 +114,6 @@ impl WheelSync {
         fetch: impl Fn(&Choice, &Path) -> Result<(), String>,
     ) -> Result<Prepared, Error> {
         self.sync_offers_in(&self.folders(), offers, fetch)
-    }
-
-    /// The same by a worker that has had its folder open before.
-    pub fn sync_in(&mut self, folders: &Folders, wheels: &[WheelFile]) -> Result<Prepared, Error> {
-        let files: Vec<_> = wheels.iter().map(|w| (w.file_name(), w.build())).collect();
-        let offers: Vec<Offer> = files.iter().map(|(name, bytes)| offer(name, bytes)).collect();
-        self.sync_offers_in(folders, &offers, |choice, to| {
-            let bytes = files.iter().find(|(name, _)| *name == choice.offer.name);
-            fs::write(to, &bytes.unwrap().1).map_err(|e| e.to_string())
-        })
     }
 
     fn sync_offers_in(

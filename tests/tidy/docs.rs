@@ -265,12 +265,16 @@ fn variables(source: &Source, call: &str) -> Vec<String> {
 /// The names of the threads that a file starts, with `*` for what is filled in.
 fn threads(source: &Source) -> Vec<String> {
     let mut found = Vec::new();
-    for (function, is_crew) in [("spawn", false), ("spawn_small", false), ("new", true)] {
+    let starts = [
+        ("thread::", "spawn"),
+        ("thread::", "spawn_small"),
+        ("Service::", "start"),
+        ("Service::", "start_small"),
+        ("ThreadSet::", "new"),
+    ];
+    for (home, function) in starts {
         for at in words(&source.product, function) {
-            let before = &source.product[..at];
-            let ours =
-                if is_crew { before.ends_with("Crew::") } else { before.ends_with("thread::") };
-            if !ours {
+            if !source.product[..at].ends_with(home) {
                 continue;
             }
             let argument = source.text[at + function.len()..].trim_start_matches('(').trim_start();
@@ -283,7 +287,7 @@ fn threads(source: &Source) -> Vec<String> {
             let name = name.unwrap_or_else(|| {
                 panic!("{}:{}: a thread without a name in sight", source.path, source.line_at(at))
             });
-            if is_crew {
+            if home == "ThreadSet::" {
                 found.push(format!("{name}-reaper"));
             }
             found.push(name);
@@ -371,11 +375,11 @@ fn a_broken_link_is_found() {
 #[test]
 fn threads_and_variables_are_found_in_every_spelling() {
     let text = "fn f() { thread::spawn(\"a\", x); thread::spawn_small(format!(\"b-{n}\"), x);\n\
-        let c = format!(\"c-{}\", n); thread::spawn(c, x); Crew::new(\"d\", 1, S);\n\
-        scope.spawn(x); Vec::new(); }\n#[cfg(test)]\nmod tests { fn f() { thread::spawn(\"e\", x); } }";
+        let c = format!(\"c-{}\", n); thread::spawn(c, x); ThreadSet::new(\"d\", 1, S);\n\
+        Service::start(\"f\", x); Service::start_small(\"g\", x); scope.spawn(x); Vec::new(); }\n#[cfg(test)]\nmod tests { fn f() { thread::spawn(\"e\", x); } }";
     let mut found = threads(&Source::new("src/x.rs", text));
     found.sort();
-    assert_eq!(found, ["a", "b-*", "c-*", "d", "d-reaper"]);
+    assert_eq!(found, ["a", "b-*", "c-*", "d", "d-reaper", "f", "g"]);
     let source =
         Source::new("src/x.rs", "fn f() { let a = env.get(\"PYOCO_A\"); b(\"PYOCO_B\"); }");
     assert_eq!(variables(&source, ".get("), ["PYOCO_A"]);

@@ -54,7 +54,7 @@ const ROOMS: &[(&str, &[&str], &str)] = &[(
 const CRATES: &[(&str, &[&str], &str)] = &[
     ("nats", &["src/bus/"], "it is deprecated and has hazards; the answers to them live in `bus`"),
     ("tiny_http", &["src/http/"], "one floor speaks HTTP to clients"),
-    ("httparse", &["src/http/edge"], "one place reads request heads"),
+    ("httparse", &["src/http/connection/"], "one place reads request heads"),
     ("ureq", &["src/client/"], "one place speaks HTTP outwards"),
     ("clap", &["src/cli/"], "floors below `cli` read no command line"),
     ("clap_complete", &["src/cli/"], "floors below `cli` read no command line"),

@@ -51,19 +51,24 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// What a write that was stored at `revision` has left under `key`.
+    pub fn put(key: &str, value: Vec<u8>, revision: u64) -> Entry {
+        Entry { key: key.to_owned(), value, revision, operation: Operation::Put }
+    }
+
     /// The key's value; `None` after a delete.
     pub fn live_value(&self) -> Option<&[u8]> {
         (self.operation == Operation::Put).then_some(&*self.value)
     }
 }
 
-/// What the watch of a bucket tells its owner.
+/// What the watch of a bucket or an object store tells its owner.
 #[derive(Debug)]
-pub enum WatchEvent {
+pub enum WatchEvent<E = Entry> {
     /// The bucket is another one than before: forget what you know.
     Reset,
-    /// A key's newest message.
-    Entry(Entry),
+    /// The newest message of a key, the newest meta of an object; a deleted one says so.
+    Entry(E),
     /// Everything present has been told; from now on each change comes as it happens.
     Live,
     /// Changes may be missing until the next `Live`; the text says why.

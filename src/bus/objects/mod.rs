@@ -22,7 +22,7 @@ use super::link::Link;
 use super::resources::{self, Bucket};
 use super::routes::left;
 use super::watch::{Followed, Told, Watch};
-use super::{Error, Result, api, kv};
+use super::{Error, Result, WatchEvent, api, kv};
 use crate::model::limits::{MAX_OBJECT_NAME_BYTES, OBJECT_LIST_WINDOW};
 use crate::model::name;
 
@@ -47,20 +47,6 @@ pub struct Listing {
     /// Sequence of the newest meta of all when the look began, 0 when there was none: a
     /// [`Sealed::publish`] that expects it succeeds only if nothing has changed since.
     pub revision: u64,
-}
-
-/// What the watch of a store tells its owner.
-#[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "most events are metas, each handed over once")]
-pub enum ObjectEvent {
-    /// The store is another one than before: forget what you know.
-    Reset,
-    /// The newest meta of an object; a deleted one says so.
-    Meta(ObjectMeta),
-    /// Everything present has been told; from now on each change comes as it happens.
-    Live,
-    /// Changes may be missing until the next `Live`; the text says why.
-    Stale(String),
 }
 
 impl ObjectStore {
@@ -119,40 +105,44 @@ impl ObjectStore {
         Ok(Listing { objects, revision })
     }
 
-    /// Deletes an object if its newest meta is still `meta`, then its bytes; `false` when `meta`
-    /// says that it is deleted already. When the bytes cannot be removed now,
+    /// Deletes an object if its newest meta is still `meta`, then its bytes. Returns the meta that says
+    /// so; `None` when `meta` says that it is deleted already. When the bytes cannot be removed now,
     /// [`ObjectStore::purge_orphans`] finds them later.
     ///
     /// # Errors
     /// [`Error::Conflict`] when somebody was quicker, and those of a request. After
     /// [`Error::is_outcome_unknown`] it may have been deleted.
-    pub fn delete(&self, meta: &ObjectMeta) -> Result<bool> {
+    pub fn delete(&self, meta: &ObjectMeta) -> Result<Option<ObjectMeta>> {
         if meta.deleted {
-            return Ok(false);
+            return Ok(None);
         }
         let expected = meta.revision.to_string();
         let headers = [ROLLUP, (kv::EXPECTED_SEQUENCE, expected.as_str())];
         let deleted = meta.clone().into_deleted();
-        match self.commit(&deleted, &headers) {
+        let revision = match self.commit(&deleted, &headers) {
             // The mark needs room, too, and the bytes are all there is to give.
             Err(e) if e.is_store_full() => {
                 self.purge(&meta.nuid)?;
-                self.commit(&deleted, &headers)?;
+                self.commit(&deleted, &headers)?
             }
             other => {
-                other?;
+                let revision = other?;
                 self.purge_replaced(meta);
+                revision
             }
-        }
-        Ok(true)
+        };
+        Ok(Some(ObjectMeta { revision, ..deleted }))
     }
 
     /// Follows all metas: `on_event` is called on the watch's own thread, first with the present
-    /// meta of each object, deleted ones too, then [`ObjectEvent::Live`], then with each change.
+    /// meta of each object, deleted ones too, then [`WatchEvent::Live`], then with each change.
     ///
     /// # Errors
     /// [`Error::Setup`] when no thread can be started.
-    pub fn watch(&self, mut on_event: impl FnMut(ObjectEvent) + Send + 'static) -> Result<Watch> {
+    pub fn watch(
+        &self,
+        mut on_event: impl FnMut(WatchEvent<ObjectMeta>) + Send + 'static,
+    ) -> Result<Watch> {
         let store = self.clone();
         let followed = Followed {
             name: self.name().to_owned(),
@@ -167,12 +157,12 @@ impl ObjectStore {
             followed,
             self.timeout,
             Box::new(move |told| match told {
-                Told::Reset => on_event(ObjectEvent::Reset),
-                Told::Live => on_event(ObjectEvent::Live),
-                Told::Stale(why) => on_event(ObjectEvent::Stale(why)),
+                Told::Reset => on_event(WatchEvent::Reset),
+                Told::Live => on_event(WatchEvent::Live),
+                Told::Stale(why) => on_event(WatchEvent::Stale(why)),
                 Told::Stored { seq, message } => {
                     match store.read_meta(&message.subject, seq, &message.data) {
-                        Ok(meta) => on_event(ObjectEvent::Meta(meta)),
+                        Ok(meta) => on_event(WatchEvent::Entry(meta)),
                         Err(e) => store.complain(&e),
                     }
                 }

@@ -8,10 +8,14 @@ use serde_json::json;
 use super::{ObjectStore, unless_missing};
 use crate::bus::{Result, api};
 
+/// Uploads that one call removes; the next one goes on.
+const MAX_PURGES: usize = 8;
+
 impl ObjectStore {
     /// Removes the chunks that no meta names and to which nothing was added for `idle_for`; returns
     /// of how many uploads. `idle_for` must be longer than any pause in an upload, that before its
-    /// naming included. The store's deadline is for each request.
+    /// naming included. The store's deadline is for each request, and a call ends after
+    /// [`MAX_PURGES`] uploads.
     ///
     /// # Errors
     /// [`Error::BadAnswer`](crate::bus::Error::BadAnswer) when a meta cannot be read, for it may name
@@ -48,6 +52,9 @@ impl ObjectStore {
             self.purge(nuid)?;
             purged += 1;
             log::info!(bucket = self.name(), nuid = nuid; "removed bytes that no object names");
+            if purged == MAX_PURGES {
+                break;
+            }
         }
         Ok(purged)
     }

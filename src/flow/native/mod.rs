@@ -27,7 +27,7 @@ use serde_json::{Map, Value};
 use crate::flow::executor::{CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome};
 use crate::flow::graph;
 use crate::model::workflow::{TaskSpec, Workflow};
-use crate::thread::{self, JoinOnDrop, StopSource};
+use crate::thread::Service;
 use engine::{Plan, Reporter};
 use pool::Pool;
 use rust_flow::TaskBody;
@@ -174,11 +174,10 @@ impl Executor for NativeExecutor {
         cancel: CancelToken,
         events: Sender<FlowEvent>,
     ) -> Result<Box<dyn Execution>, String> {
-        let (kill, killed) = thread::stop_channel();
         let finished = Arc::new(AtomicBool::new(false));
         let (executor, token, done) = (self.clone(), cancel.clone(), Arc::clone(&finished));
-        let reporter = Reporter { events, killed };
-        let thread = thread::spawn("flow", move || {
+        let thread = Service::start("flow", move |killed| {
+            let reporter = Reporter { events, killed: killed.clone() };
             let mut pool = Pool::new();
             // The first thread comes up while the flow is being read.
             pool.has_room();
@@ -195,26 +194,24 @@ impl Executor for NativeExecutor {
             }
         })
         .map_err(|error| format!("cannot start a thread for the flow: {error}"))?;
-        Ok(Box::new(NativeExecution { kill: Some(kill), cancel, finished, thread: Some(thread) }))
+        Ok(Box::new(NativeExecution { cancel, finished, thread: Some(thread) }))
     }
 }
 
 /// A native flow in flight. Dropping it before its end is the same as killing it.
 struct NativeExecution {
-    kill: Option<StopSource>,
     cancel: CancelToken,
     /// Set by the thread when nothing but its last event remains to be done.
     finished: Arc<AtomicBool>,
-    thread: Option<JoinOnDrop>,
+    thread: Option<Service>,
 }
 
 impl Execution for NativeExecution {
     /// A thread cannot be ended from outside, so there is nothing to wait for.
     fn kill(&mut self, _term_grace: Duration) {
-        self.kill.take();
         let Some(thread) = self.thread.take() else { return };
         if self.finished.load(Ordering::SeqCst) {
-            thread.join();
+            thread.stop();
         } else {
             self.cancel.cancel();
             // It ends at once, unless no thread could be had and it is inside of a task itself.

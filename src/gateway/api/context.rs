@@ -1,11 +1,14 @@
 //! What a handler gets: who asks for what, and the parts of the gateway that it may use.
 
+use std::sync::Arc;
+
 use crate::bus::{Bus, Kv, WorkQueue};
 use crate::gateway::GatewaySettings;
 use crate::gateway::auth::{Auth, Caller};
-use crate::gateway::chores::undo::Undo;
+use crate::gateway::chores::Undo;
 use crate::gateway::metrics::Metrics;
 use crate::gateway::view::WheelRegistry;
+use crate::gateway::view::backlog::Backlog;
 use crate::gateway::view::hub::Hub;
 use crate::gateway::view::runs::RunIndex;
 use crate::gateway::view::workers::WorkerMirror;
@@ -45,6 +48,8 @@ pub struct Parts {
     pub hub: Hub,
     pub auth: Auth,
     pub metrics: Metrics,
+    /// Figures of the queue.
+    pub backlog: Arc<Backlog>,
     pub undo: Undo,
     /// The document behind `/openapi.json`.
     pub openapi: Cached,

@@ -81,7 +81,7 @@ pub fn patch(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     log::info!(worker_id = worker_id, hidden = hidden, request_id = cx.request.request_id();
         "changed the record of a worker");
     if let Some(entry) = edited.written {
-        parts.workers.wrote(&entry.key, entry.value, entry.revision);
+        parts.workers.wrote(entry);
     }
     let body = json!({"worker_id": worker_id, "hidden": hidden, "updated_at": edited.result});
     Ok(Reply::json(200, body.to_string().into_bytes()))

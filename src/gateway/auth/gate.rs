@@ -1,8 +1,9 @@
 //! Lets few hashes be computed at a time: one per key, as many as there are cores.
 
 use std::collections::HashSet;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 pub struct Gate {
     width: usize,
@@ -50,14 +51,7 @@ impl Gate {
                 return Err(Busy);
             }
             state.waiting += 1;
-            while !is_free(&state) {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    break;
-                }
-                let waited = self.moved.wait_timeout(state, left);
-                state = waited.unwrap_or_else(PoisonError::into_inner).0;
-            }
+            self.moved.wait_while_until(&mut state, |state| !is_free(state), deadline);
             state.waiting -= 1;
             if !is_free(&state) {
                 return Err(Busy);
@@ -68,7 +62,7 @@ impl Gate {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -1,8 +1,8 @@
 //! What has been found out of presented keys, so that no key is hashed twice.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::hash::{self, CannotMake};
@@ -39,9 +39,7 @@ impl Memory {
 
     /// Whether the key was right or wrong, if that is known for this version of its record.
     pub fn recall(&self, key: &Digested, version: u64) -> Option<bool> {
-        let has = |side: &Mutex<Bounded>| {
-            side.lock().unwrap_or_else(PoisonError::into_inner).get(key) == Some(version)
-        };
+        let has = |side: &Mutex<Bounded>| side.lock().get(key) == Some(version);
         if has(&self.right) {
             return Some(true);
         }
@@ -51,7 +49,7 @@ impl Memory {
     /// Remembers what a hash has said.
     pub fn learn(&self, key: Digested, version: u64, is_right: bool) {
         let side = if is_right { &self.right } else { &self.wrong };
-        side.lock().unwrap_or_else(PoisonError::into_inner).put(key, version);
+        side.lock().put(key, version);
     }
 }
 
@@ -96,7 +94,7 @@ mod tests {
         for number in 0..MAX_REMEMBERED_KEYS + 10 {
             memory.learn(memory.digest(&format!("wrong {number}")), 1, false);
         }
-        let wrong = memory.wrong.lock().unwrap();
+        let wrong = memory.wrong.lock();
         assert_eq!(
             (wrong.versions.len(), wrong.order.len()),
             (MAX_REMEMBERED_KEYS, MAX_REMEMBERED_KEYS)

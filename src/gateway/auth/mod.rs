@@ -18,16 +18,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::chores::key_use::Care;
-use super::view::keys::{KeyMirror, Known};
+use super::view::keys::{KeyMirror, KnownKey};
 pub use caller::{Caller, Holder};
 use gate::Gate;
 use hash::Pepper;
 use memory::Memory;
 use tries::Tries;
 
-use super::view::hub::Hub;
-use crate::bus::{self, Kv, Watch};
 use crate::http::Request;
 use crate::model::clock;
 use crate::model::key::{PresentedKey, Role};
@@ -83,8 +80,6 @@ struct Checks {
     header: String,
     keys: Keys,
     mirror: KeyMirror,
-    care: Care,
-    _watch: Watch,
 }
 
 /// What is known of keys, and how more is found out.
@@ -98,41 +93,21 @@ struct Keys {
     refused: [AtomicU64; Refusal::WORDS.len()],
 }
 
-/// Why keys cannot be checked at all.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The watch on their records did not start.
-    #[error(transparent)]
-    Bus(#[from] bus::Error),
-    /// The system has no random bytes.
-    #[error(transparent)]
-    Random(#[from] hash::CannotMake),
-    /// The system has no more threads.
-    #[error("cannot start a thread: {0}")]
-    Thread(#[from] std::io::Error),
-}
-
 impl Auth {
-    /// Starts to follow `records`, or with no settings lets everybody in. Keys come in `header`.
+    /// Checks keys that come in `header`, or with no settings lets everybody in.
     ///
     /// # Errors
-    /// See [`Error`].
-    pub fn start(
+    /// When the system has no random bytes.
+    pub fn new(
         settings: Option<AuthSettings>,
         header: &str,
-        records: &Kv,
-        hub: Hub,
-    ) -> Result<Auth, Error> {
+        mirror: KeyMirror,
+    ) -> Result<Auth, hash::CannotMake> {
         let Some(AuthSettings { pepper }) = settings else {
             return Ok(Auth { checks: None });
         };
-        let mirror = KeyMirror::new(hub);
-        let watch = mirror.follow(records)?;
-        let care = Care::start(records.clone(), mirror.clone())?;
         let keys = Keys::new(pepper)?;
-        Ok(Auth {
-            checks: Some(Checks { header: header.to_owned(), keys, mirror, care, _watch: watch }),
-        })
+        Ok(Auth { checks: Some(Checks { header: header.to_owned(), keys, mirror }) })
     }
 
     /// Who has sent this request.
@@ -213,18 +188,18 @@ impl Checks {
         if !self.keys.is_right(&key, &known, peer)? {
             return Err(Refusal::Invalid);
         }
-        self.care.used(&known.record);
+        self.mirror.used(&known.record);
         Ok(known.holder(role))
     }
 
     /// The record of a key that is neither unknown nor revoked nor expired.
-    fn in_force(&self, key_id: &str) -> Result<Known, Refusal> {
+    fn in_force(&self, key_id: &str) -> Result<KnownKey, Refusal> {
         let known = self.mirror.get(key_id).ok_or(Refusal::Unknown)?;
         known.filter(|known| known.record.is_in_force(clock::now())).ok_or(Refusal::Invalid)
     }
 }
 
-impl Known {
+impl KnownKey {
     fn holder(&self, role: Role) -> Holder {
         Holder {
             key_id: self.record.key_id.clone(),
@@ -236,7 +211,7 @@ impl Known {
 }
 
 impl Keys {
-    fn new(pepper: Pepper) -> Result<Keys, Error> {
+    fn new(pepper: Pepper) -> Result<Keys, hash::CannotMake> {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Ok(Keys {
             pepper,
@@ -250,7 +225,12 @@ impl Keys {
     }
 
     /// Whether the secret is that of the record, by what is remembered or by a hash.
-    fn is_right(&self, key: &PresentedKey<'_>, known: &Known, peer: &str) -> Result<bool, Refusal> {
+    fn is_right(
+        &self,
+        key: &PresentedKey<'_>,
+        known: &KnownKey,
+        peer: &str,
+    ) -> Result<bool, Refusal> {
         let digest = self.memory.digest(key.text);
         if let Some(is_right) = self.memory.recall(&digest, known.version) {
             return Ok(is_right);
@@ -296,10 +276,10 @@ mod tests {
         Keys::new(Pepper::default()).unwrap()
     }
 
-    fn made() -> (Known, String) {
+    fn made() -> (KnownKey, String) {
         let new = NewKey { tenant_id: "t".into(), role: Role::Admin, expires_at: None, note: None };
         let (record, text) = hash::make(new, &Pepper::default()).unwrap();
-        (Known { record: Arc::new(record), version: 1, revision: 1 }, text)
+        (KnownKey { record: Arc::new(record), version: 1 }, text)
     }
 
     #[test]
@@ -314,7 +294,7 @@ mod tests {
             }
         });
         assert_eq!(keys.hashes.load(Ordering::Relaxed), 1);
-        let newer = Known { version: 2, ..known.clone() };
+        let newer = KnownKey { version: 2, ..known.clone() };
         assert_eq!(keys.is_right(&key, &newer, "p"), Ok(true));
         assert_eq!(keys.hashes.load(Ordering::Relaxed), 2);
     }

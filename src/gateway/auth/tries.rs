@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::model::limits::{
     MAX_TRY_BUCKETS, TRIES_PER_KEY, TRIES_PER_PEER, TRY_REFILL_KEY, TRY_REFILL_PEER,
@@ -63,7 +64,7 @@ impl Tries {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -1,8 +1,268 @@
 //! What the gateway does without being asked: it rescues lost runs and tidies what others have left.
+//!
+//! One thread has a table of chores and runs what is due. Chores that only look into memory come
+//! first; all others wait for NATS, with a deadline for each request, and end their turn at the first
+//! failure or when it has taken long. So a chore holds up the others for one request at most. A panic
+//! ends a turn and nothing else.
 
-pub mod backlog;
-pub mod key_use;
-pub mod orphans;
-pub mod registry;
-pub mod rescue;
-pub mod undo;
+mod backlog;
+mod key_use;
+mod orphans;
+mod registry;
+mod rescue;
+mod undo;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, at, never, select};
+pub(crate) use undo::{Doubtful, Undo};
+
+use super::view::backlog::Backlog;
+use super::view::keys::KeyMirror;
+use super::view::runs::RunIndex;
+use super::view::workers::WorkerMirror;
+use crate::bus::Bus;
+use crate::model::clock;
+use crate::thread::{self, Service, StopSignal};
+
+/// For one request of a chore to NATS; nobody waits for it.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a chore goes on before the others have their turn.
+const TURN: Duration = Duration::from_millis(500);
+
+/// What chores work with.
+pub(crate) struct Parts {
+    pub bus: Bus,
+    pub runs: RunIndex,
+    pub workers: WorkerMirror,
+    /// `None` when nobody is asked for a key.
+    pub keys: Option<KeyMirror>,
+    pub backlog: Arc<Backlog>,
+    pub undo: Undo,
+    /// Silence after which a worker counts as disconnected.
+    pub disconnect_timeout: Duration,
+    /// Between two writes of a worker's record.
+    pub worker_heartbeat: Duration,
+    /// Silence after which a worker's record is removed.
+    pub workers_retention: Duration,
+    /// Between a cancel and the use of force.
+    pub cancel_grace: Duration,
+}
+
+/// A line of the table.
+struct Chore {
+    name: &'static str,
+    every: Duration,
+    due: Instant,
+    /// Also when a handler kicks the thread.
+    on_kick: bool,
+    /// Whether it makes requests to NATS.
+    asks_nats: bool,
+    run: Box<dyn FnMut(&Turn<'_>) -> Next + Send>,
+}
+
+/// When a chore comes again.
+enum Next {
+    /// After its interval.
+    InTime,
+    /// When the others have had their turn: there is more to do.
+    Again,
+    /// After a pause of its own.
+    After(Duration),
+}
+
+/// A chore's turn on the thread.
+struct Turn<'a> {
+    stop: &'a StopSignal,
+    end: Instant,
+}
+
+impl Turn<'_> {
+    /// Whether the chore has to stop for now.
+    fn is_over(&self) -> bool {
+        thread::is_stopped(self.stop) || Instant::now() >= self.end
+    }
+}
+
+/// Starts the thread. `kicked` is written by those who want a chore at once.
+pub(crate) fn start(parts: Parts, kicked: Receiver<()>) -> std::io::Result<Service> {
+    let table = table(parts);
+    Service::start("chores", move |stop| run(table, kicked, stop))
+}
+
+fn table(parts: Parts) -> Vec<Chore> {
+    let Parts { bus, runs, workers, keys, backlog, undo, .. } = parts;
+    let silence = parts.disconnect_timeout;
+    let (heartbeat, grace) = (parts.worker_heartbeat, parts.cancel_grace);
+    let mut rescue = rescue::Rescue::new(&bus, runs, workers.clone(), heartbeat, grace);
+    let sweep = registry::Sweep::new(&bus, workers.clone(), silence, parts.workers_retention);
+    let (queue, wheels) = (bus.queue().with_timeout(TIMEOUT), bus.wheels().with_timeout(TIMEOUT));
+    let mut table = vec![
+        Chore::in_memory("silent workers", registry::SILENCE_INTERVAL, move || {
+            workers.publish_silent(clock::now(), silence);
+        }),
+        Chore::new("rescue", rescue::INTERVAL, move |turn| rescue.look(turn)),
+        Chore::new("old workers", sweep.interval(), move |turn| sweep.run(turn)),
+        Chore::new("undo", undo::RETRY, move |turn| undo.run(turn)).on_kick(),
+        Chore::new("backlog", backlog::INTERVAL, move |_| backlog::run(&queue, &backlog)).on_kick(),
+        Chore::new("orphans of wheels", orphans::FIRST, move |_| orphans::run(&wheels)),
+    ];
+    if let Some(keys) = keys {
+        let (records, expiring, mut looked_at) = (bus.auth(), keys.clone(), clock::now());
+        table.push(Chore::in_memory("expired keys", key_use::INTERVAL, move || {
+            let now = clock::now();
+            expiring.end_expired(looked_at, now);
+            looked_at = now;
+        }));
+        table.push(Chore::new("use of keys", key_use::INTERVAL, move |turn| {
+            key_use::run(&records, &keys, turn)
+        }));
+    }
+    table
+}
+
+impl Chore {
+    fn new(
+        name: &'static str,
+        every: Duration,
+        run: impl FnMut(&Turn<'_>) -> Next + Send + 'static,
+    ) -> Chore {
+        let due = Instant::now() + every;
+        Chore { name, every, due, on_kick: false, asks_nats: true, run: Box::new(run) }
+    }
+
+    fn in_memory(
+        name: &'static str,
+        every: Duration,
+        mut run: impl FnMut() + Send + 'static,
+    ) -> Chore {
+        let run = move |_: &Turn<'_>| {
+            run();
+            Next::InTime
+        };
+        Chore { asks_nats: false, ..Chore::new(name, every, run) }
+    }
+
+    fn on_kick(self) -> Chore {
+        Chore { on_kick: true, ..self }
+    }
+
+    fn take_turn(&mut self, stop: &StopSignal) {
+        let turn = Turn { stop, end: Instant::now() + TURN };
+        let next = catch_unwind(AssertUnwindSafe(|| (self.run)(&turn))).unwrap_or_else(|_| {
+            log::error!(chore = self.name; "a chore has panicked; it goes on at its next turn");
+            Next::InTime
+        });
+        let pause = match next {
+            Next::InTime => self.every,
+            Next::Again => Duration::ZERO,
+            Next::After(pause) => pause,
+        };
+        self.due = Instant::now() + pause;
+    }
+}
+
+fn run(mut table: Vec<Chore>, mut kicked: Receiver<()>, stop: &StopSignal) {
+    while !thread::is_stopped(stop) {
+        let now = Instant::now();
+        let due = table.iter_mut().filter(|chore| chore.due <= now);
+        if let Some(chore) = due.min_by_key(|chore| (chore.asks_nats, chore.due)) {
+            chore.take_turn(stop);
+            continue;
+        }
+        let next = table.iter().map(|chore| chore.due).min().unwrap_or(now + TURN);
+        select! {
+            recv(stop) -> _ => return,
+            recv(kicked) -> kick => match kick {
+                Ok(()) => table.iter_mut().filter(|chore| chore.on_kick).for_each(|c| c.due = now),
+                Err(_) => kicked = never(),
+            },
+            recv(at(next)) -> _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{Sender, bounded, unbounded};
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(1);
+    const PATIENCE: Duration = Duration::from_secs(10);
+    const NEVER: Duration = Duration::from_secs(3600);
+
+    fn telling(name: &'static str, tell: &Sender<&'static str>) -> Chore {
+        let tell = tell.clone();
+        Chore::new(name, SOON, move |_| {
+            let _ = tell.try_send(name);
+            Next::InTime
+        })
+    }
+
+    fn started(table: Vec<Chore>) -> (Service, Sender<()>) {
+        let (kick, kicked) = bounded(1);
+        (Service::start("chores-test", move |stop| run(table, kicked, stop)).unwrap(), kick)
+    }
+
+    #[test]
+    fn a_panic_ends_a_turn_and_neither_its_chore_nor_the_others() {
+        let (tell, told) = unbounded();
+        let mut turns = 0;
+        let panics = Chore::new("panics", SOON, {
+            let tell = tell.clone();
+            move |_| {
+                turns += 1;
+                let _ = tell.try_send(if turns == 1 { "first" } else { "second" });
+                assert!(turns > 1, "on purpose");
+                Next::After(NEVER)
+            }
+        });
+        let (_service, _kick) = started(vec![panics, telling("other", &tell)]);
+        let mut seen = Vec::new();
+        while !["first", "second", "other"].iter().all(|name| seen.contains(name)) {
+            seen.push(told.recv_timeout(PATIENCE).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_chore_with_more_to_do_lets_the_others_have_their_turns() {
+        let (tell, told) = unbounded();
+        let endless = Chore::new("endless", SOON, |turn| {
+            while !turn.is_over() {
+                std::thread::sleep(SOON);
+            }
+            Next::Again
+        });
+        let (service, _kick) = started(vec![endless, telling("other", &tell)]);
+        for _ in 0..2 {
+            told.recv_timeout(PATIENCE).unwrap();
+        }
+        let began = Instant::now();
+        service.stop();
+        assert!(began.elapsed() < PATIENCE, "a stop ends its turn");
+    }
+
+    #[test]
+    fn what_is_in_memory_goes_before_what_waits_for_nats() {
+        let (tell, told) = unbounded();
+        let (mut table, past) = (vec![telling("asks", &tell)], Instant::now());
+        table.push(Chore { asks_nats: false, ..telling("looks", &tell) });
+        table[0].due = past;
+        table[1].due = past;
+        let (_service, _kick) = started(table);
+        assert_eq!(told.recv_timeout(PATIENCE), Ok("looks"));
+    }
+
+    #[test]
+    fn a_kick_wakes_the_chores_that_wait_for_one() {
+        let (tell, told) = unbounded();
+        let asleep = Chore { due: Instant::now() + NEVER, ..telling("asleep", &tell) };
+        let kicked = Chore { due: Instant::now() + NEVER, ..telling("kicked", &tell) }.on_kick();
+        let (_service, kick) = started(vec![asleep, kicked]);
+        kick.send(()).unwrap();
+        assert_eq!(told.recv_timeout(PATIENCE), Ok("kicked"));
+    }
+}

@@ -1,94 +1,81 @@
-//! Looks after the worker registry: tells when a worker falls silent, removes records of old ones.
+//! Removes the records of workers that are long gone.
 //!
-//! A worker that is gone writes nothing, so somebody has to notice. And a record stays for ever
-//! unless somebody deletes it; that is done by compare-and-set, so that a worker which comes back in
-//! that moment keeps its record, and of several gateways one acts. Whoever is heard of now is not old,
-//! whatever the clocks say.
+//! A record stays for ever unless it is deleted; that is done by compare-and-set, so that a worker
+//! which comes back in that moment keeps its record, and of several gateways one acts. A worker that
+//! is heard of now is not old, whatever the clocks say.
 
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{select, tick};
-
-use crate::bus::{self, Kv};
-use crate::gateway::GatewaySettings;
+use super::{Next, TIMEOUT, Turn};
+use crate::bus::{self, Bus, Entry, Kv, Operation};
 use crate::gateway::view::workers::{Seen, WorkerMirror};
 use crate::model::clock;
-use crate::thread::{self, JoinOnDrop, StopSignal, StopSource};
 
-/// Between two looks for workers that have fallen silent.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two looks for workers that have fallen silent: they write nothing, so the time tells.
+pub(super) const SILENCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two looks for old records, unless the retention is shorter than four of these.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
-/// Records that one sweep removes; the next one goes on.
-const MAX_REMOVALS: usize = 100;
 
-/// Starts the thread; it ends when the source is dropped.
-pub(crate) fn start(
-    workers: Kv,
-    mirror: WorkerMirror,
-    settings: &GatewaySettings,
-) -> std::io::Result<(StopSource, JoinOnDrop)> {
-    let (stop, stopped) = thread::stop_channel();
-    let care = Care {
-        workers,
-        mirror,
-        disconnect_timeout: settings.disconnect_timeout,
-        retention: settings.workers_retention,
-    };
-    let thread = thread::spawn("registry-care", move || care.run(&stopped))?;
-    Ok((stop, thread))
-}
-
-struct Care {
-    workers: Kv,
-    mirror: WorkerMirror,
+pub(super) struct Sweep {
+    records: Kv,
+    workers: WorkerMirror,
     disconnect_timeout: Duration,
     retention: Duration,
 }
 
-impl Care {
-    fn run(&self, stop: &StopSignal) {
-        let look = tick(LOOK_INTERVAL);
-        let sweep = tick(SWEEP_INTERVAL.min(self.retention / 4).max(LOOK_INTERVAL));
-        loop {
-            select! {
-                recv(stop) -> _ => return,
-                recv(look) -> _ => {
-                    self.mirror.publish_silent(clock::now(), self.disconnect_timeout);
-                }
-                recv(sweep) -> _ => self.sweep(stop),
-            }
-        }
+impl Sweep {
+    pub(super) fn new(
+        bus: &Bus,
+        workers: WorkerMirror,
+        disconnect_timeout: Duration,
+        retention: Duration,
+    ) -> Sweep {
+        let records = bus.workers().with_timeout(TIMEOUT);
+        Sweep { records, workers, disconnect_timeout, retention }
     }
 
-    fn sweep(&self, stop: &StopSignal) {
+    pub(super) fn interval(&self) -> Duration {
+        SWEEP_INTERVAL.min(self.retention / 4).max(SILENCE_INTERVAL)
+    }
+
+    pub(super) fn run(&self, turn: &Turn<'_>) -> Next {
         // What was not heard of while we could not listen may be there.
-        if !self.mirror.is_live() {
-            return;
+        if !self.workers.is_live() {
+            return Next::InTime;
         }
         let (now, here) = (clock::now(), Instant::now());
-        let old = self.mirror.all().into_iter().filter(|seen| self.is_old(seen, now, here));
-        for seen in old.take(MAX_REMOVALS) {
-            if thread::is_stopped(stop) {
-                return;
+        for seen in self.workers.all().into_iter().filter(|seen| self.is_old(seen, now, here)) {
+            if turn.is_over() {
+                return Next::Again;
             }
-            let worker_id = seen.record.worker_id.as_str();
-            match self.workers.delete(worker_id, seen.revision) {
-                Ok(_) => log::info!(worker_id = worker_id; "removed the record of an old worker"),
-                // It has come back, or another gateway was quicker; the watch tells. But a bucket with
-                // a TTL, as the Python side makes it, forgets a record without a word.
-                Err(bus::Error::Conflict(_)) => {
-                    if matches!(self.workers.newest(worker_id), Ok(None)) {
-                        self.mirror.forget(worker_id, seen.revision);
-                    }
-                }
-                Err(e) => {
-                    log::warn!(worker_id = worker_id, error = e.to_string();
-                        "cannot remove the record of an old worker yet");
-                    return;
-                }
+            if let Err(e) = self.remove(&seen) {
+                log::warn!(worker_id = seen.record.worker_id.as_str(), error = e.to_string();
+                    "cannot remove the record of an old worker yet");
+                break;
             }
         }
+        Next::InTime
+    }
+
+    fn remove(&self, seen: &Seen) -> bus::Result<()> {
+        let worker_id = seen.record.worker_id.as_str();
+        match self.records.delete(worker_id, seen.revision) {
+            Ok(revision) => {
+                log::info!(worker_id = worker_id; "removed the record of an old worker");
+                let operation = Operation::Delete;
+                self.workers
+                    .wrote(Entry { operation, ..Entry::put(worker_id, Vec::new(), revision) });
+            }
+            // It has come back, or another gateway was quicker; the watch tells. But a bucket with
+            // a TTL, as the Python side makes it, forgets a record without a word.
+            Err(bus::Error::Conflict(_)) => {
+                if self.records.newest(worker_id)?.is_none() {
+                    self.workers.forget(worker_id, seen.revision);
+                }
+            }
+            Err(e) => return Err(e),
+        }
+        Ok(())
     }
 
     fn is_old(&self, seen: &Seen, now: f64, here: Instant) -> bool {
@@ -117,7 +104,7 @@ mod tests {
         let mirror = WorkerMirror::default();
         let is_old = |record: &str, now: f64, later: Duration| {
             let revision = mirror.get("w").map_or(1, |seen| seen.revision + 1);
-            mirror.wrote("w", record.into(), revision);
+            mirror.wrote(Entry::put("w", record.into(), revision));
             let seen = mirror.get("w").unwrap();
             is_old(&seen, now, seen.at + later, WEEK, SILENCE)
         };

@@ -8,25 +8,20 @@
 //! died between the two steps of the submit, or an operator purged the queue) and is FAILED. Silence
 //! is measured with this gateway's own clock, from what the watch has delivered.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{select, tick};
-
+use super::{Next, TIMEOUT, Turn};
 use crate::bus::{self, Bus, Edit, Entry, Kv, WorkQueue};
-use crate::gateway::GatewaySettings;
 use crate::gateway::view::runs::{Indexed, RunIndex};
 use crate::gateway::view::workers::{Seen, WorkerMirror};
 use crate::model::error::Code;
 use crate::model::run::{Delivery, RunSnapshot, RunStatus};
 use crate::model::worker::WorkerState;
 use crate::model::{clock, json};
-use crate::thread::{self, JoinOnDrop, StopSignal, StopSource};
 
 /// Between two looks at the unfinished runs.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// For one change of a snapshot; the next look tries again.
-const TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 /// Run heartbeats that a live worker may miss.
 const MISSED_HEARTBEATS: f64 = 5.0;
 /// However short the heartbeat, a worker may be busy for this long.
@@ -55,6 +50,8 @@ pub(crate) struct Rescue {
     given_back: HashMap<String, Instant>,
     /// When the queue of each tag was looked into last.
     looked_into: HashMap<String, Instant>,
+    /// Runs whose job was not there, and that are still to be ended.
+    lost: VecDeque<Indexed>,
 }
 
 /// What to do about a run.
@@ -70,56 +67,66 @@ impl Rescue {
         bus: &Bus,
         index: RunIndex,
         workers: WorkerMirror,
-        settings: &GatewaySettings,
+        worker_heartbeat: Duration,
+        cancel_grace: Duration,
     ) -> Self {
         Rescue {
             runs: bus.runs(),
-            queue: bus.queue(),
+            queue: bus.queue().with_timeout(TIMEOUT),
             index,
             workers,
-            record_silence: settings.worker_heartbeat.mul_f64(MISSED_RECORDS).max(LEAST_SILENCE),
-            cancel_grace: settings.cancel_grace,
+            record_silence: worker_heartbeat.mul_f64(MISSED_RECORDS).max(LEAST_SILENCE),
+            cancel_grace,
             given_back: HashMap::new(),
             looked_into: HashMap::new(),
+            lost: VecDeque::new(),
         }
     }
 
-    /// Starts the thread; it ends when the source is dropped.
-    pub(crate) fn start(mut self) -> std::io::Result<(StopSource, JoinOnDrop)> {
-        let (stop, stopped) = thread::stop_channel();
-        let thread = thread::spawn("rescue", move || self.run(&stopped))?;
-        Ok((stop, thread))
-    }
-
-    fn run(&mut self, stop: &StopSignal) {
-        let look = tick(LOOK_INTERVAL);
-        loop {
-            select! {
-                recv(stop) -> _ => return,
-                recv(look) -> _ => self.look(),
-            }
-        }
-    }
-
-    fn look(&mut self) {
+    /// Looks at each run that has not ended. When NATS does not answer, the look ends: it would not
+    /// for the next run either.
+    pub(super) fn look(&mut self, turn: &Turn<'_>) -> Next {
         let now = Instant::now();
         self.given_back.retain(|_, at| now - *at < AGAIN);
         let (unfinished, live_since) = self.index.unfinished();
         // What was silent while we could not listen may have been loud.
-        let Some(live_since) = live_since else { return };
-        self.fail_without_job(&unfinished, live_since, now);
+        let Some(live_since) = live_since else { return Next::InTime };
+        self.find_lost(&unfinished, live_since, now, turn);
+        while let Some(run) = self.lost.front().cloned() {
+            if turn.is_over() {
+                return Next::Again;
+            }
+            if !is_answered(&run, &self.fail_lost(&run)) {
+                return Next::InTime;
+            }
+            self.lost.pop_front();
+        }
         for run in unfinished {
             let silence = now.saturating_duration_since(run.seen_at.max(live_since));
-            match self.remedy(&run, silence, live_since, now) {
-                Remedy::Nothing => {}
+            let remedy = self.remedy(&run, silence, live_since, now);
+            if remedy != Remedy::Nothing && turn.is_over() {
+                return Next::Again;
+            }
+            let done = match remedy {
+                Remedy::Nothing => continue,
                 Remedy::GiveBack(ack) => self.give_back(&run, ack, now),
                 Remedy::CompleteCancel => self.complete_cancel(&run),
+            };
+            if !is_answered(&run, &done) {
+                break;
             }
         }
+        Next::InTime
     }
 
-    /// Ends runs that wait for a job that is not there any more.
-    fn fail_without_job(&mut self, unfinished: &[Indexed], live_since: Instant, now: Instant) {
+    /// Looks for runs that wait for a job that is not there any more.
+    fn find_lost(
+        &mut self,
+        unfinished: &[Indexed],
+        live_since: Instant,
+        now: Instant,
+        turn: &Turn<'_>,
+    ) {
         let overdue = unfinished.iter().filter(|run| {
             run.summary.status == RunStatus::Pending
                 && now.saturating_duration_since(run.seen_at.max(live_since)) >= JOB_MISSING_AFTER
@@ -130,27 +137,27 @@ impl Rescue {
         }
         self.looked_into.retain(|_, at| now - *at < JOB_LOOK_INTERVAL);
         for (tag, runs) in by_tag {
-            if self.looked_into.contains_key(tag) {
+            if self.looked_into.contains_key(tag) || turn.is_over() {
                 continue;
             }
             self.looked_into.insert(tag.to_owned(), now);
             // The queue is looked into after the runs were seen: a job that is gone then was gone
-            // before, or its run is not PENDING any more and the write below finds out.
+            // before, or its run is not PENDING any more and the write finds out.
             match self.queue.jobs_of_tag(tag) {
-                Ok(0) => runs.into_iter().for_each(|run| self.fail_lost(run)),
+                Ok(0) => self.lost.extend(runs.into_iter().cloned()),
                 Ok(_) => {}
                 Err(e) => log::debug!(tag = tag, error = e.to_string(); "cannot look for jobs"),
             }
         }
     }
 
-    fn fail_lost(&self, run: &Indexed) {
+    fn fail_lost(&self, run: &Indexed) -> bus::Result<()> {
         let code = Code::OrphanRun;
         log::warn!(err_id = code.err_id(), msg_id = code.msg_id(),
             run_id = run.summary.run_id.as_str(), tag = run.summary.tag.as_str();
             "a run waits for a job that is not in the queue");
         let error = "job_lost: the run's job is not in the queue; submit it again".to_owned();
-        self.end(run, RunStatus::Pending, RunStatus::Failed, Some(error));
+        self.end(run, RunStatus::Pending, RunStatus::Failed, Some(error))
     }
 
     fn remedy(&self, run: &Indexed, silence: Duration, since: Instant, now: Instant) -> Remedy {
@@ -197,21 +204,15 @@ impl Rescue {
             || now.saturating_duration_since(seen.at.max(since)) >= self.record_silence
     }
 
-    fn give_back(&mut self, run: &Indexed, ack: String, now: Instant) {
+    fn give_back(&mut self, run: &Indexed, ack: String, now: Instant) -> bus::Result<()> {
         log::warn!(run_id = run.summary.run_id.as_str(),
             worker_id = run.summary.worker_id.as_deref().unwrap_or_default();
             "the worker of a run is gone; giving its job back");
-        match self.sign(run).and_then(|ours| match ours {
-            true => self.queue.give_back(&ack),
-            false => Ok(()),
-        }) {
-            Ok(()) => {
-                self.given_back.insert(ack, now);
-            }
-            // Not sent: the next look tries again.
-            Err(e) => log::warn!(run_id = run.summary.run_id.as_str(), error = e.to_string();
-                "cannot give the job back yet"),
+        if self.sign(run)? {
+            self.queue.give_back(&ack)?;
         }
+        self.given_back.insert(ack, now);
+        Ok(())
     }
 
     /// Takes the rescue of a delivery upon this gateway; `false` when another one was quicker, or
@@ -234,13 +235,19 @@ impl Rescue {
         Ok(was_signed || is_written)
     }
 
-    fn complete_cancel(&self, run: &Indexed) {
+    fn complete_cancel(&self, run: &Indexed) -> bus::Result<()> {
         log::info!(run_id = run.summary.run_id.as_str(); "cancelling a run that no worker has");
-        self.end(run, RunStatus::Cancelling, RunStatus::Cancelled, None);
+        self.end(run, RunStatus::Cancelling, RunStatus::Cancelled, None)
     }
 
     /// Turns a run that still is in `from` to a terminal state, in the place of a worker.
-    fn end(&self, run: &Indexed, from: RunStatus, to: RunStatus, error: Option<String>) {
+    fn end(
+        &self,
+        run: &Indexed,
+        from: RunStatus,
+        to: RunStatus,
+        error: Option<String>,
+    ) -> bus::Result<()> {
         let ended = self.change(run, |snapshot| {
             let is_due = snapshot.status == from;
             if is_due {
@@ -248,10 +255,7 @@ impl Rescue {
             }
             is_due
         });
-        if let Err(e) = ended {
-            log::warn!(run_id = run.summary.run_id.as_str(), error = e.to_string();
-                "cannot end a run that nobody has yet");
-        }
+        ended.map(drop)
     }
 
     /// Changes a snapshot, if it still is the version that was decided on; says whether it was
@@ -272,7 +276,15 @@ impl Rescue {
             })
         })?;
         let Some(entry) = edited.written else { return Ok(false) };
-        self.index.wrote(&entry.key, entry.value, entry.revision);
+        self.index.wrote(entry);
         Ok(true)
     }
+}
+
+/// Whether NATS has answered; the next look tries again what has failed.
+fn is_answered(run: &Indexed, done: &bus::Result<()>) -> bool {
+    let Err(e) = done else { return true };
+    log::warn!(run_id = run.summary.run_id.as_str(), error = e.to_string();
+        "cannot rescue a run yet");
+    !(e.is_transient() || e.is_outcome_unknown())
 }

@@ -1,25 +1,25 @@
 //! Takes back submits that may have got half way, so that a 503 leaves no run behind.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, after, bounded, never, select};
+use crossbeam_channel::Sender;
+use parking_lot::Mutex;
 
+use super::{Next, TIMEOUT, Turn};
 use crate::bus::{self, Edit, Entry, Kv};
 use crate::gateway::view::runs::RunIndex;
 use crate::model::error::Code;
 use crate::model::json;
 use crate::model::run::{RunSnapshot, RunStatus};
-use crate::thread::{self, JoinOnDrop, StopSignal, StopSource};
 
 /// Submits in doubt that are remembered; each is one request that has failed.
 const MAX_DOUBTFUL: usize = 10_000;
 /// For undoing within the request that failed.
 const NOW_TIMEOUT: Duration = Duration::from_secs(1);
-/// For one try in the background.
-const TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two tries in the background.
-const RETRY: Duration = Duration::from_millis(500);
+pub(super) const RETRY: Duration = Duration::from_millis(500);
 
 /// A submit that was answered with an error.
 #[derive(Debug, Clone)]
@@ -29,29 +29,29 @@ pub struct Doubtful {
     pub submitted_at: f64,
 }
 
-/// The undoer; its thread tries until NATS takes it.
-///
-/// Field order is the shutdown order.
+/// Undoes submits. Clones share what waits.
+#[derive(Clone)]
 pub struct Undo {
     runs: Kv,
     index: RunIndex,
-    /// Written by handlers, read by the undo thread.
-    queue: Sender<Doubtful>,
-    _stop: StopSource,
-    _thread: JoinOnDrop,
+    waiting: Arc<Waiting>,
+    /// Wakes the chores; one pending kick is enough.
+    kick: Sender<()>,
+}
+
+/// Submits that could not be undone yet, the oldest first.
+#[derive(Default)]
+struct Waiting(Mutex<VecDeque<Doubtful>>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.lock().iter().for_each(tell_orphan);
+    }
 }
 
 impl Undo {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// When there is no thread to be had.
-    pub fn start(runs: Kv, index: RunIndex) -> std::io::Result<Undo> {
-        let (queue, doubtful) = bounded(MAX_DOUBTFUL);
-        let (stop, stopped) = thread::stop_channel();
-        let (kv, listed) = (runs.clone(), index.clone());
-        let thread = thread::spawn("undo", move || run(&kv, &listed, &doubtful, &stopped))?;
-        Ok(Undo { runs, index, queue, _stop: stop, _thread: thread })
+    pub fn new(runs: Kv, index: RunIndex, kick: Sender<()>) -> Undo {
+        Undo { runs, index, waiting: Arc::default(), kick }
     }
 
     /// Tries at once, and in the background if that fails.
@@ -63,36 +63,28 @@ impl Undo {
 
     /// Tries in the background.
     pub fn later(&self, submit: Doubtful) {
-        if let Err(TrySendError::Full(lost) | TrySendError::Disconnected(lost)) =
-            self.queue.try_send(submit)
-        {
-            tell_orphan(&lost);
+        let mut waiting = self.waiting.0.lock();
+        if waiting.len() >= MAX_DOUBTFUL {
+            return tell_orphan(&submit);
         }
+        waiting.push_back(submit);
+        drop(waiting);
+        let _ = self.kick.try_send(());
     }
-}
 
-fn run(runs: &Kv, index: &RunIndex, queue: &Receiver<Doubtful>, stop: &StopSignal) {
-    let mut waiting: VecDeque<Doubtful> = VecDeque::new();
-    loop {
-        let retry = if waiting.is_empty() { never() } else { after(RETRY) };
-        select! {
-            recv(stop) -> _ => break,
-            recv(queue) -> submit => match submit {
-                Ok(submit) if waiting.len() < MAX_DOUBTFUL => waiting.push_back(submit),
-                Ok(submit) => tell_orphan(&submit),
-                Err(_) => break,
-            },
-            recv(retry) -> _ => {
-                while let Some(submit) = waiting.front() {
-                    if undo(runs, index, submit, TIMEOUT).is_err() || thread::is_stopped(stop) {
-                        break;
-                    }
-                    waiting.pop_front();
-                }
+    /// Tries until NATS takes it.
+    pub(super) fn run(&self, turn: &Turn<'_>) -> Next {
+        loop {
+            let Some(submit) = self.waiting.0.lock().front().cloned() else { return Next::InTime };
+            if turn.is_over() {
+                return Next::Again;
             }
+            if undo(&self.runs, &self.index, &submit, TIMEOUT).is_err() {
+                return Next::InTime;
+            }
+            self.waiting.0.lock().pop_front();
         }
     }
-    waiting.iter().chain(queue.try_iter().collect::<Vec<_>>().iter()).for_each(tell_orphan);
 }
 
 /// Deletes the snapshot if it still is what the submit wrote. A worker that gets the job finds the
@@ -112,7 +104,7 @@ fn undo(runs: &Kv, index: &RunIndex, submit: &Doubtful, timeout: Duration) -> bu
     })?;
     if let (true, Some(tombstone)) = (edited.result, edited.written) {
         log::info!(run_id = submit.run_id.as_str(); "took back a submit that had failed");
-        index.deleted(&submit.run_id, tombstone.revision);
+        index.wrote(tombstone);
     }
     Ok(())
 }

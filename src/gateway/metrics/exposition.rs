@@ -1,55 +1,77 @@
 //! All figures in one text, in a fixed order.
 
-use super::process;
+use std::time::Duration;
+
 use super::text::{Kind, Text};
-use crate::gateway::api::context::Parts;
-use crate::gateway::view::workers::Seen;
+use super::{Metrics, backlog, process};
+use crate::bus::Bus;
+use crate::gateway::view::WheelRegistry;
+use crate::gateway::view::backlog::Backlog;
+use crate::gateway::view::hub::Hub;
+use crate::gateway::view::runs::RunIndex;
+use crate::gateway::view::workers::{Seen, WorkerMirror};
 use crate::model::clock;
 use crate::model::limits::MAX_METRIC_WORKERS;
 use crate::model::run::RunStatus;
 use crate::model::wheel::SyncResult;
 use crate::model::worker::{WorkerRecord, WorkerState};
 
+/// Where figures are read.
+pub struct Sources<'a> {
+    pub bus: &'a Bus,
+    pub runs: &'a RunIndex,
+    pub workers: &'a WorkerMirror,
+    pub wheels: &'a WheelRegistry,
+    pub hub: &'a Hub,
+    pub backlog: &'a Backlog,
+    pub metrics: &'a Metrics,
+    /// Checks of keys by their outcome, and hashes that they took; `None` when there are none.
+    pub auth: Option<(Vec<(&'static str, u64)>, u64)>,
+    pub default_tag: &'a str,
+    /// Silence after which a worker counts as disconnected.
+    pub disconnect_timeout: Duration,
+}
+
 /// What `GET /metrics` answers.
-pub fn exposition(parts: &Parts) -> String {
+pub fn exposition(from: &Sources<'_>) -> String {
     let mut text = Text::default();
-    text.family("pyoco_build_info", Kind::Gauge, "1, with the version of this parts.")
+    text.family("pyoco_build_info", Kind::Gauge, "1, with the version of this gateway.")
         .sample(&[("version", crate::VERSION)], 1.0);
-    let link = parts.bus.state();
+    let link = from.bus.state();
     text.single("pyoco_nats_up", Kind::Gauge, "Whether NATS is connected.", flag(link.connected));
     let help = "How often the connection to NATS came back or was replaced.";
     text.single("pyoco_nats_reconnects_total", Kind::Counter, help, link.reconnects as f64);
     let help = "Whether figures of runs and workers are current.";
-    let live = parts.index.is_live() && parts.workers.is_live();
+    let live = from.runs.is_live() && from.workers.is_live();
     text.single("pyoco_view_live", Kind::Gauge, help, flag(live));
-    runs(parts, &mut text);
-    parts.metrics.runs.write(&mut text);
-    parts.metrics.backlog.write(link.connected, &parts.settings.default_tag, &mut text);
-    workers(parts, &mut text);
-    wheels(parts, &mut text);
-    parts.metrics.requests.write(&mut text);
-    auth(parts, &mut text);
+    runs(from, &mut text);
+    from.metrics.runs.write(&mut text);
+    backlog::write(&from.backlog.newest(link.connected), from.default_tag, &mut text);
+    workers(from, &mut text);
+    wheels(from, &mut text);
+    from.metrics.requests.write(&mut text);
+    auth(from, &mut text);
     let help = "Open streams of events.";
-    text.single("pyoco_sse_clients", Kind::Gauge, help, parts.hub.open_streams() as f64);
+    text.single("pyoco_sse_clients", Kind::Gauge, help, from.hub.open_streams() as f64);
     let help = "States that were skipped because a client reads too slowly; it gets the newest.";
-    text.single("pyoco_sse_dropped_total", Kind::Counter, help, parts.hub.skipped() as f64);
+    text.single("pyoco_sse_dropped_total", Kind::Counter, help, from.hub.skipped() as f64);
     process::write(&mut text);
     text.finish()
 }
 
-fn auth(parts: &Parts, text: &mut Text) {
-    let Some((outcomes, hashes)) = parts.auth.figures() else { return };
+fn auth(from: &Sources<'_>, text: &mut Text) {
+    let Some((outcomes, hashes)) = &from.auth else { return };
     let help = "Requests with and without an API key, by what came of the check.";
     let mut family = text.family("pyoco_auth_checks_total", Kind::Counter, help);
     for (outcome, count) in outcomes {
-        family.sample(&[("outcome", outcome)], count as f64);
+        family.sample(&[("outcome", outcome)], *count as f64);
     }
     let help = "API keys that had to be hashed; a key that was seen before need not.";
-    text.single("pyoco_auth_hashes_total", Kind::Counter, help, hashes as f64);
+    text.single("pyoco_auth_hashes_total", Kind::Counter, help, *hashes as f64);
 }
 
-fn runs(parts: &Parts, text: &mut Text) {
-    let counts = parts.index.counts();
+fn runs(from: &Sources<'_>, text: &mut Text) {
+    let counts = from.runs.counts();
     let mut put = |name, help, counts: &[(RunStatus, usize)]| {
         let mut family = text.family(name, Kind::Gauge, help);
         for (status, count) in counts {
@@ -57,14 +79,14 @@ fn runs(parts: &Parts, text: &mut Text) {
         }
     };
     put("pyoco_runs", "Runs by status.", &counts);
-    put("pyoco_runs_total", "The same, under the name of the Python parts.", &counts);
+    put("pyoco_runs_total", "The same, under the name of the Python gateway.", &counts);
     let help = "Runs by status that were written last today, by the gateway's time zone.";
-    put("pyoco_runs_today_total", help, &parts.index.counts_today());
+    put("pyoco_runs_today_total", help, &from.runs.counts_today());
 }
 
-fn workers(parts: &Parts, text: &mut Text) {
-    let (now, timeout) = (clock::now(), parts.settings.disconnect_timeout);
-    let records: Vec<_> = parts.workers.all().into_iter().map(|seen| seen.record).collect();
+fn workers(from: &Sources<'_>, text: &mut Text) {
+    let (now, timeout) = (clock::now(), from.disconnect_timeout);
+    let records: Vec<_> = from.workers.all().into_iter().map(|seen| seen.record).collect();
     let state = |record: &WorkerRecord| record.derived_state(now, timeout);
     let help = "Workers that are RUNNING or IDLE.";
     let alive = records.iter().filter(|record| state(record).is_alive()).count();
@@ -90,15 +112,15 @@ fn workers(parts: &Parts, text: &mut Text) {
     }
 }
 
-fn wheels(parts: &Parts, text: &mut Text) {
-    let (now, timeout) = (clock::now(), parts.settings.disconnect_timeout);
-    let wheels = parts.wheels.shelf.all();
+fn wheels(from: &Sources<'_>, text: &mut Text) {
+    let (now, timeout) = (clock::now(), from.disconnect_timeout);
+    let wheels = from.wheels.shelf.all();
     text.single("pyoco_wheels", Kind::Gauge, "Wheels in the registry.", wheels.len() as f64);
     let help = "Bytes of all wheels in the registry.";
     let bytes: u64 = wheels.iter().map(|meta| meta.size).sum();
     text.single("pyoco_wheels_bytes", Kind::Gauge, help, bytes as f64);
     let alive = |seen: &Seen| seen.record.derived_state(now, timeout).is_alive();
-    let workers: Vec<Seen> = parts.workers.all().into_iter().filter(alive).collect();
+    let workers: Vec<Seen> = from.workers.all().into_iter().filter(alive).collect();
     let help = "Workers that are RUNNING or IDLE, by how they last synchronised their wheels.";
     let mut family = text.family("pyoco_workers_wheel_sync", Kind::Gauge, help);
     for result in SyncResult::ALL.map(SyncResult::as_str) {

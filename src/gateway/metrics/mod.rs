@@ -4,23 +4,23 @@
 //! are read at each scrape. The figures of the queue are in NATS; a thread fetches them, so that a dead
 //! NATS never delays a scrape. **Invariant:** labels are bounded, and never a run id or free text.
 
+mod backlog;
 mod exposition;
 mod histogram;
 mod process;
 mod requests;
 mod runs;
-pub(crate) mod text;
+mod text;
 
-pub use super::chores::backlog::BacklogFigures;
-pub use exposition::exposition;
+pub use exposition::{Sources, exposition};
 pub use requests::RequestFigures;
 pub use runs::RunFigures;
 
 /// All figures that are not read off something else.
+#[derive(Default)]
 pub struct Metrics {
     pub runs: RunFigures,
     pub requests: RequestFigures,
-    pub backlog: BacklogFigures,
 }
 
 /// Stands for all values of a label beyond [`MAX_METRIC_LABELS`](crate::model::limits::MAX_METRIC_LABELS);

@@ -1,8 +1,10 @@
 //! Requests by method, route and code, and how long they took.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::histogram::Histogram;
 use super::text::{Kind, Text};
@@ -28,8 +30,8 @@ struct Counts {
 }
 
 impl RequestFigures {
-    /// A handler has answered a request to the route with this path, or to none. Only what has a duration is
-    /// observed in the histogram.
+    /// A handler has answered a request to the route with this path, or to none. The histogram observes
+    /// only what has a duration.
     pub fn answered(
         &self,
         method: &str,
@@ -69,6 +71,6 @@ impl RequestFigures {
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }

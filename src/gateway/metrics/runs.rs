@@ -1,8 +1,10 @@
 //! What happens to runs: submits of this gateway, ends and waits that its index has seen.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::OTHER;
 use super::histogram::Histogram;
@@ -97,7 +99,7 @@ impl RunFigures {
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::bus::{self, Entry, Kv, Mirror, Operation, Watch, WatchEvent};
+use crate::bus::{self, Entry, Kv, Mirror, Operation, View, Watch};
 use crate::model::limits::MAX_WHEEL_HISTORY;
 use crate::model::wheel::{HistoryAction, HistoryEntry};
 use crate::model::{clock, json};
@@ -13,8 +13,11 @@ pub struct History {
     kv: Kv,
     /// How long entries are kept; the bucket drops them without a word.
     kept: Duration,
-    mirror: Mirror<BTreeMap<String, HistoryEntry>>,
+    mirror: Mirror<HistoryView>,
 }
+
+#[derive(Default)]
+struct HistoryView(BTreeMap<String, HistoryEntry>);
 
 /// Which entries are wanted.
 #[derive(Debug, Default)]
@@ -31,24 +34,17 @@ impl History {
     }
 
     pub(crate) fn follow(&self) -> bus::Result<Watch> {
-        let mirror = self.mirror.clone();
-        self.kv.watch(move |event| match event {
-            WatchEvent::Reset => mirror.with(BTreeMap::clear),
-            WatchEvent::Entry(entry) => mirror.with(|entries| take(entries, entry)),
-            WatchEvent::Live => mirror.set_live(true),
-            WatchEvent::Stale(_) => mirror.set_live(false),
-        })
+        self.kv.watch(self.mirror.observer())
     }
 
     /// Appends an entry.
     ///
     /// # Errors
     /// Those of a request; then the entry may be missing.
-    pub fn append(&self, entry: HistoryEntry) -> bus::Result<()> {
-        let document = json::to_wire(&entry).map_err(|e| bus::Error::BadAnswer(e.to_string()))?;
-        let key = key(&entry);
-        self.kv.create(&key, &document)?;
-        self.mirror.with(|entries| insert(entries, key, entry));
+    pub fn append(&self, entry: &HistoryEntry) -> bus::Result<()> {
+        let (key, document) = (key(entry), json::to_wire(entry)?);
+        let revision = self.kv.create(&key, &document)?;
+        self.mirror.wrote(Entry::put(&key, document, revision));
         Ok(())
     }
 
@@ -60,8 +56,8 @@ impl History {
     /// The newest entries first, at most `limit`.
     pub fn newest(&self, wanted: &Wanted<'_>, limit: usize) -> Vec<HistoryEntry> {
         let oldest = clock::now() - self.kept.as_secs_f64();
-        self.mirror.with(|entries| {
-            let newest_first = entries.values().rev();
+        self.mirror.look(|view, _| {
+            let newest_first = view.0.values().rev();
             newest_first
                 .filter(|entry| entry.occurred_at >= oldest)
                 .filter(|entry| wanted.wheel_name.is_none_or(|name| entry.wheel_name == name))
@@ -78,22 +74,26 @@ fn key(entry: &HistoryEntry) -> String {
     format!("{:013}_{}", (entry.occurred_at * 1000.0) as u64, entry.event_id)
 }
 
-fn take(entries: &mut BTreeMap<String, HistoryEntry>, entry: Entry) {
-    if entry.operation == Operation::Delete {
-        entries.remove(&entry.key);
-        return;
-    }
-    match json::from_wire(&entry.value) {
-        Ok(read) => insert(entries, entry.key, read),
-        Err(e) => log::warn!(key = entry.key.as_str(), error = e.to_string();
-            "an entry of the history of wheels cannot be read"),
-    }
-}
+impl View for HistoryView {
+    type Change = Entry;
 
-/// Beyond the bound the oldest ones are forgotten here; the bucket still has them.
-fn insert(entries: &mut BTreeMap<String, HistoryEntry>, key: String, entry: HistoryEntry) {
-    entries.insert(key, entry);
-    if entries.len() > MAX_WHEEL_HISTORY {
-        entries.pop_first();
+    fn take(&mut self, entry: Entry, _: bool) {
+        if entry.operation == Operation::Delete {
+            self.0.remove(&entry.key);
+            return;
+        }
+        match json::from_wire(&entry.value) {
+            Ok(read) => drop(self.0.insert(entry.key, read)),
+            Err(e) => log::warn!(key = entry.key.as_str(), error = e.to_string();
+                "an entry of the history of wheels cannot be read"),
+        }
+        // Beyond the bound the oldest ones are forgotten here; the bucket still has them.
+        if self.0.len() > MAX_WHEEL_HISTORY {
+            self.0.pop_first();
+        }
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
     }
 }

@@ -3,6 +3,7 @@
 //! Each part follows one bucket of NATS and says whether what it knows is current. This room knows
 //! nothing of requests, routes or chores.
 
+pub mod backlog;
 pub mod history;
 pub mod hub;
 pub mod keys;
@@ -36,7 +37,7 @@ impl WheelRegistry {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn follow(&self) -> bus::Result<(Watch, Watch)> {
-        Ok((self.shelf.follow(&self.store)?, self.history.follow()?))
+    pub fn follow(&self) -> bus::Result<[Watch; 2]> {
+        Ok([self.shelf.follow(&self.store)?, self.history.follow()?])
     }
 }

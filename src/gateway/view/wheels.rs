@@ -1,11 +1,10 @@
 //! The wheels that are there, as the watch tells.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Map;
 
-use crate::bus::{self, Mirror, ObjectEvent, ObjectMeta, ObjectStore, Watch};
+use crate::bus::{self, Mirror, ObjectMeta, ObjectStore, ObjectView, Watch};
 use crate::model::wheel::{SHA256_HEADER, WheelItem, tags_of};
 
 /// What stands in front of the hash in an object's digest.
@@ -13,31 +12,16 @@ const DIGEST_PREFIX: &str = "SHA-256=";
 
 /// All wheels by name. Clones share it.
 #[derive(Clone, Default)]
-pub struct Shelf(Mirror<BTreeMap<String, ObjectMeta>>);
+pub struct Shelf(Mirror<ObjectView>);
 
 impl Shelf {
     pub(crate) fn follow(&self, store: &ObjectStore) -> bus::Result<Watch> {
-        let shelf = self.0.clone();
-        store.watch(move |event| match event {
-            ObjectEvent::Reset => shelf.with(BTreeMap::clear),
-            ObjectEvent::Meta(meta) => shelf.with(|metas| take(metas, meta)),
-            ObjectEvent::Live => shelf.set_live(true),
-            ObjectEvent::Stale(_) => shelf.set_live(false),
-        })
+        store.watch(self.0.observer())
     }
 
-    /// Takes in what this gateway has written itself.
+    /// Takes in what this gateway has written or deleted itself.
     pub fn wrote(&self, meta: ObjectMeta) {
-        self.0.with(|metas| take(metas, meta));
-    }
-
-    /// Takes out what this gateway has deleted itself; a newer version of it stays.
-    pub fn deleted(&self, meta: ObjectMeta) {
-        self.0.with(|metas| {
-            if metas.get(&meta.name).is_none_or(|known| known.revision <= meta.revision) {
-                metas.insert(meta.name.clone(), ObjectMeta { deleted: true, ..meta });
-            }
-        });
+        self.0.wrote(meta);
     }
 
     /// Waits until it tells everything; `false` when that takes longer than `timeout`.
@@ -47,15 +31,7 @@ impl Shelf {
 
     /// All wheels, by name.
     pub fn all(&self) -> Vec<ObjectMeta> {
-        self.0.with(|metas| metas.values().filter(|meta| !meta.deleted).cloned().collect())
-    }
-}
-
-/// The newer of two versions stays; a deleted one stays as well, since the news of an older version
-/// may come after it.
-fn take(metas: &mut BTreeMap<String, ObjectMeta>, meta: ObjectMeta) {
-    if metas.get(&meta.name).is_none_or(|known| known.revision < meta.revision) {
-        metas.insert(meta.name.clone(), meta);
+        self.0.look(|view, _| view.objects().cloned().collect())
     }
 }
 

@@ -5,22 +5,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::hub::{Hub, Side};
-use crate::bus::{self, Entry, Kv, Mirror, Operation, Watch, WatchEvent};
+use crate::bus::{self, Entry, Kv, Mirror, Operation, View, Watch};
 use crate::model::json;
 use crate::model::worker::{WorkerRecord, WorkerState};
 
 /// All worker records. Clones share it.
 #[derive(Clone, Default)]
-pub struct WorkerMirror {
-    state: Mirror<State>,
-    hub: Hub,
-}
+pub struct WorkerMirror(Mirror<WorkerView>);
 
 #[derive(Default)]
-struct State {
+struct WorkerView {
     records: HashMap<String, Seen>,
-    /// Revision up to which the watch has told everything.
-    told: u64,
+    hub: Hub,
 }
 
 /// A record and when this version of it arrived, by our own clock.
@@ -37,7 +33,7 @@ pub struct Seen {
 impl WorkerMirror {
     /// An empty mirror that publishes to `hub`.
     pub fn new(hub: Hub) -> Self {
-        WorkerMirror { state: Mirror::default(), hub }
+        WorkerMirror(Mirror::new(WorkerView { records: HashMap::new(), hub }))
     }
 
     /// Starts to follow `workers`; the mirror lives as long as the returned watch.
@@ -45,49 +41,42 @@ impl WorkerMirror {
     /// # Errors
     /// When no thread can be started.
     pub fn follow(&self, workers: &Kv) -> bus::Result<Watch> {
-        let mirror = self.clone();
-        workers.watch(move |event| match event {
-            WatchEvent::Reset => mirror.clear(),
-            WatchEvent::Entry(entry) => mirror.take(entry, true),
-            WatchEvent::Live => mirror.set_live(true),
-            WatchEvent::Stale(_) => mirror.set_live(false),
-        })
+        workers.watch(self.0.observer())
     }
 
     /// Takes in what this gateway has written itself.
-    pub fn wrote(&self, worker_id: &str, document: Vec<u8>, revision: u64) {
-        let (key, operation) = (worker_id.to_owned(), Operation::Put);
-        self.take(Entry { key, value: document, revision, operation }, false);
+    pub fn wrote(&self, entry: Entry) {
+        self.0.wrote(entry);
     }
 
     /// The newest record of a worker.
     pub fn get(&self, worker_id: &str) -> Option<Seen> {
-        self.state.with(|state| state.records.get(worker_id).cloned())
+        self.0.look(|view, _| view.records.get(worker_id).cloned())
     }
 
     /// All records, in no order.
     pub fn all(&self) -> Vec<Seen> {
-        self.state.with(|state| state.records.values().cloned().collect())
+        self.0.look(|view, _| view.records.values().cloned().collect())
     }
 
     /// Whether it tells everything.
     pub fn is_live(&self) -> bool {
-        self.state.is_live()
+        self.0.is_live()
     }
 
     /// Waits until it tells everything; `false` when that takes longer than `timeout`.
     pub fn wait_live(&self, timeout: Duration) -> bool {
-        self.state.wait_live(timeout)
+        self.0.wait_live(timeout)
     }
 
     /// Publishes the workers whose derived state has changed because time has passed.
     pub fn publish_silent(&self, now: f64, disconnect_timeout: Duration) {
-        self.state.with(|state| {
-            for seen in state.records.values_mut() {
+        self.0.change(|view| {
+            for seen in view.records.values_mut() {
                 let derived = seen.record.derived_state(now, disconnect_timeout);
                 if derived != seen.shown {
                     seen.shown = derived;
-                    self.hub.worker_changed(&seen.record);
+                    view.hub.worker_changed(&seen.record);
                 }
             }
         });
@@ -95,35 +84,29 @@ impl WorkerMirror {
 
     /// Drops what is known of a worker unless there is something newer.
     pub fn forget(&self, worker_id: &str, revision: u64) {
-        self.state.with(|state| {
-            if state.records.get(worker_id).is_some_and(|seen| seen.revision == revision) {
-                state.records.remove(worker_id);
-                self.hub.worker_removed(worker_id);
+        self.0.change(|view| {
+            if view.records.get(worker_id).is_some_and(|seen| seen.revision == revision) {
+                view.remove(worker_id);
             }
         });
     }
+}
 
-    fn take(&self, entry: Entry, is_told: bool) {
-        // What is published is so in the order in which it is taken.
-        self.state.with(|state| self.take_into(state, entry, is_told));
+impl WorkerView {
+    fn remove(&mut self, worker_id: &str) {
+        if self.records.remove(worker_id).is_some() {
+            self.hub.worker_removed(worker_id);
+        }
     }
+}
 
-    fn take_into(&self, state: &mut State, entry: Entry, is_told: bool) {
+impl View for WorkerView {
+    type Change = Entry;
+
+    fn take(&mut self, entry: Entry, _: bool) {
         let Entry { key, value, revision, operation } = entry;
-        if is_told {
-            state.told = state.told.max(revision);
-        } else if revision <= state.told {
-            // The watch has passed by already; the record may have been deleted since.
-            return;
-        }
-        if state.records.get(&key).is_some_and(|known| known.revision >= revision) {
-            return;
-        }
         if operation == Operation::Delete {
-            if state.records.remove(&key).is_some() {
-                self.hub.worker_removed(&key);
-            }
-            return;
+            return self.remove(&key);
         }
         match json::from_wire::<WorkerRecord>(&value) {
             Ok(record) => {
@@ -131,7 +114,7 @@ impl WorkerMirror {
                 let record = Arc::new(WorkerRecord { worker_id: key.clone(), ..record });
                 self.hub.worker_changed(&record);
                 let (at, shown) = (Instant::now(), record.state);
-                state.records.insert(key, Seen { record, revision, at, shown });
+                self.records.insert(key, Seen { record, revision, at, shown });
             }
             Err(e) => {
                 log::warn!(worker_id = key.as_str(), error = e.to_string();
@@ -140,36 +123,33 @@ impl WorkerMirror {
         }
     }
 
-    fn clear(&self) {
-        self.state.with(|state| {
-            *state = State::default();
-            self.hub.reset(Side::Workers);
-        });
+    fn clear(&mut self) {
+        self.records.clear();
+        self.hub.reset(Side::Workers);
     }
 
-    fn set_live(&self, live: bool) {
+    fn set_live(&mut self, live: bool) {
         self.hub.set_live(Side::Workers, live);
-        self.state.set_live(live);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::WatchEvent;
 
     #[test]
     fn a_write_of_ours_that_the_watch_has_passed_by_brings_nothing_back() {
         let mirror = WorkerMirror::default();
-        let record = || br#"{"worker_id":"w","last_seen_at":1.0}"#.to_vec();
-        let told = |revision, operation| {
-            mirror.take(Entry { key: "w".into(), value: record(), revision, operation }, true);
+        let put = |revision| {
+            Entry::put("w", br#"{"worker_id":"w","last_seen_at":1.0}"#.to_vec(), revision)
         };
-        told(1, Operation::Put);
-        told(3, Operation::Delete);
+        mirror.0.observe(WatchEvent::Entry(put(1)));
+        mirror.0.observe(WatchEvent::Entry(Entry { operation: Operation::Delete, ..put(3) }));
         // The thread that wrote revision 2 gets to say so only now.
-        mirror.wrote("w", record(), 2);
+        mirror.wrote(put(2));
         assert!(mirror.get("w").is_none());
-        mirror.wrote("w", record(), 4);
+        mirror.wrote(put(4));
         assert_eq!(mirror.get("w").map(|seen| seen.revision), Some(4));
     }
 }

@@ -14,7 +14,7 @@ use super::{last_answer, serve, turn_away};
 use crate::http::Shared;
 use crate::http::error::{self, ErrorReply};
 use crate::http::service::Service;
-use crate::thread::crew::{Crew, CrewError};
+use crate::thread::{ThreadSet, ThreadSetError};
 
 /// Wait after an error that would only repeat (no descriptors, no memory): first, and at most.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -22,9 +22,9 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::fro
 /// The threads that serve connections.
 pub struct Crews {
     /// One per connection.
-    pub serving: Crew,
+    pub serving: ThreadSet,
     /// A few more, for telling clients that there is no place.
-    pub refusing: Crew,
+    pub refusing: ThreadSet,
 }
 
 /// Accepts until the other end of `wake` is closed. The listener must not block.
@@ -73,7 +73,7 @@ fn admit<S: Service>(stream: TcpStream, peer: IpAddr, shared: &Arc<Shared<S>>, c
         });
         match served {
             Ok(()) => return,
-            Err(CrewError::Full(_)) => {}
+            Err(ThreadSetError::Full(_)) => {}
             Err(error) => log::warn!(error:% = error; "cannot start a thread for a connection"),
         }
     }

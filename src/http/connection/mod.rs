@@ -1,7 +1,7 @@
 //! One client's connection from its first byte to its last, on a thread of its own.
 //!
-//! [`head`] and [`body`] read a request, [`wire`] and [`stream`] write the answer; [`accept`] gives a connection
-//! its thread, [`watchdog`] ends what takes too long and cannot end by itself.
+//! [`head`] and [`body`] read a request, [`wire`] and [`stream`] write the answer; [`accept`] gives a
+//! connection its thread, [`watchdog`] ends what takes too long and cannot end by itself.
 
 pub mod accept;
 pub mod body;

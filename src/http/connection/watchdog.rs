@@ -40,7 +40,7 @@ pub fn watch<S: Service>(shared: &Shared<S>, stop: &StopSignal) {
     }
 }
 
-/// Answers 504. The handler keeps its permit and its thread until it returns; what it answers then is dropped.
+/// Answers 504. The handler keeps its permit and its thread until it returns; its answer is dropped then.
 fn give_up<S: Service>(shared: &Shared<S>, socket: &Socket) {
     let Some(request) = socket.give_up() else { return };
     log::warn!(request_id = &*request.request_id; "a handler has not answered in time");

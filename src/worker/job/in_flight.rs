@@ -5,9 +5,9 @@
 //! the new delivery, for the old one can no longer be kept alive: the attempt takes it over.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::bus::Delivered;
 
@@ -45,7 +45,7 @@ impl InFlightJobs {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Sender<Delivered>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -8,7 +8,7 @@ use crate::bus::{Delivered, Kv};
 use crate::model::error::Code;
 use crate::model::json;
 use crate::model::run::{RunStatus, RunSummary};
-use crate::thread::{self, JoinOnDrop, StopSignal, StopSource};
+use crate::thread::{self, Service, StopSignal};
 
 /// Between two looks at the snapshot for a cancel request. The heartbeat's compare-and-set would
 /// find it too, but its interval belongs to the operator.
@@ -25,13 +25,10 @@ pub(crate) enum Notice {
 }
 
 /// Runs until it is dropped; then its thread is joined, so nothing of it comes afterwards.
-///
-/// Field order is the shutdown order: closing `stop` ends the loop, then `thread` joins.
 pub(crate) struct Ticker {
     /// Written by the ticker's thread, read by the slot.
     pub(crate) notices: Receiver<Notice>,
-    _stop: StopSource,
-    _thread: JoinOnDrop,
+    _thread: Service,
 }
 
 impl Ticker {
@@ -42,13 +39,12 @@ impl Ticker {
         run_id: String,
         progress_interval: Duration,
     ) -> std::io::Result<Ticker> {
-        let (stop, stopped) = thread::stop_channel();
         let (notify, notices) = bounded(1);
         // A slow look must not hold up the next in-progress ACK, nor the end of the job.
         let runs = runs.with_timeout(MAX_LOOK.min(progress_interval / 2));
         let body = TickerThread { delivered, runs, run_id, notify, told: false };
-        let thread = thread::spawn_small("ticker", move || body.run(&stopped, progress_interval))?;
-        Ok(Ticker { notices, _stop: stop, _thread: thread })
+        let run = move |stop: &StopSignal| body.run(stop, progress_interval);
+        Ok(Ticker { notices, _thread: Service::start_small("ticker", run)? })
     }
 }
 

@@ -28,7 +28,7 @@ use crate::flow::PythonExecutor;
 use crate::flow::python::{Code, PythonError};
 use crate::model::error::Code as ErrorCode;
 use crate::model::limits::WHEEL_LOCK_DEADLINE;
-use crate::thread::{self, JoinOnDrop, StopSignal, StopSource};
+use crate::thread::{self, Service, StopSignal, StopSource};
 use registry_offers::{RegistryOffers, offer};
 
 /// For the interpreter to say which wheels fit it; a cold disk takes seconds.
@@ -64,8 +64,7 @@ pub(super) struct SyncThread {
     tried: StopSignal,
     /// Disconnected when runs get wheels.
     ready: StopSignal,
-    _stop: StopSource,
-    _thread: JoinOnDrop,
+    _thread: Service,
     _watch: Watch,
 }
 
@@ -76,12 +75,11 @@ impl SyncThread {
         tags: Vec<String>,
         store: ObjectStore,
     ) -> Result<SyncThread, crate::worker::Error> {
-        let (stop, stopped) = thread::stop_channel();
         let (try_source, tried) = thread::stop_channel();
         let (ready_source, ready) = thread::stop_channel();
         let (kick, kicked) = bounded(1);
-        let offers = RegistryOffers::default();
-        let watch = offers.follow(&store, kick).map_err(std::io::Error::other)?;
+        let offers = RegistryOffers::new(kick);
+        let watch = offers.follow(&store).map_err(std::io::Error::other)?;
         let status = Status::enabled();
         let sync = WheelSync {
             settings,
@@ -94,8 +92,8 @@ impl SyncThread {
             current: None,
             ready: Some(ready_source),
         };
-        let thread = thread::spawn("wheels", move || sync.run(&stopped, &kicked, try_source))?;
-        Ok(SyncThread { status, tried, ready, _stop: stop, _thread: thread, _watch: watch })
+        let thread = Service::start("wheels", move |stop| sync.run(stop, &kicked, try_source))?;
+        Ok(SyncThread { status, tried, ready, _thread: thread, _watch: watch })
     }
 
     /// Waits until runs get wheels: a job that is taken earlier would not find its code. With

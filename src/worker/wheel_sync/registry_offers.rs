@@ -1,54 +1,61 @@
 //! What the registry offers, as the watch of its store tells.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use crate::bus::{self, Mirror, ObjectEvent, ObjectMeta, ObjectStore, Watch};
+use crate::bus::{self, Mirror, ObjectMeta, ObjectStore, ObjectView, View, Watch};
 use crate::model::wheel::{SHA256_HEADER, brief, tags_of};
 use crate::worker::wheels::Offer;
 
-/// All wheels of the registry. Clones share it.
-#[derive(Clone, Default)]
-pub(super) struct RegistryOffers(Mirror<BTreeMap<String, ObjectMeta>>);
+/// All wheels of the registry.
+pub(super) struct RegistryOffers(Mirror<OfferView>);
+
+struct OfferView {
+    objects: ObjectView,
+    /// Told of each change; one that waits already will do.
+    changed: Sender<()>,
+}
 
 impl RegistryOffers {
-    /// Follows the store; each change is told to `changed`, whose one place is enough.
-    pub fn follow(&self, store: &ObjectStore, changed: Sender<()>) -> bus::Result<Watch> {
-        let offers = self.0.clone();
-        store.watch(move |event| {
-            let is_news = match event {
-                ObjectEvent::Reset => {
-                    offers.with(BTreeMap::clear);
-                    false
-                }
-                ObjectEvent::Meta(meta) => {
-                    offers.with(|metas| metas.insert(meta.name.clone(), meta));
-                    offers.is_live()
-                }
-                ObjectEvent::Live => {
-                    offers.set_live(true);
-                    true
-                }
-                ObjectEvent::Stale(_) => {
-                    offers.set_live(false);
-                    false
-                }
-            };
-            if is_news {
-                // One that waits already will do.
-                let _ = changed.try_send(());
-            }
-        })
+    /// Knows nothing yet, and tells `changed`, whose one place is enough, of each change.
+    pub fn new(changed: Sender<()>) -> RegistryOffers {
+        RegistryOffers(Mirror::new(OfferView { objects: ObjectView::default(), changed }))
+    }
+
+    /// Follows the store.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn follow(&self, store: &ObjectStore) -> bus::Result<Watch> {
+        store.watch(self.0.observer())
     }
 
     /// All wheels, once they are known; `None` when that takes longer than `timeout`.
     pub fn now(&self, timeout: Duration) -> Option<Vec<ObjectMeta>> {
-        let all = |metas: &mut BTreeMap<String, ObjectMeta>| {
-            metas.values().filter(|meta| !meta.deleted).cloned().collect()
-        };
-        self.0.wait_live(timeout).then(|| self.0.with(all))
+        let all = || self.0.look(|view, _| view.objects.objects().cloned().collect());
+        self.0.wait_live(timeout).then(all)
+    }
+}
+
+impl View for OfferView {
+    type Change = ObjectMeta;
+
+    fn take(&mut self, meta: ObjectMeta, is_live: bool) {
+        self.objects.take(meta, is_live);
+        if is_live {
+            let _ = self.changed.try_send(());
+        }
+    }
+
+    fn clear(&mut self) {
+        self.objects.clear();
+    }
+
+    fn set_live(&mut self, live: bool) {
+        if live {
+            let _ = self.changed.try_send(());
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! What the worker's record says of its wheels: written by the synchronisation, read by the registry.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::model::clock;
 use crate::model::wheel::{InstalledWheel, SyncResult, WheelSync, shortened};
@@ -81,7 +83,7 @@ impl Status {
     }
 
     fn lock(&self) -> MutexGuard<'_, WheelSync> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -22,7 +22,7 @@ use std::time::Instant;
 pub use error::NatsChildError;
 
 use crate::model::limits::{CHILD_POLL, NATS_STOP_DEADLINE};
-use crate::thread::{self, JoinOnDrop, StopSource};
+use crate::thread::{self, Service};
 use instance::Launch;
 
 /// What the command line says about the local server.
@@ -41,12 +41,11 @@ pub struct NatsChildSettings {
     pub sync_interval: String,
 }
 
-/// A supervised nats-server. Field order is the shutdown order: closing `stop` ends the
-/// supervisor, which stops the server (SIGTERM, then SIGKILL) before `thread` is joined.
+/// A supervised nats-server.
 #[derive(Debug)]
 pub struct NatsChild {
-    stop: StopSource,
-    thread: JoinOnDrop,
+    /// Stops the server (SIGTERM, then SIGKILL) before it ends.
+    supervisor: Service,
     settings: NatsChildSettings,
 }
 
@@ -81,13 +80,14 @@ impl NatsChild {
             address: reachable(settings.listen_host, settings.client_port),
             server_name: server_name(),
         };
-        let (stop, stopped) = thread::stop_channel();
-        let first = launch.start(&stopped)?;
-        let thread = thread::spawn("nats-supervise", move || {
-            supervise::run(&launch, first, &stopped);
+        // Nobody can stop it before it is there.
+        let (_source, unstopped) = thread::stop_channel();
+        let first = launch.start(&unstopped)?;
+        let supervisor = Service::start("nats-supervise", move |stop| {
+            supervise::run(&launch, first, stop);
         })
         .map_err(|source| NatsChildError::Thread { source })?;
-        Ok(NatsChild { stop, thread, settings })
+        Ok(NatsChild { supervisor, settings })
     }
 
     /// `nats://<host>:<port>` as this machine reaches it.
@@ -97,9 +97,7 @@ impl NatsChild {
 
     /// Stops the server and waits for its end; the same as dropping the value.
     pub fn stop(self) {
-        let NatsChild { stop, thread, .. } = self;
-        drop(stop);
-        thread.join();
+        self.supervisor.stop();
     }
 }
 

@@ -1,8 +1,10 @@
 //! What a slot wants of its run: told on the slot's thread, found by the run's, which polls.
 
 use std::io::{self, PipeReader, PipeWriter, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::flow::python::pipes;
 
@@ -56,7 +58,7 @@ impl Orders {
     }
 
     fn change(&self, change: impl FnOnce(&mut Wanted)) -> Wanted {
-        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wanted = self.wanted.lock();
         change(&mut wanted);
         *wanted
     }

@@ -1,6 +1,6 @@
 //! Threads of templates that nobody uses any more, until their processes have ended.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 use crate::thread::JoinOnDrop;
 
@@ -12,7 +12,7 @@ pub(super) struct EndingTemplates(Mutex<Vec<JoinOnDrop>>);
 impl EndingTemplates {
     /// Takes the thread of a template that has been told to end; never blocks.
     pub(super) fn take(&self, keeper: JoinOnDrop) {
-        let mut keepers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keepers = self.0.lock();
         keepers.retain(|keeper| !keeper.is_finished());
         keepers.push(keeper);
     }

@@ -1,9 +1,10 @@
 //! One worker's Python: its settings, and the template that is in use now.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use crossbeam_channel::never;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 
 use super::Template;
@@ -151,5 +152,5 @@ impl TemplateSupervisor {
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }

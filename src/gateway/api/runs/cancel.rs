@@ -61,7 +61,7 @@ pub fn run(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     if let Some(entry) = edited.written {
         log::info!(run_id = run_id, request_id = cx.request.request_id();
             "cancel requested");
-        parts.index.wrote(&entry.key, entry.value, entry.revision);
+        parts.index.wrote(entry);
     }
     Ok(edited.result)
 }

@@ -9,7 +9,6 @@ use crate::gateway::api::error::ApiError;
 use crate::gateway::api::schema::Query;
 use crate::gateway::auth::Caller;
 use crate::gateway::view::hub::Version;
-use crate::gateway::view::runs::Known;
 use crate::http::Reply;
 use crate::model::{clock, json as lenient, name};
 
@@ -75,8 +74,8 @@ pub(super) fn version(parts: &Parts, caller: &Caller, run_id: &str) -> Result<Ve
         return Err(ApiError::RunNotFound);
     }
     match parts.index.document(run_id) {
-        Known::Document(version) => Ok(version),
-        Known::Ask => {
+        Some(version) => Ok(version),
+        None => {
             let entry = parts.runs.get_for_show(run_id)?.ok_or(ApiError::RunNotFound)?;
             let is_theirs = || owner(&entry.value).is_some_and(|t| caller.sees(t.as_deref()));
             if !caller.sees_all() && !is_theirs() {

@@ -6,11 +6,11 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::bus::{self, Operation};
+use crate::bus::{self, Entry, Operation};
 use crate::gateway::api::context::{Context, Parts};
 use crate::gateway::api::error::ApiError;
 use crate::gateway::api::schema::{self, Problem};
-use crate::gateway::chores::undo::Doubtful;
+use crate::gateway::chores::Doubtful;
 use crate::http::error::BODY_TOO_LARGE;
 use crate::http::{Reply, Request};
 use crate::model::error::Code;
@@ -111,7 +111,7 @@ pub(super) fn submit(cx: &mut Context<'_>, submission: Submission) -> Result<Rep
         }
     }
     parts.metrics.runs.submitted(&snapshot.tag);
-    parts.index.wrote(&run_id, document, revision);
+    parts.index.wrote(Entry::put(&run_id, document, revision));
     log::info!(run_id = run_id.as_str(), flow_name = snapshot.flow_name.as_str(),
         tag = snapshot.tag.as_str(), request_id = cx.request.request_id(); "run submitted");
     Ok(accepted(&run_id, RunStatus::Pending))
@@ -151,7 +151,7 @@ fn repeated(
         there.submitted_at = wanted.submitted_at;
         let document = wire::to_wire(&there).map_err(|e| ApiError::Internal(e.to_string()))?;
         match parts.runs.update(&there.run_id, &document, entry.revision) {
-            Ok(revision) => parts.index.wrote(&there.run_id, document, revision),
+            Ok(revision) => parts.index.wrote(Entry::put(&there.run_id, document, revision)),
             Err(bus::Error::Conflict(_)) => return Ok(None),
             Err(e) => return Err(e.into()),
         }

@@ -24,11 +24,13 @@ pub fn wheel(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     for _ in 0..MAX_CONFLICTS {
         let meta = find(store, name)?;
         match store.delete(&meta) {
-            Ok(_) => {
+            Ok(deleted) => {
                 note(cx, HistoryAction::Delete, &item(&meta), None);
                 log::info!(wheel_name = name, request_id = cx.request.request_id(); "deleted a wheel");
                 let answer = json!({"name": meta.name, "deleted": true});
-                parts.wheels.shelf.deleted(meta);
+                if let Some(deleted) = deleted {
+                    parts.wheels.shelf.wrote(deleted);
+                }
                 return Ok(Reply::json(200, answer.to_string().into_bytes()));
             }
             Err(bus::Error::Conflict(_)) => {}

@@ -68,7 +68,7 @@ fn note(cx: &Context<'_>, action: HistoryAction, item: &WheelItem, replace: Opti
         },
         extra: serde_json::Map::new(),
     };
-    if let Err(e) = cx.parts.wheels.history.append(entry) {
+    if let Err(e) = cx.parts.wheels.history.append(&entry) {
         let code = Code::NatsUnavailable;
         log::error!(err_id = code.err_id(), msg_id = code.msg_id(), error = e.to_string(),
             request_id = cx.request.request_id(), wheel_name = item.name.as_str();

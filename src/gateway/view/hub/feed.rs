@@ -1,8 +1,10 @@
 //! A mailbox for everything: the newest state of each run and worker that its reader has not seen.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{Hub, Place};
 use crate::model::limits::MAX_FEED_PENDING;
@@ -95,12 +97,9 @@ impl Feed {
             if let Some(batch) = state.take() {
                 return Ok(Some(batch));
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if self.queue.woken.wait_until(&mut state, deadline).timed_out() {
                 return Ok(None);
             }
-            let waited = self.queue.woken.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -112,15 +111,9 @@ impl Feed {
         let mut state = self.queue.lock();
         let deadline = Instant::now() + pause;
         state.resting = true;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if state.closed || left.is_zero() {
-                state.resting = false;
-                return if state.closed { Err(Closed) } else { Ok(()) };
-            }
-            let waited = self.queue.woken.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
+        self.queue.woken.wait_while_until(&mut state, |state| !state.closed, deadline);
+        state.resting = false;
+        if state.closed { Err(Closed) } else { Ok(()) }
     }
 
     #[cfg(test)]
@@ -208,7 +201,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

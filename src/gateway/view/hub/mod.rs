@@ -11,10 +11,11 @@ mod feed;
 mod run_watch;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use feed::{Batch, Change, Feed, RunFilter};
+use parking_lot::{Mutex, MutexGuard};
 pub use run_watch::{News, RunWatch, Shown, Version};
 
 use crate::model::limits::MAX_STREAMS;
@@ -249,7 +250,7 @@ impl Hub {
     }
 
     fn lock(&self) -> MutexGuard<'_, Subscribers> {
-        self.inner.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.subscribers.lock()
     }
 }
 

@@ -1,7 +1,9 @@
 //! A mailbox with one place: the newest version of one run.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{Hub, Place};
 
@@ -110,12 +112,9 @@ impl RunWatch {
             if state.removed {
                 return News::Removed;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if self.slot.woken.wait_until(&mut state, deadline).timed_out() {
                 return News::Nothing;
             }
-            let waited = self.slot.woken.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -165,6 +164,6 @@ impl Slot {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }

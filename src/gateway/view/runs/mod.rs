@@ -1,16 +1,14 @@
 //! Every run in memory: what lists, counters and the rescue of lost runs read.
 //!
-//! One watch on the bucket of snapshots feeds it; what this gateway itself writes goes in at once,
-//! so that a client reads its own writes. Of two versions of a run the higher KV revision wins.
-//! While the watch is stale the index says so and lists wait for it or fail: old data is never
-//! shown as new. Each change is published to the hub under the index's own lock, so that whoever
-//! watches sees the versions of a run in their order.
+//! A [`Mirror`] of the bucket of snapshots keeps it current. While the watch is stale the index says
+//! so and lists wait for it or fail: old data is never shown as new. Each change is published to the
+//! hub under the lock of the mirror, so that every watcher sees the versions of a run in their order.
 
 mod documents;
 mod order;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use documents::Documents;
@@ -18,50 +16,34 @@ use order::Order;
 pub use order::Position;
 
 use super::hub::{Hub, Side, Version};
-use crate::bus::{self, Entry, Kv, Operation, Watch, WatchEvent};
-use crate::gateway::metrics::RunFigures;
+use crate::bus::{self, Change, Entry, Kv, Mirror, Operation, View, Watch};
 use crate::model::json;
 use crate::model::limits::SNAPSHOT_CACHE_BYTES;
 use crate::model::run::{RunStatus, RunSummary};
 
+/// Called for each new version of a run with what was known of it before, the new version, and
+/// whether the index was live.
+pub type Observer = Box<dyn Fn(Option<&RunSummary>, &RunSummary, bool) + Send + Sync>;
+
 /// All runs of one bucket. Clones share it.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct RunIndex {
-    inner: Arc<Inner>,
+    mirror: Mirror<RunView>,
 }
 
-#[derive(Default)]
-struct Inner {
-    state: RwLock<State>,
-    hub: Hub,
-    figures: RunFigures,
-    /// Woken when the index becomes live or stale.
-    liveness: (Mutex<()>, Condvar),
-}
-
-struct State {
+struct RunView {
     runs: HashMap<String, Indexed>,
     order: Order,
     documents: Documents,
-    /// Our own deletes that the watch has not told yet.
-    tombstones: HashMap<String, u64>,
-    /// Revision up to which the watch has told everything.
-    told: u64,
-    /// Since when the watch has told everything; `None` while it is stale.
-    live_since: Option<Instant>,
+    hub: Hub,
+    observer: Observer,
 }
 
-impl Default for State {
-    fn default() -> Self {
-        State {
-            runs: HashMap::new(),
-            order: Order::default(),
-            documents: Documents::new(SNAPSHOT_CACHE_BYTES),
-            tombstones: HashMap::new(),
-            told: 0,
-            live_since: None,
-        }
-    }
+/// A message of the bucket, read before the lock is taken.
+struct RunChange {
+    /// `None` when the run was deleted, or its snapshot cannot be read.
+    summary: Option<Arc<RunSummary>>,
+    entry: Entry,
 }
 
 /// A run as the index has it.
@@ -98,18 +80,17 @@ pub struct Filter<'a> {
     pub after: Option<Position>,
 }
 
-/// What is known of a run's snapshot without asking NATS.
-pub enum Known {
-    /// This is its newest version.
-    Document(Version),
-    /// Ask NATS: the index is stale, has dropped the document, or does not know the run (yet).
-    Ask,
-}
-
 impl RunIndex {
-    /// An empty index that publishes to `hub` and counts in `figures`.
-    pub fn new(hub: Hub, figures: RunFigures) -> Self {
-        RunIndex { inner: Arc::new(Inner { hub, figures, ..Inner::default() }) }
+    /// An empty index that publishes to `hub`.
+    pub fn new(hub: Hub, observer: Observer) -> Self {
+        let view = RunView {
+            runs: HashMap::new(),
+            order: Order::default(),
+            documents: Documents::new(SNAPSHOT_CACHE_BYTES),
+            hub,
+            observer,
+        };
+        RunIndex { mirror: Mirror::new(view) }
     }
 
     /// Starts to follow `runs`; the index lives as long as the returned watch.
@@ -117,204 +98,148 @@ impl RunIndex {
     /// # Errors
     /// When no thread can be started.
     pub fn follow(&self, runs: &Kv) -> bus::Result<Watch> {
-        let index = self.clone();
-        runs.watch(move |event| match event {
-            WatchEvent::Reset => index.clear(),
-            WatchEvent::Entry(entry) => index.told(entry),
-            WatchEvent::Live => index.set_live(true),
-            WatchEvent::Stale(_) => index.set_live(false),
-        })
+        runs.watch(self.mirror.observer())
     }
 
-    /// Takes in what this gateway has written itself.
-    pub fn wrote(&self, run_id: &str, document: Vec<u8>, revision: u64) {
-        let (key, operation) = (run_id.to_owned(), Operation::Put);
-        self.apply(Entry { key, value: document, revision, operation });
-    }
-
-    /// Takes in that this gateway has deleted a run, whose last version the watch may still be about
-    /// to tell.
-    pub fn deleted(&self, run_id: &str, tombstone: u64) {
-        let (key, operation) = (run_id.to_owned(), Operation::Delete);
-        let mut state = self.write();
-        // Nothing can be late any more once the watch has told the delete itself.
-        if tombstone > state.told {
-            state.tombstones.insert(key.clone(), tombstone);
-        }
-        drop(state);
-        self.apply(Entry { key, value: Vec::new(), revision: tombstone, operation });
+    /// Takes in what this gateway has written or deleted itself.
+    pub fn wrote(&self, entry: Entry) {
+        self.mirror.wrote(entry);
     }
 
     /// Whether it tells everything.
     pub fn is_live(&self) -> bool {
-        self.read().live_since.is_some()
+        self.mirror.is_live()
     }
 
     /// Waits until it tells everything; `false` when that takes longer than `timeout`.
     pub fn wait_live(&self, timeout: Duration) -> bool {
-        let deadline = Instant::now() + timeout;
-        let (lock, changed) = &self.inner.liveness;
-        let mut guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        while !self.is_live() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            guard = changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
+        self.mirror.wait_live(timeout)
     }
 
     /// A page of at most `limit` runs, newest first, and whether more match behind it.
     pub fn list(&self, filter: &Filter<'_>, limit: usize) -> (Vec<Arc<RunSummary>>, bool) {
-        let state = self.read();
-        let mut page = Vec::new();
-        for run_id in state.order.newest_first(filter.tenant, filter.after.as_ref()) {
-            let Some(run) = state.runs.get(run_id) else { continue };
-            if filter.is_past(&run.summary) {
-                break;
-            }
-            if filter.matches(&run.summary) {
-                if page.len() == limit {
-                    return (page, true);
+        self.mirror.look(|view, _| {
+            let mut page = Vec::new();
+            for run_id in view.order.newest_first(filter.tenant, filter.after.as_ref()) {
+                let Some(run) = view.runs.get(run_id) else { continue };
+                if filter.is_past(&run.summary) {
+                    break;
                 }
-                page.push(run.summary.clone());
+                if filter.matches(&run.summary) {
+                    if page.len() == limit {
+                        return (page, true);
+                    }
+                    page.push(run.summary.clone());
+                }
             }
-        }
-        (page, false)
+            (page, false)
+        })
     }
 
     /// What lists show of a run, if it is known.
     pub fn summary(&self, run_id: &str) -> Option<Arc<RunSummary>> {
-        self.read().runs.get(run_id).map(|run| run.summary.clone())
+        self.mirror.look(|view, _| view.runs.get(run_id).map(|run| run.summary.clone()))
     }
 
-    /// The snapshot document of a run, if its newest version is at hand.
-    pub fn document(&self, run_id: &str) -> Known {
-        let state = self.read();
-        let current = state.live_since.and_then(|_| state.runs.get(run_id));
-        let newest = current.and_then(|run| {
-            let document = state.documents.get(run_id, run.revision)?;
+    /// The newest version of a run's snapshot, if it is at hand. `None` means: ask NATS, for the index
+    /// is stale, has dropped the document, or does not know the run (yet).
+    pub fn document(&self, run_id: &str) -> Option<Version> {
+        self.mirror.look(|view, contact| {
+            contact.live_since()?;
+            let run = view.runs.get(run_id)?;
+            let document = view.documents.get(run_id, run.revision)?;
             Some(Version::new(run.revision, document))
-        });
-        match newest {
-            Some(version) => Known::Document(version),
-            None => Known::Ask,
-        }
+        })
     }
 
     /// How many runs there are in each state.
     pub fn counts(&self) -> Vec<(RunStatus, usize)> {
-        let state = self.read();
-        RunStatus::ALL.iter().map(|status| (*status, state.order.count(*status))).collect()
+        let count = |view: &RunView, status| (status, view.order.count(status));
+        self.mirror.look(|view, _| RunStatus::ALL.map(|status| count(view, status)).into())
     }
 
     /// How many runs in each state were written last on the present day, by the clock of this
     /// machine's time zone.
     pub fn counts_today(&self) -> Vec<(RunStatus, usize)> {
-        let (state, today) = (self.read(), order::today());
-        let count = |status| (status, state.order.count_on(today, status));
-        RunStatus::ALL.iter().map(|status| count(*status)).collect()
+        let today = order::today();
+        let count = |view: &RunView, status| (status, view.order.count_on(today, status));
+        self.mirror.look(|view, _| RunStatus::ALL.map(|status| count(view, status)).into())
     }
 
     /// Runs that have not ended, and since when the index is live; empty while it is stale.
     pub fn unfinished(&self) -> (Vec<Indexed>, Option<Instant>) {
-        let state = self.read();
-        if state.live_since.is_none() {
-            return (Vec::new(), None);
-        }
-        let runs = state.order.unfinished().filter_map(|id| state.runs.get(id).cloned()).collect();
-        (runs, state.live_since)
+        self.mirror.look(|view, contact| {
+            let Some(live_since) = contact.live_since() else { return (Vec::new(), None) };
+            let unfinished = view.order.unfinished();
+            let runs = unfinished.filter_map(|id| view.runs.get(id).cloned()).collect();
+            (runs, Some(live_since))
+        })
+    }
+}
+
+impl From<Entry> for RunChange {
+    fn from(entry: Entry) -> Self {
+        let read = entry.live_value().map(json::from_wire::<RunSummary>).transpose();
+        let summary = read.unwrap_or_else(|e| {
+            log::warn!(run_id = entry.key.as_str(), error = e.to_string();
+                "a snapshot cannot be read; leaving it out of lists");
+            None
+        });
+        // Whatever the document says: the key is what can be asked for.
+        let named = |summary| Arc::new(RunSummary { run_id: entry.key.clone(), ..summary });
+        RunChange { summary: summary.map(named), entry }
+    }
+}
+
+impl Change for RunChange {
+    fn key(&self) -> &str {
+        &self.entry.key
     }
 
-    /// What the watch says comes in order: from here on nothing older follows.
-    fn told(&self, entry: Entry) {
-        self.take(entry, true);
+    fn revision(&self) -> u64 {
+        self.entry.revision
     }
+}
 
-    /// What this gateway has done itself.
-    fn apply(&self, entry: Entry) {
-        self.take(entry, false);
-    }
+impl View for RunView {
+    type Change = RunChange;
 
-    fn take(&self, entry: Entry, is_told: bool) {
+    fn take(&mut self, RunChange { summary, entry }: RunChange, is_live: bool) {
         let Entry { key, value, revision, operation } = entry;
-        let summary = match operation {
-            Operation::Delete => None,
-            Operation::Put => match json::from_wire::<RunSummary>(&value) {
-                // Whatever the document says: the key is what can be asked for.
-                Ok(summary) => Some(Arc::new(RunSummary { run_id: key.clone(), ..summary })),
-                Err(e) => {
-                    log::warn!(run_id = key.as_str(), error = e.to_string();
-                        "a snapshot cannot be read; leaving it out of lists");
-                    None
-                }
-            },
-        };
-        let mut state = self.write();
-        let is_dead = state.tombstones.get(&key).is_some_and(|tombstone| *tombstone > revision);
-        if is_told {
-            state.told = state.told.max(revision);
-            if !is_dead {
-                state.tombstones.remove(&key);
-            }
-        }
-        // A write of our own that the watch has passed by already says nothing new, and must not
-        // bring back what somebody has deleted since.
-        let is_late = !is_told && revision <= state.told;
-        if is_dead
-            || is_late
-            || state.runs.get(&key).is_some_and(|known| known.revision >= revision)
-        {
-            return;
-        }
-        let old = state.runs.remove(&key);
-        if let Some(old) = &old {
-            state.order.remove(&old.summary);
+        let old = self.runs.remove(&key);
+        let last = old.as_ref().map(|old| &*old.summary);
+        if let Some(last) = last {
+            self.order.remove(last);
         }
         match summary {
             Some(summary) => {
-                let (document, is_live) = (Arc::new(value), state.live_since.is_some());
-                state.order.insert(&summary);
-                state.documents.insert(&key, revision, document.clone());
-                self.inner.figures.moved(old.as_ref().map(|old| &*old.summary), &summary, is_live);
-                self.inner.hub.run_changed(&summary, revision, &document);
-                state.runs.insert(key, Indexed { summary, revision, seen_at: Instant::now() });
+                let document = Arc::new(value);
+                self.order.insert(&summary);
+                self.documents.insert(&key, revision, document.clone());
+                (self.observer)(last, &summary, is_live);
+                self.hub.run_changed(&summary, revision, &document);
+                self.runs.insert(key, Indexed { summary, revision, seen_at: Instant::now() });
             }
             None => {
-                state.documents.remove(&key);
-                let last = old.as_ref().map(|old| &*old.summary);
+                self.documents.remove(&key);
                 match (operation, last) {
-                    (Operation::Delete, last) => self.inner.hub.run_removed(&key, last),
-                    (Operation::Put, Some(last)) => self.inner.hub.run_unreadable(last),
+                    (Operation::Delete, last) => self.hub.run_removed(&key, last),
+                    (Operation::Put, Some(last)) => self.hub.run_unreadable(last),
                     (Operation::Put, None) => {}
                 }
             }
         }
     }
 
-    fn clear(&self) {
-        let mut state = self.write();
-        *state = State::default();
-        self.inner.hub.reset(Side::Runs);
+    fn clear(&mut self) {
+        self.runs.clear();
+        self.order = Order::default();
+        self.documents = Documents::new(SNAPSHOT_CACHE_BYTES);
+        self.hub.reset(Side::Runs);
     }
 
-    fn set_live(&self, live: bool) {
-        let mut state = self.write();
-        state.live_since = live.then(Instant::now);
-        self.inner.hub.set_live(Side::Runs, live);
-        drop(state);
-        let (lock, changed) = &self.inner.liveness;
-        drop(lock.lock().unwrap_or_else(PoisonError::into_inner));
-        changed.notify_all();
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.inner.state.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.inner.state.write().unwrap_or_else(PoisonError::into_inner)
+    fn set_live(&mut self, live: bool) {
+        self.hub.set_live(Side::Runs, live);
     }
 }
 
@@ -347,6 +272,7 @@ fn says(run: &RunSummary, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::WatchEvent;
     use crate::model::run::RunSnapshot;
 
     fn entry(run_id: &str, updated_at: f64, revision: u64, status: RunStatus) -> Entry {
@@ -357,19 +283,32 @@ mod tests {
         Entry { key: run_id.into(), value, revision, operation: Operation::Put }
     }
 
+    fn gone(run_id: &str, revision: u64) -> Entry {
+        let (key, operation) = (run_id.to_owned(), Operation::Delete);
+        Entry { key, value: Vec::new(), revision, operation }
+    }
+
+    fn index() -> RunIndex {
+        RunIndex::new(Hub::default(), Box::new(|_, _, _| ()))
+    }
+
+    fn tell(index: &RunIndex, entry: Entry) {
+        index.mirror.observe(WatchEvent::Entry(entry));
+    }
+
     fn ids(page: &[Arc<RunSummary>]) -> Vec<&str> {
         page.iter().map(|run| run.run_id.as_str()).collect()
     }
 
     #[test]
     fn lists_are_newest_first_and_the_higher_revision_wins() {
-        let index = RunIndex::default();
-        index.apply(entry("a", 1.0, 1, RunStatus::Pending));
-        index.apply(entry("b", 2.0, 2, RunStatus::Pending));
-        index.apply(entry("c", 2.0, 3, RunStatus::Pending));
-        index.apply(entry("a", 3.0, 5, RunStatus::Running));
+        let index = index();
+        index.wrote(entry("a", 1.0, 1, RunStatus::Pending));
+        index.wrote(entry("b", 2.0, 2, RunStatus::Pending));
+        index.wrote(entry("c", 2.0, 3, RunStatus::Pending));
+        index.wrote(entry("a", 3.0, 5, RunStatus::Running));
         // A late, older version changes nothing.
-        index.apply(entry("a", 2.5, 4, RunStatus::Pending));
+        index.wrote(entry("a", 2.5, 4, RunStatus::Pending));
         let (page, more) = index.list(&Filter::default(), 2);
         assert_eq!((ids(&page), more), (vec!["a", "c"], true));
         let after = Some(Position::of(&page[1]));
@@ -381,9 +320,9 @@ mod tests {
 
     #[test]
     fn filters_narrow_and_times_cut() {
-        let index = RunIndex::default();
-        index.apply(entry("a", 1.0, 1, RunStatus::Failed));
-        index.apply(entry("b", 2.0, 2, RunStatus::Pending));
+        let index = index();
+        index.wrote(entry("a", 1.0, 1, RunStatus::Failed));
+        index.wrote(entry("b", 2.0, 2, RunStatus::Pending));
         let list = |filter: Filter<'_>| index.list(&filter, 10).0.len();
         assert_eq!(list(Filter { status: Some("FAILED"), ..Filter::default() }), 1);
         assert_eq!(list(Filter { status: Some("failed"), ..Filter::default() }), 0);
@@ -399,12 +338,12 @@ mod tests {
 
     #[test]
     fn a_tenants_pages_hold_its_runs_alone() {
-        let index = RunIndex::default();
+        let index = index();
         let put = |run_id: &str, tenant: Option<&str>, updated_at: f64, revision: u64| {
             let mut run =
                 RunSnapshot::pending(run_id.into(), "m".into(), "default".into(), updated_at);
             run.tenant_id = tenant.map(str::to_owned);
-            index.wrote(run_id, json::to_wire(&run).unwrap(), revision);
+            index.wrote(Entry::put(run_id, json::to_wire(&run).unwrap(), revision));
         };
         put("a1", Some("a"), 1.0, 1);
         put("b1", Some("b"), 2.0, 2);
@@ -422,52 +361,43 @@ mod tests {
         // A position from another tenant's page shows nothing of that tenant.
         let after = Some(Position { updated_at: 4.5, run_id: "n1".into() });
         assert_eq!(ids(&index.list(&Filter { after, ..of(Some("b")) }, 9).0), ["b1"]);
-        index.deleted("b1", 6);
+        index.wrote(gone("b1", 6));
         assert_eq!(index.list(&of(Some("b")), 9).0.len(), 0);
     }
 
     #[test]
     fn what_was_deleted_here_does_not_come_back_with_late_news() {
-        let index = RunIndex::default();
-        index.deleted("a", 2);
-        index.told(entry("a", 1.0, 1, RunStatus::Pending));
+        let index = index();
+        index.wrote(gone("a", 2));
+        tell(&index, entry("a", 1.0, 1, RunStatus::Pending));
         assert_eq!(index.list(&Filter::default(), 10).0.len(), 0);
-        index.told(entry("a", 3.0, 3, RunStatus::Pending));
+        tell(&index, entry("a", 3.0, 3, RunStatus::Pending));
         assert_eq!(index.list(&Filter::default(), 10).0.len(), 1, "a later submit of that id");
-        assert!(index.read().tombstones.is_empty());
     }
 
     #[test]
     fn a_write_of_ours_that_the_watch_has_passed_by_brings_nothing_back() {
-        let index = RunIndex::default();
-        let gone = |revision| {
-            let (key, operation) = ("a".to_owned(), Operation::Delete);
-            Entry { key, value: Vec::new(), revision, operation }
-        };
-        index.told(entry("a", 1.0, 1, RunStatus::Running));
-        index.told(entry("a", 2.0, 2, RunStatus::Cancelling));
-        index.told(gone(3));
+        let index = index();
+        tell(&index, entry("a", 1.0, 1, RunStatus::Running));
+        tell(&index, entry("a", 2.0, 2, RunStatus::Cancelling));
+        tell(&index, gone("a", 3));
         // The thread that wrote revision 2 gets to say so only now.
-        let Entry { value, .. } = entry("a", 2.0, 2, RunStatus::Cancelling);
-        index.wrote("a", value, 2);
+        index.wrote(entry("a", 2.0, 2, RunStatus::Cancelling));
         assert_eq!(index.list(&Filter::default(), 10).0.len(), 0);
-        index.deleted("a", 3);
-        assert!(index.read().tombstones.is_empty(), "nobody would remove it");
-        index.wrote("a", entry("a", 4.0, 4, RunStatus::Pending).value, 4);
+        index.wrote(gone("a", 3));
+        index.wrote(entry("a", 4.0, 4, RunStatus::Pending));
         assert_eq!(index.list(&Filter::default(), 10).0.len(), 1);
     }
 
     #[test]
     fn a_deleted_run_is_gone_and_documents_are_known_only_while_live() {
-        let index = RunIndex::default();
-        index.apply(entry("a", 1.0, 1, RunStatus::Pending));
-        assert!(matches!(index.document("a"), Known::Ask));
-        index.set_live(true);
-        assert!(matches!(index.document("a"), Known::Document(_)));
-        let tombstone =
-            Entry { key: "a".into(), value: Vec::new(), revision: 2, operation: Operation::Delete };
-        index.apply(tombstone);
-        assert!(matches!(index.document("a"), Known::Ask));
+        let index = index();
+        index.wrote(entry("a", 1.0, 1, RunStatus::Pending));
+        assert!(index.document("a").is_none());
+        index.mirror.observe::<Entry>(WatchEvent::Live);
+        assert!(index.document("a").is_some());
+        index.wrote(gone("a", 2));
+        assert!(index.document("a").is_none());
         assert_eq!(index.list(&Filter::default(), 10).0.len(), 0);
         assert_eq!(index.counts()[0].1, 0);
     }

@@ -5,8 +5,10 @@ use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, UNIX_EPOCH};
+
+use parking_lot::Mutex;
 
 use super::lock::Lock;
 use super::memory::{self, Memory};
@@ -70,14 +72,14 @@ impl Folders {
 
     /// The folder of a wheel that this worker uses already.
     pub(crate) fn held(&self, sha256: &str) -> Option<Arc<Folder>> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = self.held.lock();
         held.get(sha256).and_then(Weak::upgrade).filter(|folder| folder.is_there())
     }
 
     /// Remembers that this worker uses a folder.
     pub(crate) fn hold(&self, folder: Folder) -> Arc<Folder> {
         let folder = Arc::new(folder);
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock();
         held.retain(|_, folder| folder.strong_count() > 0);
         held.insert(folder.sha256.clone(), Arc::downgrade(&folder));
         folder

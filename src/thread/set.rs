@@ -2,23 +2,24 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Sender, bounded};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{JoinOnDrop, spawn, spawn_small};
 
 /// A capped set of threads. A reaper thread joins each one when it ends, so that a
-/// finished thread never keeps its stack. Dropping the crew waits for all of them: tell them to
+/// finished thread never keeps its stack. Dropping the set waits for all of them: tell them to
 /// end first.
-pub struct Crew {
+pub struct ThreadSet {
     inner: Arc<Inner>,
     reaper: Mutex<Option<JoinOnDrop>>,
     stack: Stack,
 }
 
-/// The stacks of a crew's threads.
+/// The stacks of the set's threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stack {
     /// [`SMALL_STACK_BYTES`](super::SMALL_STACK_BYTES): for relaying and waiting.
@@ -27,9 +28,9 @@ pub enum Stack {
     Full,
 }
 
-/// Why a crew did not take a member.
+/// Why a set did not take a member.
 #[derive(Debug, thiserror::Error)]
-pub enum CrewError {
+pub enum ThreadSetError {
     /// As many threads run as are allowed.
     #[error("all {0} threads are in use")]
     Full(usize),
@@ -49,7 +50,7 @@ struct Inner {
 struct State {
     next_id: u64,
     members: HashMap<u64, JoinOnDrop>,
-    /// Members write their id when they end, the reaper reads; gone once the crew is closed.
+    /// Members write their id when they end, the reaper reads; gone once the set is closed.
     done: Option<Sender<u64>>,
 }
 
@@ -66,12 +67,12 @@ impl Drop for Done {
     }
 }
 
-impl Crew {
-    /// A crew of at most `limit` threads, all of them called `name`.
+impl ThreadSet {
+    /// A set of at most `limit` threads, all of them called `name`.
     ///
     /// # Errors
     /// When the reaper thread cannot be started.
-    pub fn new(name: &'static str, limit: usize, stack: Stack) -> io::Result<Crew> {
+    pub fn new(name: &'static str, limit: usize, stack: Stack) -> io::Result<ThreadSet> {
         let (done, ended) = bounded::<u64>(limit);
         let state = State { next_id: 0, members: HashMap::new(), done: Some(done) };
         let inner =
@@ -89,20 +90,20 @@ impl Crew {
                 }
             }
         })?;
-        Ok(Crew { inner, reaper: Mutex::new(Some(reaper)), stack })
+        Ok(ThreadSet { inner, reaper: Mutex::new(Some(reaper)), stack })
     }
 
     /// Starts a member. When this fails, `body` has been dropped without being called.
     ///
     /// # Errors
-    /// [`CrewError::Full`] at the limit, [`CrewError::Spawn`] when the system refuses.
-    pub fn spawn(&self, body: impl FnOnce() + Send + 'static) -> Result<(), CrewError> {
+    /// [`ThreadSetError::Full`] at the limit, [`ThreadSetError::Spawn`] when the system refuses.
+    pub fn spawn(&self, body: impl FnOnce() + Send + 'static) -> Result<(), ThreadSetError> {
         let mut state = self.inner.lock();
         let limit = self.inner.limit;
         if state.members.len() >= limit {
-            return Err(CrewError::Full(limit));
+            return Err(ThreadSetError::Full(limit));
         }
-        let Some(channel) = state.done.clone() else { return Err(CrewError::Full(limit)) };
+        let Some(channel) = state.done.clone() else { return Err(ThreadSetError::Full(limit)) };
         let id = state.next_id;
         state.next_id += 1;
         let done = Done { id, channel };
@@ -121,7 +122,7 @@ impl Crew {
             }
             Err(error) => {
                 // The thread's closure, and with it `Done`, was dropped: an id that nobody knows.
-                Err(CrewError::Spawn(error))
+                Err(ThreadSetError::Spawn(error))
             }
         }
     }
@@ -139,19 +140,9 @@ impl Crew {
     /// Waits until the last member has ended; `false` when `deadline` came first.
     pub fn wait_empty(&self, deadline: Instant) -> bool {
         let mut state = self.inner.lock();
-        while !state.members.is_empty() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            state = self
-                .inner
-                .emptied
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-        true
+        let has_members = |state: &mut State| !state.members.is_empty();
+        self.inner.emptied.wait_while_until(&mut state, has_members, deadline);
+        state.members.is_empty()
     }
 
     /// Gives up on members that do not end, and takes no new ones: the drop no longer joins them.
@@ -163,11 +154,11 @@ impl Crew {
     }
 
     fn take_reaper(&self) -> Option<JoinOnDrop> {
-        self.reaper.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.reaper.lock().take()
     }
 }
 
-impl Drop for Crew {
+impl Drop for ThreadSet {
     fn drop(&mut self) {
         // The reaper ends when the last sender is gone, which is when the last member has ended.
         self.inner.lock().done = None;
@@ -177,7 +168,7 @@ impl Drop for Crew {
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -189,21 +180,21 @@ mod tests {
 
     #[test]
     fn members_are_capped_and_joined() {
-        let crew = Crew::new("crew-test", 2, Stack::Small).unwrap();
+        let set = ThreadSet::new("set-test", 2, Stack::Small).unwrap();
         let (release, held) = bounded::<()>(0);
         for _ in 0..2 {
             let held = held.clone();
-            crew.spawn(move || {
+            set.spawn(move || {
                 let _ = held.recv();
             })
             .unwrap();
         }
-        assert!(matches!(crew.spawn(|| ()), Err(CrewError::Full(2))));
-        assert!(!crew.wait_empty(Instant::now() + Duration::from_millis(20)));
+        assert!(matches!(set.spawn(|| ()), Err(ThreadSetError::Full(2))));
+        assert!(!set.wait_empty(Instant::now() + Duration::from_millis(20)));
         drop(release);
-        assert!(crew.wait_empty(Instant::now() + Duration::from_secs(10)));
-        crew.spawn(|| panic!("a member's panic ends the member alone")).unwrap();
-        assert!(crew.wait_empty(Instant::now() + Duration::from_secs(10)));
-        crew.spawn(|| ()).unwrap();
+        assert!(set.wait_empty(Instant::now() + Duration::from_secs(10)));
+        set.spawn(|| panic!("a member's panic ends the member alone")).unwrap();
+        assert!(set.wait_empty(Instant::now() + Duration::from_secs(10)));
+        set.spawn(|| ()).unwrap();
     }
 }
