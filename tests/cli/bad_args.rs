@@ -1,5 +1,7 @@
 //! Bad flags: each is refused with its reason and a way out, before anything starts.
 
+use std::net::{Ipv4Addr, TcpListener};
+
 use crate::support::process::{Binary, run};
 use crate::support::wait::PATIENCE;
 
@@ -49,4 +51,23 @@ fn a_resolver_needs_a_worker() {
     let ended = run(Binary::Server.command().args(flag), b"", PATIENCE);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(ended.stderr.contains("--with-worker"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_program_that_cannot_start_says_what_is_in_the_way() {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().to_str().unwrap();
+    let nats = ["--with-nats", "--nats-store-dir", store, "--nats-client-port", &port];
+    for (arguments, title) in [
+        (&["--port", &port][..], "cannot start the gateway"),
+        (&[&["--port", "0"][..], &nats[..]].concat()[..], "cannot start the local NATS"),
+    ] {
+        let ended = run(Binary::Server.command().arg("up").args(arguments), b"", PATIENCE);
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        let shown = format!("ERR-PYOCO-0025: {title}\n- reason: ");
+        assert!(ended.stderr.contains(&shown), "{}", ended.stderr);
+        assert!(ended.stderr.contains("- hint: `reason` says"), "{}", ended.stderr);
+    }
 }

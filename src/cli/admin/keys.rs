@@ -311,7 +311,6 @@ fn note(text: &str) -> Result<String, String> {
 }
 
 /// Reads `90d`, `12h`, `30m` or `45s`; at most ten years.
-/// `90d`, `12h`, `30m` or `45s`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     const MAX_SECONDS: u64 = 10 * 366 * 86_400;
     let bad = || "write it like 90d, 12h, 30m or 45s, and at most ten years".to_owned();
