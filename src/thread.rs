@@ -83,9 +83,6 @@ pub struct Service {
 
 impl Service {
     /// Starts the thread `name`; `run` is to return soon after its signal has closed.
-    ///
-    /// # Errors
-    /// When the system gives no further thread.
     pub fn start(
         name: impl Into<String>,
         run: impl FnOnce(&StopSignal) + Send + 'static,
@@ -96,9 +93,6 @@ impl Service {
     }
 
     /// Like [`Service::start`], with a small stack.
-    ///
-    /// # Errors
-    /// When the system gives no further thread.
     pub fn start_small(
         name: impl Into<String>,
         run: impl FnOnce(&StopSignal) + Send + 'static,

@@ -37,9 +37,6 @@ impl AuditLog {
     }
 
     /// Creates the stream if it is missing.
-    ///
-    /// # Errors
-    /// Those of a request.
     pub fn ensure(&self) -> Result<()> {
         jetstream::ensure_stream(
             &self.control,
@@ -49,9 +46,6 @@ impl AuditLog {
     }
 
     /// Appends an entry about `action`, a word or words with dots.
-    ///
-    /// # Errors
-    /// [`Error::BadName`] for another action, and those of a request.
     pub fn append(&self, action: &str, entry: &[u8]) -> Result<()> {
         if !action.split('.').all(name::is_tag) {
             return Err(Error::BadName(action.to_owned()));
@@ -62,9 +56,6 @@ impl AuditLog {
     }
 
     /// The first entry at `seq` or behind it; `None` at the end, and when there is no stream.
-    ///
-    /// # Errors
-    /// Those of a request.
     pub fn read(&self, seq: u64) -> Result<Option<AuditRecord>> {
         let which = json!({"seq": seq.max(1), "next_by_subj": format!("{AUDIT_SUBJECT}.>")});
         match jetstream::get_message(&self.control, AUDIT_STREAM, &which, self.timeout) {
@@ -75,9 +66,6 @@ impl AuditLog {
     }
 
     /// Where entries begin that were stored at `since` (unix seconds) or later, found by halving.
-    ///
-    /// # Errors
-    /// Those of a request.
     pub fn since(&self, since: f64) -> Result<u64> {
         let last = match jetstream::stream_info(&self.control, AUDIT_STREAM, self.timeout) {
             Ok(info) => info.last_seq,

@@ -31,9 +31,6 @@ pub fn event(out: &mut dyn Write, name: &str, id: Option<u64>, data: &Value) -> 
 }
 
 /// The same with data that is written as JSON already: these pieces, one after the other.
-///
-/// # Errors
-/// As above.
 pub fn line(out: &mut dyn Write, name: &str, id: Option<u64>, data: &[&[u8]]) -> io::Result<()> {
     // One line: JSON as it goes out has its line ends escaped.
     let length: usize = data.iter().map(|piece| piece.len()).sum();

@@ -69,9 +69,6 @@ impl Drop for Done {
 
 impl ThreadSet {
     /// A set of at most `limit` threads, all of them called `name`.
-    ///
-    /// # Errors
-    /// When the reaper thread cannot be started.
     pub fn new(name: &'static str, limit: usize, stack: Stack) -> io::Result<ThreadSet> {
         let (done, ended) = bounded::<u64>(limit);
         let state = Members { next_id: 0, members: HashMap::new(), done: Some(done) };

@@ -81,9 +81,6 @@ pub(crate) fn acked(answer: &Message) -> Result<PubAck> {
 }
 
 /// Publishes to a stream that is created when it is missing; one try each.
-///
-/// # Errors
-/// Those of [`publish`] and of [`ensure_stream`].
 pub(crate) fn publish_creating(
     link: &Link,
     stream: &Value,

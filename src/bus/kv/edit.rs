@@ -50,9 +50,6 @@ impl Kv {
 
     /// Like [`Kv::edit`], for a writer that knows the newest revision: the first write goes out on
     /// that condition, without reading. `decide` is called after a conflict.
-    ///
-    /// # Errors
-    /// Those of [`Kv::edit`].
     pub fn edit_from<T, E: From<Error>>(
         &self,
         key: &str,

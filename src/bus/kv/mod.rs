@@ -107,9 +107,6 @@ impl Kv {
     }
 
     /// Creates the bucket if it is missing.
-    ///
-    /// # Errors
-    /// Those of a request.
     pub fn ensure(&self) -> Result<()> {
         jetstream::ensure_stream(&self.link, &self.bucket.stream, self.timeout)
     }
@@ -123,9 +120,6 @@ impl Kv {
     }
 
     /// The key's value for showing: any replica may answer, so it may lag behind [`Kv::get`].
-    ///
-    /// # Errors
-    /// Those of a request.
     pub fn get_for_show(&self, key: &str) -> Result<Option<Entry>> {
         if !self.is_direct()? {
             return self.get(key);
@@ -191,18 +185,12 @@ impl Kv {
     }
 
     /// Deletes the key if its newest message is `revision`; returns the tombstone's revision.
-    ///
-    /// # Errors
-    /// Those of [`Kv::update`].
     pub fn delete(&self, key: &str, revision: u64) -> Result<u64> {
         self.compare_and_set(key, b"", revision, Some("DEL"))
     }
 
     /// Follows every key: `on_event` is called on the watch's own thread, first with the present
     /// value of each key, then [`WatchEvent::Live`], then with each change.
-    ///
-    /// # Errors
-    /// [`Error::Setup`] when no thread can be started.
     pub fn watch(&self, mut on_event: impl FnMut(WatchEvent) + Send + 'static) -> Result<Watch> {
         let kv = self.clone();
         let followed = Followed {
@@ -244,9 +232,6 @@ impl Kv {
 
     /// The key's newest message, tombstones included, from the leader: for those who must tell a
     /// deleted key from one that never was.
-    ///
-    /// # Errors
-    /// Those of a request.
     pub fn newest(&self, key: &str) -> Result<Option<Entry>> {
         let which = json!({"last_by_subj": self.subject(key)?});
         let found = jetstream::get_message(&self.link, &self.stream(), &which, self.timeout);

@@ -70,9 +70,6 @@ impl ObjectStore {
     }
 
     /// Creates the store if it is missing.
-    ///
-    /// # Errors
-    /// Those of a request.
     pub fn ensure(&self) -> Result<()> {
         jetstream::ensure_stream(&self.control, &self.bucket.stream, self.timeout)
     }
@@ -88,9 +85,6 @@ impl ObjectStore {
 
     /// All objects, as the stream's leader has them; the store's deadline is for the whole. A meta
     /// that cannot be read is left out, with a log line.
-    ///
-    /// # Errors
-    /// Those of a request.
     pub fn list(&self) -> Result<Listing> {
         let (metas, revision) = self.metas()?;
         let mut objects: Vec<ObjectMeta> = Vec::new();
@@ -136,9 +130,6 @@ impl ObjectStore {
 
     /// Follows all metas: `on_event` is called on the watch's own thread, first with the present
     /// meta of each object, deleted ones too, then [`WatchEvent::Live`], then with each change.
-    ///
-    /// # Errors
-    /// [`Error::Setup`] when no thread can be started.
     pub fn watch(
         &self,
         mut on_event: impl FnMut(WatchEvent<ObjectMeta>) + Send + 'static,

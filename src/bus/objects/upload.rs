@@ -104,9 +104,6 @@ impl Upload {
     }
 
     /// Waits until all chunks are stored.
-    ///
-    /// # Errors
-    /// Those of [`Upload::write`].
     pub fn seal(mut self) -> Result<Sealed> {
         self.or_fail(|upload| {
             if !upload.chunk.is_empty() {

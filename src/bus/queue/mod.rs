@@ -75,17 +75,11 @@ impl WorkQueue {
 
     /// Creates the work stream if it is missing. The DLQ and the advisories are diagnostics and
     /// the last resort: work goes on without them, and they are created when first needed.
-    ///
-    /// # Errors
-    /// Those of a request.
     pub fn ensure(&self) -> Result<()> {
         self.ensure_stream(&resources::work_stream(&self.config))
     }
 
     /// Creates every stream that is missing.
-    ///
-    /// # Errors
-    /// Those of a request.
     pub fn ensure_all(&self) -> Result<()> {
         self.ensure()?;
         self.ensure_stream(&resources::dlq_stream(&self.config))?;
@@ -93,9 +87,6 @@ impl WorkQueue {
     }
 
     /// Creates the durable consumer of a tag if it is missing, and reads its settings.
-    ///
-    /// # Errors
-    /// [`Error::BadName`] for what is no tag, and those of a request.
     pub fn ensure_consumer(&self, tag: &str) -> Result<ConsumerSettings> {
         if !name::is_tag(tag) {
             return Err(Error::BadName(tag.to_owned()));
@@ -117,9 +108,6 @@ impl WorkQueue {
     }
 
     /// Opens an inbox of [`ExhaustedJob`]s (as JSON), creating its consumer.
-    ///
-    /// # Errors
-    /// Those of a request.
     pub fn exhausted_inbox(&self) -> Result<PullInbox> {
         self.ensure_stream(&resources::advisory_stream(&self.config))?;
         let config = resources::advisory_consumer(&self.config);
@@ -178,9 +166,6 @@ impl WorkQueue {
     }
 
     /// Publishes an entry of the DLQ; one try, since it is diagnostics.
-    ///
-    /// # Errors
-    /// Those of a request.
     pub fn publish_dlq(&self, tag: &str, payload: &[u8]) -> Result<()> {
         let tag = if name::is_tag(tag) { tag } else { crate::model::job::DEFAULT_TAG };
         let subject = format!("{}.{tag}", self.config.dlq_subject_prefix);
@@ -189,9 +174,6 @@ impl WorkQueue {
     }
 
     /// Reads a job by its sequence; `None` when it is gone.
-    ///
-    /// # Errors
-    /// Those of a request.
     pub fn stored_job(&self, stream_seq: u64) -> Result<Option<StoredJob>> {
         let which = json!({"seq": stream_seq});
         let stored = jetstream::get_message(&self.control, WORK_STREAM, &which, self.timeout)?;
@@ -199,9 +181,6 @@ impl WorkQueue {
     }
 
     /// Removes a job by its sequence.
-    ///
-    /// # Errors
-    /// Those of a request.
     pub fn remove_job(&self, stream_seq: u64) -> Result<()> {
         jetstream::delete_message(&self.control, WORK_STREAM, stream_seq, self.timeout)
     }
@@ -218,9 +197,6 @@ impl WorkQueue {
     }
 
     /// How many messages the DLQ holds; none when it was never needed.
-    ///
-    /// # Errors
-    /// Those of a request.
     pub fn dlq_messages(&self) -> Result<u64> {
         let call = format!("STREAM.INFO.{}", self.config.dlq_stream);
         let info: Value = match jetstream::call(&self.control, &call, &Value::Null, self.timeout) {
@@ -231,9 +207,6 @@ impl WorkQueue {
     }
 
     /// How many jobs of a tag lie in the stream, delivered or not.
-    ///
-    /// # Errors
-    /// Those of a request.
     pub fn jobs_of_tag(&self, tag: &str) -> Result<u64> {
         let subject = self.job_subject(tag)?;
         let body = json!({"subjects_filter": subject});

@@ -264,9 +264,6 @@ impl Delivered {
     }
 
     /// Tells the server that the work goes on: `ack_wait` starts anew. Not confirmed.
-    ///
-    /// # Errors
-    /// [`Error::Disconnected`].
     pub fn in_progress(&self) -> Result<()> {
         self.link.publish(&self.ack_subject, None, b"+WPI")
     }
@@ -291,9 +288,6 @@ impl Delivered {
     }
 
     /// Removes a message that can never be executed; confirmed by the server.
-    ///
-    /// # Errors
-    /// Those of a request.
     pub fn term(&self) -> Result<()> {
         self.settle(b"+TERM")
     }

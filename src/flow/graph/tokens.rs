@@ -62,9 +62,6 @@ pub(super) struct Lexer<'a> {
 
 impl<'a> Lexer<'a> {
     /// Cuts the text into tokens.
-    ///
-    /// # Errors
-    /// A name that is too long.
     pub fn new(text: &'a str) -> Result<Self, GraphError> {
         let mut tokens = Vec::new();
         let (mut line, mut column) = (1, 1);

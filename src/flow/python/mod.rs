@@ -79,9 +79,6 @@ impl PythonExecutor {
     }
 
     /// Starts the template now; blocks until it is ready.
-    ///
-    /// # Errors
-    /// Why it cannot be started: no interpreter, no pyoco, a resolver that cannot be loaded.
     pub fn warm_up(&self) -> Result<(), PythonError> {
         self.supervisor.template().map(drop)
     }

@@ -16,9 +16,6 @@ use crate::model::clock;
 use crate::model::limits::{FEED_PAUSE, SSE_HEARTBEAT};
 
 /// A stream that begins with `state` and goes on until the client leaves.
-///
-/// # Errors
-/// Too many streams.
 pub fn all(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let caller = &cx.caller;

@@ -7,17 +7,11 @@ use crate::gateway::api::error::ApiError;
 use crate::http::Reply;
 
 /// Alive, without looking at anything else.
-///
-/// # Errors
-/// None.
 pub fn alive(_: &mut Context<'_>) -> Result<Reply, ApiError> {
     Ok(Reply::json(200, &br#"{"status":"ok"}"#[..]))
 }
 
 /// 200 when NATS is connected, and the run index and the API keys are current, else 503; a line per check.
-///
-/// # Errors
-/// None: a check that fails is an answer.
 pub fn ready(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let nats = parts.bus.state();

@@ -6,9 +6,6 @@ use crate::gateway::metrics::{Sources, exposition};
 use crate::http::Reply;
 
 /// Every figure, also while NATS is away.
-///
-/// # Errors
-/// None.
 pub fn text(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let sources = Sources {

@@ -5,9 +5,6 @@ use crate::gateway::api::error::ApiError;
 use crate::http::Reply;
 
 /// The document as it was made at the start.
-///
-/// # Errors
-/// None.
 pub fn document(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     Ok(parts.openapi.answer(cx.request))

@@ -16,9 +16,6 @@ use crate::model::worker::{WorkerRecord, WorkerState};
 use crate::model::{clock, json as wire, name};
 
 /// Records, the one that was heard of last first, with their derived state.
-///
-/// # Errors
-/// A query that cannot be read, or a mirror that is not current.
 pub fn list(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let query = Query::parse(cx.request.query());

@@ -61,9 +61,6 @@ pub struct NewKey {
 pub struct CannotMake(String);
 
 /// Makes a key: the record to keep, and the text that its owner gets once.
-///
-/// # Errors
-/// See [`CannotMake`].
 pub fn make(new: NewKey, pepper: &Pepper) -> Result<(KeyRecord, String), CannotMake> {
     let key_id: String =
         random::<KEY_ID_BYTES>()?.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -38,9 +38,6 @@ impl KeyedSemaphore {
 
     /// Waits for the right to compute a hash for `key_id`, at most for `patience`. Look again whether
     /// it is still needed: somebody else may have computed the same.
-    ///
-    /// # Errors
-    /// [`Busy`].
     pub fn enter(&self, key_id: &str, patience: Duration) -> Result<Permit<'_>, Busy> {
         let deadline = Instant::now() + patience;
         let mut state = self.state.lock();

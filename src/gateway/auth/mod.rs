@@ -95,9 +95,6 @@ struct Keys {
 
 impl Auth {
     /// Checks keys that come in `header`, or with no settings lets everybody in.
-    ///
-    /// # Errors
-    /// When the system has no random bytes.
     pub fn new(
         settings: Option<AuthSettings>,
         header: &str,
@@ -111,9 +108,6 @@ impl Auth {
     }
 
     /// Who has sent this request.
-    ///
-    /// # Errors
-    /// See [`AuthRefusal`].
     pub fn authenticate(&self, request: &Request) -> Result<Caller, AuthRefusal> {
         let Some(checks) = &self.checks else { return Ok(Caller::Anybody) };
         let found = match presented(request, &checks.header) {
@@ -131,9 +125,6 @@ impl Auth {
     }
 
     /// Whether what was found out of a caller still holds: for streams, which outlast the check.
-    ///
-    /// # Errors
-    /// See [`AuthRefusal`].
     pub fn confirm(&self, caller: &Caller) -> Result<(), AuthRefusal> {
         let (Some(checks), Caller::Holder(holder)) = (&self.checks, caller) else { return Ok(()) };
         let known = checks.in_force(&holder.key_id)?;

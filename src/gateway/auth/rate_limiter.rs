@@ -40,9 +40,6 @@ impl Default for RateLimiter {
 
 impl RateLimiter {
     /// Takes a token for a secret of `key_id` from `peer`.
-    ///
-    /// # Errors
-    /// [`TooMany`].
     pub fn take(&self, key_id: &str, peer: &str, now: Instant) -> Result<(), TooMany> {
         let mut state = self.state.lock();
         let Levels { keys, peers } = &mut *state;

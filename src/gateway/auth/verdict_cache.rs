@@ -23,9 +23,6 @@ pub struct VerdictCache {
 
 impl VerdictCache {
     /// An empty cache.
-    ///
-    /// # Errors
-    /// When there are no random bytes to be had.
     pub fn new() -> Result<VerdictCache, CannotMake> {
         let salt = hash::random()?;
         Ok(VerdictCache { salt, right: Mutex::default(), wrong: Mutex::default() })

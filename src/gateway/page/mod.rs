@@ -35,9 +35,6 @@ struct Asset {
 }
 
 /// `GET /`: the page, in the language of `?lang=` or the one that is set.
-///
-/// # Errors
-/// None.
 pub fn index(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let asked = Query::parse(cx.request.query()).last("lang").and_then(Lang::from_word);
@@ -52,9 +49,6 @@ pub fn index(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
 }
 
 /// `GET /static/{name}`: a file that the page loads.
-///
-/// # Errors
-/// [`ApiError::UnknownPath`].
 pub fn file(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let asset = files::ASSETS.iter().find(|asset| asset.name == cx.param());
     let asset = asset.ok_or(ApiError::UnknownPath)?;

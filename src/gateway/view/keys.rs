@@ -45,9 +45,6 @@ impl KeyMirror {
     }
 
     /// Starts to follow `keys`; the mirror lives as long as the returned watch.
-    ///
-    /// # Errors
-    /// When no thread can be started.
     pub fn follow(&self, keys: &Kv) -> bus::Result<Watch> {
         keys.watch(self.mirror.observer())
     }

@@ -34,9 +34,6 @@ impl WheelRegistry {
     }
 
     /// Starts to follow store and history; both are followed as long as the watches live.
-    ///
-    /// # Errors
-    /// When no thread can be started.
     pub fn follow(&self) -> bus::Result<[Watch; 2]> {
         Ok([self.shelf.follow(&self.store)?, self.history.follow()?])
     }

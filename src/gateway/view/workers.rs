@@ -37,9 +37,6 @@ impl WorkerMirror {
     }
 
     /// Starts to follow `workers`; the mirror lives as long as the returned watch.
-    ///
-    /// # Errors
-    /// When no thread can be started.
     pub fn follow(&self, workers: &Kv) -> bus::Result<Watch> {
         workers.watch(self.0.observer())
     }

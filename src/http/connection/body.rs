@@ -109,9 +109,6 @@ fn failure(error: io::Error) -> &'static Condition {
 
 /// Reads a body whole. Memory follows what has really arrived, and what goes beyond a small free part is
 /// drawn from `budget`.
-///
-/// # Errors
-/// What to answer.
 pub fn read_whole<'b>(
     wire: &mut Wire,
     end: BodyEnd,

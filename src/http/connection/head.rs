@@ -95,9 +95,6 @@ struct Target<'a> {
 
 impl Head {
     /// Reads `bytes`, up to and with the empty line.
-    ///
-    /// # Errors
-    /// The refusal to answer with, when the head may not pass.
     pub fn read(bytes: &[u8]) -> Result<Head, Box<Rejected>> {
         let mut storage = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut storage);

@@ -58,9 +58,6 @@ impl Wire {
 
     /// Reads up to the end of a head and gives its length in [`Wire::buffered`]. `idle` bounds
     /// the wait for the first byte, `deadline` runs from that byte to the end of the head.
-    ///
-    /// # Errors
-    /// See [`NoHead`].
     pub fn read_head(&mut self, idle: Duration, deadline: Duration) -> Result<usize, NoHead> {
         let refused = |condition: &_| NoHead::Refused(Box::new(ErrorReply::from(condition)));
         self.compact();
@@ -142,9 +139,6 @@ impl Wire {
     }
 
     /// Makes sure that something is in [`Wire::buffered`]; `false` when the client is gone.
-    ///
-    /// # Errors
-    /// As [`Wire::read_some`].
     pub fn read_ahead(&mut self, until: Instant) -> io::Result<bool> {
         if self.start == self.end {
             self.compact();

@@ -8,9 +8,6 @@ const MAX_BOUNDARY_BYTES: usize = 70;
 const MAX_PART_HEADERS: usize = 16;
 
 /// What stands before each part: two dashes and the boundary that the content type names.
-///
-/// # Errors
-/// [`FormError::NoBoundary`].
 pub fn delimiter(content_type: &str) -> Result<Vec<u8>, FormError> {
     let boundary = parameter(content_type, "boundary")
         .filter(|b| !b.is_empty() && b.len() <= MAX_BOUNDARY_BYTES)

@@ -44,9 +44,6 @@ pub struct Part {
 }
 
 /// The parts of a form that is in memory, in order.
-///
-/// # Errors
-/// [`FormError`].
 pub fn parse(content_type: &str, body: &[u8]) -> Result<Vec<Part>, FormError> {
     let mut form = FormReader::new(content_type, body)?;
     let mut parts = Vec::new();

@@ -52,9 +52,6 @@ enum Place {
 
 impl<R: Read> FormReader<R> {
     /// Begins to read a form; nothing is read yet.
-    ///
-    /// # Errors
-    /// [`FormError::NoBoundary`].
     pub fn new(content_type: &str, inner: R) -> Result<FormReader<R>, FormError> {
         let needle = [b"\r\n".as_slice(), &delimiter(content_type)?].concat();
         let needle = Finder::new(&needle).into_owned();
@@ -75,18 +72,12 @@ impl<R: Read> FormReader<R> {
 
     /// Goes on to the next part, past what is unread of this one. `None` after the last, once the
     /// body has come to its end.
-    ///
-    /// # Errors
-    /// [`FormError`]; the same each time after.
     pub fn next_part(&mut self) -> Result<Option<PartHead>, FormError> {
         let next = self.advance();
         self.keep(next)
     }
 
     /// Reads content of the current part into `out`, which must have room; zero at its end.
-    ///
-    /// # Errors
-    /// As [`FormReader::next_part`].
     pub fn read(&mut self, out: &mut [u8]) -> Result<usize, FormError> {
         let ready = self.ready();
         let count = self.keep(ready)?.min(out.len());

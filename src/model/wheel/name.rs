@@ -48,9 +48,6 @@ pub enum NameError {
 
 impl WheelName {
     /// Reads a file name, without any folder.
-    ///
-    /// # Errors
-    /// What is wrong with it.
     pub fn parse(file_name: &str) -> Result<WheelName, NameError> {
         let is_good = |b: u8| b.is_ascii_alphanumeric() || b"-_.+!".contains(&b);
         let stem = file_name

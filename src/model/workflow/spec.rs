@@ -75,9 +75,6 @@ impl Workflow {
     /// Reads and checks a document. The checks come in the order of the Python gateway: the top
     /// level, `flow`, `tasks` in the document's order, `pipes`, `runtime`, `version`; the first one
     /// that fails gives the reason. As there, an empty or false value stands for a missing one.
-    ///
-    /// # Errors
-    /// The [`WorkflowRefusal`] with its reason.
     pub fn parse(bytes: &[u8]) -> Result<Workflow, WorkflowRefusal> {
         let text = std::str::from_utf8(bytes).map_err(|error| WorkflowRefusal {
             reason: "invalid_utf8".to_owned(),

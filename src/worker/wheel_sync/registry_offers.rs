@@ -24,9 +24,6 @@ impl RegistryOffers {
     }
 
     /// Follows the store.
-    ///
-    /// # Errors
-    /// When no thread can be started.
     pub fn follow(&self, store: &ObjectStore) -> bus::Result<Watch> {
         store.watch(self.0.observer())
     }

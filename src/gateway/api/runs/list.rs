@@ -30,9 +30,6 @@ struct Cursor {
 }
 
 /// A plain list, or with `updated_after`, `cursor` or `workflow_yaml_sha256` a page with a cursor.
-///
-/// # Errors
-/// A query that cannot be read, or an index that is not current.
 pub fn runs(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let query = Query::parse(cx.request.query());

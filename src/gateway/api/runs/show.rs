@@ -13,9 +13,6 @@ use crate::http::Reply;
 use crate::model::{clock, json as lenient, name};
 
 /// A snapshot, with what is known of its worker; records only when asked for.
-///
-/// # Errors
-/// [`ApiError::RunNotFound`], NATS trouble.
 pub fn run(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let query = Query::parse(cx.request.query());
@@ -26,9 +23,6 @@ pub fn run(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
 }
 
 /// A run's tasks and records alone.
-///
-/// # Errors
-/// [`ApiError::RunNotFound`], NATS trouble.
 pub fn tasks(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let snapshot = document(parts, &cx.caller, cx.param())?;
@@ -62,9 +56,6 @@ pub(super) fn document(
 }
 
 /// The same as it lies in KV, with its revision.
-///
-/// # Errors
-/// As above.
 pub(super) fn version(parts: &Parts, caller: &Caller, run_id: &str) -> Result<Version, ApiError> {
     if !name::is_key(run_id) {
         return Err(ApiError::RunNotFound);

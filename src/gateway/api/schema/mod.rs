@@ -206,9 +206,6 @@ pub fn json_body(content_type: Option<&str>, bytes: &[u8]) -> Result<JsonBody, B
 }
 
 /// The fields of a body that must be an object.
-///
-/// # Errors
-/// 422 for a body that is none.
 pub fn object(body: JsonBody) -> Result<Map<String, Value>, BodyFault> {
     match body {
         JsonBody::Empty => Err(Problem::missing(vec!["body".into()], Value::Null).into()),
@@ -218,9 +215,6 @@ pub fn object(body: JsonBody) -> Result<Map<String, Value>, BodyFault> {
 }
 
 /// A required flag of a body; words and the numbers 0 and 1 will do, as FastAPI has it.
-///
-/// # Errors
-/// 422 when it is missing or none.
 pub fn required_flag(fields: Map<String, Value>, name: &str) -> Result<bool, BodyFault> {
     let loc = || vec!["body".into(), name.into()];
     let Some(value) = fields.get(name).cloned() else {

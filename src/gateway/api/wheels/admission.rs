@@ -5,9 +5,6 @@ use crate::model::wheel::WheelName;
 
 /// Decides it from the file names that are there. One that is no name of a wheel stands in nobody's
 /// way. Builds and platforms do not count: a version is uploaded once.
-///
-/// # Errors
-/// [`ApiError::WheelConflict`].
 pub fn decide<'a>(
     there: impl IntoIterator<Item = &'a str>,
     new: &WheelName,

@@ -14,9 +14,6 @@ use crate::model::wheel::HistoryAction;
 const MAX_CONFLICTS: usize = 8;
 
 /// Deletes a wheel.
-///
-/// # Errors
-/// [`ApiError::WheelNotFound`], NATS trouble.
 pub fn wheel(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let name = cx.param().trim();

@@ -10,9 +10,6 @@ use crate::http::Reply;
 use crate::model::wheel::WheelItem;
 
 /// All wheels.
-///
-/// # Errors
-/// [`ApiError::NatsUnavailable`] while the list is not current.
 pub fn all(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     if !parts.wheels.shelf.wait_live(patience(parts)) {

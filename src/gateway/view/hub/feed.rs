@@ -84,9 +84,6 @@ impl Feed {
     }
 
     /// Waits for changes, at most for `timeout`; `None` when there were none.
-    ///
-    /// # Errors
-    /// [`Closed`].
     pub fn next(&self, timeout: Duration) -> Result<Option<Batch>, Closed> {
         let deadline = Instant::now() + timeout;
         let mut state = self.queue.state.lock();
@@ -104,9 +101,6 @@ impl Feed {
     }
 
     /// Waits for `pause` whatever comes, but for the end.
-    ///
-    /// # Errors
-    /// [`Closed`].
     pub fn rest(&self, pause: Duration) -> Result<(), Closed> {
         let mut state = self.queue.state.lock();
         let deadline = Instant::now() + pause;

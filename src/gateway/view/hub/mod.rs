@@ -98,9 +98,6 @@ impl Hub {
 
     /// Opens a mailbox for one run. It holds what comes from now on, so look at the present version
     /// after this. `owner` is the key with which [`Hub::close_streams_of`] ends it.
-    ///
-    /// # Errors
-    /// [`Full`].
     pub fn watch(&self, run_id: &str, owner: Option<&str>) -> Result<RunWatch, Full> {
         let place = self.place()?;
         let slot = Arc::new(run_watch::Slot::new(owner));
@@ -115,9 +112,6 @@ impl Hub {
 
     /// Opens a mailbox for all runs that `visible` lets through, and all workers. The first batch
     /// says whether the view is live. `owner` as above.
-    ///
-    /// # Errors
-    /// [`Full`].
     pub fn feed(&self, visible: RunFilter, owner: Option<&str>) -> Result<Feed, Full> {
         let place = self.place()?;
         let mut subscribers = self.inner.subscribers.lock();

@@ -94,9 +94,6 @@ impl RunIndex {
     }
 
     /// Starts to follow `runs`; the index lives as long as the returned watch.
-    ///
-    /// # Errors
-    /// When no thread can be started.
     pub fn follow(&self, runs: &Kv) -> bus::Result<Watch> {
         runs.watch(self.mirror.observer())
     }
