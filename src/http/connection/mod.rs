@@ -80,7 +80,7 @@ pub fn serve<S: Service>(shared: &Shared<S>, socket: &Arc<Socket>, peer: IpAddr)
         out.shrink_to(KEPT_BYTES);
         idle = settings.idle_deadline;
         // What is there already is no reason to count as idle.
-        if wire.buffered().is_empty() && !socket.enter(Phase::Idle) {
+        if !wire.has_begun(&mut 0) && !socket.enter(Phase::Idle) {
             return;
         }
         // After this connection has become idle: either it sees the stop, or the stop sees it idle.
