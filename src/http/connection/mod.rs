@@ -144,7 +144,7 @@ fn exchange<S: Service>(
     if !socket.enter_handling(about.clone()) {
         return None;
     }
-    let (body, mut wire, _reserved) = match body {
+    let (body, mut wire, reserved) = match body {
         Some((bytes, reserved)) => (Body::Whole { bytes, taken: 0 }, Some(wire), Some(reserved)),
         None => {
             let pace =
@@ -162,14 +162,18 @@ fn exchange<S: Service>(
         return None;
     }
     let mut is_read = true;
-    if let Body::Arriving(arriving) = body {
-        let (given_back, end) = arriving.end();
-        match end {
-            Ok(read) => is_read = read,
-            // Whatever its handler says: the client has not kept its word.
-            Err(condition) => return refused(given_back, condition),
+    match body {
+        Body::Arriving(arriving) => {
+            let (given_back, end) = arriving.end();
+            match end {
+                Ok(read) => is_read = read,
+                // Whatever its handler says: the client has not kept its word.
+                Err(condition) => return refused(given_back, condition),
+            }
+            wire = Some(given_back);
         }
-        wire = Some(given_back);
+        // The client may take its time to read the answer; others need the memory meanwhile.
+        Body::Whole { bytes, .. } => drop((bytes, reserved)),
     }
     let place = match hold {
         Hold::Stream(place) => Some(place),
