@@ -323,7 +323,13 @@ fn write<'s, S: Service>(
             (bytes.len() as u64, sent)
         }
         ReplyBody::Stream { write, .. } => {
-            let begun = match wire.socket.enter(Phase::Streaming) {
+            // A client that has closed its side after the request may still read all of a download; only
+            // what has no end of its own must end with it.
+            let phase = match framing {
+                Framing::Length(_) => Phase::Busy,
+                Framing::Chunked | Framing::Close => Phase::Streaming,
+            };
+            let begun = match wire.socket.enter(phase) {
                 true => wire.write_all(&mut [IoSlice::new(out)]),
                 false => Err(io::ErrorKind::ConnectionAborted.into()),
             };
