@@ -59,7 +59,6 @@ impl Sent {
     }
 }
 
-/// A long-lived inbox of a link; dropping it closes it.
 pub(crate) struct Route {
     pub(crate) shared: Arc<LinkShared>,
     pub(crate) id: u64,

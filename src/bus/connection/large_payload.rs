@@ -11,7 +11,6 @@ use crate::bus::connection::link::Link;
 use crate::bus::{Error, Result};
 use crate::config::NatsConfig;
 
-/// The link, or what it takes to start it.
 pub(crate) struct LargePayloadLink {
     nats: NatsConfig,
     link: Mutex<Option<Link>>,

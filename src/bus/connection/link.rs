@@ -30,26 +30,19 @@ pub struct Link {
     inner: Arc<LinkInner>,
 }
 
-/// What is known of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkState {
-    /// Whether requests can be sent.
     pub connected: bool,
-    /// Name and version of the server seen last.
     pub server: String,
-    /// How often the connection was lost.
     pub disconnects: u64,
-    /// How often it came back, or was replaced.
     pub reconnects: u64,
 }
 
 struct LinkInner {
     shared: Arc<LinkShared>,
-    /// Closes the connection as its last act.
     _watchdog: Service,
 }
 
-/// What the watchdog, the dispatchers and the callers share.
 pub(crate) struct LinkShared {
     pub(crate) role: &'static str,
     pub(crate) nats: NatsConfig,
@@ -66,14 +59,12 @@ pub(crate) struct LinkShared {
     disconnects: AtomicU64,
     reconnects: AtomicU64,
     info: Mutex<Option<ServerInfo>>,
-    /// Woken on every change of state.
     changed: (Mutex<()>, Condvar),
 }
 
 /// One connection of the crate. Its threads end when the kick and stop channels close; a flusher
 /// that is stuck in a dead connection is left to its end, which is why nobody joins it.
 struct Live {
-    /// Counts the connections of a link.
     number: u64,
     connection: nats::Connection,
     signals: Arc<Signals>,
@@ -152,7 +143,6 @@ impl Link {
         shared.send(&live, subject, reply, &[], payload)
     }
 
-    /// Opens a route for what `consumers` (`<stream>.<consumer>`) deliver.
     pub(crate) fn open_route(&self, capacity: usize, consumers: &[String]) -> Route {
         let (id, messages) = self.inner.shared.routes.open(capacity, consumers);
         Route { shared: self.inner.shared.clone(), id, messages }
@@ -174,7 +164,6 @@ impl Link {
         Some((live.number, live.signals.epoch.load(Ordering::SeqCst)))
     }
 
-    /// Largest message of the server seen last.
     pub(crate) fn max_payload(&self) -> Option<usize> {
         let info = self.inner.shared.info.lock();
         info.as_ref().map(|info| info.max_payload).filter(|limit| *limit > 0)
@@ -186,7 +175,6 @@ impl Link {
         info.as_ref().map(|info| info.version.clone()).unwrap_or_default()
     }
 
-    /// What is known of the connection.
     pub fn state(&self) -> LinkState {
         let shared = &self.inner.shared;
         let info = shared.info.lock();
@@ -257,7 +245,6 @@ impl LinkShared {
         Ok(())
     }
 
-    /// Lets the threads of the connection end.
     fn disconnect(&self) {
         let old = self.live.write().take();
         drop(old);
@@ -289,12 +276,10 @@ impl LinkShared {
         self.current().is_some_and(|live| live.signals.up.load(Ordering::SeqCst))
     }
 
-    /// Whether no connection was ever made.
     pub(crate) fn never_connected(&self) -> bool {
         self.current().is_none()
     }
 
-    /// Whether requests can be sent.
     pub(crate) fn is_up(&self) -> bool {
         self.has_socket() && !self.suspect.load(Ordering::SeqCst)
     }

@@ -22,16 +22,21 @@ const MAX_BYTES_IN_FLIGHT: usize = 2 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) enum Routed {
     /// A stored message that the consumer `source` (an index) of the route delivered.
-    Delivered { source: usize, meta: Meta, message: Message },
+    Delivered {
+        source: usize,
+        meta: Meta,
+        message: Message,
+    },
     /// What the server says of the route's pull `pull`.
-    Status { pull: u64, message: Message },
-    /// The connection was lost or replaced: what was asked over another socket is void.
+    Status {
+        pull: u64,
+        message: Message,
+    },
     Reconnected,
 }
 
 pub(crate) type Answer = Result<Message, Error>;
 
-/// All routes of one link.
 pub(crate) struct Routes {
     table: Mutex<Table>,
     room: Condvar,
@@ -111,7 +116,6 @@ impl Routes {
         (id, receiver)
     }
 
-    /// Closes a long-lived route.
     pub(crate) fn close(&self, id: u64) {
         let mut table = self.table.lock();
         table.lasting.remove(&id);

@@ -14,7 +14,6 @@ use crate::bus::connection::message::Message;
 use crate::bus::left;
 use crate::bus::{Error, Result};
 
-/// What JetStream answers to a stored publish.
 #[derive(Debug, Clone, Deserialize)]
 pub struct PubAck {
     /// Sequence in the stream; 0 never counts as stored.
@@ -37,7 +36,6 @@ pub(crate) struct StoredMessage {
     pub time: Option<f64>,
 }
 
-/// What `STREAM.INFO` says that we need.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct StreamInfo {
     pub last_seq: u64,
@@ -108,7 +106,6 @@ pub(crate) fn call<T: DeserializeOwned>(
     read(&link.request(&format!("$JS.API.{call}"), &[], &payload, timeout)?)
 }
 
-/// Creates a stream unless one of that name exists, which is then used as it is.
 pub(crate) fn ensure_stream(link: &Link, config: &Value, timeout: Duration) -> Result<()> {
     let name = config["name"].as_str().unwrap_or_default();
     match call::<Value>(link, &format!("STREAM.INFO.{name}"), &Value::Null, timeout) {

@@ -14,15 +14,12 @@ const MAX_CONFLICTS: usize = 32;
 /// What to do with a key, decided on its newest message. The value inside goes back to the caller.
 #[derive(Debug)]
 pub enum Edit<T> {
-    /// Store this value.
     Put(Vec<u8>, T),
     /// Delete the key; also one that has no value, so that a create under way fails.
     Delete(T),
-    /// Write nothing.
     Leave(T),
 }
 
-/// How an edit ended.
 #[derive(Debug)]
 pub struct Edited<T> {
     /// What the last decision said.

@@ -21,10 +21,8 @@ const OPERATION: &str = "KV-Operation";
 /// Between two tries of a write whose outcome is unknown or that was refused for the moment.
 pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// What the newest message of a key says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// The key has a value.
     Put,
     /// It was deleted, purged or has expired.
     Delete,
@@ -39,7 +37,6 @@ impl Operation {
     }
 }
 
-/// The newest message of a key.
 #[derive(Debug, Clone)]
 pub struct Entry {
     pub key: String,
@@ -56,7 +53,6 @@ impl Entry {
         Entry { key: key.to_owned(), value, revision, operation: Operation::Put }
     }
 
-    /// The key's value; `None` after a delete.
     pub fn live_value(&self) -> Option<&[u8]> {
         (self.operation == Operation::Put).then_some(&*self.value)
     }
@@ -106,7 +102,6 @@ impl Kv {
         &self.bucket.name
     }
 
-    /// Creates the bucket if it is missing.
     pub fn ensure(&self) -> Result<()> {
         jetstream::ensure_stream(&self.link, &self.bucket.stream, self.timeout)
     }

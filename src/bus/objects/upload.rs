@@ -176,7 +176,6 @@ impl Drop for Upload {
 /// An object's bytes, all stored and not yet named. Dropping it before that removes them.
 pub struct Sealed {
     pub size: u64,
-    /// Their SHA-256 in hex.
     pub sha256_hex: String,
     /// The same as metas write it.
     pub digest: String,

@@ -36,7 +36,6 @@ pub(super) struct Submission {
     pub workflow: Option<Workflow>,
 }
 
-/// A document that travels with the job.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Workflow {
     pub text: String,
@@ -190,7 +189,6 @@ fn job(submission: Submission, snapshot: &RunSnapshot) -> Job {
     }
 }
 
-/// The `Idempotency-Key` header, if there is one.
 fn idempotency_key(request: &Request) -> Result<Option<String>, ApiError> {
     let Some(key) = request.header("Idempotency-Key").map(str::trim).filter(|k| !k.is_empty())
     else {
