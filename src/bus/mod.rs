@@ -135,9 +135,6 @@ impl Bus {
     }
 
     /// Creates whatever is missing; what exists is used as it is.
-    ///
-    /// # Errors
-    /// The first refusal or silence of the server.
     pub fn ensure_resources(&self) -> Result<()> {
         self.runs().ensure()?;
         self.workers().ensure()?;

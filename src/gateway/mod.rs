@@ -46,11 +46,14 @@ use view::keys::KeyMirror;
 use view::runs::RunIndex;
 use view::workers::WorkerMirror;
 
+/// What a gateway is told at its start.
 #[derive(Debug, Clone)]
 pub struct GatewaySettings {
     /// Tag of a submit that names none.
     pub default_tag: String,
+    /// Largest `flow.yaml`, in bytes.
     pub max_workflow_bytes: u64,
+    /// Largest wheel, in bytes.
     pub max_wheel_bytes: u64,
     /// How long the history of wheels is kept.
     pub wheel_history_kept: Duration,
@@ -60,6 +63,7 @@ pub struct GatewaySettings {
     pub worker_heartbeat: Duration,
     /// Between a cancel and the use of force.
     pub cancel_grace: Duration,
+    /// Handler threads.
     pub threads: usize,
     /// Silence after which a worker's record is removed.
     pub workers_retention: Duration,
@@ -68,6 +72,7 @@ pub struct GatewaySettings {
     /// The reverse proxies whose `X-Forwarded-For`, `-Proto` and `-Host` are believed: those in these
     /// networks, or on this machine when the list is empty. With `None` nobody's are.
     pub trusted_proxies: Option<Vec<Network>>,
+    /// The header that carries an API key.
     pub api_key_header: String,
     /// How API keys are checked; `None` lets everybody do everything.
     pub auth: Option<AuthSettings>,
@@ -75,15 +80,24 @@ pub struct GatewaySettings {
     pub dashboard_lang: Lang,
 }
 
+/// Why a gateway did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The port is taken, or may not be used.
     #[error("cannot listen on {address}: {source}; choose another port with --port")]
-    Listen { address: String, source: std::io::Error },
+    Listen {
+        /// What was asked for.
+        address: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The HTTP floor did not start.
     #[error("cannot start the HTTP server: {0}; raise the limits on threads and open files")]
     Http(#[source] std::io::Error),
     /// The operating system gives no more threads.
     #[error("cannot start a thread of the gateway: {0}")]
     Thread(#[from] std::io::Error),
+    /// A watch did not start.
     #[error(transparent)]
     Bus(#[from] bus::Error),
     /// API keys cannot be checked.
@@ -134,9 +148,6 @@ impl Drop for OpenStreams {
 
 impl RunningGateway {
     /// Listens on `address` and serves; NATS may come later.
-    ///
-    /// # Errors
-    /// See [`Error`]; nothing is left running then.
     pub fn start(
         address: SocketAddr,
         bus: &Bus,

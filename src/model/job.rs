@@ -48,9 +48,6 @@ pub enum InvalidJob {
 
 impl Job {
     /// Reads a message; whatever is optional may be missing or null.
-    ///
-    /// # Errors
-    /// [`InvalidJob`] when the message can never be executed; it is then terminated.
     pub fn parse(payload: &[u8]) -> Result<Job, InvalidJob> {
         let value: Value =
             json::from_wire(payload).map_err(|e| InvalidJob::NotJson(e.to_string()))?;

@@ -22,9 +22,6 @@ impl LargePayloadLink {
     }
 
     /// The link, connected; waits for that at most for `patience`.
-    ///
-    /// # Errors
-    /// [`Error::Disconnected`], and those of its start.
     pub(crate) fn link(&self, patience: Duration) -> Result<Link> {
         let mut started = self.link.lock();
         let link = match &*started {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{after, select};
 
 use crate::bus::Error;
-use crate::bus::connection::link::LinkShared;
+use crate::bus::connection::shared::LinkShared;
 use crate::thread::StopSignal;
 
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);

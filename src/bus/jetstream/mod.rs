@@ -52,10 +52,6 @@ pub(crate) struct Subjects {
 }
 
 /// Publishes to a stream and returns its acknowledgement.
-///
-/// # Errors
-/// [`Error::Api`] when JetStream refuses, [`Error::BadAnswer`] for an acknowledgement without a
-/// sequence, and those of [`Link::request`].
 pub(crate) fn publish(
     link: &Link,
     subject: &str,
@@ -67,9 +63,6 @@ pub(crate) fn publish(
 }
 
 /// Reads the answer to a publish.
-///
-/// # Errors
-/// Those of [`publish`], but for those of the request.
 pub(crate) fn acked(answer: &Message) -> Result<PubAck> {
     let ack: PubAck = read(answer)?;
     if ack.seq == 0 {

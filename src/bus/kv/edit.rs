@@ -32,10 +32,6 @@ impl Kv {
     /// Changes a key by compare-and-set. `decide` sees the key's newest message as the stream's
     /// leader has it (`None`: there never was one; a deleted key has a tombstone) and is called
     /// again when another writer was quicker, until `deadline`.
-    ///
-    /// # Errors
-    /// What `decide` fails with, those of a request, and [`Error::Conflict`] when other writers were
-    /// quicker each time.
     pub fn edit<T, E: From<Error>>(
         &self,
         key: &str,

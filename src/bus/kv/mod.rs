@@ -107,9 +107,6 @@ impl Kv {
     }
 
     /// The key's value as the stream's leader has it; the base for compare-and-set.
-    ///
-    /// # Errors
-    /// Those of a request; a missing key is `None`.
     pub fn get(&self, key: &str) -> Result<Option<Entry>> {
         Ok(self.newest(key)?.filter(|entry| entry.operation == Operation::Put))
     }
@@ -152,9 +149,6 @@ impl Kv {
     }
 
     /// Stores a value under a key that has none; returns its revision.
-    ///
-    /// # Errors
-    /// [`Error::Conflict`] when it has one, and those of a request.
     pub fn create(&self, key: &str, value: &[u8]) -> Result<u64> {
         let deadline = Instant::now() + self.timeout;
         match self.update(key, value, 0) {
@@ -172,9 +166,6 @@ impl Kv {
     /// Stores a value if the key's newest message is `revision`; returns the new revision. When
     /// the outcome is unknown it is read back, and the write repeated until the deadline, so that
     /// only a dead server leaves it unknown to the caller.
-    ///
-    /// # Errors
-    /// [`Error::Conflict`] when somebody else was quicker, and those of a request.
     pub fn update(&self, key: &str, value: &[u8], revision: u64) -> Result<u64> {
         self.compare_and_set(key, value, revision, None)
     }

@@ -72,10 +72,6 @@ impl ObjectStore {
     }
 
     /// The object's meta as the stream's leader has it; `None` when it is missing or deleted.
-    ///
-    /// # Errors
-    /// [`Error::BadName`], [`Error::BadAnswer`] for a meta that cannot be read, and those of a
-    /// request.
     pub fn find(&self, name: &str) -> Result<Option<ObjectMeta>> {
         Ok(self.newest(name)?.filter(|meta| !meta.deleted))
     }

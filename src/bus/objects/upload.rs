@@ -27,9 +27,6 @@ const MESSAGE_OVERHEAD_BYTES: usize = 2 * 1024;
 
 impl ObjectStore {
     /// Begins an upload, in a store that is created if it is missing.
-    ///
-    /// # Errors
-    /// [`Error::OldServer`], and those of a request and of starting the connection for chunks.
     pub fn upload(&self) -> Result<Upload> {
         check_version(&self.control.server_version())?;
         self.ensure()?;

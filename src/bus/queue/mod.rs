@@ -178,9 +178,6 @@ impl WorkQueue {
     }
 
     /// Gives a job back in the place of a worker that is gone, by the ACK subject of its delivery.
-    ///
-    /// # Errors
-    /// [`Error::BadName`] when `ack_subject` is none, [`Error::Disconnected`].
     pub fn give_back(&self, ack_subject: &str) -> Result<()> {
         if super::Meta::parse(ack_subject).is_none() {
             return Err(Error::BadName(ack_subject.to_owned()));

@@ -265,9 +265,6 @@ impl Delivered {
     }
 
     /// Removes the message from the queue; confirmed by the server.
-    ///
-    /// # Errors
-    /// Those of a request; the message may then come again.
     pub fn ack(&self) -> Result<()> {
         self.settle(b"+ACK")
     }

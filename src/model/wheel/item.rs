@@ -38,9 +38,6 @@ pub struct WheelItem {
 
 /// Reads tags as a form or a header has them: separated by commas, spaces around them ignored, each
 /// counted once.
-///
-/// # Errors
-/// The first one that is no routing tag, or a text that says that there are too many.
 pub fn parse_tags(text: &str) -> Result<Vec<String>, String> {
     let mut tags: Vec<String> = Vec::new();
     for tag in text.split(',').map(str::trim).filter(|tag| !tag.is_empty()) {

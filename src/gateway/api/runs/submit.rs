@@ -43,9 +43,6 @@ pub(super) struct Workflow {
 }
 
 /// A run by flow name.
-///
-/// # Errors
-/// A body of another shape (422), a body that is not UTF-8 (400), NATS trouble (503).
 pub fn run(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let body = schema::json_body(cx.request.header("Content-Type"), cx.request.body())?;

@@ -174,9 +174,6 @@ pub fn counted(problems: usize) -> String {
 
 /// Reads a body under its content type: only a JSON content type makes it JSON, so that a foreign
 /// web page cannot post through a visitor's browser without being asked first.
-///
-/// # Errors
-/// 400 for what is not UTF-8, 422 for what is not JSON or not called so.
 pub fn json_body(content_type: Option<&str>, bytes: &[u8]) -> Result<JsonBody, BodyFault> {
     if bytes.is_empty() {
         return Ok(JsonBody::Empty);
