@@ -59,7 +59,6 @@ pub struct WorkerSettings {
     pub wheels: Option<WheelSyncSettings>,
 }
 
-/// What all threads of one worker share.
 struct Context {
     settings: WorkerSettings,
     /// Unique per start of a process.

@@ -23,7 +23,6 @@ const MAX_NOTES: usize = 4096;
 /// For one write, also the last one on the way out.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The registry thread's owner.
 pub(super) struct Registry {
     notes: RunNotes,
     /// Written once by the registry thread: host and pid of the process that took the id over.
@@ -51,7 +50,6 @@ enum Note {
 }
 
 impl RunNotes {
-    /// A run is ours from now on.
     pub(super) fn started(&self, run_id: &str) {
         self.send(Note::Started { run_id: run_id.to_owned() });
     }
@@ -92,7 +90,6 @@ impl Registry {
         &self.taken_over
     }
 
-    /// Writes STOPPED_GRACEFUL and ends.
     pub(super) fn stop_gracefully(self) {
         self.notes.send(Note::Stop);
         self.thread.join();

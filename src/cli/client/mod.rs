@@ -64,7 +64,6 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 enum Ending {
     /// It failed; the text is for the user.
     Failed(Failure),
-    /// Its output could not be written.
     Output(io::Error),
 }
 
@@ -99,7 +98,6 @@ fn exit_on_interrupt() {
     }
 }
 
-/// How a subcommand is written.
 fn usage_of(subcommand: &str) -> Option<String> {
     let mut command = Args::command();
     command.build();

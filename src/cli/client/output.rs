@@ -11,7 +11,6 @@ pub struct Output {
     stdout: io::BufWriter<Stdout>,
     /// Columns of the terminal; `None` when it is none.
     pub width: Option<usize>,
-    /// Whether colours are welcome.
     pub colours: bool,
 }
 
@@ -38,7 +37,6 @@ impl Output {
         self.text(&format!("{value}\n"))
     }
 
-    /// Text as it is.
     pub fn text(&mut self, text: &str) -> Result<(), Ending> {
         self.stdout.write_all(text.as_bytes()).map_err(Ending::Output)
     }

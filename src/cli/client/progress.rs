@@ -10,7 +10,6 @@ use super::output::Output;
 use super::table::cut;
 use crate::cli::failure::one_line;
 
-/// Columns of the bar.
 const BAR: usize = 20;
 
 /// The line; it goes to stderr, so that stdout stays data.
@@ -34,7 +33,6 @@ impl Progress {
         Some(Progress { width, colours, since, snapshot: Value::Null, shown: false })
     }
 
-    /// Shows the state that an event tells.
     pub fn show(&mut self, data: &Value) {
         if data["snapshot"].is_object() {
             self.snapshot = data["snapshot"].clone();

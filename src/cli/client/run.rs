@@ -18,7 +18,6 @@ use crate::cli::failure::Failure;
 use crate::client::{Client, Error, Include, ListQuery, PageQuery, Submission, WorkersQuery};
 use crate::model::clock;
 
-/// Does what the command line says.
 pub fn run(client: &Client, command: Command, output: &mut Output) -> Result<Exit, Ending> {
     match command {
         Command::Submit(args) => submit(client, &args, output),
@@ -154,7 +153,6 @@ fn workers(client: &Client, args: &Workers, output: &mut Output) -> Result<Exit,
     }
 }
 
-/// Writes an answer as it is.
 pub(super) fn show(answer: Result<Value, Error>, output: &mut Output) -> Result<Exit, Ending> {
     output.json(&answer.map_err(failure_of)?)?;
     Ok(Exit::Done)
@@ -179,7 +177,6 @@ fn items(list: &Value) -> &[Value] {
     list.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// Writes a table for people.
 pub(super) fn table(table: &Table, output: &mut Output) -> Result<Exit, Ending> {
     let text = table.render(output.width, output.colours);
     output.text(&text)?;

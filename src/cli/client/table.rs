@@ -9,7 +9,6 @@ use crate::cli::failure::one_line;
 const LEAST_WIDTH: usize = 8;
 const GAP: &str = "  ";
 
-/// Rows of text under a header.
 pub struct Table {
     header: Vec<&'static str>,
     rows: Vec<Vec<String>>,
@@ -106,17 +105,14 @@ impl Table {
         table
     }
 
-    /// A table without rows.
     pub(super) fn new(header: &[&'static str]) -> Table {
         Table { header: header.to_vec(), rows: Vec::new() }
     }
 
-    /// Adds a row, a cell per column.
     pub(super) fn add(&mut self, row: Vec<String>) {
         self.rows.push(row);
     }
 
-    /// A column without values is left out.
     pub(super) fn without_empty_columns(mut self) -> Table {
         let empty = |table: &Table, column: usize| table.rows.iter().all(|row| row[column] == "-");
         for column in (0..self.header.len()).rev() {
@@ -181,7 +177,6 @@ fn line(cells: &[&str], widths: &[usize], colours: bool) -> String {
     out
 }
 
-/// The colour of a state.
 fn colour(cell: &str) -> Option<&'static str> {
     match cell {
         "COMPLETED" | "SUCCEEDED" => Some("32"),
@@ -210,12 +205,10 @@ pub(super) fn cut(text: &str, width: usize) -> String {
     out
 }
 
-/// A field of a document.
 pub(super) fn text(item: &Value, key: &str) -> String {
     cell(item.get(key).unwrap_or(&Value::Null))
 }
 
-/// Its tags, separated by commas.
 pub(super) fn tags(item: &Value) -> String {
     let tags = item["tags"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let tags = tags.collect::<Vec<_>>().join(",");

@@ -41,7 +41,6 @@ pub fn parse(text: &str) -> Result<Graph, GraphError> {
 
 /// A part of a statement that stands for one step.
 struct Fragment {
-    /// Nodes that begin it.
     entries: Vec<usize>,
     /// What is done when it is done.
     exit: Source,

@@ -10,7 +10,6 @@ use super::task::{TaskContext, TaskError};
 /// Longest `builtin/sleep`: a day.
 const MAX_SLEEP_SECONDS: f64 = 86_400.0;
 
-/// Adds the built-in tasks.
 pub(super) fn register(registry: &mut Registry) {
     registry.task("builtin/echo", echo).task("builtin/sleep", sleep).task("builtin/fail", fail);
 }

@@ -98,7 +98,6 @@ enum Cause {
 struct Engine<'a> {
     plan: Plan,
     reporter: &'a Reporter,
-    /// The run's own token.
     cancel: CancelToken,
     /// What tasks see: cancelled with the run, and by a failure.
     stop: CancelToken,

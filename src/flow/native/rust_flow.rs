@@ -46,9 +46,7 @@ pub struct Flow {
 
 /// What a node of a Rust flow runs.
 pub(super) enum TaskBody {
-    /// A closure of its own.
     Own(TaskFn),
-    /// A registered task, by its name.
     Named(String),
 }
 

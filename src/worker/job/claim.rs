@@ -27,7 +27,6 @@ pub(crate) enum Claim {
 pub(crate) struct Claimant<'a> {
     pub worker_id: &'a str,
     pub attempt: u64,
-    /// Of the job's message.
     pub stream_seq: u64,
     /// A message of the run that was looked for in the queue and is not there.
     pub gone: Option<u64>,

@@ -140,7 +140,6 @@ fn claimed(context: &Context, job: &Job, delivered: &Delivered) -> bus::Result<E
     })
 }
 
-/// How the snapshot names a delivery.
 fn delivery(context: &Context, delivered: &Delivered) -> Delivery {
     Delivery {
         ack: delivered.ack_subject().to_owned(),

@@ -38,7 +38,6 @@ pub(crate) struct Recorder {
     wrote_transition: bool,
 }
 
-/// Why a snapshot was not written.
 #[derive(Debug)]
 pub(crate) enum NotWritten {
     /// Another worker has the run, or it has ended: stop, write nothing more, ACK nothing.
@@ -92,7 +91,6 @@ impl Recorder {
         self.deliveries.push(delivery);
     }
 
-    /// Notes what the executor reports.
     pub(crate) fn apply(&mut self, event: FlowEvent) {
         match event {
             FlowEvent::Wheels(set) => self.snapshot.set_wheels(&set),
@@ -124,7 +122,6 @@ impl Recorder {
         due.max(self.not_before)
     }
 
-    /// Writes the present state.
     pub(crate) fn write(&mut self) -> Result<(), NotWritten> {
         let now = clock::now();
         self.snapshot.heartbeat_at = Some(now);

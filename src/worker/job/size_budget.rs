@@ -32,9 +32,7 @@ pub(crate) struct SizeBudget {
     /// Tasks whose logs are kept, by the order of their last reports.
     with_logs: BTreeMap<u64, String>,
     reports: u64,
-    /// All records without their logs.
     record_bytes: usize,
-    /// The logs of all records.
     log_bytes: usize,
     /// The rest of the document, as of the last one.
     rest_bytes: usize,
@@ -49,7 +47,6 @@ struct Size {
 }
 
 impl SizeBudget {
-    /// For a snapshot without records.
     pub(crate) fn new(max_bytes: usize) -> Self {
         SizeBudget {
             max_bytes,
@@ -63,7 +60,6 @@ impl SizeBudget {
         }
     }
 
-    /// Largest document in bytes.
     pub(crate) fn max_bytes(&self) -> usize {
         self.max_bytes
     }
@@ -145,7 +141,6 @@ impl SizeBudget {
         (self.record_bytes, self.log_bytes, self.rest_bytes) = (0, 0, 0);
     }
 
-    /// What logs may take.
     fn room(&self) -> usize {
         self.max_bytes.saturating_sub(self.rest_bytes + self.record_bytes)
     }

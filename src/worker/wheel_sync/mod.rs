@@ -69,7 +69,6 @@ pub(super) struct SyncThread {
 }
 
 impl SyncThread {
-    /// Starts it.
     pub fn start(
         settings: WheelSyncSettings,
         tags: Vec<String>,
@@ -121,18 +120,13 @@ impl SyncThread {
     }
 }
 
-/// How [`SyncThread::wait_ready`] has ended.
 pub(super) enum Waited {
     Ready,
-    /// The one attempt has failed; why.
     InVain(String),
-    /// Somebody else has the worker's id now.
     TakenOver(String),
-    /// The worker is to end.
     Stopped,
 }
 
-/// Why an attempt has changed nothing.
 #[derive(Debug, thiserror::Error)]
 enum SyncError {
     #[error("the worker is stopping")]
@@ -174,7 +168,6 @@ struct WheelSync {
     /// The interpreter, which is asked once, and the folders for it.
     disk: Option<(Interpreter, Folders)>,
     refusals: Refusals,
-    /// What new runs get.
     current: Option<Arc<Generation>>,
     /// Dropped when they get something.
     ready: Option<StopSource>,
@@ -327,7 +320,6 @@ impl WheelSync {
         Ok(())
     }
 
-    /// Remembers what is in use.
     fn set_current(&mut self, generation: Arc<Generation>) {
         let Some((_, folders)) = &self.disk else { return };
         if let Err(e) = generation.remember(folders) {

@@ -20,7 +20,6 @@ impl Status {
         Status(Arc::new(Mutex::new(idle)))
     }
 
-    /// As it is now.
     pub fn get(&self) -> WheelSync {
         self.lock().clone()
     }
@@ -75,7 +74,6 @@ impl Status {
         status.generation = after.map(|generation| generation.set.generation.clone());
     }
 
-    /// An attempt has failed and changed nothing.
     pub fn fail(&self, why: String) {
         let mut status = self.lock();
         status.last_result = SyncResult::Error;

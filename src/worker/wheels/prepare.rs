@@ -25,7 +25,6 @@ const GENERATION_DIGITS: usize = 16;
 /// The wheels of new runs. Their folders stay as long as this is held.
 #[derive(Debug)]
 pub struct Generation {
-    /// What runs say of them.
     pub set: WheelSet,
     /// What begins `sys.path`, in order.
     pub paths: Vec<PathBuf>,
@@ -35,19 +34,14 @@ pub struct Generation {
     folders: Vec<Arc<Folder>>,
 }
 
-/// Whose wheels are prepared, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct Worker<'a> {
-    /// Its folder of wheels.
     pub folders: &'a Folders,
-    /// The tags that it serves.
     pub tags: &'a [String],
-    /// How its interpreter is started.
     pub python: &'a Python,
     pub interpreter: &'a Interpreter,
     /// For one wheel, from the first byte that is fetched.
     pub timeout: Duration,
-    /// Ends all of it.
     pub stop: &'a StopSignal,
 }
 
@@ -58,12 +52,9 @@ pub struct Refusals {
     reasons: HashMap<(String, String), String>,
 }
 
-/// What [`prepare`] comes to.
 #[derive(Debug)]
 pub struct Prepared {
-    /// What new runs are to get.
     pub generation: Generation,
-    /// Why it is so.
     pub selection: Selection,
 }
 

@@ -8,7 +8,6 @@ use crate::model::wheel::{SkippedWheel, WheelName};
 
 /// In `skipped`: no tag of the wheel fits the interpreter. Python workers use the same word.
 const UNFIT: &str = "unsupported_wheel_tags";
-/// The hex digits of a SHA-256.
 const HASH_DIGITS: usize = 64;
 
 /// A wheel as the registry has it.
@@ -28,12 +27,10 @@ pub struct Offer {
     pub refused: Option<String>,
 }
 
-/// A wheel that a worker takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
     /// As it was offered; its hash is one, in lower case.
     pub offer: Offer,
-    /// Its name, taken apart.
     pub name: WheelName,
 }
 

@@ -21,7 +21,6 @@ pub struct Contents {
     pub metadata: Option<Result<String, String>>,
     /// The text of `entry_points.txt`; `None` when it is missing.
     pub entry_points: Option<Result<String, String>>,
-    /// Whether there is a RECORD.
     pub has_record: bool,
 }
 

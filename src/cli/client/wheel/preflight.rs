@@ -9,15 +9,12 @@ const USAGE_DOC_CHARS: usize = 80;
 /// Labels of a `Project-URL`, in lower case, that count as documentation.
 const USAGE_DOC_LABELS: [&str; 4] = ["documentation", "docs", "doc", "usage"];
 
-/// One thing that a wheel lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// How much it counts.
     pub kind: Kind,
     pub text: String,
 }
 
-/// What kind of thing it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A worker, or pip, would refuse the wheel.
@@ -31,7 +28,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What its author can do about it.
     pub fn way_out(self) -> &'static str {
         match self {
             Kind::Unusable => "build the wheel anew, and leave the name of its file as it is",

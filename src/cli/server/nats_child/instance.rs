@@ -60,9 +60,7 @@ pub struct Launch {
     pub config: PathBuf,
     /// The locked file of the store; the server holds it as its stdout, to which it never writes.
     pub lock: File,
-    /// Where it will listen.
     pub address: SocketAddr,
-    /// What it will call itself.
     pub server_name: String,
 }
 
@@ -169,7 +167,6 @@ impl Instance {
         &self.gone
     }
 
-    /// What it said last.
     pub fn last_lines(&self) -> String {
         self.last_lines.text()
     }

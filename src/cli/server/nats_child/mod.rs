@@ -41,7 +41,6 @@ pub struct NatsChildSettings {
     pub sync_interval: String,
 }
 
-/// A supervised nats-server.
 #[derive(Debug)]
 pub struct NatsChild {
     /// Stops the server (SIGTERM, then SIGKILL) before it ends.

@@ -12,11 +12,9 @@ use crate::model::limits::MAX_CHILD_LINE_BYTES;
 
 /// Warnings of a child that reach our log in one window; further ones are counted.
 const CHILD_LOG_BURST: u32 = 50;
-/// The window of [`CHILD_LOG_BURST`].
 const CHILD_LOG_WINDOW: Duration = Duration::from_secs(10);
 /// Lines that an error message shows.
 const TAIL_LINES: usize = 12;
-/// The target of the forwarded lines.
 const TARGET: &str = "nats-server";
 
 /// The last lines. The reader writes them, and errors quote them.
@@ -32,7 +30,6 @@ impl LastLines {
         lines.push_back(line.to_owned());
     }
 
-    /// As one text, each line indented.
     pub fn text(&self) -> String {
         let lines = self.0.lock();
         if lines.is_empty() {

@@ -97,7 +97,6 @@ struct Forked {
     template: Arc<Template>,
     pipes: RunPipes,
     shim_pid: u32,
-    /// What else the shim has said.
     said: Vec<u8>,
 }
 
@@ -195,7 +194,6 @@ fn drain(woken: &mut PipeReader) {
     let _ = woken.read(&mut bytes);
 }
 
-/// Which pipes may still bring something.
 struct Open {
     run: bool,
     shim: bool,
@@ -212,7 +210,6 @@ struct PythonAttempt<'a> {
     orders: &'a Orders,
     events: &'a Sender<FlowEvent>,
     run_id: &'a str,
-    /// Not yet written to the run.
     outgoing: Vec<u8>,
     /// Read from the run; the beginning of a line.
     incoming: Vec<u8>,
@@ -220,9 +217,7 @@ struct PythonAttempt<'a> {
     tasks: Tasks,
     open: Open,
     told_cancel: bool,
-    /// The outcome has gone out.
     finished: bool,
-    /// What the shim has said.
     exit: Option<ShimMessage>,
     next_output: Instant,
     /// When processes that were asked to end are killed.

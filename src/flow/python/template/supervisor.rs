@@ -31,7 +31,6 @@ pub(crate) struct TemplateSupervisor {
 
 #[derive(Debug, Default)]
 struct CurrentTemplate {
-    /// What templates start with.
     code: Option<Arc<Code>>,
     template: Option<Arc<Template>>,
     /// The last start, if it failed, and when that was.
@@ -93,7 +92,6 @@ impl TemplateSupervisor {
         }
     }
 
-    /// See [`crate::flow::PythonExecutor::use_code`].
     pub(crate) fn use_code(&self, code: Arc<Code>, stop: &StopSignal) -> Result<(), PythonError> {
         let turn = locked(&self.turn);
         // Without the lock of the state, so that runs get the present template meanwhile.
@@ -123,7 +121,6 @@ impl TemplateSupervisor {
         report.older.extend(old);
     }
 
-    /// For the worker's record.
     pub(crate) fn status(&self) -> Value {
         let report = locked(&self.report).clone();
         let template = report.template.and_then(|template| template.upgrade());

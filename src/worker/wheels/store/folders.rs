@@ -162,7 +162,6 @@ impl Folders {
     }
 }
 
-/// The place of one wheel.
 #[derive(Debug)]
 pub(crate) struct Slot {
     path: PathBuf,
@@ -175,7 +174,6 @@ impl Slot {
         &self.path
     }
 
-    /// The folder, if it is there.
     pub(crate) fn folder(self) -> Result<Folder, Slot> {
         let Ok(metadata) = fs::metadata(&self.path) else { return Err(self) };
         let since = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
@@ -213,12 +211,10 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// What goes on `sys.path`.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Of the wheel, in hex.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
@@ -311,7 +307,6 @@ fn walk(folder: &Path) -> io::Result<Vec<(PathBuf, bool)>> {
     Ok(found)
 }
 
-/// Whether a lock was made long ago.
 fn is_old(lock: &Path) -> bool {
     let made = fs::metadata(lock).and_then(|metadata| metadata.modified());
     made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > SPARE_LOCK_AGE))

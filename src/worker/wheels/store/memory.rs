@@ -26,18 +26,15 @@ const SUFFIX: &str = ".json";
 /// Hex digits that tell kinds of workers apart.
 const KEY_DIGITS: usize = 16;
 
-/// The files of one kind of worker.
 #[derive(Debug)]
 pub(crate) struct Memory {
     own: PathBuf,
     shown: PathBuf,
 }
 
-/// What is in them.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Remembered {
-    /// The id of the set.
     pub generation: String,
     /// When it came into use, unix seconds.
     pub updated_at: f64,
@@ -45,7 +42,6 @@ pub(crate) struct Remembered {
     pub wheels: Vec<RememberedWheel>,
 }
 
-/// One wheel of the set.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct RememberedWheel {
@@ -53,7 +49,6 @@ pub(crate) struct RememberedWheel {
     pub wheel: InstalledWheel,
     /// Of its bytes, in hex.
     pub sha256: String,
-    /// Its folder, for people.
     pub folder: String,
 }
 

@@ -13,13 +13,11 @@ use crate::worker::wheels::error::Fault;
 /// Files of the `.dist-info` folder that cannot have a hash in RECORD.
 const UNHASHED: [&str; 3] = ["RECORD", "RECORD.jws", "RECORD.p7s"];
 
-/// The rows, by path.
 #[derive(Debug)]
 pub(super) struct Record {
     rows: HashMap<String, Row>,
 }
 
-/// What is said of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Row {
     /// As it is written: `sha256=…`.
@@ -118,7 +116,6 @@ enum Hasher {
 }
 
 impl Expected {
-    /// Takes the next bytes of the file.
     pub(super) fn update(&mut self, bytes: &[u8]) {
         match &mut self.hash {
             Some((Hasher::Sha256(hasher), _)) => hasher.update(bytes),
