@@ -5,7 +5,6 @@ use std::fmt;
 use super::exit::Exit;
 use crate::model::error::Code;
 
-/// What goes to stderr, and how the program ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub exit: Exit,

@@ -4,10 +4,8 @@ use ureq::http::Uri;
 
 use super::Error;
 
-/// A checked base URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
-    /// Scheme, host and port.
     origin: String,
     /// The origin and, when the gateway sits below a path, that path; no slash at the end.
     base: String,
@@ -49,7 +47,6 @@ impl Address {
         &self.base
     }
 
-    /// Whether the server is on this machine.
     pub fn is_loopback(&self) -> bool {
         self.is_loopback
     }

@@ -27,8 +27,8 @@ use std::time::Duration;
 
 pub use error::Error;
 pub use registry::hostname;
-use wheel_sync::Waited;
 pub use wheel_sync::WheelSyncSettings;
+use wheel_sync::{SyncThread, Waited};
 
 use crate::bus::{Bus, Kv, WorkQueue};
 use crate::config::{RegistryConfig, RunConfig};
@@ -138,11 +138,8 @@ pub fn run(
 ) -> Result<(), Error> {
     // Nothing can be done before; when it takes longer, everything below tries on by itself.
     bus.wait_connected(CONNECT_PATIENCE);
-    let sync = settings
-        .wheels
-        .clone()
-        .map(|wheels| wheel_sync::SyncThread::start(wheels, settings.tags.clone(), bus.wheels()));
-    let sync = sync.transpose()?;
+    let start = |wheels| SyncThread::start(wheels, settings.tags.clone(), bus.wheels());
+    let sync = settings.wheels.clone().map(start).transpose()?;
     let progress_ms = settings.run.ack_progress_interval.as_millis();
     let context = Arc::new(Context {
         settings,

@@ -20,14 +20,12 @@ impl Table {
         let mut table =
             Table::new(&["run_id", "status", "flow_name", "tag", "updated_at", "error"]);
         for item in items {
-            table.rows.push(vec![
+            table.add(vec![
                 text(item, "run_id"),
                 text(item, "status"),
                 text(item, "flow_name"),
                 text(item, "tag"),
-                item.get("updated_at")
-                    .and_then(Value::as_f64)
-                    .map_or_else(dash, |at| ago(now - at)),
+                since(&item["updated_at"], now),
                 text(item, "error"),
             ]);
         }
@@ -40,7 +38,7 @@ impl Table {
         for (name, state) in reply["tasks"].as_object().into_iter().flatten() {
             let record = &reply["task_records"][name];
             let duration = record["duration_ms"].as_f64();
-            table.rows.push(vec![
+            table.add(vec![
                 one_line(name),
                 cell(state),
                 duration.map_or_else(dash, |ms| duration_text(ms / 1000.0)),
@@ -67,14 +65,13 @@ impl Table {
             let runs = item["current_run_ids"].as_array().map_or(0, Vec::len);
             let one = usize::from(!item["current_run_id"].is_null());
             let plugins = item["wheel_sync"]["installed_wheels"].as_array().map_or(0, Vec::len);
-            let seen = item["last_seen_at"].as_f64();
-            table.rows.push(vec![
+            table.add(vec![
                 text(item, "worker_id"),
                 text(item, "state"),
                 tags(item),
                 // A Python worker tells of one run at most.
                 runs.max(one).to_string(),
-                seen.map_or_else(dash, |at| ago(now - at)),
+                since(&item["last_seen_at"], now),
                 text(item, "hostname"),
                 text(item, "version"),
                 if plugins == 0 { dash() } else { plugins.to_string() },
@@ -92,7 +89,7 @@ impl Table {
             let none = [Value::Null];
             let wheels = wheels.map(Vec::as_slice).filter(|w| !w.is_empty()).unwrap_or(&none);
             for wheel in wheels {
-                table.rows.push(vec![
+                table.add(vec![
                     text(item, "worker_id"),
                     text(item, "state"),
                     tags(item),
@@ -206,7 +203,7 @@ pub(super) fn cut(text: &str, width: usize) -> String {
 }
 
 pub(super) fn text(item: &Value, key: &str) -> String {
-    cell(item.get(key).unwrap_or(&Value::Null))
+    cell(&item[key])
 }
 
 pub(super) fn tags(item: &Value) -> String {
@@ -232,7 +229,12 @@ fn duration_text(seconds: f64) -> String {
     if seconds < 1.0 { format!("{:.0} ms", seconds * 1000.0) } else { format!("{seconds:.1} s") }
 }
 
-/// How long ago something was, in one unit.
+/// How long ago `at` was, both in unix seconds.
+pub(super) fn since(at: &Value, now: f64) -> String {
+    at.as_f64().map_or_else(dash, |at| ago(now - at))
+}
+
+/// In one unit.
 pub(super) fn ago(seconds: f64) -> String {
     let units = [(86_400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s")];
     // A clock that is behind makes the future of the past.

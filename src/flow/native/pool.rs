@@ -11,7 +11,6 @@ use crate::model::clock;
 use crate::model::limits::MAX_PARALLEL_TASKS;
 use crate::thread::{self, JoinOnDrop};
 
-/// A task that is ready to be called.
 pub(super) struct Call {
     pub node: usize,
     pub body: TaskFn,

@@ -44,7 +44,6 @@ pub struct Flow {
     pub(super) expose_env: Vec<String>,
 }
 
-/// What a node of a Rust flow runs.
 pub(super) enum TaskBody {
     Own(TaskFn),
     Named(String),

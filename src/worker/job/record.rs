@@ -25,7 +25,6 @@ pub(crate) struct Recorder {
     /// Ours; a snapshot with another one was claimed by somebody else, perhaps by this same worker.
     deliveries: Vec<Delivery>,
     heartbeat_interval: Duration,
-    /// Sizes of the records, and what is left out of the document.
     budget: SizeBudget,
     /// Task transitions that are not stored yet.
     dirty: bool,

@@ -25,7 +25,6 @@ const FRAME_BYTES: usize = 2;
 /// See [`FRAME_BYTES`].
 const LOGS_FRAME_BYTES: usize = 8;
 
-/// What a snapshot's records take, and what has to be left out of its document.
 pub(crate) struct SizeBudget {
     max_bytes: usize,
     sizes: HashMap<String, Size>,

@@ -237,7 +237,6 @@ impl WheelSync {
         Ok(())
     }
 
-    /// Asks the interpreter what fits it, and opens the folder.
     fn open_folder(&self, stop: &StopSignal) -> Result<(Interpreter, Folders), SyncError> {
         let patience = Patience::new(INTERPRETER_DEADLINE, stop);
         let asked = Interpreter::ask(&self.settings.python, Path::new("/"), &patience);
@@ -295,7 +294,9 @@ impl WheelSync {
         let store = &self.store;
         let fetch = |choice: &Choice, path: &Path, patience: &Patience<'_>| {
             let meta = by_nuid.get(choice.offer.nuid.as_str()).ok_or("the registry has lost it")?;
-            fetch(store, meta, path, patience)
+            let mut file = File::create(path).map_err(|e| e.to_string())?;
+            let mut write = |bytes: &[u8]| file.write_all(bytes);
+            store.read(meta, &mut write, &|| patience.check().is_err()).map_err(|e| e.to_string())
         };
         Ok(prepare(&worker, &offers, &mut self.refusals, fetch)?)
     }
@@ -349,16 +350,4 @@ impl WheelSync {
         }
         complaint
     }
-}
-
-/// Brings the bytes of a wheel into a file.
-fn fetch(
-    store: &ObjectStore,
-    meta: &ObjectMeta,
-    path: &Path,
-    patience: &Patience<'_>,
-) -> Result<(), String> {
-    let mut file = File::create(path).map_err(|e| e.to_string())?;
-    let mut write = |bytes: &[u8]| file.write_all(bytes);
-    store.read(meta, &mut write, &|| patience.check().is_err()).map_err(|e| e.to_string())
 }

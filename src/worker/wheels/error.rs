@@ -6,17 +6,14 @@ use std::path::{Path, PathBuf};
 use super::helper::Impatience;
 use crate::wheel_archive::ZipError;
 
-/// An error with the wheels of a worker.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The interpreter does not say which wheels fit it.
     #[error(
         "cannot ask the Python interpreter `{interpreter}` which wheels fit it: {reason}; name another one with --python or PYOCO_PYTHON"
     )]
     Interpreter { interpreter: String, reason: String },
     #[error("cannot {what} {path}: {reason}; check --wheel-sync-dir or PYOCO_WHEEL_SYNC_DIR")]
     Folder { what: &'static str, path: PathBuf, reason: io::Error },
-    /// Something is wrong with one wheel, or with putting it in place.
     #[error("wheel {wheel}: {fault}")]
     Wheel { wheel: String, fault: Fault },
 }
@@ -27,13 +24,10 @@ impl Error {
     }
 }
 
-/// What is wrong with a wheel, or with putting it in place.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// Its bytes are others than the registry says.
     #[error("its SHA-256 is {is}, and the registry says {expected}")]
     Hash { is: String, expected: String },
-    /// It is no zip archive, or a broken one.
     #[error("cannot read it as a zip archive: {0}")]
     Archive(String),
     #[error("it has an entry {path:?} {what}")]

@@ -15,8 +15,7 @@ use super::store::memory::{Remembered, RememberedWheel};
 use super::store::{Folder, Folders};
 use super::unpack::unpack;
 use crate::model::clock;
-use crate::model::wheel::hex;
-use crate::model::wheel::{InstalledWheel, WheelRef, WheelSet, brief};
+use crate::model::wheel::{InstalledWheel, WheelRef, WheelSet, brief, hex};
 use crate::thread::StopSignal;
 
 /// Hex digits of the id of a set.
@@ -60,10 +59,8 @@ pub struct Prepared {
 
 /// Puts all wheels in place that are meant for the worker and fit. Those that are not here are
 /// fetched to a file; the closure writes it, and asks the patience it is given whether to go on. A
-/// wheel that is wrong in itself is refused, and an older one takes its place.
-///
-/// # Errors
-/// The first thing that went wrong otherwise: nothing has changed then, and another try may succeed.
+/// wheel that is wrong in itself is refused, and an older one takes its place; after any other error
+/// nothing has changed, and another try may succeed.
 pub fn prepare(
     worker: &Worker<'_>,
     offers: &[Offer],
@@ -201,9 +198,6 @@ impl Generation {
 
     /// What was remembered last by a worker of this kind. `None` when there is nothing, and when the folder
     /// of a wheel is gone: runs would fail for want of it, which the registry may still have.
-    ///
-    /// # Errors
-    /// [`Error::Folder`] when a folder cannot be locked.
     pub fn last(folders: &Folders, patience: &Patience<'_>) -> Result<Option<Generation>, Error> {
         let Some(remembered) = folders.memory().read() else { return Ok(None) };
         let mut parts = Vec::new();
@@ -222,14 +216,12 @@ impl Generation {
 
     /// Remembers it for the next start.
     pub fn remember(&self, folders: &Folders) -> Result<(), Error> {
-        let wheels = self.installed.iter().zip(&self.folders).map(|(wheel, folder)| {
-            let path = folder.path().display().to_string();
-            RememberedWheel {
+        let wheels =
+            self.installed.iter().zip(&self.folders).map(|(wheel, folder)| RememberedWheel {
                 wheel: wheel.clone(),
                 sha256: folder.sha256().to_owned(),
-                folder: path,
-            }
-        });
+                folder: folder.path().display().to_string(),
+            });
         let remembered = Remembered {
             generation: self.set.generation.clone(),
             updated_at: clock::now(),

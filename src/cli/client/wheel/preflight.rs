@@ -89,28 +89,21 @@ fn check_metadata(
     name: Option<&WheelName>,
     add: &mut impl FnMut(Kind, String),
 ) {
-    match metadata.get("Name") {
-        None => add(Kind::Unusable, "METADATA has no Name".to_owned()),
-        Some(given) => {
-            if let Some(name) = name.filter(|name| normalized(given) != name.package) {
-                let text = format!(
-                    "METADATA has the Name {given}, and the name of the file {}",
-                    name.package
-                );
-                add(Kind::Unusable, text);
-            }
-        }
-    }
-    match metadata.get("Version") {
-        None => add(Kind::Unusable, "METADATA has no Version".to_owned()),
-        Some(given) => {
-            if let Some(name) = name.filter(|name| !name.is_version(given)) {
-                let text = format!(
-                    "METADATA has the Version {given}, and the name of the file {}",
-                    name.version
-                );
-                add(Kind::Unusable, text);
-            }
+    type Field = (&'static str, fn(&WheelName, &str) -> bool, fn(&WheelName) -> String);
+    let fields: [Field; 2] = [
+        ("Name", |name, given| normalized(given) == name.package, |name| name.package.clone()),
+        ("Version", WheelName::is_version, |name| name.version.to_string()),
+    ];
+    for (field, agrees, promised) in fields {
+        let Some(given) = metadata.get(field) else {
+            add(Kind::Unusable, format!("METADATA has no {field}"));
+            continue;
+        };
+        if let Some(name) = name.filter(|name| !agrees(name, given)) {
+            let promised = promised(name);
+            let text =
+                format!("METADATA has the {field} {given}, and the name of the file {promised}");
+            add(Kind::Unusable, text);
         }
     }
     if !has_usage_doc(metadata) {

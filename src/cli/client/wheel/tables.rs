@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::cli::client::table::{Table, ago, dash, tags, text};
+use crate::cli::client::table::{Table, ago, dash, since, tags, text};
 
 /// Wheels as `GET /wheels` has them; `now` in unix seconds.
 pub fn of_wheels(items: &[Value], now: f64) -> Table {
@@ -25,7 +25,7 @@ pub fn of_history(items: &[Value], now: f64) -> Table {
     let mut table = Table::new(&header);
     for item in items {
         table.add(vec![
-            item["occurred_at"].as_f64().map_or_else(dash, |at| ago(now - at)),
+            since(&item["occurred_at"], now),
             text(item, "action"),
             text(item, "wheel_name"),
             size(item),

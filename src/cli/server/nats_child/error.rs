@@ -13,10 +13,8 @@ pub enum NatsChildError {
          name the program with PYOCO_NATS_SERVER_BIN"
     )]
     NoBinary,
-    /// The program that was named is not there.
     #[error("no nats-server at {}; correct PYOCO_NATS_SERVER_BIN", path.display())]
     BinaryMissing { path: PathBuf },
-    /// The program is there and cannot be started.
     #[error(
         "cannot start {}: {source}; check that it can be executed, or name another with \
          PYOCO_NATS_SERVER_BIN",
@@ -46,7 +44,6 @@ pub enum NatsChildError {
         /// The process that started the server that uses it.
         holder: Option<u32>,
     },
-    /// A file of the store cannot be read or written.
     #[error(
         "cannot write {}: {source}; choose another directory with --nats-store-dir",
         path.display()

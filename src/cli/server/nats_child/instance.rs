@@ -53,7 +53,6 @@ kill -KILL "$server"
 wait "$server"
 "#;
 
-/// All that is needed to start the server, again and again.
 #[derive(Debug)]
 pub struct Launch {
     pub program: PathBuf,

@@ -91,7 +91,6 @@ pub(super) fn run(
     drop(template);
 }
 
-/// A run that waits for its job.
 struct Forked {
     /// It reaps the shim, so it is kept until then.
     template: Arc<Template>,
@@ -222,7 +221,6 @@ struct PythonAttempt<'a> {
     next_output: Instant,
     /// When processes that were asked to end are killed.
     kill_at: Option<Instant>,
-    /// How often the shim was told to kill.
     kills: u32,
     /// When what may still come is not waited for any more.
     leave_at: Option<Instant>,

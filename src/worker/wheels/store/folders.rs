@@ -106,10 +106,7 @@ impl Folders {
     }
 
     /// Removes the folders of wheels that nobody uses or remembers, and what killed processes have left;
-    /// how many these were. Whatever else there is stays.
-    ///
-    /// # Errors
-    /// [`Error::Folder`] when the folder cannot be read; what cannot be removed is a warning.
+    /// how many these were. Whatever else there is stays; what cannot be removed is a warning.
     pub fn collect(&self) -> Result<usize, Error> {
         self.collect_but(&HashSet::new())
     }
@@ -230,7 +227,6 @@ impl Folder {
     }
 }
 
-/// A folder for what is not finished.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
@@ -257,7 +253,6 @@ impl Drop for Scratch {
     }
 }
 
-/// Whether a name is that of a wheel's folder.
 pub(crate) fn is_hash(name: &str) -> bool {
     name.len() == HASH_DIGITS && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }

@@ -14,8 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::folders::is_hash;
 use crate::model::limits::MAX_WHEEL_TEXT_BYTES;
-use crate::model::wheel::InstalledWheel;
-use crate::model::wheel::hex;
+use crate::model::wheel::{InstalledWheel, hex};
 use crate::worker::wheels::fit::Interpreter;
 
 /// How long the folders of a worker that does not run are kept for its next start.
