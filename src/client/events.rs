@@ -70,8 +70,7 @@ impl EventStream {
     /// The next event; `None` at the proper end of the stream.
     ///
     /// # Errors
-    /// [`Error::Broken`] when it broke off, [`Error::TimedOut`], [`Error::BadReply`] for what is no
-    /// event.
+    /// [`Error::Broken`] when it broke off, [`Error::TimedOut`], [`Error::BadReply`] for what is no event.
     pub fn next_event(&mut self) -> Result<Option<Event>, Error> {
         let mut fields = Fields::default();
         loop {

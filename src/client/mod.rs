@@ -98,7 +98,7 @@ impl Client {
 
     /// The server as it was given, without a trailing slash.
     pub fn server(&self) -> &str {
-        self.address.base()
+        &self.address.base
     }
 }
 

@@ -60,7 +60,7 @@ impl Call {
 /// How all requests to that server are sent. Redirects are followed here and not by the library,
 /// which would not repeat a body.
 pub(super) fn config(address: &Address) -> Config {
-    let proxy = if address.is_loopback() { None } else { ureq::Proxy::try_from_env() };
+    let proxy = if address.is_loopback { None } else { ureq::Proxy::try_from_env() };
     Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -137,7 +137,7 @@ impl Client {
     }
 
     fn url(&self, call: &Call) -> String {
-        let mut url = format!("{}{}", self.address.base(), call.path);
+        let mut url = format!("{}{}", self.address.base, call.path);
         if !call.query.is_empty() {
             let query =
                 form_urlencoded::Serializer::new(String::new()).extend_pairs(&call.query).finish();
@@ -199,7 +199,7 @@ impl Client {
 
     pub(super) fn failure(&self, request: String, error: ureq::Error) -> Error {
         let unreachable =
-            |reason: String| Error::Unreachable { server: self.address.base().to_owned(), reason };
+            |reason: String| Error::Unreachable { server: self.address.base.to_owned(), reason };
         match error {
             ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
                 unreachable(format!("no connection within {CLIENT_CONNECT_TIMEOUT:?}"))

@@ -173,8 +173,7 @@ pub struct HttpConfig {
     pub threads: Option<usize>,
     /// Streams (SSE) open at once.
     pub max_watchers: usize,
-    /// Proxies whose forwarding headers are believed with `--behind-proxy`; none means those on this
-    /// machine.
+    /// Proxies whose forwarding headers are believed with `--behind-proxy`; none means those on this machine.
     pub trusted_proxies: Vec<Network>,
     /// Language of the dashboard.
     pub dashboard_lang: DashboardLang,

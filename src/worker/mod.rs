@@ -5,11 +5,10 @@
 //!                  │  ▲
 //!     recorder ◀───┘  └── ticker: in-progress ACKs, cancel polling
 //! ```
-//! One puller, N slots, one ticker per job, one registry thread, one sweeper. Invariants: a
-//! terminal snapshot is stored before its job is acknowledged; every write of a run's snapshot is
-//! a compare-and-set, so a worker that has lost a run finds out and stops; a job is executed,
-//! given back or acknowledged, never dropped. This floor does not know what a flow is made of,
-//! and nothing of HTTP.
+//! One puller, N slots, one ticker per job, one registry thread, one sweeper. Invariants: a terminal snapshot
+//! is stored before its job is acknowledged; every write of a run's snapshot is a compare-and-set, so a
+//! worker that has lost a run finds out and stops; a job is executed, given back or acknowledged, never
+//! dropped. This floor does not know what a flow is made of, and nothing of HTTP.
 
 mod error;
 mod job;
@@ -162,7 +161,7 @@ pub fn run(
         "worker started"
     );
     let once = context.settings.run_once.is_some();
-    let waited = sync.as_ref().map(|sync| sync.wait_ready(once, registry.taken_over(), stop));
+    let waited = sync.as_ref().map(|sync| sync.wait_ready(once, &registry.taken_over, stop));
     let taken_over = match waited {
         Some(Waited::TakenOver(by)) => Some(by),
         Some(Waited::InVain(reason)) => {

@@ -24,9 +24,9 @@ const MAX_NOTES: usize = 4096;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) struct Registry {
-    notes: RunNotes,
+    pub(super) notes: RunNotes,
     /// Written once by the registry thread: host and pid of the process that took the id over.
-    taken_over: Receiver<String>,
+    pub(super) taken_over: Receiver<String>,
     thread: JoinOnDrop,
 }
 
@@ -80,14 +80,6 @@ impl Registry {
         let body = RegistryThread::new(context.clone(), tell);
         let thread = thread::spawn("registry", move || body.run(&notes))?;
         Ok(Registry { notes: RunNotes(sender), taken_over, thread })
-    }
-
-    pub(super) fn notes(&self) -> RunNotes {
-        self.notes.clone()
-    }
-
-    pub(super) fn taken_over(&self) -> &Receiver<String> {
-        &self.taken_over
     }
 
     pub(super) fn stop_gracefully(self) {

@@ -15,21 +15,24 @@ pub struct Table {
 }
 
 impl Table {
+    /// A row per item, of which `cell` shows what belongs into a column; a column without values is left out.
+    pub fn of(
+        items: &[Value],
+        header: &[&'static str],
+        cell: impl Fn(&Value, &str) -> String,
+    ) -> Table {
+        let row = |item| header.iter().map(|column| cell(item, column)).collect();
+        let table = Table { header: header.to_vec(), rows: items.iter().map(row).collect() };
+        table.without_empty_columns()
+    }
+
     /// Runs as lists show them; `now` in unix seconds.
     pub fn of_runs(items: &[Value], now: f64) -> Table {
-        let mut table =
-            Table::new(&["run_id", "status", "flow_name", "tag", "updated_at", "error"]);
-        for item in items {
-            table.add(vec![
-                text(item, "run_id"),
-                text(item, "status"),
-                text(item, "flow_name"),
-                text(item, "tag"),
-                since(&item["updated_at"], now),
-                text(item, "error"),
-            ]);
-        }
-        table.without_empty_columns()
+        let header = ["run_id", "status", "flow_name", "tag", "updated_at", "error"];
+        Table::of(items, &header, |item, column| match column {
+            "updated_at" => since(&item[column], now),
+            _ => text(item, column),
+        })
     }
 
     /// Tasks of one run, as `GET /runs/{id}/tasks` has them.
@@ -38,7 +41,7 @@ impl Table {
         for (name, state) in reply["tasks"].as_object().into_iter().flatten() {
             let record = &reply["task_records"][name];
             let duration = record["duration_ms"].as_f64();
-            table.add(vec![
+            table.rows.push(vec![
                 one_line(name),
                 cell(state),
                 duration.map_or_else(dash, |ms| duration_text(ms / 1000.0)),
@@ -51,33 +54,24 @@ impl Table {
 
     /// Workers as `GET /workers` has them; `now` in unix seconds.
     pub fn of_workers(items: &[Value], now: f64) -> Table {
-        let mut table = Table::new(&[
-            "worker_id",
-            "state",
-            "tags",
-            "runs",
-            "last_seen",
-            "hostname",
-            "version",
-            "plugins",
-        ]);
-        for item in items {
-            let runs = item["current_run_ids"].as_array().map_or(0, Vec::len);
-            let one = usize::from(!item["current_run_id"].is_null());
-            let plugins = item["wheel_sync"]["installed_wheels"].as_array().map_or(0, Vec::len);
-            table.add(vec![
-                text(item, "worker_id"),
-                text(item, "state"),
-                tags(item),
+        let header =
+            ["worker_id", "state", "tags", "runs", "last_seen", "hostname", "version", "plugins"];
+        Table::of(items, &header, |item, column| match column {
+            "tags" => tags(item),
+            "runs" => {
+                let runs = item["current_run_ids"].as_array().map_or(0, Vec::len);
                 // A Python worker tells of one run at most.
-                runs.max(one).to_string(),
-                since(&item["last_seen_at"], now),
-                text(item, "hostname"),
-                text(item, "version"),
-                if plugins == 0 { dash() } else { plugins.to_string() },
-            ]);
-        }
-        table.without_empty_columns()
+                runs.max(usize::from(!item["current_run_id"].is_null())).to_string()
+            }
+            "last_seen" => since(&item["last_seen_at"], now),
+            "plugins" => {
+                match item["wheel_sync"]["installed_wheels"].as_array().map_or(0, Vec::len) {
+                    0 => dash(),
+                    count => count.to_string(),
+                }
+            }
+            _ => text(item, column),
+        })
     }
 
     /// The wheels that workers have installed, a row each; a worker without any has one row.
@@ -89,7 +83,7 @@ impl Table {
             let none = [Value::Null];
             let wheels = wheels.map(Vec::as_slice).filter(|w| !w.is_empty()).unwrap_or(&none);
             for wheel in wheels {
-                table.add(vec![
+                table.rows.push(vec![
                     text(item, "worker_id"),
                     text(item, "state"),
                     tags(item),
@@ -102,15 +96,11 @@ impl Table {
         table
     }
 
-    pub(super) fn new(header: &[&'static str]) -> Table {
+    fn new(header: &[&'static str]) -> Table {
         Table { header: header.to_vec(), rows: Vec::new() }
     }
 
-    pub(super) fn add(&mut self, row: Vec<String>) {
-        self.rows.push(row);
-    }
-
-    pub(super) fn without_empty_columns(mut self) -> Table {
+    fn without_empty_columns(mut self) -> Table {
         let empty = |table: &Table, column: usize| table.rows.iter().all(|row| row[column] == "-");
         for column in (0..self.header.len()).rev() {
             if !self.rows.is_empty() && empty(&self, column) {

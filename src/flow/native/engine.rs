@@ -147,8 +147,7 @@ impl<'a> Engine<'a> {
                 return Ok(());
             }
             self.progress.ready.remove(&node);
-            // Without any thread the task is called right here, where only the run's own token can
-            // reach it.
+            // Without any thread the task is called right here, where only the run's own token can reach it.
             let token = if pooled { &self.stop } else { &self.cancel }.clone();
             let Some(call) = self.prepare(node, token)? else { continue };
             if pooled {

@@ -9,6 +9,7 @@ use crate::model::wheel::WheelSet;
 
 /// One generation of a worker's wheels.
 pub struct Code {
+    /// What runs tell of it.
     pub set: WheelSet,
     /// The unpacked wheels, in the order in which they are searched, before everything else.
     pub paths: Vec<PathBuf>,

@@ -29,8 +29,7 @@ pub(crate) struct InFlightJob<'a> {
 }
 
 impl InFlightJobs {
-    /// Registers a job; `None` when this worker executes it already, and its attempt now has this
-    /// delivery.
+    /// Registers a job; `None` when this worker executes it already, and its attempt now has this delivery.
     pub(crate) fn register(&self, run_id: &str, delivered: &Delivered) -> Option<InFlightJob<'_>> {
         let key = (run_id.to_owned(), delivered.stream_seq);
         let mut jobs = self.0.lock();

@@ -166,9 +166,9 @@ impl Recorder {
                 }
                 // The server's own limit is below ours: from now on it counts.
                 Err(NotWritten::Trouble(bus::Error::TooLarge { limit, .. }))
-                    if self.budget.max_bytes() > limit.saturating_sub(HEADER_ROOM) =>
+                    if self.budget.max_bytes > limit.saturating_sub(HEADER_ROOM) =>
                 {
-                    self.budget.lower_max_bytes(limit.saturating_sub(HEADER_ROOM));
+                    self.budget.max_bytes = limit.saturating_sub(HEADER_ROOM);
                 }
                 // Without its records it is too large still; a run must be able to end.
                 Err(NotWritten::Trouble(bus::Error::TooLarge { .. }))

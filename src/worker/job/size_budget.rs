@@ -26,7 +26,7 @@ const FRAME_BYTES: usize = 2;
 const LOGS_FRAME_BYTES: usize = 8;
 
 pub(crate) struct SizeBudget {
-    max_bytes: usize,
+    pub(crate) max_bytes: usize,
     sizes: HashMap<String, Size>,
     /// Tasks whose logs are kept, by the order of their last reports.
     with_logs: BTreeMap<u64, String>,
@@ -57,15 +57,6 @@ impl SizeBudget {
             rest_bytes: 0,
             told_truncation: false,
         }
-    }
-
-    pub(crate) fn max_bytes(&self) -> usize {
-        self.max_bytes
-    }
-
-    /// The server takes less than was thought.
-    pub(crate) fn lower_max_bytes(&mut self, bytes: usize) {
-        self.max_bytes = self.max_bytes.min(bytes);
     }
 
     /// Keeps a record, unless there are too many.

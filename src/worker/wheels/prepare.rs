@@ -125,7 +125,7 @@ fn install(
         of_wheel(patience.check().map_or_else(Fault::from, |()| Fault::Fetch(why)))
     })?;
     let interpreter = (worker.python, worker.interpreter);
-    unpack(&archive, choice, (&folder, slot.path()), interpreter, &patience).map_err(of_wheel)?;
+    unpack(&archive, choice, (&folder, &slot.path), interpreter, &patience).map_err(of_wheel)?;
     let filled = slot.fill(&folder);
     let folder = filled.map_err(|e| of_wheel(Fault::disk("put its folder in place", e)))?;
     Ok(worker.folders.hold(folder))
@@ -137,7 +137,7 @@ impl Choice {
             wheel_name: self.offer.name.clone(),
             package_name: self.name.package.clone(),
             package_version: self.name.version.to_string(),
-            installed_at: folder.since(),
+            installed_at: folder.since,
             nuid: self.offer.nuid.clone(),
         }
     }
@@ -175,7 +175,7 @@ impl Generation {
             parts.into_iter().unzip();
         let mut hasher = Sha256::new();
         for folder in &folders {
-            hasher.update(folder.sha256());
+            hasher.update(&folder.sha256);
             hasher.update([b'\n']);
         }
         let mut generation = hex(&hasher.finalize());
@@ -184,10 +184,10 @@ impl Generation {
             wheel_name: wheel.wheel_name.clone(),
             package_name: wheel.package_name.clone(),
             package_version: wheel.package_version.clone(),
-            sha256: folder.sha256().to_owned(),
+            sha256: folder.sha256.clone(),
         });
         let set = WheelSet { generation, wheels: wheels.collect() };
-        let paths = folders.iter().map(|folder| folder.path().to_owned()).collect();
+        let paths = folders.iter().map(|folder| folder.path.clone()).collect();
         Generation { set, paths, installed, folders }
     }
 
@@ -219,8 +219,8 @@ impl Generation {
         let wheels =
             self.installed.iter().zip(&self.folders).map(|(wheel, folder)| RememberedWheel {
                 wheel: wheel.clone(),
-                sha256: folder.sha256().to_owned(),
-                folder: folder.path().display().to_string(),
+                sha256: folder.sha256.clone(),
+                folder: folder.path.display().to_string(),
             });
         let remembered = Remembered {
             generation: self.set.generation.clone(),

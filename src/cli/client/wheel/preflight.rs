@@ -1,5 +1,4 @@
-//! What a wheel lacks before an upload (`docs/contract.md#check-before-an-upload`): rules over its
-//! contents.
+//! What a wheel lacks before an upload (`docs/contract.md#check-before-an-upload`): rules over its contents.
 
 use super::archive::Contents;
 use crate::model::wheel::{Metadata, WheelName, normalized};

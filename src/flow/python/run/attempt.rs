@@ -146,7 +146,7 @@ fn wait_for_shim(
     orders: &Orders,
     woken: &mut PipeReader,
 ) -> Begun {
-    let deadline = Instant::now() + supervisor.settings().start_deadline;
+    let deadline = Instant::now() + supervisor.settings.start_deadline;
     let mut text = Vec::new();
     loop {
         let waited =

@@ -18,7 +18,7 @@ use crate::thread::StopSignal;
 /// last to hold some code: what goes with that is not ours.
 #[derive(Debug)]
 pub(crate) struct TemplateSupervisor {
-    settings: PythonSettings,
+    pub(crate) settings: PythonSettings,
     /// Held while new code is tried out.
     turn: Mutex<()>,
     /// Held while a template starts that runs wait for.
@@ -58,12 +58,7 @@ impl TemplateSupervisor {
         }
     }
 
-    pub(crate) fn settings(&self) -> &PythonSettings {
-        &self.settings
-    }
-
-    /// The template, started if need be. Others who ask meanwhile wait for the same start, and fail
-    /// with it.
+    /// The template, started if need be. Others who ask meanwhile wait for the same start, and fail with it.
     pub(crate) fn template(&self) -> Result<Arc<Template>, PythonError> {
         let asked = Instant::now();
         let mut state = self.state.lock();

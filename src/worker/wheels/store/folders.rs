@@ -161,16 +161,12 @@ impl Folders {
 
 #[derive(Debug)]
 pub(crate) struct Slot {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     sha256: String,
     lock: Lock,
 }
 
 impl Slot {
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     pub(crate) fn folder(self) -> Result<Folder, Slot> {
         let Ok(metadata) = fs::metadata(&self.path) else { return Err(self) };
         let since = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
@@ -201,26 +197,14 @@ impl Slot {
 /// An unpacked wheel, which stays as long as this is held.
 #[derive(Debug)]
 pub struct Folder {
-    path: PathBuf,
-    sha256: String,
-    since: f64,
+    pub path: PathBuf,
+    pub sha256: String,
+    /// When it was unpacked, unix seconds.
+    pub since: f64,
     lock: Lock,
 }
 
 impl Folder {
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub fn sha256(&self) -> &str {
-        &self.sha256
-    }
-
-    /// When it was unpacked, unix seconds.
-    pub fn since(&self) -> f64 {
-        self.since
-    }
-
     /// Whether it still is: somebody may have removed it, lock and all.
     pub(crate) fn is_there(&self) -> bool {
         self.lock.is_in_place() && self.path.is_dir()

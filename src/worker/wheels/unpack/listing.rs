@@ -106,8 +106,7 @@ fn look_at(entry: &ZipFileEntry<'_>) -> Result<Entry, Fault> {
     Ok(Entry { is_folder, target, is_executable, size: entry.size(), path })
 }
 
-/// A name that stays within the folder it is unpacked to on any system, and whether it is a
-/// folder's.
+/// A name that stays within the folder it is unpacked to on any system, and whether it is a folder's.
 fn checked_name(raw: &[u8]) -> Result<(String, bool), Fault> {
     let lossy = || String::from_utf8_lossy(&raw[..raw.len().min(MAX_WHEEL_PATH_BYTES)]);
     let fault = |what: &str| Err(Fault::entry(&lossy(), what));

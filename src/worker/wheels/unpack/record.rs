@@ -27,8 +27,7 @@ struct Row {
 }
 
 impl Record {
-    /// Reads it, and holds it against what there is: all files are listed, and all that is listed is
-    /// there.
+    /// Reads it, and holds it against what there is: all files are listed, and all that is listed is there.
     pub(super) fn read(text: &[u8], listing: &Listing) -> Result<Record, Fault> {
         let fault = |what: String| Err(Fault::Record(what));
         let mut rows: HashMap<String, Row> = HashMap::new();
@@ -121,11 +120,10 @@ impl Expected {
         if self.size.is_some_and(|expected| expected != size) {
             return Err(Fault::Record(format!("says another size for {path:?}")));
         }
-        match self.hash {
-            Some((hasher, expected)) if *hasher.finalize() != *expected => {
-                Err(Fault::Record(format!("says another hash for {path:?}")))
-            }
-            _ => Ok(()),
+        let Some((hasher, expected)) = self.hash else { return Ok(()) };
+        if *hasher.finalize() != *expected {
+            return Err(Fault::Record(format!("says another hash for {path:?}")));
         }
+        Ok(())
     }
 }
