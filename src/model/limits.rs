@@ -38,8 +38,8 @@ pub const MAX_HEADERS: usize = 64;
 pub const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// For the body of one request, however slowly it drips.
 pub const BODY_DEADLINE: Duration = Duration::from_secs(30);
-/// A keep-alive connection without a request: longer than the 60 s for which proxies keep theirs, so that it is
-/// the proxy that closes first and no request meets a closed connection.
+/// A keep-alive connection without a request: longer than the 60 s for which proxies keep theirs, so that
+/// the proxy closes first and no request meets a closed connection.
 pub const IDLE_DEADLINE: Duration = Duration::from_secs(75);
 /// For a handler to answer; then the answer is 504.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(60);

@@ -80,11 +80,16 @@ struct TestService<F> {
     hooks: Hooks,
 }
 
-/// What a test wants to hear of answers and refusals.
+/// Hears of an answer.
+type Answered = Box<dyn Fn(&Access<'_>) + Send + Sync>;
+/// Hears the status of a refusal.
+type Refused = Box<dyn Fn(u16) + Send + Sync>;
+
+/// What a test wants to hear.
 #[derive(Default)]
 pub struct Hooks {
-    pub answered: Option<Box<dyn Fn(&Access<'_>) + Send + Sync>>,
-    pub refused: Option<Box<dyn Fn(u16) + Send + Sync>>,
+    pub answered: Option<Answered>,
+    pub refused: Option<Refused>,
 }
 
 impl<F: Fn(&mut Request) -> Reply + Send + Sync + 'static> Service for TestService<F> {

@@ -22,7 +22,7 @@ use std::time::Instant;
 
 use super::Shared;
 use super::budget::Reservation;
-use super::error::{self, Condition, ErrorReply};
+use super::error::{self, Condition, ErrorReply, Refusal};
 use super::permits::{NoPermit, Permit};
 use super::reply::{ConnectionWord, Framing, Reply, ReplyBody, write_head};
 use super::request::Request;
@@ -55,7 +55,7 @@ pub fn serve<S: Service>(shared: &Shared<S>, socket: &Arc<Socket>, peer: IpAddr)
             Ok(length) => length,
             Err(NoHead::Gone) => return,
             Err(NoHead::Refused(refusal)) => {
-                return refuse(shared, wire, *refusal, &new_request_id(), false);
+                return refuse(shared, wire, refusal, &new_request_id(), false);
             }
         };
         if !socket.enter(Phase::Busy) {
@@ -94,8 +94,8 @@ pub fn serve<S: Service>(shared: &Shared<S>, socket: &Arc<Socket>, peer: IpAddr)
 pub fn turn_away<S: Service>(shared: &Shared<S>, socket: &Arc<Socket>) {
     let deadline = shared.settings.head_deadline;
     if let Ok(wire) = Wire::new(Arc::clone(socket), deadline, deadline) {
-        let refusal = ErrorReply::from(&error::TOO_MANY_CONNECTIONS);
-        refuse(shared, wire, refusal, &new_request_id(), false);
+        let refusal = &error::TOO_MANY_CONNECTIONS;
+        refuse(shared, wire, refusal.into(), &new_request_id(), false);
     }
 }
 
@@ -121,7 +121,7 @@ fn exchange<S: Service>(
         request_id: Arc::clone(&head.request_id),
         is_head: *head.method() == tiny_http::Method::Head,
     };
-    let refused = |wire, condition: &Condition| {
+    let refused = |wire, condition: &'static Condition| {
         refuse(shared, wire, condition.into(), &about.request_id, about.is_head);
         None
     };
@@ -376,14 +376,15 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 fn refuse<S: Service>(
     shared: &Shared<S>,
     wire: Wire,
-    refusal: ErrorReply,
+    refusal: Refusal,
     request_id: &str,
     is_head: bool,
 ) {
-    let status = refusal.status;
-    log::debug!(request_id, status; "refused: {}", refusal.detail);
+    let status = refusal.condition.status;
+    let detail = refusal.detail.as_deref().unwrap_or(refusal.condition.detail);
+    log::debug!(request_id, status; "refused: {detail}");
     shared.service.refused(status);
-    wire.close_with(&last_answer(refusal, request_id, is_head));
+    wire.close_with(&last_answer(refusal.into(), request_id, is_head));
 }
 
 /// The bytes of an error that is the last answer of its connection.

@@ -61,7 +61,7 @@ impl TrustedProxies {
         let mut nearest = None;
         loop {
             // One that cannot be read hides all before it.
-            let Some(address) = entries.next().and_then(|entry| address(entry)) else {
+            let Some(address) = entries.next().and_then(address) else {
                 return nearest;
             };
             nearest = Some(address);

@@ -9,7 +9,7 @@ use memchr::memchr_iter;
 
 use super::head::{check_beginning, malformed};
 use super::socket::{Phase, Socket};
-use crate::http::error::{self, ErrorReply};
+use crate::http::error::{self, Refusal};
 use crate::model::limits::MAX_HEAD_BYTES;
 
 /// What is still read from a client that was refused, so that it sees the answer and not a reset.
@@ -27,7 +27,7 @@ pub enum NoHead {
     /// The client is gone, has been silent for too long, or the server stops: no answer is due.
     Gone,
     /// The client gets this answer.
-    Refused(Box<ErrorReply>),
+    Refused(Refusal),
 }
 
 /// The reading and writing side of a [`Socket`], owned by its thread.
@@ -59,7 +59,7 @@ impl Wire {
     /// Reads up to the end of a head and gives its length in [`Wire::buffered`]. `idle` bounds
     /// the wait for the first byte, `deadline` runs from that byte to the end of the head.
     pub fn read_head(&mut self, idle: Duration, deadline: Duration) -> Result<usize, NoHead> {
-        let refused = |condition: &_| NoHead::Refused(Box::new(ErrorReply::from(condition)));
+        let refused = |condition: &'static _| NoHead::Refused(Refusal::from(condition));
         self.compact();
         if self.start == self.end {
             let until = Instant::now() + idle;
@@ -86,14 +86,14 @@ impl Wire {
                 Ok(Some(length)) if length <= MAX_HEAD_BYTES => return Ok(length),
                 Ok(Some(_)) => return Err(refused(&error::HEAD_TOO_LARGE)),
                 Ok(None) => {}
-                Err(refusal) => return Err(NoHead::Refused(refusal.into())),
+                Err(refusal) => return Err(NoHead::Refused(refusal)),
             }
             if self.end - self.start + skipped >= MAX_HEAD_BYTES {
                 return Err(refused(&error::HEAD_TOO_LARGE));
             }
             if !checked && !self.buffered().is_empty() && self.buffered() != b"\r" {
                 checked = true;
-                check_beginning(self.buffered()).map_err(|e| NoHead::Refused(e.into()))?;
+                check_beginning(self.buffered()).map_err(NoHead::Refused)?;
             }
             self.make_room();
             match self.fill(until) {
@@ -278,7 +278,7 @@ pub fn is_retry(error: &io::Error) -> bool {
 
 /// Finds the end of a head, looking at each byte once. A line must end in CR LF: readers disagree
 /// about a lone LF or CR, and requests are smuggled through such disagreements.
-fn head_end(bytes: &[u8], scanned: &mut usize) -> Result<Option<usize>, ErrorReply> {
+fn head_end(bytes: &[u8], scanned: &mut usize) -> Result<Option<usize>, Refusal> {
     for at in memchr_iter(b'\n', &bytes[*scanned..]).map(|at| *scanned + at) {
         if at == 0 || bytes[at - 1] != b'\r' {
             return Err(malformed("malformed request: line without carriage return"));

@@ -160,12 +160,12 @@ pub enum BodyFault {
     /// It is not UTF-8 (400).
     NotText,
     /// It has another shape (422).
-    Problem(Problem),
+    Problem(Box<Problem>),
 }
 
 impl From<Problem> for BodyFault {
     fn from(problem: Problem) -> BodyFault {
-        BodyFault::Problem(problem)
+        BodyFault::Problem(Box::new(problem))
     }
 }
 
