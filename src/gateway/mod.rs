@@ -148,9 +148,6 @@ impl Drop for OpenStreams {
 
 impl RunningGateway {
     /// Listens on `address` and serves; NATS may come later.
-    ///
-    /// # Errors
-    /// See [`Error`]; nothing is left running then.
     pub fn start(
         address: SocketAddr,
         bus: &Bus,

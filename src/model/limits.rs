@@ -11,7 +11,6 @@ pub const MAX_FLOW_NAME_BYTES: usize = 512;
 pub const MAX_RUN_TAGS: usize = 64;
 /// Longest error text kept in a snapshot; a longer one is cut at the end.
 pub const MAX_ERROR_BYTES: usize = 8 * 1024;
-/// Longest cancel reason kept.
 pub const MAX_CANCEL_REASON_BYTES: usize = 1024;
 /// How much of a job message that cannot be read goes into its DLQ entry (`docs/spec.md#dlq-entry`).
 pub const DLQ_PAYLOAD_BYTES: usize = 4096;
@@ -20,7 +19,6 @@ pub const DLQ_PAYLOAD_BYTES: usize = 4096;
 pub const MAX_JSON_BODY_BYTES: u64 = 1024 * 1024 - 16 * 1024;
 /// What multipart framing and the other fields may add to an uploaded file.
 pub const MULTIPART_OVERHEAD_BYTES: u64 = 64 * 1024;
-/// Most parts of one multipart body.
 pub const MAX_MULTIPART_PARTS: usize = 32;
 /// Head of one part of a streamed multipart body; two short lines in practice.
 pub const MAX_PART_HEAD_BYTES: usize = 8 * 1024;
@@ -32,14 +30,13 @@ pub const LIST_LIMIT: (i64, i64, i64) = (1, 200, 50);
 pub const MAX_CONNECTIONS: usize = 1024;
 /// Request head: bytes and header count.
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// Most headers of one request.
 pub const MAX_HEADERS: usize = 64;
 /// From the first byte of a request to the end of its head.
 pub const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// For the body of one request, however slowly it drips.
 pub const BODY_DEADLINE: Duration = Duration::from_secs(30);
-/// A keep-alive connection without a request: longer than the 60 s for which proxies keep theirs, so that it is
-/// the proxy that closes first and no request meets a closed connection.
+/// A keep-alive connection without a request: longer than the 60 s for which proxies keep theirs, so that
+/// the proxy closes first and no request meets a closed connection.
 pub const IDLE_DEADLINE: Duration = Duration::from_secs(75);
 /// For a handler to answer; then the answer is 504.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(60);

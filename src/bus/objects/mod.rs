@@ -39,7 +39,6 @@ pub struct ObjectStore {
     timeout: Duration,
 }
 
-/// All objects of a store.
 #[derive(Debug, Clone, Default)]
 pub struct Listing {
     /// Those that are not deleted, by name.
@@ -60,7 +59,6 @@ impl ObjectStore {
         ObjectStore { control, watch_link, large_payloads, bucket: Arc::new(bucket), timeout }
     }
 
-    /// The same store with another deadline for each request.
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         ObjectStore { timeout, ..self.clone() }
     }
@@ -69,16 +67,11 @@ impl ObjectStore {
         &self.bucket.name
     }
 
-    /// Creates the store if it is missing.
     pub fn ensure(&self) -> Result<()> {
         jetstream::ensure_stream(&self.control, &self.bucket.stream, self.timeout)
     }
 
     /// The object's meta as the stream's leader has it; `None` when it is missing or deleted.
-    ///
-    /// # Errors
-    /// [`Error::BadName`], [`Error::BadAnswer`] for a meta that cannot be read, and those of a
-    /// request.
     pub fn find(&self, name: &str) -> Result<Option<ObjectMeta>> {
         Ok(self.newest(name)?.filter(|meta| !meta.deleted))
     }
@@ -217,7 +210,6 @@ impl ObjectStore {
         }
     }
 
-    /// Removes all chunks of an upload.
     fn purge(&self, nuid: &str) -> Result<()> {
         let body = json!({"filter": self.chunk_subject(nuid)?});
         let call = format!("STREAM.PURGE.{}", self.stream());

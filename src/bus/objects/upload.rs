@@ -27,9 +27,6 @@ const MESSAGE_OVERHEAD_BYTES: usize = 2 * 1024;
 
 impl ObjectStore {
     /// Begins an upload, in a store that is created if it is missing.
-    ///
-    /// # Errors
-    /// [`Error::OldServer`], and those of a request and of starting the connection for chunks.
     pub fn upload(&self) -> Result<Upload> {
         check_version(&self.control.server_version())?;
         self.ensure()?;
@@ -176,7 +173,6 @@ impl Drop for Upload {
 /// An object's bytes, all stored and not yet named. Dropping it before that removes them.
 pub struct Sealed {
     pub size: u64,
-    /// Their SHA-256 in hex.
     pub sha256_hex: String,
     /// The same as metas write it.
     pub digest: String,

@@ -22,7 +22,6 @@ pub struct VerdictCache {
 }
 
 impl VerdictCache {
-    /// An empty cache.
     pub fn new() -> Result<VerdictCache, CannotMake> {
         let salt = hash::random()?;
         Ok(VerdictCache { salt, right: Mutex::default(), wrong: Mutex::default() })
@@ -43,7 +42,6 @@ impl VerdictCache {
         has(&self.wrong).then_some(false)
     }
 
-    /// Remembers what a hash has said.
     pub fn learn(&self, key: Digested, version: u64, is_right: bool) {
         let side = if is_right { &self.right } else { &self.wrong };
         side.lock().put(key, version);

@@ -29,7 +29,6 @@ pub struct Doubtful {
     pub submitted_at: f64,
 }
 
-/// Undoes submits. Clones share what waits.
 #[derive(Clone)]
 pub struct Undo {
     runs: Kv,

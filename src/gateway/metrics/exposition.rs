@@ -32,7 +32,6 @@ pub struct Sources<'a> {
     pub disconnect_timeout: Duration,
 }
 
-/// What `GET /metrics` answers.
 pub fn exposition(from: &Sources<'_>) -> String {
     let mut text = Text::default();
     text.family("pyoco_build_info", Kind::Gauge, "1, with the version of this gateway.")

@@ -28,7 +28,6 @@ pub enum Lang {
     En,
 }
 
-/// A file of the dashboard.
 struct Asset {
     name: &'static str,
     file: Cached,

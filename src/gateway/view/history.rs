@@ -19,12 +19,9 @@ pub struct History {
 #[derive(Default)]
 struct HistoryView(BTreeMap<String, HistoryEntry>);
 
-/// Which entries are wanted.
 #[derive(Debug, Default)]
 pub struct Wanted<'a> {
-    /// Those about this wheel.
     pub wheel_name: Option<&'a str>,
-    /// Those of this kind.
     pub action: Option<HistoryAction>,
 }
 

@@ -38,7 +38,6 @@ pub struct KnownKey {
 }
 
 impl KeyMirror {
-    /// An empty mirror, which knows nothing.
     pub fn new(hub: Hub) -> KeyMirror {
         let view = KeyView { records: HashMap::new(), versions: 0, hub };
         KeyMirror { mirror: Mirror::new(view), used: Arc::default() }
@@ -56,7 +55,6 @@ impl KeyMirror {
         })
     }
 
-    /// Whether the watch tells everything.
     pub fn is_live(&self) -> bool {
         self.mirror.is_live()
     }

@@ -46,10 +46,8 @@ struct RunChange {
     entry: Entry,
 }
 
-/// A run as the index has it.
 #[derive(Debug, Clone)]
 pub struct Indexed {
-    /// What a list shows.
     pub summary: Arc<RunSummary>,
     /// KV revision of the snapshot that it was read from.
     pub revision: u64,
@@ -57,16 +55,12 @@ pub struct Indexed {
     pub seen_at: Instant,
 }
 
-/// What a list asks for.
 #[derive(Debug, Default)]
 pub struct Filter<'a> {
-    /// Only runs of this tenant.
     pub tenant: Option<&'a str>,
     /// Only runs in this state, by its word on the wire; an unknown word matches nothing.
     pub status: Option<&'a str>,
-    /// Only runs of this flow.
     pub flow: Option<&'a str>,
-    /// Only runs with this routing tag.
     pub tag: Option<&'a str>,
     /// Only runs that this worker has or had.
     pub worker: Option<&'a str>,
@@ -103,7 +97,6 @@ impl RunIndex {
         self.mirror.wrote(entry);
     }
 
-    /// Whether it tells everything.
     pub fn is_live(&self) -> bool {
         self.mirror.is_live()
     }
@@ -149,7 +142,6 @@ impl RunIndex {
         })
     }
 
-    /// How many runs there are in each state.
     pub fn counts(&self) -> Vec<(RunStatus, usize)> {
         let count = |view: &RunView, status| (status, view.order.count(status));
         self.mirror.look(|view, _| RunStatus::ALL.map(|status| count(view, status)).into())
