@@ -1,10 +1,10 @@
 //! The HTTP gateway: from a request to NATS, and back.
 //!
-//! Its rooms import in this order, and a test keeps it so: [`crate::http`] speaks HTTP; [`view`] is what the
-//! gateway knows in memory, `page` the files of the dashboard; [`auth`] finds out who asks, `chores` does
-//! what nobody asks for, [`metrics`] measures; [`api`] is the table of routes and their handlers, `openapi`
-//! describes them; this file puts all of them together. This floor knows nothing of workers but their records,
-//! and never executes a flow.
+//! Its rooms import in this order, and a test keeps it so: [`crate::http`] speaks HTTP; [`view`] is what
+//! the gateway knows in memory, `page` the files of the dashboard; [`auth`] finds out who asks, `chores`
+//! does what nobody asks for, [`metrics`] measures; [`api`] is the table of routes and their handlers,
+//! `openapi` describes them; this file puts all of them together. This floor knows nothing of workers but
+//! their records, and never executes a flow.
 
 #[doc(hidden)]
 pub mod api;
