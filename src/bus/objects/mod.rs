@@ -23,8 +23,12 @@ use crate::bus::jetstream::resources::{self, Bucket};
 use crate::bus::left;
 use crate::bus::watch::{Followed, Told, Watch};
 use crate::bus::{Error, Result, WatchEvent, jetstream, kv};
-use crate::model::limits::{MAX_OBJECT_NAME_BYTES, OBJECT_LIST_WINDOW};
 use crate::model::name;
+
+/// Metas of a store that are asked for at once.
+const OBJECT_LIST_WINDOW: usize = 64;
+/// Longest name of an object; in base64 it is part of a subject, of which the server takes 4096 bytes.
+const MAX_OBJECT_NAME_BYTES: usize = 1024;
 
 const ROLLUP: (&str, &str) = ("Nats-Rollup", "sub");
 

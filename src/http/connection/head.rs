@@ -8,12 +8,8 @@ use std::sync::Arc;
 
 use tiny_http::Method;
 
-<<<<<<< HEAD
-use crate::http::error::{self, Refusal};
-=======
 use super::proxies::FORWARDING;
-use crate::http::error::{self, ErrorReply};
->>>>>>> proxies
+use crate::http::error::{self, Refusal};
 use crate::http::reply::{REQUEST_ID_HEADER, is_token};
 use crate::model::limits::{MAX_HEADERS, MAX_REQUEST_ID_BYTES};
 

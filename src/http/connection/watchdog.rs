@@ -40,15 +40,10 @@ pub fn watch<S: Service>(shared: &Shared<S>, stop: &StopSignal) {
     }
 }
 
-<<<<<<< HEAD
-/// Answers 504. The handler keeps its permit and its thread until it returns; its answer is dropped then.
-fn give_up<S: Service>(shared: &Shared<S>, socket: &Socket) {
-    let Some(request) = socket.give_up() else { return };
-=======
-/// Answers 504 if a handler has had its request for `deadline`. The handler keeps its permit and its thread until it returns; what it answers then is dropped.
+/// Answers 504 if a handler has had its request for `deadline`. The handler keeps its permit and its thread
+/// until it returns; its answer is dropped then.
 fn give_up<S: Service>(shared: &Shared<S>, socket: &Socket, deadline: Duration) {
     let Some(request) = socket.give_up(deadline) else { return };
->>>>>>> proxies
     log::warn!(request_id = &*request.request_id; "a handler has not answered in time");
     shared.service.refused(error::UNANSWERED.status);
     let refusal = ErrorReply::from(&error::UNANSWERED);

@@ -60,13 +60,7 @@ impl Wire {
     /// Reads up to the end of a head and gives its length in [`Wire::buffered`]. `idle` bounds
     /// the wait for the first byte, `deadline` runs from that byte to the end of the head.
     pub fn read_head(&mut self, idle: Duration, deadline: Duration) -> Result<usize, NoHead> {
-<<<<<<< HEAD
         let refused = |condition: &'static _| NoHead::Refused(Refusal::from(condition));
-        self.compact();
-        if self.start == self.end {
-            let until = Instant::now() + idle;
-=======
-        let refused = |condition: &_| NoHead::Refused(Box::new(ErrorReply::from(condition)));
         let until = Instant::now() + idle;
         let mut skipped = 0;
         while !self.has_begun(&mut skipped) {
@@ -74,7 +68,6 @@ impl Wire {
                 return Err(refused(&error::HEAD_TOO_LARGE));
             }
             self.compact();
->>>>>>> proxies
             if !matches!(self.fill(until), Ok(1..)) {
                 return Err(NoHead::Gone);
             }
