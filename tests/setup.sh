@@ -35,7 +35,7 @@ case "${1:-all}" in
         printf '%s\n' "$proxies"
         ;;
     *)
-        echo "setup: unknown part \`$1\`; say nats, python, browser, openapi or proxies, or nothing for all" >&2
+        echo "setup: unknown part \`$1\`; say nats, python, browser, openapi or proxies, or nothing" >&2
         exit 1
         ;;
 esac

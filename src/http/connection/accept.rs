@@ -105,8 +105,8 @@ fn has_place<S: Service>(shared: &Shared<S>) -> bool {
     open < limit || close_longest_idle(sockets.values())
 }
 
-/// Closes the connection that has been idle for the longest time; `false` when none is idle. A connection stays
-/// when its next request has arrived and its thread has not read it yet.
+/// Closes the connection that has been idle for the longest time; `false` when none is idle. A connection
+/// stays when its next request has arrived and its thread has not read it yet.
 fn close_longest_idle<'s>(sockets: impl Iterator<Item = &'s Arc<Socket>>) -> bool {
     let since = |socket: &'s Arc<Socket>| match socket.phase() {
         (Phase::Idle, since) => Some((since, socket)),

@@ -12,8 +12,8 @@ use super::socket::{Phase, Socket};
 use crate::http::error::{self, Refusal};
 use crate::model::limits::MAX_HEAD_BYTES;
 
-/// What is still read from a client that was refused, so that it sees the answer and not a reset. A proxy sends
-/// megabytes before it looks for an answer, and takes a reset for a gateway that is broken.
+/// What is still read from a client that was refused, so that it sees the answer and not a reset. A proxy
+/// sends megabytes before it looks for an answer, and takes a reset for a gateway that is broken.
 const LINGER_BYTES: u64 = 64 * 1024 * 1024;
 /// For that reading.
 const LINGER_DEADLINE: Duration = Duration::from_secs(2);
