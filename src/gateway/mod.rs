@@ -218,8 +218,7 @@ impl RunningGateway {
         self.http.local_addr()
     }
 
-    /// Takes no new request, lets those in flight finish within `grace`, and ends. `false` when
-    /// something was cut off.
+    /// Lets requests in flight finish within `grace`; `false` when something was cut off.
     pub fn stop(self, grace: Duration) -> bool {
         drop(self.streams);
         self.http.stop(grace)

@@ -21,7 +21,7 @@ const NOW_TIMEOUT: Duration = Duration::from_secs(1);
 /// Between two tries in the background.
 pub(super) const RETRY: Duration = Duration::from_millis(500);
 
-/// A submit that was answered with an error.
+/// A submit that was answered with an error, and may have been stored.
 #[derive(Debug, Clone)]
 pub struct Doubtful {
     pub run_id: String,
@@ -53,14 +53,12 @@ impl Undo {
         Undo { runs, index, waiting: Arc::default(), kick }
     }
 
-    /// Tries at once, and in the background if that fails.
     pub fn now_or_later(&self, submit: Doubtful) {
         if undo(&self.runs, &self.index, &submit, NOW_TIMEOUT).is_err() {
             self.later(submit);
         }
     }
 
-    /// Tries in the background.
     pub fn later(&self, submit: Doubtful) {
         let mut waiting = self.waiting.0.lock();
         if waiting.len() >= MAX_DOUBTFUL {
@@ -71,7 +69,6 @@ impl Undo {
         let _ = self.kick.try_send(());
     }
 
-    /// Tries until NATS takes it.
     pub(super) fn run(&self, turn: &Turn<'_>) -> Next {
         loop {
             let Some(submit) = self.waiting.0.lock().front().cloned() else { return Next::InTime };
@@ -86,8 +83,7 @@ impl Undo {
     }
 }
 
-/// Deletes the snapshot if it still is what the submit wrote. A worker that gets the job finds the
-/// tombstone and leaves it; a run that a worker has begun is left to go on.
+/// Deletes the snapshot if it still is what the submit wrote; a run that a worker has begun goes on.
 fn undo(runs: &Kv, index: &RunIndex, submit: &Doubtful, timeout: Duration) -> bus::Result<()> {
     let edited = runs.edit(&submit.run_id, Instant::now() + timeout, |newest| {
         let Some(value) = newest.and_then(Entry::live_value) else {

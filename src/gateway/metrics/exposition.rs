@@ -16,7 +16,6 @@ use crate::model::run::RunStatus;
 use crate::model::wheel::SyncResult;
 use crate::model::worker::{WorkerRecord, WorkerState};
 
-/// Where figures are read.
 pub struct Sources<'a> {
     pub bus: &'a Bus,
     pub runs: &'a RunIndex,

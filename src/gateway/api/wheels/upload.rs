@@ -15,10 +15,7 @@ use crate::http::Reply;
 use crate::model::limits::{DRAINED_UPLOAD_BYTES, MAX_PUBLISH_CONFLICTS};
 use crate::model::wheel::{CONTENT_TYPE, HistoryAction, SHA256_HEADER, TAGS_HEADER};
 
-/// Takes a wheel in.
-///
-/// # Errors
-/// Those of the form and [`ApiError::WheelConflict`]; nothing of the wheel stays in the store then.
+/// After an error nothing of the wheel stays in the store.
 pub fn wheel(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let content_type = cx.request.header("Content-Type").unwrap_or_default().to_owned();
@@ -41,7 +38,7 @@ pub fn wheel(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     Ok(Reply::json(200, json!(item).to_string().into_bytes()))
 }
 
-/// Makes it visible, if the registry still is as it was when that was decided.
+/// Fails when the registry is not as it was when that was decided.
 fn publish(parts: &Parts, form: &Form) -> Result<ObjectMeta, ApiError> {
     let store = &parts.wheels.store;
     let mut headers: Map<String, Value> = Map::new();
