@@ -5,19 +5,15 @@ use std::fmt;
 use super::exit::Exit;
 use crate::model::error::Code;
 
-/// What goes to stderr, and how the program ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// How the program ends.
     pub exit: Exit,
     /// `ERR-PYOCO-nnnn`, `ERR-PYOCO-HTTP` or `ERR-PYOCO-CANCEL`.
     pub id: String,
     pub title: &'static str,
-    /// What went wrong in particular.
     pub reason: String,
     /// How the command is written, when that was wrong.
     pub usage: Option<String>,
-    /// What to do next.
     pub hint: String,
 }
 

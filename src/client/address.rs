@@ -4,14 +4,13 @@ use ureq::http::Uri;
 
 use super::Error;
 
-/// A checked base URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
-    /// Scheme, host and port.
     origin: String,
     /// The origin and, when the gateway sits below a path, that path; no slash at the end.
-    base: String,
-    is_loopback: bool,
+    pub base: String,
+    /// Whether the server is on this machine.
+    pub is_loopback: bool,
 }
 
 impl Address {
@@ -44,16 +43,6 @@ impl Address {
         })
     }
 
-    /// Without a slash at the end.
-    pub fn base(&self) -> &str {
-        &self.base
-    }
-
-    /// Whether the server is on this machine.
-    pub fn is_loopback(&self) -> bool {
-        self.is_loopback
-    }
-
     /// Where a redirect leads, when that is the same server.
     pub fn redirected(&self, location: &str) -> Option<String> {
         if location.starts_with('/') && !location.starts_with("//") {
@@ -83,15 +72,15 @@ mod tests {
             let error = Address::parse(server).unwrap_err().to_string();
             assert!(error.contains(why), "{server}: {error}");
         }
-        assert_eq!(Address::parse("http://h:1/p/").unwrap().base(), "http://h:1/p");
+        assert_eq!(Address::parse("http://h:1/p/").unwrap().base, "http://h:1/p");
     }
 
     #[test]
     fn this_machine_is_known_by_its_names() {
         for server in ["http://localhost:1", "http://127.0.0.9", "http://[::1]:8000"] {
-            assert!(Address::parse(server).unwrap().is_loopback(), "{server}");
+            assert!(Address::parse(server).unwrap().is_loopback, "{server}");
         }
-        assert!(!Address::parse("http://localhost.example.org").unwrap().is_loopback());
+        assert!(!Address::parse("http://localhost.example.org").unwrap().is_loopback);
     }
 
     #[test]

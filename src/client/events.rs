@@ -52,17 +52,11 @@ impl Client {
     /// Opens the stream of a run's snapshots. It is given up when it lasts longer than it was asked
     /// to, so a dead connection is noticed by then.
     pub fn watch(&self, run_id: &str, query: &WatchQuery) -> Result<EventStream, Error> {
-        let mut call = Call::new(Method::GET, format!("/runs/{}/watch", segment(run_id)));
-        call.query.push(("timeout_sec", query.timeout_sec.to_string()));
-        if query.records {
-            call.query.push(("include", "records".to_owned()));
-        }
-        if let Some(since) = query.since {
-            call.query.push(("since", since.to_string()));
-        }
-        if query.until_terminal {
-            call.query.push(("until_terminal", "true".to_owned()));
-        }
+        let mut call = Call::new(Method::GET, format!("/runs/{}/watch", segment(run_id)))
+            .with_query("timeout_sec", Some(query.timeout_sec))
+            .with_query("include", query.records.then_some("records"))
+            .with_query("since", query.since)
+            .with_query("until_terminal", query.until_terminal.then_some("true"));
         call.headers.extend(query.last_event_id.clone().map(|id| ("Last-Event-ID", id)));
         let timeout = Duration::from_secs(query.timeout_sec) + CLIENT_STREAM_SLACK;
         let client = Client { timeout, ..self.clone() };
@@ -76,8 +70,7 @@ impl EventStream {
     /// The next event; `None` at the proper end of the stream.
     ///
     /// # Errors
-    /// [`Error::Broken`] when it broke off, [`Error::TimedOut`], [`Error::BadReply`] for what is no
-    /// event.
+    /// [`Error::Broken`] when it broke off, [`Error::TimedOut`], [`Error::BadReply`] for what is no event.
     pub fn next_event(&mut self) -> Result<Option<Event>, Error> {
         let mut fields = Fields::default();
         loop {

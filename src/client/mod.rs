@@ -85,10 +85,8 @@ impl Client {
     /// [`Error::BadServer`] and [`Error::BadApiKey`].
     pub fn new(settings: ClientSettings) -> Result<Client, Error> {
         let address = Address::parse(&settings.server)?;
-        let api_key = match &settings.api_key {
-            Some(key) => Some(transport::api_key_header(&settings.api_key_header, key)?),
-            None => None,
-        };
+        let header = |key: &String| transport::api_key_header(&settings.api_key_header, key);
+        let api_key = settings.api_key.as_ref().map(header).transpose()?;
         let agent = ureq::Agent::new_with_config(transport::config(&address));
         Ok(Client { agent, address, api_key, timeout: settings.timeout })
     }
@@ -100,7 +98,7 @@ impl Client {
 
     /// The server as it was given, without a trailing slash.
     pub fn server(&self) -> &str {
-        self.address.base()
+        &self.address.base
     }
 }
 

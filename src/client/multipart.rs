@@ -12,39 +12,24 @@ pub struct Frame {
 /// What stands around a file of the field `name`. The plain fields, names and values, come first, so
 /// that the server knows them before it reads the file; the boundary is random, so that no content holds it.
 pub fn around_file(fields: &[(&str, &str)], name: &str, file_name: &str) -> Frame {
-    let boundary = boundary();
-    let mut head = Vec::new();
+    let boundary = format!("pyoco-{}", uuid::Uuid::new_v4().simple());
+    let disposition = |name: &str| {
+        format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{}\"", quoted(name))
+    };
+    let mut head = String::new();
     for (name, value) in fields {
-        add_text(&mut head, &boundary, name, value);
+        head += &format!("{}\r\n\r\n{value}\r\n", disposition(name));
     }
-    add_file_head(&mut head, &boundary, name, file_name);
-    let tail = format!("\r\n--{boundary}--\r\n").into_bytes();
-    Frame { content_type: content_type(&boundary), head, tail }
-}
-
-fn boundary() -> String {
-    format!("pyoco-{}", uuid::Uuid::new_v4().simple())
-}
-
-fn content_type(boundary: &str) -> String {
-    format!("multipart/form-data; boundary={boundary}")
-}
-
-fn add_text(body: &mut Vec<u8>, boundary: &str, name: &str, value: &str) {
-    let name = quoted(name);
-    let part = format!(
-        "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+    head += &format!(
+        "{}; filename=\"{}\"\r\nContent-Type: application/octet-stream\r\n\r\n",
+        disposition(name),
+        quoted(file_name)
     );
-    body.extend_from_slice(part.as_bytes());
-}
-
-fn add_file_head(body: &mut Vec<u8>, boundary: &str, name: &str, file_name: &str) {
-    let (name, file_name) = (quoted(name), quoted(file_name));
-    let head = format!(
-        "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"; \
-         filename=\"{file_name}\"\r\nContent-Type: application/octet-stream\r\n\r\n"
-    );
-    body.extend_from_slice(head.as_bytes());
+    Frame {
+        content_type: format!("multipart/form-data; boundary={boundary}"),
+        head: head.into_bytes(),
+        tail: format!("\r\n--{boundary}--\r\n").into_bytes(),
+    }
 }
 
 /// As browsers escape names: what could end the header is percent-encoded.

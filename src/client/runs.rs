@@ -67,7 +67,7 @@ impl Client {
         if let Some(tags) = &submission.tags {
             body["tags"] = json!(tags);
         }
-        let mut call = Call::new(Method::POST, "/runs".to_owned()).with_json(&body);
+        let mut call = Call::new(Method::POST, "/runs").with_json(&body);
         call.headers.extend(key_header(submission.idempotency_key.as_ref()));
         self.json(&call)
     }
@@ -83,7 +83,7 @@ impl Client {
         let mut fields = vec![("flow_name", flow_name)];
         fields.extend(tag.map(|tag| ("tag", tag)));
         let form = multipart::around_file(&fields, "workflow", "flow.yaml");
-        let mut call = Call::new(Method::POST, "/runs/yaml".to_owned());
+        let mut call = Call::new(Method::POST, "/runs/yaml");
         call.body = Some((form.content_type, [&form.head, workflow, &form.tail].concat()));
         call.headers.extend(key_header(idempotency_key));
         self.json(&call)
@@ -91,11 +91,9 @@ impl Client {
 
     /// The newest snapshot of a run, with as much as `include` says.
     pub fn get_run(&self, run_id: &str, include: Include) -> Result<Value, Error> {
-        let mut call = Call::new(Method::GET, format!("/runs/{}", segment(run_id)));
-        if include == Include::Records {
-            call.query.push(("include", "records".to_owned()));
-        }
-        self.json(&call)
+        let records = (include == Include::Records).then_some("records");
+        let call = Call::new(Method::GET, format!("/runs/{}", segment(run_id)));
+        self.json(&call.with_query("include", records))
     }
 
     /// A run's tasks with their records.
@@ -105,23 +103,16 @@ impl Client {
 
     /// The newest runs: a list.
     pub fn list(&self, query: &ListQuery) -> Result<Value, Error> {
-        let mut call = Call::new(Method::GET, "/runs".to_owned());
-        call.query = list_pairs(query);
-        self.json(&call)
+        self.json(&list_call(query))
     }
 
     /// The newest runs by pages: `{"items","next_cursor"}`.
     pub fn list_vnext(&self, query: &ListQuery, page: &PageQuery) -> Result<Value, Error> {
-        let mut call = Call::new(Method::GET, "/runs".to_owned());
-        call.query = list_pairs(query);
-        // An empty cursor is what asks for this shape when nothing else does.
-        call.query.push(("cursor", page.cursor.clone().unwrap_or_default()));
-        if let Some(time) = page.updated_after {
-            call.query.push(("updated_after", time.to_string()));
-        }
-        if let Some(hash) = &page.workflow_yaml_sha256 {
-            call.query.push(("workflow_yaml_sha256", hash.clone()));
-        }
+        let call = list_call(query)
+            // An empty cursor is what asks for this shape when nothing else does.
+            .with_query("cursor", Some(page.cursor.as_deref().unwrap_or_default()))
+            .with_query("updated_after", page.updated_after)
+            .with_query("workflow_yaml_sha256", page.workflow_yaml_sha256.as_ref());
         self.json(&call)
     }
 
@@ -136,12 +127,12 @@ impl Client {
 
     /// Whether the gateway is alive: `{"status":"ok"}`.
     pub fn health(&self) -> Result<Value, Error> {
-        self.json(&Call::new(Method::GET, "/health".to_owned()))
+        self.json(&Call::new(Method::GET, "/health"))
     }
 
     /// Whether the gateway is fit to serve: NATS connected, run index current.
     pub fn ready(&self) -> Result<Value, Error> {
-        self.json(&Call::new(Method::GET, "/readyz".to_owned()))
+        self.json(&Call::new(Method::GET, "/readyz"))
     }
 }
 
@@ -149,15 +140,11 @@ fn key_header(key: Option<&String>) -> Option<(&'static str, String)> {
     key.map(|key| ("Idempotency-Key", key.clone()))
 }
 
-fn list_pairs(query: &ListQuery) -> Vec<(&'static str, String)> {
-    let texts = [("status", &query.status), ("flow", &query.flow), ("tag", &query.tag)];
-    let mut pairs: Vec<(&'static str, String)> =
-        texts.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect();
-    if query.full {
-        pairs.push(("include", "full".to_owned()));
-    }
-    if let Some(limit) = query.limit {
-        pairs.push(("limit", limit.to_string()));
-    }
-    pairs
+fn list_call(query: &ListQuery) -> Call {
+    Call::new(Method::GET, "/runs")
+        .with_query("status", query.status.as_ref())
+        .with_query("flow", query.flow.as_ref())
+        .with_query("tag", query.tag.as_ref())
+        .with_query("include", query.full.then_some("full"))
+        .with_query("limit", query.limit)
 }

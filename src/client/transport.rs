@@ -23,25 +23,29 @@ const CLIENT_MAX_REDIRECTS: usize = 3;
 const CLIENT_MAX_REPLY_BYTES: u64 = 64 * 1024 * 1024;
 
 /// A request before it is sent; the server and the API key are the client's.
-pub struct Call<'a> {
+pub struct Call {
     pub method: Method,
     /// From the server's base on, beginning with `/`, encoded.
     pub path: String,
     /// Names and values; encoded when it is sent.
-    pub query: Vec<(&'a str, String)>,
+    pub query: Vec<(&'static str, String)>,
     /// Beside the API key.
     pub headers: Vec<(&'static str, String)>,
     /// Content type and content.
     pub body: Option<(String, Vec<u8>)>,
 }
 
-impl Call<'_> {
-    /// A call without a body.
-    pub fn new(method: Method, path: String) -> Self {
-        Call { method, path, query: Vec::new(), headers: Vec::new(), body: None }
+impl Call {
+    pub fn new(method: Method, path: impl Into<String>) -> Self {
+        Call { method, path: path.into(), query: Vec::new(), headers: Vec::new(), body: None }
     }
 
-    /// With a JSON body.
+    /// With a pair of the query, unless it is left out.
+    pub fn with_query(mut self, name: &'static str, value: Option<impl ToString>) -> Self {
+        self.query.extend(value.map(|value| (name, value.to_string())));
+        self
+    }
+
     pub fn with_json(mut self, value: &Value) -> Self {
         self.body = Some(("application/json".to_owned(), value.to_string().into_bytes()));
         self
@@ -56,7 +60,7 @@ impl Call<'_> {
 /// How all requests to that server are sent. Redirects are followed here and not by the library,
 /// which would not repeat a body.
 pub(super) fn config(address: &Address) -> Config {
-    let proxy = if address.is_loopback() { None } else { ureq::Proxy::try_from_env() };
+    let proxy = if address.is_loopback { None } else { ureq::Proxy::try_from_env() };
     Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -79,31 +83,25 @@ pub fn api_key_header(header: &str, key: &str) -> Result<(HeaderName, HeaderValu
 }
 
 impl Client {
-    /// Sends `call` and reads a JSON answer.
-    pub(super) fn json(&self, call: &Call<'_>) -> Result<Value, Error> {
+    pub(super) fn json(&self, call: &Call) -> Result<Value, Error> {
         let response = self.response(call)?;
         self.read_json(call, response)
     }
 
-    /// Reads the JSON of an answer.
-    pub(super) fn read_json(
-        &self,
-        call: &Call<'_>,
-        response: Response<Body>,
-    ) -> Result<Value, Error> {
+    pub(super) fn read_json(&self, call: &Call, response: Response<Body>) -> Result<Value, Error> {
         let bytes = self.read(call, response)?;
         json::from_wire(&bytes)
             .map_err(|error| Error::BadReply { request: call.name(), reason: error.to_string() })
     }
 
     /// Sends `call` and reads whatever a success brings.
-    pub(super) fn bytes(&self, call: &Call<'_>) -> Result<Vec<u8>, Error> {
+    pub(super) fn bytes(&self, call: &Call) -> Result<Vec<u8>, Error> {
         let response = self.response(call)?;
         self.read(call, response)
     }
 
     /// Sends `call`, follows redirects, and gives the answer of a success, whose body is not read yet.
-    pub(super) fn response(&self, call: &Call<'_>) -> Result<Response<Body>, Error> {
+    pub(super) fn response(&self, call: &Call) -> Result<Response<Body>, Error> {
         let end = Instant::now() + self.timeout;
         self.followed(call, |url| self.send(call, url, end))
     }
@@ -112,7 +110,7 @@ impl Client {
     /// a success, whose body is not read yet.
     pub(super) fn followed(
         &self,
-        call: &Call<'_>,
+        call: &Call,
         mut send: impl FnMut(&str) -> Result<Response<Body>, Error>,
     ) -> Result<Response<Body>, Error> {
         let mut url = self.url(call);
@@ -138,8 +136,8 @@ impl Client {
         Err(Error::Redirected { request: call.name(), location: url })
     }
 
-    fn url(&self, call: &Call<'_>) -> String {
-        let mut url = format!("{}{}", self.address.base(), call.path);
+    fn url(&self, call: &Call) -> String {
+        let mut url = format!("{}{}", self.address.base, call.path);
         if !call.query.is_empty() {
             let query =
                 form_urlencoded::Serializer::new(String::new()).extend_pairs(&call.query).finish();
@@ -149,8 +147,7 @@ impl Client {
         url
     }
 
-    /// The head of `call`, with the API key.
-    pub(super) fn head(&self, call: &Call<'_>, url: &str) -> Builder {
+    pub(super) fn head(&self, call: &Call, url: &str) -> Builder {
         let mut request = Request::builder().method(call.method.clone()).uri(url);
         if let Some((name, value)) = &self.api_key {
             request = request.header(name, value);
@@ -161,39 +158,32 @@ impl Client {
         request
     }
 
-    fn send(&self, call: &Call<'_>, url: &str, end: Instant) -> Result<Response<Body>, Error> {
+    fn send(&self, call: &Call, url: &str, end: Instant) -> Result<Response<Body>, Error> {
         let request = self.head(call, url);
         let left = end.saturating_duration_since(Instant::now());
         let sent = match &call.body {
-            Some((content_type, body)) => request
-                .header(header::CONTENT_TYPE, content_type)
-                .body(body.as_slice())
-                .map_err(ureq::Error::from)
-                .and_then(|request| self.run(request, left)),
+            Some((content_type, body)) => {
+                let request = request.header(header::CONTENT_TYPE, content_type);
+                self.run(request.body(body.as_slice()), left)
+            }
             // A POST without a body says so with a length of 0; ureq would send an empty chunked one,
             // which the gateway refuses.
-            None if call.method == Method::POST => request
-                .body([].as_slice())
-                .map_err(ureq::Error::from)
-                .and_then(|request| self.run(request, left)),
-            None => request
-                .body(())
-                .map_err(ureq::Error::from)
-                .and_then(|request| self.run(request, left)),
+            None if call.method == Method::POST => self.run(request.body([].as_slice()), left),
+            None => self.run(request.body(()), left),
         };
         sent.map_err(|error| self.failure(call.name(), error))
     }
 
     fn run(
         &self,
-        request: Request<impl ureq::AsSendBody>,
+        request: Result<Request<impl ureq::AsSendBody>, ureq::http::Error>,
         left: Duration,
     ) -> Result<Response<Body>, ureq::Error> {
-        let request = self.agent.configure_request(request).timeout_global(Some(left)).build();
+        let request = self.agent.configure_request(request?).timeout_global(Some(left)).build();
         self.agent.run(request)
     }
 
-    fn read(&self, call: &Call<'_>, response: Response<Body>) -> Result<Vec<u8>, Error> {
+    fn read(&self, call: &Call, response: Response<Body>) -> Result<Vec<u8>, Error> {
         let mut body = Vec::new();
         // Our own bound, because it counts what is left after decompression.
         let mut reader = response.into_body().into_reader().take(CLIENT_MAX_REPLY_BYTES + 1);
@@ -209,7 +199,7 @@ impl Client {
 
     pub(super) fn failure(&self, request: String, error: ureq::Error) -> Error {
         let unreachable =
-            |reason: String| Error::Unreachable { server: self.address.base().to_owned(), reason };
+            |reason: String| Error::Unreachable { server: self.address.base.to_owned(), reason };
         match error {
             ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
                 unreachable(format!("no connection within {CLIENT_CONNECT_TIMEOUT:?}"))

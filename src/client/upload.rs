@@ -25,9 +25,7 @@ const CLIENT_STORE_RATE: u64 = 1024 * 1024;
 /// longer than the time of a call as the file takes at this rate.
 const CLIENT_UPLOAD_RATE: u64 = 64 * 1024;
 
-/// What comes of an upload.
 pub struct Uploaded {
-    /// What the server answers.
     pub answer: Value,
     /// The SHA-256 of the bytes that were sent, in hex.
     pub sha256_hex: String,
@@ -41,7 +39,7 @@ impl Client {
     /// given up before.
     pub(super) fn upload(
         &self,
-        call: &Call<'_>,
+        call: &Call,
         frame: &Frame,
         path: &Path,
         progress: &mut dyn FnMut(u64, u64),
@@ -82,7 +80,7 @@ impl Client {
     /// Sends the form until `end`; `silence` is how long the server may take nothing.
     fn send_form(
         &self,
-        call: &Call<'_>,
+        call: &Call,
         url: &str,
         form: &mut Form<'_>,
         frame: &Frame,
@@ -130,13 +128,10 @@ struct Form<'a> {
     file: File,
     /// Bytes of the file when it was opened: as many are sent.
     size: u64,
-    /// Those that are still to be sent.
     left: u64,
     tail: &'a [u8],
-    /// Of the bytes of the file.
     hash: Sha256,
     early: EarlyAnswers,
-    /// Why the file could not be read.
     failure: Option<String>,
     progress: &'a mut dyn FnMut(u64, u64),
 }

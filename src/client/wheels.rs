@@ -37,19 +37,15 @@ pub struct WheelHistoryQuery {
 impl Client {
     /// The wheels of the registry: a list.
     pub fn wheels(&self) -> Result<Value, Error> {
-        self.json(&Call::new(Method::GET, "/wheels".to_owned()))
+        self.json(&Call::new(Method::GET, "/wheels"))
     }
 
     /// What was uploaded and deleted, newest first: a list.
     pub fn wheel_history(&self, query: &WheelHistoryQuery) -> Result<Value, Error> {
-        let mut call = Call::new(Method::GET, "/wheels/history".to_owned());
-        let limit = query.limit.map(|limit| limit.to_string());
-        let pairs = [
-            ("limit", limit),
-            ("wheel_name", query.wheel_name.clone()),
-            ("action", query.action.clone()),
-        ];
-        call.query = pairs.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        let call = Call::new(Method::GET, "/wheels/history")
+            .with_query("limit", query.limit)
+            .with_query("wheel_name", query.wheel_name.as_ref())
+            .with_query("action", query.action.as_ref());
         self.json(&call)
     }
 
@@ -70,7 +66,7 @@ impl Client {
             fields.push(("tags", &tags));
         }
         let frame = multipart::around_file(&fields, "wheel", name);
-        let call = Call::new(Method::POST, "/wheels".to_owned());
+        let call = Call::new(Method::POST, "/wheels");
         let uploaded = self.upload(&call, &frame, &upload.path, progress)?;
         match stored_hash(&uploaded.answer) {
             Some(stored) if stored != uploaded.sha256_hex => Err(Error::OtherHash {

@@ -22,21 +22,17 @@ pub struct WorkersQuery {
 impl Client {
     /// Worker records: a list.
     pub fn workers(&self, query: &WorkersQuery) -> Result<Value, Error> {
-        let mut call = Call::new(Method::GET, "/workers".to_owned());
-        let texts = [("scope", &query.scope), ("state", &query.state)];
-        call.query = texts.into_iter().filter_map(|(n, value)| Some((n, value.clone()?))).collect();
-        if query.include_hidden {
-            call.query.push(("include_hidden", "true".to_owned()));
-        }
-        if let Some(limit) = query.limit {
-            call.query.push(("limit", limit.to_string()));
-        }
+        let call = Call::new(Method::GET, "/workers")
+            .with_query("scope", query.scope.as_ref())
+            .with_query("state", query.state.as_ref())
+            .with_query("include_hidden", query.include_hidden.then_some("true"))
+            .with_query("limit", query.limit);
         self.json(&call)
     }
 
     /// The gateway's figures in Prometheus' text format.
     pub fn metrics(&self) -> Result<String, Error> {
-        let text = self.bytes(&Call::new(Method::GET, "/metrics".to_owned()))?;
+        let text = self.bytes(&Call::new(Method::GET, "/metrics"))?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 }

@@ -15,8 +15,8 @@ use std::time::Duration;
 pub use python::{
     PythonConfig, parse_env_entry, parse_interpreter, parse_memory_limit, parse_resolver,
 };
-pub use reader::{Origin, Setting, Warning, parse_positive_seconds};
-pub use source::Source;
+pub use reader::{Setting, Warning, parse_positive_seconds};
+pub use source::{Origin, Source};
 
 use crate::model::network::Network;
 use reader::Reader;
@@ -173,8 +173,7 @@ pub struct HttpConfig {
     pub threads: Option<usize>,
     /// Streams (SSE) open at once.
     pub max_watchers: usize,
-    /// Proxies whose forwarding headers are believed with `--behind-proxy`; none means those on this
-    /// machine.
+    /// Proxies whose forwarding headers are believed with `--behind-proxy`; none means those on this machine.
     pub trusted_proxies: Vec<Network>,
     /// Language of the dashboard.
     pub dashboard_lang: DashboardLang,
@@ -272,7 +271,7 @@ impl Config {
                 allow_unauthenticated: r.flag("PYOCO_ALLOW_UNAUTHENTICATED", false),
                 api_key_header: r.header("PYOCO_HTTP_API_KEY_HEADER", "X-API-Key"),
                 threads: r.optional_count("PYOCO_HTTP_THREADS", 1..=256),
-                max_watchers: r.count("PYOCO_HTTP_MAX_WATCHERS", 256, 1..=10_000),
+                max_watchers: r.number("PYOCO_HTTP_MAX_WATCHERS", 256, 1..=10_000),
                 trusted_proxies: r.parsed("PYOCO_TRUSTED_PROXIES", "", Vec::new(), networks),
                 dashboard_lang: r.choice(
                     "PYOCO_DASHBOARD_LANG",
@@ -329,20 +328,20 @@ fn resources(r: &mut Reader<'_>, ack_wait: Duration) -> ResourceConfig {
         dlq_subject_prefix: r.subject("PYOCO_DLQ_SUBJECT_PREFIX", "pyoco.dlq"),
         dlq_stream: r.name("PYOCO_DLQ_STREAM", "PYOCO_DLQ"),
         dlq_max_age: r.seconds("PYOCO_DLQ_MAX_AGE_SEC", 604_800.0),
-        dlq_max_msgs: r.integer("PYOCO_DLQ_MAX_MSGS", 100_000, 1..=i64::MAX),
-        dlq_max_bytes: r.integer("PYOCO_DLQ_MAX_BYTES", 536_870_912, 1..=i64::MAX),
+        dlq_max_msgs: r.number("PYOCO_DLQ_MAX_MSGS", 100_000, 1..=i64::MAX),
+        dlq_max_bytes: r.number("PYOCO_DLQ_MAX_BYTES", 536_870_912, 1..=i64::MAX),
         runs_bucket: r.name("PYOCO_RUNS_KV_BUCKET", "pyoco_runs"),
         workers_bucket: r.name("PYOCO_WORKERS_KV_BUCKET", "pyoco_workers"),
         workers_ttl: r.optional_seconds("PYOCO_WORKERS_KV_TTL_SEC"),
         auth_bucket: r.name("PYOCO_AUTH_KV_BUCKET", "pyoco_auth"),
         wheels_bucket: r.name("PYOCO_WHEEL_OBJECT_STORE_BUCKET", "pyoco_wheels"),
-        wheels_max_bytes: r.integer("PYOCO_WHEEL_MAX_BYTES", 536_870_912, 1..=i64::MAX),
+        wheels_max_bytes: r.number("PYOCO_WHEEL_MAX_BYTES", 536_870_912, 1..=i64::MAX),
         wheel_history_bucket: r.name("PYOCO_WHEEL_HISTORY_KV_BUCKET", "pyoco_wheel_history"),
         wheel_history_ttl: r.seconds("PYOCO_WHEEL_HISTORY_TTL_SEC", 7_776_000.0),
         ack_wait,
-        max_deliver: r.integer("PYOCO_CONSUMER_MAX_DELIVER", 20, 1..=1_000_000),
-        max_ack_pending: r.integer("PYOCO_CONSUMER_MAX_ACK_PENDING", 200, 1..=1_000_000),
-        replicas: r.integer("PYOCO_JS_REPLICAS", 1, 1..=5) as u32,
+        max_deliver: r.number("PYOCO_CONSUMER_MAX_DELIVER", 20, 1..=1_000_000),
+        max_ack_pending: r.number("PYOCO_CONSUMER_MAX_ACK_PENDING", 200, 1..=1_000_000),
+        replicas: r.number("PYOCO_JS_REPLICAS", 1, 1..=5) as u32,
     }
 }
 
@@ -351,14 +350,13 @@ fn run(r: &mut Reader<'_>, ack_wait: Duration) -> RunConfig {
     // An in-progress ACK that comes after ack_wait comes too late (`docs/contract.md#delivery-of-jobs`).
     let ack_progress_interval = if wanted < ack_wait { wanted } else { ack_wait / 2 };
     RunConfig {
-        default_tag: r.tag("PYOCO_DEFAULT_TAG", "default"),
+        default_tag: r.name("PYOCO_DEFAULT_TAG", "default"),
         heartbeat_interval: r.seconds("PYOCO_RUN_HEARTBEAT_INTERVAL_SEC", 1.0),
         ack_progress_interval,
         cancel_grace_period: r.seconds_or_zero("PYOCO_CANCEL_GRACE_PERIOD_SEC", 30.0),
         timeout: r.optional_seconds("PYOCO_RUN_TIMEOUT_SEC"),
-        max_snapshot_bytes: r.count("PYOCO_MAX_RUN_SNAPSHOT_BYTES", 262_144, 1024..=usize::MAX),
-        max_workflow_bytes: r.integer("PYOCO_WORKFLOW_YAML_MAX_BYTES", 262_144, 1..=i64::MAX)
-            as u64,
+        max_snapshot_bytes: r.number("PYOCO_MAX_RUN_SNAPSHOT_BYTES", 262_144, 1024..=usize::MAX),
+        max_workflow_bytes: r.number("PYOCO_WORKFLOW_YAML_MAX_BYTES", 262_144, 1..=i64::MAX) as u64,
         dlq_execution_errors: r.flag("PYOCO_DLQ_PUBLISH_EXECUTION_ERROR", true),
     }
 }

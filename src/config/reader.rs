@@ -3,24 +3,14 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
-use super::source::Source;
+use super::source::{Origin, Source};
 use crate::model::name;
 
 /// Longest duration that a setting may name: ten years, far from any overflow.
 const MAX_SECONDS: f64 = 10.0 * 365.25 * 86_400.0;
-
-/// Where a value came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// A variable of the process.
-    Environment,
-    /// A line of the `.env` file; the environment had no such variable.
-    EnvFile,
-    /// Neither of them has the variable: the value is the default.
-    Default,
-}
 
 /// One variable as `config show` lists it; secrets are masked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,21 +89,12 @@ impl<'a> Reader<'a> {
         self.parsed(name, "", None, |text| parse_positive_seconds(text).map(Some))
     }
 
-    pub(super) fn integer(
+    pub(super) fn number<T: FromStr + PartialOrd + Display>(
         &mut self,
         name: &'static str,
-        default: i64,
-        range: RangeInclusive<i64>,
-    ) -> i64 {
-        self.parsed(name, &default.to_string(), default, |text| in_range(text, &range))
-    }
-
-    pub(super) fn count(
-        &mut self,
-        name: &'static str,
-        default: usize,
-        range: RangeInclusive<usize>,
-    ) -> usize {
+        default: T,
+        range: RangeInclusive<T>,
+    ) -> T {
         self.parsed(name, &default.to_string(), default, |text| in_range(text, &range))
     }
 
@@ -147,11 +128,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub(super) fn tag(&mut self, name: &'static str, default: &str) -> String {
-        self.checked(name, default, name::is_tag, "must match [A-Za-z0-9_-]+")
-    }
-
-    /// A stream or bucket name; the alphabet is that of a tag.
+    /// A tag, or the name of a stream or bucket, whose alphabet is the same.
     pub(super) fn name(&mut self, name: &'static str, default: &str) -> String {
         self.checked(name, default, name::is_tag, "must match [A-Za-z0-9_-]+")
     }
@@ -246,7 +223,7 @@ fn parse_seconds(text: &str) -> Option<f64> {
     text.parse::<f64>().ok().filter(|s| s.is_finite() && *s <= MAX_SECONDS)
 }
 
-fn in_range<T: std::str::FromStr + PartialOrd + Display>(
+fn in_range<T: FromStr + PartialOrd + Display>(
     text: &str,
     range: &RangeInclusive<T>,
 ) -> Result<T, String> {

@@ -4,10 +4,20 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::dotenv;
-use super::reader::Origin;
 
 /// Largest `.env` file that is read.
 const MAX_ENV_FILE_BYTES: u64 = 1024 * 1024;
+
+/// Where a value came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A variable of the process.
+    Environment,
+    /// A line of the `.env` file; the environment had no such variable.
+    EnvFile,
+    /// Neither of them has the variable: the value is the default.
+    Default,
+}
 
 /// Values by name, with their origin. Empty values are not in it.
 #[derive(Debug, Clone, Default)]

@@ -189,7 +189,6 @@ impl CancelToken {
     /// Asks the flow to end.
     pub fn cancel(&self) {
         self.0.cancelled.store(true, Ordering::SeqCst);
-        // A poisoned lock still holds what has to be called and dropped.
         let wakers = self.0.wakers.lock().take();
         for callback in wakers.into_iter().flat_map(|wakers| wakers.callbacks) {
             callback();

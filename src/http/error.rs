@@ -124,6 +124,29 @@ pub const HTTP_VERSION: Condition =
 /// Every status with which this floor refuses a request by itself.
 pub const REFUSALS: [u16; 9] = [400, 408, 413, 417, 431, 501, 503, 504, 505];
 
+/// A condition that was met, in words of its own where these say more.
+#[derive(Debug)]
+pub struct Refusal {
+    pub condition: &'static Condition,
+    pub detail: Option<String>,
+}
+
+impl From<&'static Condition> for Refusal {
+    fn from(condition: &'static Condition) -> Refusal {
+        Refusal { condition, detail: None }
+    }
+}
+
+impl From<Refusal> for ErrorReply {
+    fn from(refusal: Refusal) -> ErrorReply {
+        let reply = ErrorReply::from(refusal.condition);
+        match refusal.detail {
+            Some(detail) => ErrorReply { detail: detail.into(), ..reply },
+            None => reply,
+        }
+    }
+}
+
 /// An error as it is answered: a [`Condition`] with what is special to this request.
 #[derive(Debug)]
 pub struct ErrorReply {
@@ -155,11 +178,6 @@ impl From<&Condition> for ErrorReply {
 }
 
 impl ErrorReply {
-    /// The same condition in other words.
-    pub fn with_detail(condition: &Condition, detail: impl Into<Value>) -> ErrorReply {
-        ErrorReply { detail: detail.into(), ..ErrorReply::from(condition) }
-    }
-
     /// The answer. `as_problem` asks for RFC 9457 in place of FastAPI's shape; a list of problems is
     /// `errors` then, beside a `detail` that counts them.
     pub fn into_reply(self, as_problem: bool) -> Reply {

@@ -62,7 +62,7 @@ impl Request {
 
     /// `http`, or `https` where a trusted proxy says so.
     pub fn scheme(&self) -> &str {
-        &self.origin.scheme
+        self.origin.scheme
     }
 
     /// The host and port that the client asked for; behind a trusted proxy, of the proxy.

@@ -35,7 +35,8 @@ impl RunStatus {
 }
 
 /// One JSON document in the `pyoco_runs` bucket (`docs/spec.md#run-snapshot`). Unknown fields survive in
-/// `extra`, so that a gateway that cancels a run of a newer or a Python worker loses nothing. Times are unix seconds.
+/// `extra`, so that a gateway that cancels a run of a newer or a Python worker loses nothing. Times are
+/// unix seconds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunSnapshot {
     /// UUIDv4; also the key.

@@ -5,11 +5,10 @@
 //!                  │  ▲
 //!     recorder ◀───┘  └── ticker: in-progress ACKs, cancel polling
 //! ```
-//! One puller, N slots, one ticker per job, one registry thread, one sweeper. Invariants: a
-//! terminal snapshot is stored before its job is acknowledged; every write of a run's snapshot is
-//! a compare-and-set, so a worker that has lost a run finds out and stops; a job is executed,
-//! given back or acknowledged, never dropped. This floor does not know what a flow is made of,
-//! and nothing of HTTP.
+//! One puller, N slots, one ticker per job, one registry thread, one sweeper. Invariants: a terminal snapshot
+//! is stored before its job is acknowledged; every write of a run's snapshot is a compare-and-set, so a
+//! worker that has lost a run finds out and stops; a job is executed, given back or acknowledged, never
+//! dropped. This floor does not know what a flow is made of, and nothing of HTTP.
 
 mod error;
 mod job;
@@ -27,8 +26,8 @@ use std::time::Duration;
 
 pub use error::Error;
 pub use registry::hostname;
-use wheel_sync::Waited;
 pub use wheel_sync::WheelSyncSettings;
+use wheel_sync::{SyncThread, Waited};
 
 use crate::bus::{Bus, Kv, WorkQueue};
 use crate::config::{RegistryConfig, RunConfig};
@@ -59,7 +58,6 @@ pub struct WorkerSettings {
     pub wheels: Option<WheelSyncSettings>,
 }
 
-/// What all threads of one worker share.
 struct Context {
     settings: WorkerSettings,
     /// Unique per start of a process.
@@ -139,11 +137,8 @@ pub fn run(
 ) -> Result<(), Error> {
     // Nothing can be done before; when it takes longer, everything below tries on by itself.
     bus.wait_connected(CONNECT_PATIENCE);
-    let sync = settings
-        .wheels
-        .clone()
-        .map(|wheels| wheel_sync::SyncThread::start(wheels, settings.tags.clone(), bus.wheels()));
-    let sync = sync.transpose()?;
+    let start = |wheels| SyncThread::start(wheels, settings.tags.clone(), bus.wheels());
+    let sync = settings.wheels.clone().map(start).transpose()?;
     let progress_ms = settings.run.ack_progress_interval.as_millis();
     let context = Arc::new(Context {
         settings,
@@ -166,7 +161,7 @@ pub fn run(
         "worker started"
     );
     let once = context.settings.run_once.is_some();
-    let waited = sync.as_ref().map(|sync| sync.wait_ready(once, registry.taken_over(), stop));
+    let waited = sync.as_ref().map(|sync| sync.wait_ready(once, &registry.taken_over, stop));
     let taken_over = match waited {
         Some(Waited::TakenOver(by)) => Some(by),
         Some(Waited::InVain(reason)) => {

@@ -79,7 +79,7 @@ impl Slots {
                     context.clone(),
                     taken.clone(),
                     done_sender.clone(),
-                    registry.notes(),
+                    registry.notes.clone(),
                     hard_stopped.clone(),
                 )
             })
@@ -120,7 +120,7 @@ impl Puller<'_> {
             let next_look = if retry { Instant::now() + RETRY } else { silence };
             select! {
                 recv(stop) -> _ => return None,
-                recv(registry.taken_over()) -> by => return by.ok(),
+                recv(registry.taken_over) -> by => return by.ok(),
                 recv(self.slots.done) -> _ => {
                     self.slots.busy -= 1;
                     if self.context.settings.run_once.is_some() {

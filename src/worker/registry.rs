@@ -23,11 +23,10 @@ const MAX_NOTES: usize = 4096;
 /// For one write, also the last one on the way out.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The registry thread's owner.
 pub(super) struct Registry {
-    notes: RunNotes,
+    pub(super) notes: RunNotes,
     /// Written once by the registry thread: host and pid of the process that took the id over.
-    taken_over: Receiver<String>,
+    pub(super) taken_over: Receiver<String>,
     thread: JoinOnDrop,
 }
 
@@ -51,7 +50,6 @@ enum Note {
 }
 
 impl RunNotes {
-    /// A run is ours from now on.
     pub(super) fn started(&self, run_id: &str) {
         self.send(Note::Started { run_id: run_id.to_owned() });
     }
@@ -84,15 +82,6 @@ impl Registry {
         Ok(Registry { notes: RunNotes(sender), taken_over, thread })
     }
 
-    pub(super) fn notes(&self) -> RunNotes {
-        self.notes.clone()
-    }
-
-    pub(super) fn taken_over(&self) -> &Receiver<String> {
-        &self.taken_over
-    }
-
-    /// Writes STOPPED_GRACEFUL and ends.
     pub(super) fn stop_gracefully(self) {
         self.notes.send(Note::Stop);
         self.thread.join();

@@ -80,11 +80,16 @@ struct TestService<F> {
     hooks: Hooks,
 }
 
-/// What a test wants to hear of answers and refusals.
+/// Hears of an answer.
+type Answered = Box<dyn Fn(&Access<'_>) + Send + Sync>;
+/// Hears the status of a refusal.
+type Refused = Box<dyn Fn(u16) + Send + Sync>;
+
+/// What a test wants to hear.
 #[derive(Default)]
 pub struct Hooks {
-    pub answered: Option<Box<dyn Fn(&Access<'_>) + Send + Sync>>,
-    pub refused: Option<Box<dyn Fn(u16) + Send + Sync>>,
+    pub answered: Option<Answered>,
+    pub refused: Option<Refused>,
 }
 
 impl<F: Fn(&mut Request) -> Reply + Send + Sync + 'static> Service for TestService<F> {
@@ -177,6 +182,13 @@ pub fn site_with(settings: HttpSettings, hooks: Hooks) -> Site {
             "/panic-stream" => Reply::stream(200, "text/plain", |_| panic!("as the test wishes")),
             "/download" => Reply::download(200, "application/octet-stream", 3_000_000, |out| {
                 (0..3000).try_for_each(|_| out.write_all(&[b'd'; 1000]))
+            }),
+            "/slow-download" => Reply::download(200, "text/plain", 20, |out| {
+                (0..20).try_for_each(|i| {
+                    std::thread::sleep(Duration::from_millis(100));
+                    write!(out, "{}", i % 10)?;
+                    out.flush()
+                })
             }),
             "/bytes" => {
                 let size: usize = request.query().unwrap_or("0").parse().unwrap();

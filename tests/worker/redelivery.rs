@@ -187,8 +187,9 @@ fn a_run_that_kills_each_of_its_workers_fails_when_its_deliveries_are_exhausted(
     let run_id = cluster.queue_yaml("default", &flows::sleep(30.0));
     for attempt in 1..=2 {
         let mut worker = cluster.start_worker(&format!("w{attempt}"), Options::default());
-        eventually(PATIENCE, "it runs", || {
-            (cluster.stored(&run_id)?["attempt"] == attempt).then_some(())
+        eventually(PATIENCE, "its task runs", || {
+            let run = cluster.stored(&run_id)?;
+            (run["attempt"] == attempt && run["tasks"]["nap"] == "RUNNING").then_some(())
         });
         worker.signal(Signal::KILL);
         worker.wait(PATIENCE);

@@ -24,8 +24,12 @@ use crate::bus::jetstream::resources::{self, Bucket};
 use crate::bus::left;
 use crate::bus::watch::{Followed, Watch, WatchEvent};
 use crate::bus::{Error, Result, jetstream, kv};
-use crate::model::limits::{MAX_OBJECT_NAME_BYTES, OBJECT_LIST_WINDOW};
 use crate::model::name;
+
+/// Metas of a store that are asked for at once.
+const OBJECT_LIST_WINDOW: usize = 64;
+/// Longest name of an object; in base64 it is part of a subject, of which the server takes 4096 bytes.
+const MAX_OBJECT_NAME_BYTES: usize = 1024;
 
 const ROLLUP: (&str, &str) = ("Nats-Rollup", "sub");
 
@@ -92,8 +96,8 @@ impl ObjectStore {
     }
 
     /// Deletes an object if its newest meta is still `meta`, then its bytes. Returns the new meta; `None`
-    /// when it is deleted already. [`ObjectStore::purge_orphans`] finds bytes that cannot be removed now. After
-    /// [`Error::is_outcome_unknown`] it may have been deleted.
+    /// when it is deleted already. [`ObjectStore::purge_orphans`] finds bytes that cannot be removed now.
+    /// After [`Error::is_outcome_unknown`] it may have been deleted.
     pub fn delete(&self, meta: &ObjectMeta) -> Result<Option<ObjectMeta>> {
         if meta.deleted {
             return Ok(None);

@@ -12,7 +12,9 @@ use crate::bus::connection::inbox::Pending;
 use crate::bus::connection::link::Link;
 use crate::bus::left;
 use crate::bus::{Error, Result, jetstream, kv};
-use crate::model::limits::OBJECT_READ_WINDOW;
+
+/// Chunks of one object that are asked for at once, for the same reasons.
+const OBJECT_READ_WINDOW: usize = 4;
 
 impl ObjectStore {
     /// Hands the bytes of the object on piece by piece. Only `Ok` says that they were the right ones, so a

@@ -20,12 +20,11 @@ Examples:
 
 One JSON document per line, oldest first.";
 
-/// What to show of the audit.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Show {
     /// Entries of this last stretch of time, such as 30m, 12h, 7d
-    #[arg(long, value_name = "DURATION", default_value = "1d", value_parser = super::keys::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1d", value_parser = super::duration::parse)]
     since: Duration,
     /// Entries of this actor only: api_key:<key id>, anonymous, cli:<user>@<host>
     #[arg(long)]
@@ -49,7 +48,6 @@ impl Show {
     }
 }
 
-/// Prints what is wanted of the audit.
 pub(super) fn show(show: &Show, log: &AuditLog) -> Result<Exit, Failure> {
     let unavailable =
         |e: bus::Error| program::failed(Code::NatsUnavailable, "cannot read the audit", e);

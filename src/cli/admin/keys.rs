@@ -31,7 +31,6 @@ Examples:
 
 PYOCO_AUTH_PEPPER must be what the gateways have. A key is printed once, when it is made.";
 
-/// What can be done with keys.
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true, after_help = EXAMPLES)]
 pub(super) enum KeyCommand {
@@ -44,7 +43,7 @@ pub(super) enum KeyCommand {
         #[arg(long, default_value = "operator", value_parser = role)]
         role: Role,
         /// After which time it is refused, such as 90d, 12h, 30m; never unless given
-        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        #[arg(long, value_name = "DURATION", value_parser = super::duration::parse)]
         expires_in: Option<Duration>,
         /// What it is for
         #[arg(long, value_parser = note)]
@@ -64,15 +63,14 @@ pub(super) enum KeyCommand {
         #[arg(long)]
         key_id: String,
         /// How long the old one is still good, such as 1d; not at all unless given
-        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        #[arg(long, value_name = "DURATION", value_parser = super::duration::parse)]
         overlap: Option<Duration>,
         /// After which time the new one is refused; as long as the old one was made for unless given
-        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        #[arg(long, value_name = "DURATION", value_parser = super::duration::parse)]
         expires_in: Option<Duration>,
     },
 }
 
-/// Does it; JSON on stdout.
 pub(super) fn run(
     command: KeyCommand,
     keys: &Kv,
@@ -307,38 +305,5 @@ fn note(text: &str) -> Result<String, String> {
     match text.len() <= MAX_KEY_NOTE_BYTES {
         true => Ok(text.to_owned()),
         false => Err(format!("a note has at most {MAX_KEY_NOTE_BYTES} bytes")),
-    }
-}
-
-/// Reads `90d`, `12h`, `30m` or `45s`; at most ten years.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    const MAX_SECONDS: u64 = 10 * 366 * 86_400;
-    let bad = || "write it like 90d, 12h, 30m or 45s, and at most ten years".to_owned();
-    let (number, unit) =
-        text.split_at(text.len() - text.chars().next_back().map_or(0, char::len_utf8));
-    let factor = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        "w" => 7 * 86_400,
-        _ => return Err(bad()),
-    };
-    let number: u64 = number.parse().map_err(|_| bad())?;
-    let seconds = number.checked_mul(factor).filter(|s| (1..=MAX_SECONDS).contains(s));
-    seconds.map(Duration::from_secs).ok_or_else(bad)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_have_a_unit_and_a_bound() {
-        assert_eq!(duration("90d"), Ok(Duration::from_secs(90 * 86_400)));
-        assert_eq!(duration("1s"), Ok(Duration::from_secs(1)));
-        for bad in ["", "d", "90", "0d", "-1d", "1.5h", "1é", "99999999999999999999d", "4000d"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! `pyoco-server-admin`: looks after an installation, directly over NATS.
 
 mod audit;
+mod duration;
 mod keys;
 
 use std::ffi::OsString;
@@ -16,7 +17,6 @@ use crate::bus::Bus;
 use crate::gateway::auth::hash::Pepper;
 use crate::model::error::Code;
 
-/// The program's name, in help and in hints.
 pub const PROGRAM: &str = "pyoco-server-admin";
 /// For the first connection; an operator waits for the answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -6,6 +6,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::output::Format;
 use super::wheel::args::{WheelDelete, WheelHistory, WheelUpload, Wheels};
 
 const EXAMPLES: &str = "\
@@ -34,15 +35,12 @@ Exit codes:
     arg_required_else_help = false
 )]
 pub struct Args {
-    /// Which gateway, and as whom.
     #[command(flatten)]
     pub connection: Connection,
-    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// Which gateway, and as whom.
 #[derive(Debug, ClapArgs)]
 pub struct Connection {
     /// The gateway [env: PYOCO_SERVER] [default: http://127.0.0.1:8000]
@@ -56,7 +54,6 @@ pub struct Connection {
     pub api_key_header: Option<String>,
 }
 
-/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Submit a run by the name of its flow
@@ -108,7 +105,6 @@ pub enum Command {
     },
 }
 
-/// `submit`
 #[derive(Debug, ClapArgs)]
 pub struct Submit {
     /// The flow
@@ -133,12 +129,10 @@ pub struct Submit {
     /// The same key gives the same run, so that a repeated submit starts nothing twice
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
-    /// Waiting for the end.
     #[command(flatten)]
     pub wait: SubmitWait,
 }
 
-/// `submit-yaml`
 #[derive(Debug, ClapArgs)]
 pub struct SubmitYaml {
     /// The flow.yaml
@@ -153,12 +147,10 @@ pub struct SubmitYaml {
     /// The same key gives the same run, so that a repeated submit starts nothing twice
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
-    /// Waiting for the end.
     #[command(flatten)]
     pub wait: SubmitWait,
 }
 
-/// Waiting after a submit.
 #[derive(Debug, ClapArgs)]
 pub struct SubmitWait {
     /// Wait for the end of the run, then show its snapshot too
@@ -172,10 +164,8 @@ pub struct SubmitWait {
     pub exit_status: bool,
 }
 
-/// `list`
 #[derive(Debug, ClapArgs)]
 pub struct List {
-    /// The filters.
     #[command(flatten)]
     pub filter: Filter,
     /// How to show them
@@ -183,10 +173,8 @@ pub struct List {
     pub output: Format,
 }
 
-/// `list-vnext`
 #[derive(Debug, ClapArgs)]
 pub struct ListVnext {
-    /// The filters.
     #[command(flatten)]
     pub filter: Filter,
     /// Only runs changed after this time, in unix seconds
@@ -203,7 +191,6 @@ pub struct ListVnext {
     pub output: Format,
 }
 
-/// The filters of both lists.
 #[derive(Debug, ClapArgs)]
 pub struct Filter {
     /// PENDING, RUNNING, CANCELLING, COMPLETED, FAILED or CANCELLED
@@ -223,7 +210,6 @@ pub struct Filter {
     pub limit: Option<i64>,
 }
 
-/// `watch`
 #[derive(Debug, ClapArgs)]
 #[command(after_help = WATCH_OUTPUT)]
 pub struct Watch {
@@ -256,7 +242,6 @@ pub struct Watch {
 const WATCH_OUTPUT: &str = "\
 A connection that breaks is made again for up to 30 seconds, and goes on where it was.";
 
-/// How events are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum WatchFormat {
     /// One event per line, for programs
@@ -265,7 +250,6 @@ pub enum WatchFormat {
     Status,
 }
 
-/// `workers`
 #[derive(Debug, ClapArgs)]
 pub struct Workers {
     /// Only those that are there, or all that are remembered
@@ -285,7 +269,6 @@ pub struct Workers {
     pub output: WorkersFormat,
 }
 
-/// Which workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Scope {
     /// RUNNING and IDLE (the default)
@@ -294,7 +277,6 @@ pub enum Scope {
     All,
 }
 
-/// How workers are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum WorkersFormat {
     /// One document per line, for programs
@@ -305,7 +287,6 @@ pub enum WorkersFormat {
     Plugins,
 }
 
-/// `cancel`
 #[derive(Debug, ClapArgs)]
 pub struct Cancel {
     /// The run
@@ -323,15 +304,6 @@ pub struct Cancel {
     /// Exit with 3 when the run FAILED, 4 when it is CANCELLED, 5 when the wait timed out
     #[arg(long, requires = "wait")]
     pub exit_status: bool,
-}
-
-/// How something is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// One document per line, for programs
-    Json,
-    /// Columns, for people
-    Table,
 }
 
 /// A time to wait; a century is as good as for ever and cannot overflow a clock.

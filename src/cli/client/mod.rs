@@ -22,10 +22,10 @@ use clap::{CommandFactory, Parser};
 
 use super::exit::Exit;
 use super::failure::Failure;
+use super::program::message;
 use args::{Args, Command};
 use output::Output;
 
-/// The program's name, in help and in hints.
 pub const PROGRAM: &str = "pyoco-client";
 
 /// The whole program: reads `arguments` (the first is the program), writes to stdout and stderr.
@@ -48,23 +48,20 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         // `pyoco-client list | head` has done its work when `head` has seen enough.
         Err(Ending::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
         Err(Ending::Output(error)) => {
-            output::message(&format!("cannot write to stdout: {error}"));
+            message(&format!("cannot write to stdout: {error}"));
             Exit::Failed
         }
         Err(Ending::Failed(failure)) => {
             // What was written before belongs before the message.
             let _ = output.finish();
-            output::message(failure.to_string().trim_end());
+            message(failure.to_string().trim_end());
             failure.exit
         }
     }
 }
 
-/// Why a command ended early.
 enum Ending {
-    /// It failed; the text is for the user.
     Failed(Failure),
-    /// Its output could not be written.
     Output(io::Error),
 }
 
@@ -99,7 +96,6 @@ fn exit_on_interrupt() {
     }
 }
 
-/// How a subcommand is written.
 fn usage_of(subcommand: &str) -> Option<String> {
     let mut command = Args::command();
     command.build();

@@ -7,7 +7,6 @@ use serde_json::{Map, Value};
 use super::usage_of;
 use crate::cli::failure::Failure;
 
-/// Merges what the command line gives.
 pub fn merged(
     file: Option<&Path>,
     json: Option<&str>,

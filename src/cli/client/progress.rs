@@ -6,11 +6,10 @@ use std::time::Instant;
 use serde_json::Value;
 use unicode_width::UnicodeWidthStr;
 
-use super::output::Output;
+use super::output::{Output, is_dumb};
 use super::table::cut;
 use crate::cli::failure::one_line;
 
-/// Columns of the bar.
 const BAR: usize = 20;
 
 /// The line; it goes to stderr, so that stdout stays data.
@@ -28,13 +27,11 @@ impl Progress {
     /// A line, when a person can see it: both streams are a terminal that can go back to the
     /// beginning of a line.
     pub fn on_terminal(output: &Output) -> Option<Progress> {
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        let width = output.width.filter(|_| io::stderr().is_terminal() && !dumb)?;
+        let width = output.width.filter(|_| io::stderr().is_terminal() && !is_dumb())?;
         let (colours, since) = (output.colours, Instant::now());
         Some(Progress { width, colours, since, snapshot: Value::Null, shown: false })
     }
 
-    /// Shows the state that an event tells.
     pub fn show(&mut self, data: &Value) {
         if data["snapshot"].is_object() {
             self.snapshot = data["snapshot"].clone();

@@ -5,42 +5,45 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::args::{
-    Cancel, Command, Filter, Format, List, ListVnext, Scope, Submit, SubmitWait, SubmitYaml,
-    Workers, WorkersFormat,
+    Cancel, Command, Filter, ListVnext, Scope, Submit, SubmitWait, SubmitYaml, Workers,
+    WorkersFormat,
 };
 use super::failed_call::failure_of;
-use super::output::{Output, message};
+use super::output::{Format, Output};
 use super::table::Table;
 use super::wait::{Wait, exit_of};
 use super::{Ending, params, usage_of, watch, wheel};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
+use crate::cli::program::message;
 use crate::client::{Client, Error, Include, ListQuery, PageQuery, Submission, WorkersQuery};
-use crate::model::clock;
 
-/// Does what the command line says.
 pub fn run(client: &Client, command: Command, output: &mut Output) -> Result<Exit, Ending> {
     match command {
         Command::Submit(args) => submit(client, &args, output),
         Command::SubmitYaml(args) => submit_yaml(client, &args, output),
         Command::Get { run_id, records } => {
             let include = if records { Include::Records } else { Include::Snapshot };
-            show(client.get_run(&run_id, include), output)
+            output.show(client.get_run(&run_id, include))
         }
-        Command::Tasks { run_id, output: Format::Json } => show(client.tasks(&run_id), output),
+        Command::Tasks { run_id, output: Format::Json } => output.show(client.tasks(&run_id)),
         Command::Tasks { run_id, output: Format::Table } => {
             let tasks = client.tasks(&run_id).map_err(failure_of)?;
-            table(&Table::of_tasks(&tasks), output)
+            output.table(&Table::of_tasks(&tasks))
         }
-        Command::List(args) => list(client, &args, output),
+        Command::List(args) => {
+            output.show_list(client.list(&query(&args.filter)), args.output, Table::of_runs)
+        }
         Command::ListVnext(args) => list_vnext(client, &args, output),
         Command::Watch(args) => watch::watch(client, &args, output),
         Command::Cancel(args) => cancel(client, &args, output),
         Command::Workers(args) => workers(client, &args, output),
-        Command::Wheels(args) => wheel::list(client, &args, output),
+        Command::Wheels(args) => {
+            output.show_list(client.wheels(), args.output, wheel::tables::of_wheels)
+        }
         Command::WheelHistory(args) => wheel::history(client, &args, output),
         Command::WheelUpload(args) => wheel::upload(client, &args, output),
-        Command::WheelDelete(args) => wheel::delete(client, &args, output),
+        Command::WheelDelete(args) => output.show(client.delete_wheel(&args.name)),
         Command::Metrics => {
             output.text(&client.metrics().map_err(failure_of)?)?;
             Ok(Exit::Done)
@@ -96,14 +99,14 @@ fn after_submit(
         .into());
     };
     let timeout = args.timeout_sec.map(Duration::from_secs_f64);
-    let wait = Wait { timeout, exit_status: args.exit_status };
-    let snapshot = wait.snapshot(client, run_id)?;
-    output.json(&snapshot)?;
-    Ok(exit_of(&snapshot, args.exit_status))
+    ended(client, run_id, Wait { timeout, exit_status: args.exit_status }, output)
 }
 
-fn list(client: &Client, args: &List, output: &mut Output) -> Result<Exit, Ending> {
-    show_list(client.list(&query(&args.filter)), args.output, Table::of_runs, output)
+/// Waits for the end of a run and shows it.
+fn ended(client: &Client, run_id: &str, wait: Wait, output: &mut Output) -> Result<Exit, Ending> {
+    let snapshot = wait.snapshot(client, run_id)?;
+    output.json(&snapshot)?;
+    Ok(exit_of(&snapshot, wait.exit_status))
 }
 
 fn list_vnext(client: &Client, args: &ListVnext, output: &mut Output) -> Result<Exit, Ending> {
@@ -114,10 +117,10 @@ fn list_vnext(client: &Client, args: &ListVnext, output: &mut Output) -> Result<
     };
     let runs = client.list_vnext(&query(&args.filter), &page);
     if args.output == Format::Json {
-        return show(runs, output);
+        return output.show(runs);
     }
-    let runs = runs.map_err(failure_of)?;
-    let exit = table(&Table::of_runs(items(&runs["items"]), clock::now()), output)?;
+    let mut runs = runs.map_err(failure_of)?;
+    let exit = output.show_list(Ok(runs["items"].take()), Format::Table, Table::of_runs)?;
     if let Some(cursor) = runs["next_cursor"].as_str() {
         output.finish()?;
         message(&format!("more: --cursor {cursor}"));
@@ -126,16 +129,13 @@ fn list_vnext(client: &Client, args: &ListVnext, output: &mut Output) -> Result<
 }
 
 fn cancel(client: &Client, args: &Cancel, output: &mut Output) -> Result<Exit, Ending> {
-    let now = client.cancel(&args.run_id, args.reason.as_deref()).map_err(failure_of)?;
+    let now = client.cancel(&args.run_id, args.reason.as_deref());
     if !args.wait {
-        output.json(&now)?;
-        return Ok(Exit::Done);
+        return output.show(now);
     }
+    now.map_err(failure_of)?;
     let timeout = Some(Duration::from_secs_f64(args.timeout_sec));
-    let wait = Wait { timeout, exit_status: args.exit_status };
-    let snapshot = wait.snapshot(client, &args.run_id)?;
-    output.json(&snapshot)?;
-    Ok(exit_of(&snapshot, args.exit_status))
+    ended(client, &args.run_id, Wait { timeout, exit_status: args.exit_status }, output)
 }
 
 fn workers(client: &Client, args: &Workers, output: &mut Output) -> Result<Exit, Ending> {
@@ -146,44 +146,12 @@ fn workers(client: &Client, args: &Workers, output: &mut Output) -> Result<Exit,
     let (state, include_hidden, limit) = (args.state.clone(), args.include_hidden, args.limit);
     let answer = client.workers(&WorkersQuery { scope, state, include_hidden, limit });
     match args.output {
-        WorkersFormat::Json => show(answer, output),
+        WorkersFormat::Json => output.show(answer),
         WorkersFormat::Plugins => {
-            show_list(answer, Format::Table, |items, _| Table::of_plugins(items), output)
+            output.show_list(answer, Format::Table, |items, _| Table::of_plugins(items))
         }
-        WorkersFormat::Table => show_list(answer, Format::Table, Table::of_workers, output),
+        WorkersFormat::Table => output.show_list(answer, Format::Table, Table::of_workers),
     }
-}
-
-/// Writes an answer as it is.
-pub(super) fn show(answer: Result<Value, Error>, output: &mut Output) -> Result<Exit, Ending> {
-    output.json(&answer.map_err(failure_of)?)?;
-    Ok(Exit::Done)
-}
-
-/// Writes a list as it is, or as the table that `rows` makes of its items and the time now.
-pub(super) fn show_list(
-    answer: Result<Value, Error>,
-    format: Format,
-    rows: impl FnOnce(&[Value], f64) -> Table,
-    output: &mut Output,
-) -> Result<Exit, Ending> {
-    if format == Format::Json {
-        return show(answer, output);
-    }
-    let answer = answer.map_err(failure_of)?;
-    table(&rows(items(&answer), clock::now()), output)
-}
-
-/// The items of a list; none when it is no list.
-fn items(list: &Value) -> &[Value] {
-    list.as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-/// Writes a table for people.
-pub(super) fn table(table: &Table, output: &mut Output) -> Result<Exit, Ending> {
-    let text = table.render(output.width, output.colours);
-    output.text(&text)?;
-    Ok(Exit::Done)
 }
 
 fn query(filter: &Filter) -> ListQuery {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::args::Connection;
 use super::{Ending, PROGRAM};
 use crate::cli::failure::Failure;
+use crate::cli::program::message;
 use crate::client::{Client, ClientSettings, Error};
 use crate::config::Source;
 
@@ -19,7 +20,7 @@ const DEFAULT_API_KEY_HEADER: &str = "X-API-Key";
 pub fn client(connection: &Connection) -> Result<Client, Ending> {
     let source = Source::from_process();
     for problem in source.problems() {
-        super::output::message(problem);
+        message(problem);
     }
     let setting = |flag: &Option<String>, name: &str| {
         flag.clone().or_else(|| source.get(name).map(|(value, _)| value.to_owned()))

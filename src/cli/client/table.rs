@@ -9,30 +9,30 @@ use crate::cli::failure::one_line;
 const LEAST_WIDTH: usize = 8;
 const GAP: &str = "  ";
 
-/// Rows of text under a header.
 pub struct Table {
     header: Vec<&'static str>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
+    /// A row per item, of which `cell` shows what belongs into a column; a column without values is left out.
+    pub fn of(
+        items: &[Value],
+        header: &[&'static str],
+        cell: impl Fn(&Value, &str) -> String,
+    ) -> Table {
+        let row = |item| header.iter().map(|column| cell(item, column)).collect();
+        let table = Table { header: header.to_vec(), rows: items.iter().map(row).collect() };
+        table.without_empty_columns()
+    }
+
     /// Runs as lists show them; `now` in unix seconds.
     pub fn of_runs(items: &[Value], now: f64) -> Table {
-        let mut table =
-            Table::new(&["run_id", "status", "flow_name", "tag", "updated_at", "error"]);
-        for item in items {
-            table.rows.push(vec![
-                text(item, "run_id"),
-                text(item, "status"),
-                text(item, "flow_name"),
-                text(item, "tag"),
-                item.get("updated_at")
-                    .and_then(Value::as_f64)
-                    .map_or_else(dash, |at| ago(now - at)),
-                text(item, "error"),
-            ]);
-        }
-        table.without_empty_columns()
+        let header = ["run_id", "status", "flow_name", "tag", "updated_at", "error"];
+        Table::of(items, &header, |item, column| match column {
+            "updated_at" => since(&item[column], now),
+            _ => text(item, column),
+        })
     }
 
     /// Tasks of one run, as `GET /runs/{id}/tasks` has them.
@@ -54,34 +54,24 @@ impl Table {
 
     /// Workers as `GET /workers` has them; `now` in unix seconds.
     pub fn of_workers(items: &[Value], now: f64) -> Table {
-        let mut table = Table::new(&[
-            "worker_id",
-            "state",
-            "tags",
-            "runs",
-            "last_seen",
-            "hostname",
-            "version",
-            "plugins",
-        ]);
-        for item in items {
-            let runs = item["current_run_ids"].as_array().map_or(0, Vec::len);
-            let one = usize::from(!item["current_run_id"].is_null());
-            let plugins = item["wheel_sync"]["installed_wheels"].as_array().map_or(0, Vec::len);
-            let seen = item["last_seen_at"].as_f64();
-            table.rows.push(vec![
-                text(item, "worker_id"),
-                text(item, "state"),
-                tags(item),
+        let header =
+            ["worker_id", "state", "tags", "runs", "last_seen", "hostname", "version", "plugins"];
+        Table::of(items, &header, |item, column| match column {
+            "tags" => tags(item),
+            "runs" => {
+                let runs = item["current_run_ids"].as_array().map_or(0, Vec::len);
                 // A Python worker tells of one run at most.
-                runs.max(one).to_string(),
-                seen.map_or_else(dash, |at| ago(now - at)),
-                text(item, "hostname"),
-                text(item, "version"),
-                if plugins == 0 { dash() } else { plugins.to_string() },
-            ]);
-        }
-        table.without_empty_columns()
+                runs.max(usize::from(!item["current_run_id"].is_null())).to_string()
+            }
+            "last_seen" => since(&item["last_seen_at"], now),
+            "plugins" => {
+                match item["wheel_sync"]["installed_wheels"].as_array().map_or(0, Vec::len) {
+                    0 => dash(),
+                    count => count.to_string(),
+                }
+            }
+            _ => text(item, column),
+        })
     }
 
     /// The wheels that workers have installed, a row each; a worker without any has one row.
@@ -106,18 +96,11 @@ impl Table {
         table
     }
 
-    /// A table without rows.
-    pub(super) fn new(header: &[&'static str]) -> Table {
+    fn new(header: &[&'static str]) -> Table {
         Table { header: header.to_vec(), rows: Vec::new() }
     }
 
-    /// Adds a row, a cell per column.
-    pub(super) fn add(&mut self, row: Vec<String>) {
-        self.rows.push(row);
-    }
-
-    /// A column without values is left out.
-    pub(super) fn without_empty_columns(mut self) -> Table {
+    fn without_empty_columns(mut self) -> Table {
         let empty = |table: &Table, column: usize| table.rows.iter().all(|row| row[column] == "-");
         for column in (0..self.header.len()).rev() {
             if !self.rows.is_empty() && empty(&self, column) {
@@ -181,7 +164,6 @@ fn line(cells: &[&str], widths: &[usize], colours: bool) -> String {
     out
 }
 
-/// The colour of a state.
 fn colour(cell: &str) -> Option<&'static str> {
     match cell {
         "COMPLETED" | "SUCCEEDED" => Some("32"),
@@ -210,12 +192,10 @@ pub(super) fn cut(text: &str, width: usize) -> String {
     out
 }
 
-/// A field of a document.
 pub(super) fn text(item: &Value, key: &str) -> String {
-    cell(item.get(key).unwrap_or(&Value::Null))
+    cell(&item[key])
 }
 
-/// Its tags, separated by commas.
 pub(super) fn tags(item: &Value) -> String {
     let tags = item["tags"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let tags = tags.collect::<Vec<_>>().join(",");
@@ -239,7 +219,12 @@ fn duration_text(seconds: f64) -> String {
     if seconds < 1.0 { format!("{:.0} ms", seconds * 1000.0) } else { format!("{seconds:.1} s") }
 }
 
-/// How long ago something was, in one unit.
+/// How long ago `at` was, both in unix seconds.
+pub(super) fn since(at: &Value, now: f64) -> String {
+    at.as_f64().map_or_else(dash, |at| ago(now - at))
+}
+
+/// In one unit.
 pub(super) fn ago(seconds: f64) -> String {
     let units = [(86_400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s")];
     // A clock that is behind makes the future of the past.

@@ -81,7 +81,6 @@ pub(super) fn is_terminal(snapshot: &Value) -> bool {
     matches!(snapshot["status"].as_str(), Some("COMPLETED" | "FAILED" | "CANCELLED"))
 }
 
-/// Whether the next try may succeed.
 pub(super) fn is_passing(error: &Error) -> bool {
     match error {
         Error::Unreachable { .. } | Error::TimedOut { .. } | Error::Broken { .. } => true,

@@ -29,12 +29,10 @@ pub struct Args {
     /// Without a command, `up` is meant.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// The flags of `up`.
     #[command(flatten)]
     pub up: Up,
 }
 
-/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the gateway until SIGTERM or Ctrl-C (the default)
@@ -50,7 +48,6 @@ pub enum Command {
     Config(ConfigCommand),
 }
 
-/// What can be done with settings.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum ConfigCommand {
     /// List every setting, its value (secrets masked) and where it came from
@@ -59,7 +56,6 @@ pub enum ConfigCommand {
     Check,
 }
 
-/// The flags of `up`.
 #[derive(Debug, ClapArgs)]
 pub struct Up {
     /// Address to listen on

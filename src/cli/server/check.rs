@@ -28,7 +28,6 @@ pub(super) fn healthcheck(url: &str) -> Result<Exit, Failure> {
     Ok(program::print(&format!("{ready}\n")))
 }
 
-/// Lists the settings, or says which do not parse.
 pub(super) fn config(command: ConfigCommand) -> Result<Exit, Failure> {
     let source = Source::from_process();
     let loaded = Config::load(&source);

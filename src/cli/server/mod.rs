@@ -16,7 +16,6 @@ use args::{Args, Command};
 use super::exit::Exit;
 use super::program;
 
-/// The program's name, in help and in hints.
 pub const PROGRAM: &str = "pyoco-server";
 
 /// The whole program: reads `arguments` (the first is the program); returns when it has stopped.

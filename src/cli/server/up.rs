@@ -47,7 +47,7 @@ pub(super) fn up(args: Up) -> Result<Exit, Failure> {
             "the gateway listens beyond this machine and asks nobody for a key");
     }
     let stop = signals::stop_signal()?;
-    let nats = if args.with_nats { Some(start_nats(&args)?) } else { None };
+    let nats = args.with_nats.then(|| start_nats(&args)).transpose()?;
     if let Some(url) = nats.as_ref().map(NatsChild::url).or(args.nats_url) {
         config.nats.url = url;
     }
@@ -57,11 +57,7 @@ pub(super) fn up(args: Up) -> Result<Exit, Failure> {
         RunningGateway::start(address, &bus, gateway_settings(&config, args.behind_proxy))
             .map_err(|e| program::failed(Code::CannotStart, "cannot start the gateway", e))?;
     let worker_ended = if args.with_worker {
-        let tags = match args.worker_tags.is_empty() {
-            true => vec![config.run.default_tag.clone()],
-            false => args.worker_tags,
-        };
-        let mut settings = worker::settings(&config, tags)?;
+        let mut settings = worker::settings(&config, args.worker_tags)?;
         config.python.resolver = args.worker_flow_resolver.or(config.python.resolver);
         let executors = worker::executors(&config, &mut settings)?;
         // A bus of its own, as a worker elsewhere would have.
@@ -109,7 +105,6 @@ fn refuse_unclear_auth() -> Result<(), Failure> {
     Err(Failure::usage(format!("cannot read {MODE}, which says who may come in"), None, hint))
 }
 
-/// Why a gateway without keys stays on its machine.
 fn unguarded(address: SocketAddr) -> Failure {
     Failure::usage(
         format!(

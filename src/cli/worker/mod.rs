@@ -24,7 +24,6 @@ use crate::worker::{self, WheelSyncSettings, WorkerSettings};
 /// From the start of a Python template to its word that it is ready; importing the modules of a
 /// resolver may take long.
 const TEMPLATE_START_DEADLINE: Duration = Duration::from_secs(60);
-/// The program's name, in help and in hints.
 pub const PROGRAM: &str = "pyoco-worker";
 /// How long a stop waits for runs unless a flag says otherwise (`docs/contract.md#command-lines`).
 const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
@@ -53,11 +52,7 @@ fn start(args: Args) -> Result<Exit, Failure> {
         args.wheel_sync_interval_sec.unwrap_or(config.wheels.sync_interval);
     config.wheels.install_timeout =
         args.wheel_install_timeout_sec.unwrap_or(config.wheels.install_timeout);
-    let tags = match args.tags.is_empty() {
-        true => vec![config.run.default_tag.clone()],
-        false => args.tags,
-    };
-    let mut settings = settings(&config, tags)?;
+    let mut settings = settings(&config, args.tags)?;
     if let Some(worker_id) = args.worker_id {
         settings.worker_id = worker_id;
     }
@@ -80,8 +75,11 @@ fn start(args: Args) -> Result<Exit, Failure> {
         .map_err(|e| program::failed(Code::CannotStart, "the worker has ended", e))
 }
 
-/// What the settings alone say of a worker that serves `tags`.
-pub(super) fn settings(config: &Config, tags: Vec<String>) -> Result<WorkerSettings, Failure> {
+/// What the settings alone say of a worker that serves `tags`, or the default one.
+pub(super) fn settings(config: &Config, mut tags: Vec<String>) -> Result<WorkerSettings, Failure> {
+    if tags.is_empty() {
+        tags.push(config.run.default_tag.clone());
+    }
     let mut unique: Vec<String> = Vec::new();
     for tag in tags.iter().map(|tag| tag.trim()) {
         if !name::is_tag(tag) {

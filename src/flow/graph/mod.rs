@@ -86,10 +86,7 @@ impl Graph {
         }
     }
 
-    /// Refuses a graph in which something waits for itself.
-    ///
-    /// # Errors
-    /// The path, by node names.
+    /// Refuses a graph in which something waits for itself; the error has the path, by node names.
     pub(crate) fn check_cycles(&self) -> Result<(), GraphError> {
         // Depth first along `needs`, with a stack of our own: a chain may be as long as the graph.
         let slot = |source: Source| match source {

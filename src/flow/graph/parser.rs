@@ -19,9 +19,6 @@ const CONTROL_FLOW: [&str; 5] = ["pipe", "switch", "repeat", "foreach", "until"]
 /// ```
 /// A statement goes on over a line break next to an operator and inside of parentheses. Statements
 /// that name the same node share it. `#` begins a comment.
-///
-/// # Errors
-/// The first problem with its place; a cycle with its path.
 pub fn parse(text: &str) -> Result<Graph, GraphError> {
     if text.len() > MAX_GRAPH_BYTES {
         return Err(whole(format!(
@@ -41,7 +38,6 @@ pub fn parse(text: &str) -> Result<Graph, GraphError> {
 
 /// A part of a statement that stands for one step.
 struct Fragment {
-    /// Nodes that begin it.
     entries: Vec<usize>,
     /// What is done when it is done.
     exit: Source,

@@ -3,7 +3,6 @@
 use super::GraphError;
 use crate::model::limits::MAX_NAME_BYTES;
 
-/// What a token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TokenKind {
     Name,
@@ -21,7 +20,6 @@ pub(super) enum TokenKind {
     End,
 }
 
-/// A token with its text and place.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Token<'a> {
     pub kind: TokenKind,
@@ -43,7 +41,6 @@ impl Token<'_> {
         GraphError { line: self.line, column: self.column, problem }
     }
 
-    /// How messages show it.
     pub fn shown(&self) -> String {
         match self.kind {
             TokenKind::End => "the end of the graph".to_owned(),
@@ -61,7 +58,6 @@ pub(super) struct Lexer<'a> {
 }
 
 impl<'a> Lexer<'a> {
-    /// Cuts the text into tokens.
     pub fn new(text: &'a str) -> Result<Self, GraphError> {
         let mut tokens = Vec::new();
         let (mut line, mut column) = (1, 1);
@@ -106,7 +102,6 @@ impl<'a> Lexer<'a> {
         Ok(Lexer { tokens, at: 0 })
     }
 
-    /// The next token, left in place.
     pub fn peek(&self) -> Token<'a> {
         self.tokens[self.at]
     }
@@ -129,14 +124,12 @@ impl<'a> Lexer<'a> {
         found
     }
 
-    /// Passes over line breaks.
     pub fn skip_newlines(&mut self) {
         while self.peek().kind == TokenKind::Newline {
             self.at += 1;
         }
     }
 
-    /// Passes over the ends of statements.
     pub fn skip_ends(&mut self) {
         while matches!(self.peek().kind, TokenKind::Newline | TokenKind::Semicolon) {
             self.at += 1;

@@ -10,9 +10,13 @@ use super::task::{TaskContext, TaskError};
 /// Longest `builtin/sleep`: a day.
 const MAX_SLEEP_SECONDS: f64 = 86_400.0;
 
-/// Adds the built-in tasks.
-pub(super) fn register(registry: &mut Registry) {
-    registry.task("builtin/echo", echo).task("builtin/sleep", sleep).task("builtin/fail", fail);
+impl Registry {
+    /// With `builtin/echo`, `builtin/sleep` and `builtin/fail`.
+    pub fn with_builtins() -> Self {
+        let mut registry = Self::new();
+        registry.task("builtin/echo", echo).task("builtin/sleep", sleep).task("builtin/fail", fail);
+        registry
+    }
 }
 
 /// Returns its inputs, or the run's parameters when it has none.

@@ -16,7 +16,6 @@ use crate::model::limits::{MAX_ERROR_BYTES, MAX_PARALLEL_TASKS};
 use crate::model::run::{TaskRecord, TaskStatus, truncated};
 use crate::thread::{self, StopSignal};
 
-/// A flow with everything that it needs to run.
 pub(super) struct Plan {
     pub run_id: Arc<str>,
     pub flow_name: String,
@@ -29,7 +28,6 @@ pub(super) struct Plan {
     pub environment: Environment,
 }
 
-/// Where events go, until nobody reads them any more.
 pub(super) struct Reporter {
     /// Written by the engine's thread alone, read by the worker's slot.
     pub events: Sender<FlowEvent>,
@@ -41,7 +39,6 @@ pub(super) struct Reporter {
 pub(super) struct Gone;
 
 impl Reporter {
-    /// Sends an event, waiting while the channel is full.
     pub fn send(&self, event: FlowEvent) -> Result<(), Gone> {
         if thread::is_stopped(&self.killed) {
             return Err(Gone);
@@ -58,13 +55,10 @@ impl Reporter {
 /// first in graph order starts first.
 ///
 /// There is no deadline here: a task may take as long as it likes, and one that ignores a cancel keeps
-/// this waiting until the execution is killed.
+/// this waiting until the execution is killed. After [`Gone`], threads with running tasks are abandoned.
 ///
 /// Returns the outcome, and the pool with its threads, all of them free: joining them can wait until
 /// the outcome is reported.
-///
-/// # Errors
-/// [`Gone`]; threads with running tasks were abandoned then.
 pub(super) fn run(
     plan: Plan,
     pool: Pool,
@@ -98,7 +92,6 @@ enum Cause {
 struct Engine<'a> {
     plan: Plan,
     reporter: &'a Reporter,
-    /// The run's own token.
     cancel: CancelToken,
     /// What tasks see: cancelled with the run, and by a failure.
     stop: CancelToken,
@@ -154,8 +147,7 @@ impl<'a> Engine<'a> {
                 return Ok(());
             }
             self.progress.ready.remove(&node);
-            // Without any thread the task is called right here, where only the run's own token can
-            // reach it.
+            // Without any thread the task is called right here, where only the run's own token can reach it.
             let token = if pooled { &self.stop } else { &self.cancel }.clone();
             let Some(call) = self.prepare(node, token)? else { continue };
             if pooled {
@@ -188,13 +180,13 @@ impl<'a> Engine<'a> {
             Ok(inputs) => {
                 record.inputs = Value::Object(inputs.clone());
                 self.report(node, record)?;
-                let context = TaskContext::new(
-                    Arc::clone(&self.plan.run_id),
-                    self.plan.graph.nodes[node].name.clone(),
-                    Arc::clone(&self.plan.params),
+                let context = TaskContext {
+                    run_id: Arc::clone(&self.plan.run_id),
+                    node: self.plan.graph.nodes[node].name.clone(),
+                    params: Arc::clone(&self.plan.params),
                     inputs,
-                    token,
-                );
+                    cancel: token,
+                };
                 Ok(Some(Call { node, body: Arc::clone(&self.plan.bodies[node]), context }))
             }
             Err(problem) => {

@@ -14,7 +14,6 @@ const OWN_PREFIX: &str = "PYOCO_";
 /// What a value weighs beside its text.
 const VALUE_BYTES: usize = size_of::<Value>();
 
-/// What expressions may refer to.
 pub(super) struct Scope<'a> {
     /// Node name → its output, once it has succeeded.
     pub outputs: &'a HashMap<String, Value>,
@@ -22,7 +21,6 @@ pub(super) struct Scope<'a> {
     pub has_node: &'a dyn Fn(&str) -> bool,
     pub params: &'a Map<String, Value>,
     pub expose_env: &'a [String],
-    /// Where their values come from.
     pub environment: Environment,
 }
 
@@ -31,7 +29,6 @@ pub(super) struct Scope<'a> {
 pub(super) struct Budget(usize);
 
 impl Budget {
-    /// The whole allowance of a run.
     pub fn new() -> Self {
         Budget(MAX_EXPRESSION_BYTES)
     }

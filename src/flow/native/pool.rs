@@ -11,29 +11,23 @@ use crate::model::clock;
 use crate::model::limits::MAX_PARALLEL_TASKS;
 use crate::thread::{self, JoinOnDrop};
 
-/// A task that is ready to be called.
 pub(super) struct Call {
-    /// Its index in the graph.
     pub node: usize,
     pub body: TaskFn,
     pub context: TaskContext,
 }
 
-/// A task that has returned.
 pub(super) struct Return {
-    /// Its index in the graph.
     pub node: usize,
     /// Its inputs, given back for the record.
     pub inputs: Map<String, Value>,
     /// What it returned; a panic is an error.
     pub result: Result<Value, TaskError>,
     pub ended_at: f64,
-    /// How long it took.
     pub duration_ms: f64,
 }
 
 impl Call {
-    /// Calls the task on this thread.
     pub fn run(self) -> Return {
         let before = Instant::now();
         // A task that panics leaves nothing of ours half done: it is given shared, unchanging data.
@@ -121,7 +115,6 @@ impl Pool {
         &self.returns
     }
 
-    /// A return was taken.
     pub fn settle(&mut self) {
         self.in_flight -= 1;
     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::builtin;
 use super::rust_flow::Flow;
 use super::task::{TaskContext, TaskError, TaskFn};
 
@@ -44,13 +43,6 @@ impl Registry {
     /// A registry without any task or flow.
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// With `builtin/echo`, `builtin/sleep` and `builtin/fail`.
-    pub fn with_builtins() -> Self {
-        let mut registry = Self::new();
-        builtin::register(&mut registry);
-        registry
     }
 
     /// Registers a task; one of the same name is replaced.

@@ -44,11 +44,8 @@ pub struct Flow {
     pub(super) expose_env: Vec<String>,
 }
 
-/// What a node of a Rust flow runs.
 pub(super) enum TaskBody {
-    /// A closure of its own.
     Own(TaskFn),
-    /// A registered task, by its name.
     Named(String),
 }
 

@@ -29,16 +29,6 @@ pub struct TaskContext {
 }
 
 impl TaskContext {
-    pub(super) fn new(
-        run_id: Arc<str>,
-        node: String,
-        params: Arc<Map<String, Value>>,
-        inputs: Map<String, Value>,
-        cancel: CancelToken,
-    ) -> Self {
-        TaskContext { run_id, node, params, inputs, cancel }
-    }
-
     /// An input as a Rust value; a missing one reads as `null`, so `Option<T>` is an optional input.
     ///
     /// # Errors

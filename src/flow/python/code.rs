@@ -25,10 +25,8 @@ impl fmt::Debug for Code {
 }
 
 impl Code {
-    /// The folders as Python is told them: absolute, since a flow may change its directory.
-    ///
-    /// # Errors
-    /// A folder that is not there, which Python would pass over without a word.
+    /// The folders as Python is told them: absolute, since a flow may change its directory. One that is
+    /// not there is an error, because Python would pass over it without a word.
     pub(super) fn search_path(&self) -> Result<Vec<String>, PythonError> {
         self.paths
             .iter()

@@ -39,9 +39,10 @@ pub(super) fn cancel_line() -> Vec<u8> {
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum RunMessage {
-    /// The flow was found.
-    Flow { flow: String, tasks: Vec<String> },
-    /// A task has changed.
+    Flow {
+        flow: String,
+        tasks: Vec<String>,
+    },
     Task(Box<TaskMessage>),
     /// The flow has ended; the process does so next.
     End {
@@ -89,7 +90,9 @@ pub(super) const SUPERVISOR_DIED: &str =
 #[serde(untagged)]
 pub(super) enum ShimMessage {
     /// It waits for the job; with its process id.
-    Started { started: u32 },
+    Started {
+        started: u32,
+    },
     /// The run has ended and so has everything below it, but for `left` processes.
     Exit {
         exit: i32,
@@ -98,8 +101,9 @@ pub(super) enum ShimMessage {
         #[serde(default)]
         left: u32,
     },
-    /// It was never started.
-    Refused { refused: String },
+    Refused {
+        refused: String,
+    },
 }
 
 impl ShimMessage {

@@ -115,7 +115,7 @@ impl Executor for PythonExecutor {
     fn accepts(&self, job: &FlowJob) -> bool {
         match &job.workflow {
             Some(document) => document.workflow().is_ok(),
-            None => self.supervisor.settings().resolver.is_some(),
+            None => self.supervisor.settings.resolver.is_some(),
         }
     }
 

@@ -86,10 +86,8 @@ pub(super) fn message_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
 
-/// One descriptor to wait for.
 pub(super) struct Waited<'a> {
     pub fd: BorrowedFd<'a>,
-    /// Also for room to write.
     pub to_write: bool,
 }
 

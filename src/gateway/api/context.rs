@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::bus::{Bus, Kv, WorkQueue};
-use crate::gateway::GatewaySettings;
 use crate::gateway::auth::{Auth, Caller};
 use crate::gateway::chores::Undo;
 use crate::gateway::metrics::Metrics;
+use crate::gateway::settings::GatewaySettings;
 use crate::gateway::view::WheelRegistry;
 use crate::gateway::view::backlog::Backlog;
 use crate::gateway::view::hub::Hub;

@@ -142,7 +142,7 @@ impl From<schema::BodyFault> for ApiError {
     fn from(fault: schema::BodyFault) -> Self {
         match fault {
             schema::BodyFault::NotText => ApiError::BadBody("There was an error parsing the body"),
-            schema::BodyFault::Problem(problem) => problem.into(),
+            schema::BodyFault::Problem(problem) => (*problem).into(),
         }
     }
 }

@@ -28,7 +28,12 @@ use verdict_cache::VerdictCache;
 use crate::http::Request;
 use crate::model::clock;
 use crate::model::key::{PresentedKey, Role};
-use crate::model::limits::{HASH_PATIENCE, HASH_QUEUE};
+
+/// Keys that wait to be hashed: half of the handlers that a machine of two cores has, and less than a
+/// second of work.
+const HASH_QUEUE: usize = 8;
+/// How long one of them waits.
+const HASH_PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone)]
 pub struct AuthSettings {

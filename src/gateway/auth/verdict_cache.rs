@@ -6,7 +6,9 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::hash::{self, CannotMake};
-use crate::model::limits::MAX_REMEMBERED_KEYS;
+
+/// Keys that a gateway remembers to be right, and as many to be wrong; 100 bytes each.
+const MAX_REMEMBERED_KEYS: usize = 10_000;
 
 /// A presented key under a secret of this process: who reads the memory of it learns no key, and
 /// nobody can choose where a key lands.

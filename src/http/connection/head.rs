@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use tiny_http::Method;
 
-use crate::http::error::{self, ErrorReply};
+use super::proxies::FORWARDING;
+use crate::http::error::{self, Refusal};
 use crate::http::reply::{REQUEST_ID_HEADER, is_token};
 use crate::model::limits::{MAX_HEADERS, MAX_REQUEST_ID_BYTES};
 
@@ -68,7 +69,7 @@ pub struct Head {
 #[derive(Debug)]
 pub struct Rejected {
     /// The answer.
-    pub refusal: ErrorReply,
+    pub refusal: Refusal,
     /// The client's own id, where it could be read.
     pub request_id: Option<Arc<str>>,
     /// The client sent HEAD.
@@ -120,9 +121,11 @@ impl Head {
             start..start + part.len()
         };
         let host = target.authority.map(str::as_bytes).or(framing.hosts.first().copied());
-        let is_for_handlers = |name: &str| {
-            !HOP_BY_HOP.iter().any(|own| own.eq_ignore_ascii_case(name)) && !named(name.as_bytes())
-        };
+        let is_among =
+            |names: &[&str], name: &str| names.iter().any(|n| n.eq_ignore_ascii_case(name));
+        // A client could otherwise hide what its proxy says of it: some proxies pass `Connection` on.
+        let is_removed = |name: &str| named(name.as_bytes()) && !is_among(&FORWARDING, name);
+        let is_for_handlers = |name: &str| !is_among(&HOP_BY_HOP, name) && !is_removed(name);
         let headers = request.headers.iter().filter(|header| is_for_handlers(header.name));
         Ok(Head {
             method: method.parse().unwrap_or(Method::Get),
@@ -184,7 +187,7 @@ impl Head {
 
 /// Whether `bytes`, the beginning of a head, can still become a request; so that garbage is
 /// answered at once and not when its deadline has passed.
-pub fn check_beginning(bytes: &[u8]) -> Result<(), ErrorReply> {
+pub fn check_beginning(bytes: &[u8]) -> Result<(), Refusal> {
     let mut storage = [httparse::EMPTY_HEADER; MAX_HEADERS];
     httparse::Request::new(&mut storage).parse(bytes).map(drop).map_err(refusal_of)
 }
@@ -195,11 +198,11 @@ pub fn new_request_id() -> Arc<str> {
 }
 
 /// 400, in these words.
-pub fn malformed(detail: impl Into<String>) -> ErrorReply {
-    ErrorReply::with_detail(&error::MALFORMED, detail.into())
+pub fn malformed(detail: impl Into<String>) -> Refusal {
+    Refusal { condition: &error::MALFORMED, detail: Some(detail.into()) }
 }
 
-fn parse<'b>(request: &mut httparse::Request<'_, 'b>, head: &'b [u8]) -> Result<(), ErrorReply> {
+fn parse<'b>(request: &mut httparse::Request<'_, 'b>, head: &'b [u8]) -> Result<(), Refusal> {
     match request.parse(head) {
         Ok(httparse::Status::Complete(length)) if length == head.len() => Ok(()),
         Ok(_) => Err(malformed("malformed request: empty line inside the head")),
@@ -207,7 +210,7 @@ fn parse<'b>(request: &mut httparse::Request<'_, 'b>, head: &'b [u8]) -> Result<
     }
 }
 
-fn refusal_of(error: httparse::Error) -> ErrorReply {
+fn refusal_of(error: httparse::Error) -> Refusal {
     match error {
         httparse::Error::TooManyHeaders => (&error::HEAD_TOO_LARGE).into(),
         httparse::Error::Version => (&error::HTTP_VERSION).into(),
@@ -218,7 +221,7 @@ fn refusal_of(error: httparse::Error) -> ErrorReply {
 fn read_headers<'b>(
     headers: &[httparse::Header<'b>],
     framing: &mut Framing<'b>,
-) -> Result<(), ErrorReply> {
+) -> Result<(), Refusal> {
     for header in headers {
         let is = |other: &str| header.name.eq_ignore_ascii_case(other);
         let value = trimmed(header.value);
@@ -256,7 +259,7 @@ fn read_headers<'b>(
 fn judge<'b>(
     request: &httparse::Request<'_, 'b>,
     framing: &Framing<'_>,
-) -> Result<Target<'b>, ErrorReply> {
+) -> Result<Target<'b>, Refusal> {
     if request.method == Some("CONNECT") {
         return Err((&error::NO_CONNECT).into());
     }
@@ -269,7 +272,7 @@ fn judge<'b>(
 }
 
 /// `/path?query`, or the same behind `http://host`, as clients of a proxy send it (RFC 9112, 3.2).
-fn read_target(target: &str) -> Result<Target<'_>, ErrorReply> {
+fn read_target(target: &str) -> Result<Target<'_>, Refusal> {
     let scheme = target.split_once("://").filter(|(scheme, _)| {
         ["http", "https"].iter().any(|known| known.eq_ignore_ascii_case(scheme))
     });
@@ -299,7 +302,7 @@ fn read_target(target: &str) -> Result<Target<'_>, ErrorReply> {
 fn body_end(
     request: &httparse::Request<'_, '_>,
     framing: &Framing<'_>,
-) -> Result<BodyEnd, ErrorReply> {
+) -> Result<BodyEnd, Refusal> {
     match (&framing.codings[..], framing.length) {
         ([], length) => Ok(BodyEnd::Length(length.unwrap_or(0))),
         ([coding], None)
@@ -338,7 +341,7 @@ mod tests {
     use super::*;
 
     fn read(head: &str) -> Result<Head, u16> {
-        Head::read(head.as_bytes()).map_err(|rejected| rejected.refusal.status)
+        Head::read(head.as_bytes()).map_err(|rejected| rejected.refusal.condition.status)
     }
 
     fn with(headers: &str) -> Result<Head, u16> {

@@ -27,7 +27,6 @@ pub(crate) enum Claim {
 pub(crate) struct Claimant<'a> {
     pub worker_id: &'a str,
     pub attempt: u64,
-    /// Of the job's message.
     pub stream_seq: u64,
     /// A message of the run that was looked for in the queue and is not there.
     pub gone: Option<u64>,
@@ -108,13 +107,12 @@ mod tests {
         WheelRef { wheel_name, package_name, package_version, sha256 }
     }
 
+    fn delivery(ack: &str) -> Delivery {
+        Delivery { ack: ack.into(), instance_id: "i".into(), heartbeat_sec: 1.0, rescued: false }
+    }
+
     fn claimant(attempt: u64) -> Claimant<'static> {
-        let delivery = Delivery {
-            ack: "$JS.ACK.x".into(),
-            instance_id: "i".into(),
-            heartbeat_sec: 1.0,
-            rescued: false,
-        };
+        let delivery = delivery("$JS.ACK.x");
         Claimant { worker_id: "w", attempt, stream_seq: 5, gone: None, delivery, now: 100.0 }
     }
 
@@ -129,11 +127,8 @@ mod tests {
     fn every_state_of_the_snapshot_has_its_answer() {
         let decided = |edit: fn(&mut RunSnapshot)| decide(&job(), Some(&entry(edit)), claimant(2));
         for status in [RunStatus::Completed, RunStatus::Failed, RunStatus::Cancelled] {
-            let mut entry = entry(|_| {});
-            let mut snapshot: RunSnapshot = json::from_wire(&entry.value).unwrap();
-            snapshot.status = status;
-            entry.value = json::to_wire(&snapshot).unwrap();
-            assert_eq!(decide(&job(), Some(&entry), claimant(2)), Claim::AlreadyTerminal);
+            let ended = entry(|s| s.status = status);
+            assert_eq!(decide(&job(), Some(&ended), claimant(2)), Claim::AlreadyTerminal);
         }
         assert_eq!(decided(|s| s.attempt = Some(3)), Claim::Superseded);
         match decided(|s| s.status = RunStatus::Cancelling) {
@@ -166,9 +161,8 @@ mod tests {
         let held = entry(|s| {
             s.status = RunStatus::Running;
             s.attempt = Some(3);
-            let ack = "$JS.ACK.PYOCO_WORK.pyoco_workers_default.3.4.9.1700000000000000000.0".into();
-            s.delivery =
-                Some(Delivery { ack, instance_id: "i".into(), heartbeat_sec: 1.0, rescued: false });
+            let ack = "$JS.ACK.PYOCO_WORK.pyoco_workers_default.3.4.9.1700000000000000000.0";
+            s.delivery = Some(delivery(ack));
         });
         assert_eq!(decide(&job(), Some(&held), claimant(1)), Claim::Duplicate(4));
         let first_is_gone = Claimant { gone: Some(4), ..claimant(1) };

@@ -140,7 +140,6 @@ fn claimed(context: &Context, job: &Job, delivered: &Delivered) -> bus::Result<E
     })
 }
 
-/// How the snapshot names a delivery.
 fn delivery(context: &Context, delivered: &Delivered) -> Delivery {
     Delivery {
         ack: delivered.ack_subject().to_owned(),
@@ -157,7 +156,6 @@ fn is_queued(context: &Context, stream_seq: u64, run_id: &str) -> bus::Result<bo
     Ok(job.is_some_and(|job| job.run_id == run_id))
 }
 
-/// A run that is ours, for as long as it executes.
 struct RunAttempt<'a> {
     context: &'a Arc<Context>,
     job: Job,
@@ -168,7 +166,6 @@ struct RunAttempt<'a> {
     cancel: CancelToken,
 }
 
-/// Why the loop over the events was left.
 enum AttemptEnd {
     Outcome(Outcome),
     /// The grace period of a cancel has passed.
@@ -321,7 +318,6 @@ impl RunAttempt<'_> {
         )
     }
 
-    /// Goes on under a newer delivery of the same message.
     fn adopt_delivery(&mut self, again: Delivered) {
         let delivery = delivery(self.context, &again);
         self.recorder.adopt(delivery, again.num_delivered);

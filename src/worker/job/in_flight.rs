@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::bus::Delivered;
 
@@ -29,11 +29,10 @@ pub(crate) struct InFlightJob<'a> {
 }
 
 impl InFlightJobs {
-    /// Registers a job; `None` when this worker executes it already, and its attempt now has this
-    /// delivery.
+    /// Registers a job; `None` when this worker executes it already, and its attempt now has this delivery.
     pub(crate) fn register(&self, run_id: &str, delivered: &Delivered) -> Option<InFlightJob<'_>> {
         let key = (run_id.to_owned(), delivered.stream_seq);
-        let mut jobs = self.lock();
+        let mut jobs = self.0.lock();
         if let Some(attempt) = jobs.get(&key) {
             // A full channel has newer ones than the attempt will ever need.
             let _ = attempt.try_send(delivered.clone());
@@ -43,14 +42,10 @@ impl InFlightJobs {
         jobs.insert(key.clone(), sender);
         Some(InFlightJob { jobs: self, key, redelivered })
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Sender<Delivered>>> {
-        self.0.lock()
-    }
 }
 
 impl Drop for InFlightJob<'_> {
     fn drop(&mut self) {
-        self.jobs.lock().remove(&self.key);
+        self.jobs.0.lock().remove(&self.key);
     }
 }

@@ -25,7 +25,6 @@ pub(crate) struct Recorder {
     /// Ours; a snapshot with another one was claimed by somebody else, perhaps by this same worker.
     deliveries: Vec<Delivery>,
     heartbeat_interval: Duration,
-    /// Sizes of the records, and what is left out of the document.
     budget: SizeBudget,
     /// Task transitions that are not stored yet.
     dirty: bool,
@@ -38,7 +37,6 @@ pub(crate) struct Recorder {
     wrote_transition: bool,
 }
 
-/// Why a snapshot was not written.
 #[derive(Debug)]
 pub(crate) enum NotWritten {
     /// Another worker has the run, or it has ended: stop, write nothing more, ACK nothing.
@@ -92,7 +90,6 @@ impl Recorder {
         self.deliveries.push(delivery);
     }
 
-    /// Notes what the executor reports.
     pub(crate) fn apply(&mut self, event: FlowEvent) {
         match event {
             FlowEvent::Wheels(set) => self.snapshot.set_wheels(&set),
@@ -124,7 +121,6 @@ impl Recorder {
         due.max(self.not_before)
     }
 
-    /// Writes the present state.
     pub(crate) fn write(&mut self) -> Result<(), NotWritten> {
         let now = clock::now();
         self.snapshot.heartbeat_at = Some(now);
@@ -170,9 +166,9 @@ impl Recorder {
                 }
                 // The server's own limit is below ours: from now on it counts.
                 Err(NotWritten::Trouble(bus::Error::TooLarge { limit, .. }))
-                    if self.budget.max_bytes() > limit.saturating_sub(HEADER_ROOM) =>
+                    if self.budget.max_bytes > limit.saturating_sub(HEADER_ROOM) =>
                 {
-                    self.budget.lower_max_bytes(limit.saturating_sub(HEADER_ROOM));
+                    self.budget.max_bytes = limit.saturating_sub(HEADER_ROOM);
                 }
                 // Without its records it is too large still; a run must be able to end.
                 Err(NotWritten::Trouble(bus::Error::TooLarge { .. }))

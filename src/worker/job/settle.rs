@@ -10,7 +10,6 @@ use crate::model::limits::{DLQ_PAYLOAD_BYTES, MAX_ERROR_BYTES};
 use crate::model::run::{RunStatus, truncated};
 use crate::worker::Context;
 
-/// What an outcome means for the snapshot and the DLQ.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Ending {
     pub status: RunStatus,
@@ -79,7 +78,6 @@ pub(crate) fn terminate_invalid(context: &Context, delivered: &Delivered, error:
     }
 }
 
-/// The DLQ entry of a message that is no job.
 pub(crate) fn publish_invalid(
     context: &Context,
     subject: &str,

@@ -25,16 +25,13 @@ const FRAME_BYTES: usize = 2;
 /// See [`FRAME_BYTES`].
 const LOGS_FRAME_BYTES: usize = 8;
 
-/// What a snapshot's records take, and what has to be left out of its document.
 pub(crate) struct SizeBudget {
-    max_bytes: usize,
+    pub(crate) max_bytes: usize,
     sizes: HashMap<String, Size>,
     /// Tasks whose logs are kept, by the order of their last reports.
     with_logs: BTreeMap<u64, String>,
     reports: u64,
-    /// All records without their logs.
     record_bytes: usize,
-    /// The logs of all records.
     log_bytes: usize,
     /// The rest of the document, as of the last one.
     rest_bytes: usize,
@@ -49,7 +46,6 @@ struct Size {
 }
 
 impl SizeBudget {
-    /// For a snapshot without records.
     pub(crate) fn new(max_bytes: usize) -> Self {
         SizeBudget {
             max_bytes,
@@ -61,16 +57,6 @@ impl SizeBudget {
             rest_bytes: 0,
             told_truncation: false,
         }
-    }
-
-    /// Largest document in bytes.
-    pub(crate) fn max_bytes(&self) -> usize {
-        self.max_bytes
-    }
-
-    /// The server takes less than was thought.
-    pub(crate) fn lower_max_bytes(&mut self, bytes: usize) {
-        self.max_bytes = self.max_bytes.min(bytes);
     }
 
     /// Keeps a record, unless there are too many.
@@ -145,7 +131,6 @@ impl SizeBudget {
         (self.record_bytes, self.log_bytes, self.rest_bytes) = (0, 0, 0);
     }
 
-    /// What logs may take.
     fn room(&self) -> usize {
         self.max_bytes.saturating_sub(self.rest_bytes + self.record_bytes)
     }

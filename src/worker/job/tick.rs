@@ -20,7 +20,6 @@ const MAX_LOOK: Duration = Duration::from_secs(1);
 /// What a ticker tells its slot, once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Notice {
-    /// Somebody has asked to cancel the run.
     CancelRequested,
 }
 

@@ -69,7 +69,6 @@ pub(super) struct SyncThread {
 }
 
 impl SyncThread {
-    /// Starts it.
     pub fn start(
         settings: WheelSyncSettings,
         tags: Vec<String>,
@@ -121,18 +120,13 @@ impl SyncThread {
     }
 }
 
-/// How [`SyncThread::wait_ready`] has ended.
 pub(super) enum Waited {
     Ready,
-    /// The one attempt has failed; why.
     InVain(String),
-    /// Somebody else has the worker's id now.
     TakenOver(String),
-    /// The worker is to end.
     Stopped,
 }
 
-/// Why an attempt has changed nothing.
 #[derive(Debug, thiserror::Error)]
 enum SyncError {
     #[error("the worker is stopping")]
@@ -174,7 +168,6 @@ struct WheelSync {
     /// The interpreter, which is asked once, and the folders for it.
     disk: Option<(Interpreter, Folders)>,
     refusals: Refusals,
-    /// What new runs get.
     current: Option<Arc<Generation>>,
     /// Dropped when they get something.
     ready: Option<StopSource>,
@@ -244,7 +237,6 @@ impl WheelSync {
         Ok(())
     }
 
-    /// Asks the interpreter what fits it, and opens the folder.
     fn open_folder(&self, stop: &StopSignal) -> Result<(Interpreter, Folders), SyncError> {
         let patience = Patience::new(INTERPRETER_DEADLINE, stop);
         let asked = Interpreter::ask(&self.settings.python, Path::new("/"), &patience);
@@ -302,7 +294,9 @@ impl WheelSync {
         let store = &self.store;
         let fetch = |choice: &Choice, path: &Path, patience: &Patience<'_>| {
             let meta = by_nuid.get(choice.offer.nuid.as_str()).ok_or("the registry has lost it")?;
-            fetch(store, meta, path, patience)
+            let mut file = File::create(path).map_err(|e| e.to_string())?;
+            let mut write = |bytes: &[u8]| file.write_all(bytes);
+            store.read(meta, &mut write, &|| patience.check().is_err()).map_err(|e| e.to_string())
         };
         Ok(prepare(&worker, &offers, &mut self.refusals, fetch)?)
     }
@@ -327,7 +321,6 @@ impl WheelSync {
         Ok(())
     }
 
-    /// Remembers what is in use.
     fn set_current(&mut self, generation: Arc<Generation>) {
         let Some((_, folders)) = &self.disk else { return };
         if let Err(e) = generation.remember(folders) {
@@ -357,16 +350,4 @@ impl WheelSync {
         }
         complaint
     }
-}
-
-/// Brings the bytes of a wheel into a file.
-fn fetch(
-    store: &ObjectStore,
-    meta: &ObjectMeta,
-    path: &Path,
-    patience: &Patience<'_>,
-) -> Result<(), String> {
-    let mut file = File::create(path).map_err(|e| e.to_string())?;
-    let mut write = |bytes: &[u8]| file.write_all(bytes);
-    store.read(meta, &mut write, &|| patience.check().is_err()).map_err(|e| e.to_string())
 }

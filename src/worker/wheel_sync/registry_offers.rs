@@ -8,7 +8,6 @@ use crate::bus::{self, Mirror, ObjectMeta, ObjectStore, ObjectView, View, Watch}
 use crate::model::wheel::{SHA256_HEADER, brief, tags_of};
 use crate::worker::wheels::Offer;
 
-/// All wheels of the registry.
 pub(super) struct RegistryOffers(Mirror<OfferView>);
 
 struct OfferView {
@@ -23,7 +22,6 @@ impl RegistryOffers {
         RegistryOffers(Mirror::new(OfferView { objects: ObjectView::default(), changed }))
     }
 
-    /// Follows the store.
     pub fn follow(&self, store: &ObjectStore) -> bus::Result<Watch> {
         store.watch(self.0.observer())
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::model::clock;
 use crate::model::wheel::{InstalledWheel, SyncResult, WheelSync, shortened};
@@ -20,18 +20,17 @@ impl Status {
         Status(Arc::new(Mutex::new(idle)))
     }
 
-    /// As it is now.
     pub fn get(&self) -> WheelSync {
-        self.lock().clone()
+        self.0.lock().clone()
     }
 
     pub fn begin(&self) {
-        self.lock().last_attempt_at = Some(clock::now());
+        self.0.lock().last_attempt_at = Some(clock::now());
     }
 
     /// Runs get these since before the registry was asked.
     pub fn resume(&self, generation: &Generation) {
-        let mut status = self.lock();
+        let mut status = self.0.lock();
         status.installed_wheels = shortened(&sorted(Some(generation)));
         status.generation = Some(generation.set.generation.clone());
     }
@@ -54,7 +53,7 @@ impl Status {
             selection.chosen.iter().map(|choice| choice.offer.name.clone()).collect();
         selected.sort();
         let now = clock::now();
-        let mut status = self.lock();
+        let mut status = self.0.lock();
         if before.map(|g| &g.set) != after.map(|g| &g.set) {
             status.last_synced_at = Some(now);
         }
@@ -75,19 +74,13 @@ impl Status {
         status.generation = after.map(|generation| generation.set.generation.clone());
     }
 
-    /// An attempt has failed and changed nothing.
     pub fn fail(&self, why: String) {
-        let mut status = self.lock();
+        let mut status = self.0.lock();
         status.last_result = SyncResult::Error;
         status.last_error = Some(why);
     }
-
-    fn lock(&self) -> MutexGuard<'_, WheelSync> {
-        self.0.lock()
-    }
 }
 
-/// The wheels of a generation by their names.
 fn sorted(generation: Option<&Generation>) -> Vec<InstalledWheel> {
     let mut wheels = generation.map_or_else(Vec::new, |g| g.installed.clone());
     wheels.sort_by(|a, b| a.wheel_name.cmp(&b.wheel_name));

@@ -10,12 +10,10 @@ use super::error::Error;
 use super::helper::{self, Patience};
 use crate::model::wheel::WheelName;
 
-/// Tells its version and what fits it.
 const TAGS: &str = include_str!("host/tags.py");
 /// How much of what a failed interpreter has said goes into an error.
 const MAX_REASON_CHARS: usize = 500;
 
-/// How the interpreter of flows is started.
 #[derive(Debug, Clone)]
 pub struct Python {
     /// A path, or a name that is looked up on `PATH`.
@@ -24,13 +22,11 @@ pub struct Python {
     pub environment: Vec<(OsString, OsString)>,
 }
 
-/// What an interpreter says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interpreter {
     pub version: String,
     /// What it takes, best first: `cp311-cp311-manylinux_2_17_x86_64`.
     tags: Vec<String>,
-    /// The place of each.
     ranks: HashMap<String, usize>,
 }
 
@@ -87,7 +83,6 @@ impl Interpreter {
         Interpreter { version, tags, ranks }
     }
 
-    /// What it takes, best first.
     pub fn tags(&self) -> &[String] {
         &self.tags
     }

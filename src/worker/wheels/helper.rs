@@ -17,19 +17,15 @@ use crate::thread::{self, StopSignal};
 /// What is kept of the output of a helper process of Python; its list of tags takes 60 KB.
 const MAX_HELPER_OUTPUT_BYTES: usize = 1024 * 1024;
 
-/// How long something may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience<'a> {
     until: Instant,
-    /// All of it, for whoever is told.
     given: Duration,
     stop: &'a StopSignal,
 }
 
-/// Why the patience is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Impatience {
-    /// It took too long.
     #[error("was not done within {0} s")]
     Late(u64),
     #[error("the worker is stopping")]
@@ -42,7 +38,6 @@ impl<'a> Patience<'a> {
         Patience { until: Instant::now() + given, given, stop }
     }
 
-    /// Whether to go on.
     pub fn check(&self) -> Result<(), Impatience> {
         if thread::is_stopped(self.stop) {
             Err(Impatience::Stopped)
@@ -60,7 +55,6 @@ impl<'a> Patience<'a> {
     }
 }
 
-/// What a helper has said.
 pub(super) struct Said {
     pub status: ExitStatus,
     /// The beginning of it, [`MAX_HELPER_OUTPUT_BYTES`] at most.
@@ -68,7 +62,6 @@ pub(super) struct Said {
     pub err: Vec<u8>,
 }
 
-/// Why there is nothing to be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HelperError {
     #[error("cannot be started: {0}")]

@@ -15,8 +15,7 @@ use super::store::memory::{Remembered, RememberedWheel};
 use super::store::{Folder, Folders};
 use super::unpack::unpack;
 use crate::model::clock;
-use crate::model::wheel::hex;
-use crate::model::wheel::{InstalledWheel, WheelRef, WheelSet, brief};
+use crate::model::wheel::{InstalledWheel, WheelRef, WheelSet, brief, hex};
 use crate::thread::StopSignal;
 
 /// Hex digits of the id of a set.
@@ -25,7 +24,6 @@ const GENERATION_DIGITS: usize = 16;
 /// The wheels of new runs. Their folders stay as long as this is held.
 #[derive(Debug)]
 pub struct Generation {
-    /// What runs say of them.
     pub set: WheelSet,
     /// What begins `sys.path`, in order.
     pub paths: Vec<PathBuf>,
@@ -35,19 +33,14 @@ pub struct Generation {
     folders: Vec<Arc<Folder>>,
 }
 
-/// Whose wheels are prepared, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct Worker<'a> {
-    /// Its folder of wheels.
     pub folders: &'a Folders,
-    /// The tags that it serves.
     pub tags: &'a [String],
-    /// How its interpreter is started.
     pub python: &'a Python,
     pub interpreter: &'a Interpreter,
     /// For one wheel, from the first byte that is fetched.
     pub timeout: Duration,
-    /// Ends all of it.
     pub stop: &'a StopSignal,
 }
 
@@ -58,21 +51,16 @@ pub struct Refusals {
     reasons: HashMap<(String, String), String>,
 }
 
-/// What [`prepare`] comes to.
 #[derive(Debug)]
 pub struct Prepared {
-    /// What new runs are to get.
     pub generation: Generation,
-    /// Why it is so.
     pub selection: Selection,
 }
 
 /// Puts all wheels in place that are meant for the worker and fit. Those that are not here are
 /// fetched to a file; the closure writes it, and asks the patience it is given whether to go on. A
-/// wheel that is wrong in itself is refused, and an older one takes its place.
-///
-/// # Errors
-/// The first thing that went wrong otherwise: nothing has changed then, and another try may succeed.
+/// wheel that is wrong in itself is refused, and an older one takes its place; after any other error
+/// nothing has changed, and another try may succeed.
 pub fn prepare(
     worker: &Worker<'_>,
     offers: &[Offer],
@@ -137,7 +125,7 @@ fn install(
         of_wheel(patience.check().map_or_else(Fault::from, |()| Fault::Fetch(why)))
     })?;
     let interpreter = (worker.python, worker.interpreter);
-    unpack(&archive, choice, (&folder, slot.path()), interpreter, &patience).map_err(of_wheel)?;
+    unpack(&archive, choice, (&folder, &slot.path), interpreter, &patience).map_err(of_wheel)?;
     let filled = slot.fill(&folder);
     let folder = filled.map_err(|e| of_wheel(Fault::disk("put its folder in place", e)))?;
     Ok(worker.folders.hold(folder))
@@ -149,7 +137,7 @@ impl Choice {
             wheel_name: self.offer.name.clone(),
             package_name: self.name.package.clone(),
             package_version: self.name.version.to_string(),
-            installed_at: folder.since(),
+            installed_at: folder.since,
             nuid: self.offer.nuid.clone(),
         }
     }
@@ -187,7 +175,7 @@ impl Generation {
             parts.into_iter().unzip();
         let mut hasher = Sha256::new();
         for folder in &folders {
-            hasher.update(folder.sha256());
+            hasher.update(&folder.sha256);
             hasher.update([b'\n']);
         }
         let mut generation = hex(&hasher.finalize());
@@ -196,10 +184,10 @@ impl Generation {
             wheel_name: wheel.wheel_name.clone(),
             package_name: wheel.package_name.clone(),
             package_version: wheel.package_version.clone(),
-            sha256: folder.sha256().to_owned(),
+            sha256: folder.sha256.clone(),
         });
         let set = WheelSet { generation, wheels: wheels.collect() };
-        let paths = folders.iter().map(|folder| folder.path().to_owned()).collect();
+        let paths = folders.iter().map(|folder| folder.path.clone()).collect();
         Generation { set, paths, installed, folders }
     }
 
@@ -210,9 +198,6 @@ impl Generation {
 
     /// What was remembered last by a worker of this kind. `None` when there is nothing, and when the folder
     /// of a wheel is gone: runs would fail for want of it, which the registry may still have.
-    ///
-    /// # Errors
-    /// [`Error::Folder`] when a folder cannot be locked.
     pub fn last(folders: &Folders, patience: &Patience<'_>) -> Result<Option<Generation>, Error> {
         let Some(remembered) = folders.memory().read() else { return Ok(None) };
         let mut parts = Vec::new();
@@ -231,14 +216,12 @@ impl Generation {
 
     /// Remembers it for the next start.
     pub fn remember(&self, folders: &Folders) -> Result<(), Error> {
-        let wheels = self.installed.iter().zip(&self.folders).map(|(wheel, folder)| {
-            let path = folder.path().display().to_string();
-            RememberedWheel {
+        let wheels =
+            self.installed.iter().zip(&self.folders).map(|(wheel, folder)| RememberedWheel {
                 wheel: wheel.clone(),
-                sha256: folder.sha256().to_owned(),
-                folder: path,
-            }
-        });
+                sha256: folder.sha256.clone(),
+                folder: folder.path.display().to_string(),
+            });
         let remembered = Remembered {
             generation: self.set.generation.clone(),
             updated_at: clock::now(),

@@ -4,12 +4,11 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::fit::Interpreter;
+use super::store::is_hash;
 use crate::model::wheel::{SkippedWheel, WheelName};
 
 /// In `skipped`: no tag of the wheel fits the interpreter. Python workers use the same word.
 const UNFIT: &str = "unsupported_wheel_tags";
-/// The hex digits of a SHA-256.
-const HASH_DIGITS: usize = 64;
 
 /// A wheel as the registry has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,16 +27,13 @@ pub struct Offer {
     pub refused: Option<String>,
 }
 
-/// A wheel that a worker takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
     /// As it was offered; its hash is one, in lower case.
     pub offer: Offer,
-    /// Its name, taken apart.
     pub name: WheelName,
 }
 
-/// What becomes of the offers that are meant for a worker.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Selection {
     /// One per package, in the order of the packages' names.
@@ -104,9 +100,8 @@ fn use_of(wheel: &Choice, python: &Interpreter) -> Result<usize, String> {
     if let Some(reason) = &wheel.offer.refused {
         return Err(reason.clone());
     }
-    let hash = &wheel.offer.sha256;
     // It becomes the name of a folder.
-    if hash.len() != HASH_DIGITS || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
+    if !is_hash(&wheel.offer.sha256) {
         return Err("the registry does not tell its SHA-256".to_owned());
     }
     Ok(rank)
@@ -126,7 +121,6 @@ mod tests {
         Offer { name: name.into(), tags, sha256: "0A".repeat(32), ..Offer::default() }
     }
 
-    /// Names of the chosen, and names and reasons of the skipped.
     fn of(worker: &[&str], offers: &[Offer]) -> (Vec<String>, Vec<(String, String)>) {
         let worker: Vec<String> = worker.iter().map(|tag| (*tag).to_owned()).collect();
         let selection = select(&worker, offers, &python());

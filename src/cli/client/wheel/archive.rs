@@ -21,14 +21,10 @@ pub struct Contents {
     pub metadata: Option<Result<String, String>>,
     /// The text of `entry_points.txt`; `None` when it is missing.
     pub entry_points: Option<Result<String, String>>,
-    /// Whether there is a RECORD.
     pub has_record: bool,
 }
 
-/// Reads an archive; nothing else of it is unpacked.
-///
-/// # Errors
-/// Why there is nothing to be read: it is no zip archive, or has not just one folder `*.dist-info`.
+/// Fails when it is no zip archive, or has not just one folder `*.dist-info`.
 pub fn read(file: impl Read + Seek) -> Result<Contents, String> {
     let unreadable = |error| format!("the file is not a readable zip archive ({error})");
     let mut archive = WheelArchive::open(file).map_err(unreadable)?;

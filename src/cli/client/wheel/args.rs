@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 
-use crate::cli::client::args::Format;
+use crate::cli::client::output::Format;
 use crate::model::wheel::parse_tags;
 
 const UPLOAD_CHECKS: &str = "\
@@ -15,7 +15,6 @@ METADATA that agrees with the name; it has entry points; it has usage documentat
 
 Of a package the registry takes a version only once, and only a greater one than it has.";
 
-/// `wheels`
 #[derive(Debug, Args)]
 pub struct Wheels {
     /// How to show them
@@ -23,7 +22,6 @@ pub struct Wheels {
     pub output: Format,
 }
 
-/// `wheel-history`
 #[derive(Debug, Args)]
 pub struct WheelHistory {
     /// At most this many, 1 to 500 [default: 100]
@@ -40,7 +38,6 @@ pub struct WheelHistory {
     pub output: Format,
 }
 
-/// What was done to a wheel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Action {
     /// A wheel came
@@ -49,7 +46,6 @@ pub enum Action {
     Delete,
 }
 
-/// `wheel-upload`
 #[derive(Debug, Args)]
 #[command(after_help = UPLOAD_CHECKS)]
 pub struct WheelUpload {
@@ -76,7 +72,6 @@ pub struct WheelUpload {
     pub allow_missing_usage_doc: bool,
 }
 
-/// How much a look at the wheel counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Preflight {
     /// Upload nothing, and say what it lacks
@@ -87,7 +82,6 @@ pub enum Preflight {
     Off,
 }
 
-/// `wheel-delete`
 #[derive(Debug, Args)]
 pub struct WheelDelete {
     /// The wheel's file name
@@ -95,7 +89,6 @@ pub struct WheelDelete {
     pub name: String,
 }
 
-/// Routing tags that were checked.
 #[derive(Debug, Clone)]
 pub struct Tags(pub Vec<String>);
 

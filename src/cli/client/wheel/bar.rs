@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::cli::client::output::{is_dumb, wants_colours};
+
 const PLAIN: &str = "[{bar:30}] {bytes}/{total_bytes}  {bytes_per_sec}  {eta}";
 const COLOURED: &str = "[{bar:30.cyan}] {bytes}/{total_bytes}  {bytes_per_sec}  {eta}";
 
@@ -13,12 +15,10 @@ pub struct Bar(Option<ProgressBar>);
 impl Bar {
     /// A bar, when stderr is a terminal that can go back to the beginning of a line.
     pub fn on_terminal() -> Bar {
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        if dumb || !io::stderr().is_terminal() {
+        if is_dumb() || !io::stderr().is_terminal() {
             return Bar(None);
         }
-        let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let template = if colours { COLOURED } else { PLAIN };
+        let template = if wants_colours() { COLOURED } else { PLAIN };
         let style = ProgressStyle::with_template(template).map(|style| style.progress_chars("=> "));
         // A bar is no reason to fail.
         Bar(style.ok().map(|style| {
@@ -26,7 +26,6 @@ impl Bar {
         }))
     }
 
-    /// Shows that `sent` of `size` bytes have been sent.
     pub fn show(&self, sent: u64, size: u64) {
         if let Some(bar) = &self.0 {
             bar.set_length(size);

@@ -1,4 +1,4 @@
-//! The commands about wheels: list, history, upload, delete.
+//! The commands about wheels.
 //!
 //! A wheel is looked at before its upload: [`archive`] reads the little that is needed of it, [`preflight`]
 //! says what it lacks.
@@ -7,22 +7,18 @@ mod archive;
 pub mod args;
 mod bar;
 mod preflight;
-mod tables;
+pub(super) mod tables;
 
 use std::path::Path;
 
-use super::output::{Output, message};
-use super::run::{show, show_list};
+use super::output::Output;
 use super::{Ending, usage_of};
 use crate::cli::exit::Exit;
 use crate::cli::failure::{Failure, one_line};
+use crate::cli::program::message;
 use crate::client::{Client, WheelHistoryQuery};
-use args::{Action, Preflight, WheelDelete, WheelHistory, WheelUpload, Wheels};
+use args::{Action, Preflight, WheelHistory, WheelUpload};
 use preflight::{Finding, Kind};
-
-pub(super) fn list(client: &Client, args: &Wheels, output: &mut Output) -> Result<Exit, Ending> {
-    show_list(client.wheels(), args.output, tables::of_wheels, output)
-}
 
 pub(super) fn history(
     client: &Client,
@@ -35,7 +31,7 @@ pub(super) fn history(
     });
     let (limit, wheel_name) = (args.limit, args.wheel_name.clone());
     let entries = client.wheel_history(&WheelHistoryQuery { limit, wheel_name, action });
-    show_list(entries, args.output, tables::of_history, output)
+    output.show_list(entries, args.output, tables::of_history)
 }
 
 pub(super) fn upload(
@@ -54,15 +50,7 @@ pub(super) fn upload(
     let bar = bar::Bar::on_terminal();
     let uploaded = client.upload_wheel(&upload, &mut |sent, size| bar.show(sent, size));
     bar.finish();
-    show(uploaded, output)
-}
-
-pub(super) fn delete(
-    client: &Client,
-    args: &WheelDelete,
-    output: &mut Output,
-) -> Result<Exit, Ending> {
-    show(client.delete_wheel(&args.name), output)
+    output.show(uploaded)
 }
 
 /// Warns of what the wheel lacks, or ends the command with it.
@@ -90,9 +78,8 @@ fn look_at(args: &WheelUpload) -> Result<(), Failure> {
         return Ok(());
     }
     let texts: Vec<String> = refused.iter().map(|finding| finding.text.clone()).collect();
-    let ways_out = refused.iter().map(|finding| finding.kind.way_out());
     let mut hints: Vec<&str> = Vec::new();
-    for hint in ways_out.filter(|hint| !hint.is_empty()) {
+    for hint in refused.iter().map(|finding| finding.kind.way_out()) {
         if !hints.contains(&hint) {
             hints.push(hint);
         }

@@ -1,5 +1,4 @@
-//! What a wheel lacks before an upload (`docs/contract.md#check-before-an-upload`): rules over its
-//! contents.
+//! What a wheel lacks before an upload (`docs/contract.md#check-before-an-upload`): rules over its contents.
 
 use super::archive::Contents;
 use crate::model::wheel::{Metadata, WheelName, normalized};
@@ -9,15 +8,12 @@ const USAGE_DOC_CHARS: usize = 80;
 /// Labels of a `Project-URL`, in lower case, that count as documentation.
 const USAGE_DOC_LABELS: [&str; 4] = ["documentation", "docs", "doc", "usage"];
 
-/// One thing that a wheel lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// How much it counts.
     pub kind: Kind,
     pub text: String,
 }
 
-/// What kind of thing it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A worker, or pip, would refuse the wheel.
@@ -31,7 +27,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What its author can do about it.
     pub fn way_out(self) -> &'static str {
         match self {
             Kind::Unusable => "build the wheel anew, and leave the name of its file as it is",
@@ -93,28 +88,21 @@ fn check_metadata(
     name: Option<&WheelName>,
     add: &mut impl FnMut(Kind, String),
 ) {
-    match metadata.get("Name") {
-        None => add(Kind::Unusable, "METADATA has no Name".to_owned()),
-        Some(given) => {
-            if let Some(name) = name.filter(|name| normalized(given) != name.package) {
-                let text = format!(
-                    "METADATA has the Name {given}, and the name of the file {}",
-                    name.package
-                );
-                add(Kind::Unusable, text);
-            }
-        }
-    }
-    match metadata.get("Version") {
-        None => add(Kind::Unusable, "METADATA has no Version".to_owned()),
-        Some(given) => {
-            if let Some(name) = name.filter(|name| !name.is_version(given)) {
-                let text = format!(
-                    "METADATA has the Version {given}, and the name of the file {}",
-                    name.version
-                );
-                add(Kind::Unusable, text);
-            }
+    type Field = (&'static str, fn(&WheelName, &str) -> bool, fn(&WheelName) -> String);
+    let fields: [Field; 2] = [
+        ("Name", |name, given| normalized(given) == name.package, |name| name.package.clone()),
+        ("Version", WheelName::is_version, |name| name.version.to_string()),
+    ];
+    for (field, agrees, promised) in fields {
+        let Some(given) = metadata.get(field) else {
+            add(Kind::Unusable, format!("METADATA has no {field}"));
+            continue;
+        };
+        if let Some(name) = name.filter(|name| !agrees(name, given)) {
+            let promised = promised(name);
+            let text =
+                format!("METADATA has the {field} {given}, and the name of the file {promised}");
+            add(Kind::Unusable, text);
         }
     }
     if !has_usage_doc(metadata) {

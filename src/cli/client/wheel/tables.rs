@@ -2,40 +2,32 @@
 
 use serde_json::Value;
 
-use crate::cli::client::table::{Table, ago, dash, tags, text};
+use crate::cli::client::table::{Table, ago, dash, since, tags, text};
 
 /// Wheels as `GET /wheels` has them; `now` in unix seconds.
 pub fn of_wheels(items: &[Value], now: f64) -> Table {
-    let mut table = Table::new(&["name", "size", "tags", "uploaded", "sha256"]);
-    for item in items {
-        table.add(vec![
-            text(item, "name"),
-            size(item),
-            tags(item),
-            stored_at(item).map_or_else(dash, |at| ago(now - at)),
-            text(item, "sha256_hex"),
-        ]);
-    }
-    table.without_empty_columns()
+    let header = ["name", "size", "tags", "uploaded", "sha256"];
+    Table::of(items, &header, |item, column| match column {
+        "size" => size(item),
+        "tags" => tags(item),
+        "uploaded" => stored_at(item).map_or_else(dash, |at| ago(now - at)),
+        "sha256" => text(item, "sha256_hex"),
+        _ => text(item, column),
+    })
 }
 
 /// Entries as `GET /wheels/history` has them.
 pub fn of_history(items: &[Value], now: f64) -> Table {
     let header = ["when", "action", "wheel_name", "size", "tags", "tenant", "api_key_id", "from"];
-    let mut table = Table::new(&header);
-    for item in items {
-        table.add(vec![
-            item["occurred_at"].as_f64().map_or_else(dash, |at| ago(now - at)),
-            text(item, "action"),
-            text(item, "wheel_name"),
-            size(item),
-            tags(item),
-            text(&item["actor"], "tenant_id"),
-            text(&item["actor"], "api_key_id"),
-            text(&item["source"], "remote_addr"),
-        ]);
-    }
-    table.without_empty_columns()
+    Table::of(items, &header, |item, column| match column {
+        "when" => since(&item["occurred_at"], now),
+        "size" => size(item),
+        "tags" => tags(item),
+        "tenant" => text(&item["actor"], "tenant_id"),
+        "api_key_id" => text(&item["actor"], column),
+        "from" => text(&item["source"], "remote_addr"),
+        _ => text(item, column),
+    })
 }
 
 /// In unix seconds; the Python gateway tells the time as a text alone.

@@ -2,7 +2,6 @@
 
 use super::{NatsChildError, NatsChildSettings};
 
-/// Its name in the store directory.
 pub const FILE_NAME: &str = "nats-server.conf";
 
 /// The file's text. Messages keep the server's own limit (1 MiB), which our limits assume.

@@ -53,16 +53,13 @@ kill -KILL "$server"
 wait "$server"
 "#;
 
-/// All that is needed to start the server, again and again.
 #[derive(Debug)]
 pub struct Launch {
     pub program: PathBuf,
     pub config: PathBuf,
     /// The locked file of the store; the server holds it as its stdout, to which it never writes.
     pub lock: File,
-    /// Where it will listen.
     pub address: SocketAddr,
-    /// What it will call itself.
     pub server_name: String,
 }
 
@@ -76,8 +73,8 @@ pub struct Instance {
     /// Written once, by `stop`; its end tells the shell that we are gone.
     control: Option<ChildStdin>,
     /// Disconnected by the reader thread when the server is gone; carries nothing.
-    gone: Receiver<()>,
-    last_lines: LastLines,
+    pub gone: Receiver<()>,
+    pub last_lines: LastLines,
     /// Ends with the server; joined after it, which is why it is the last field.
     reader: Option<JoinOnDrop>,
 }
@@ -164,16 +161,6 @@ impl Launch {
 }
 
 impl Instance {
-    /// Disconnected when the server is gone.
-    pub fn gone(&self) -> &Receiver<()> {
-        &self.gone
-    }
-
-    /// What it said last.
-    pub fn last_lines(&self) -> String {
-        self.last_lines.text()
-    }
-
     /// SIGTERM, and SIGKILL at the deadline; returns when the server is gone, with the status that
     /// the shell passes on (128 and the signal's number when a signal ended it).
     pub fn stop(mut self) -> Option<ExitStatus> {

@@ -25,7 +25,6 @@ use crate::model::limits::{CHILD_POLL, NATS_STOP_DEADLINE};
 use crate::thread::{self, Service};
 use instance::Launch;
 
-/// What the command line says about the local server.
 #[derive(Debug, Clone)]
 pub struct NatsChildSettings {
     /// The program; `None` means `PYOCO_NATS_SERVER_BIN`, then the first on PATH.
@@ -41,7 +40,6 @@ pub struct NatsChildSettings {
     pub sync_interval: String,
 }
 
-/// A supervised nats-server.
 #[derive(Debug)]
 pub struct NatsChild {
     /// Stops the server (SIGTERM, then SIGKILL) before it ends.
@@ -50,10 +48,7 @@ pub struct NatsChild {
 }
 
 impl NatsChild {
-    /// Starts the server and waits until JetStream answers.
-    ///
-    /// # Errors
-    /// [`NatsChildError`], whose text ends with the way out. Nothing keeps running then.
+    /// Starts the server and waits until JetStream answers. Nothing keeps running after an error.
     pub fn start(settings: NatsChildSettings) -> Result<NatsChild, NatsChildError> {
         let program = binary::find(settings.bin.as_deref())?;
         let config = config::text(&settings, &server_name())?;
@@ -108,7 +103,7 @@ fn server_name() -> String {
 
 fn created(store: &Path) -> Result<PathBuf, NatsChildError> {
     fs::create_dir_all(store)
-        .and_then(|()| fs::canonicalize(store))
+        .and_then(|()| store.canonicalize())
         .map_err(|source| NatsChildError::Store { path: store.to_owned(), source })
 }
 

@@ -12,11 +12,9 @@ use crate::model::limits::MAX_CHILD_LINE_BYTES;
 
 /// Warnings of a child that reach our log in one window; further ones are counted.
 const CHILD_LOG_BURST: u32 = 50;
-/// The window of [`CHILD_LOG_BURST`].
 const CHILD_LOG_WINDOW: Duration = Duration::from_secs(10);
 /// Lines that an error message shows.
 const TAIL_LINES: usize = 12;
-/// The target of the forwarded lines.
 const TARGET: &str = "nats-server";
 
 /// The last lines. The reader writes them, and errors quote them.
@@ -32,7 +30,6 @@ impl LastLines {
         lines.push_back(line.to_owned());
     }
 
-    /// As one text, each line indented.
     pub fn text(&self) -> String {
         let lines = self.0.lock();
         if lines.is_empty() {
@@ -68,20 +65,16 @@ pub fn forward(stream: impl Read, last: &LastLines) {
 
 /// The next line without its end; what is over the bound is dropped.
 fn next_line(reader: &mut impl BufRead, bytes: &mut Vec<u8>) -> Option<String> {
-    bytes.clear();
-    let limit = MAX_CHILD_LINE_BYTES as u64;
-    match reader.by_ref().take(limit).read_until(b'\n', bytes) {
-        Ok(0) | Err(_) => return None,
-        Ok(_) => {}
+    let mut read = |bytes: &mut Vec<u8>| {
+        bytes.clear();
+        let mut bounded = reader.by_ref().take(MAX_CHILD_LINE_BYTES as u64);
+        matches!(bounded.read_until(b'\n', bytes), Ok(1..))
+    };
+    if !read(bytes) {
+        return None;
     }
     let text = String::from_utf8_lossy(bytes).trim_end().to_owned();
-    while bytes.last() != Some(&b'\n') {
-        bytes.clear();
-        match reader.by_ref().take(limit).read_until(b'\n', bytes) {
-            Ok(0) | Err(_) => break,
-            Ok(_) => {}
-        }
-    }
+    while bytes.last() != Some(&b'\n') && read(bytes) {}
     Some(text)
 }
 
@@ -105,7 +98,6 @@ fn taken_apart(line: &str) -> (Level, &str) {
     (Level::Warn, line)
 }
 
-/// How many lines of a window have been let through.
 struct Allowance {
     since: Instant,
     granted: u32,

@@ -25,9 +25,9 @@ pub fn run(launch: &Launch, first: Instance, stop: &StopSignal) {
                 instance.stop();
                 return;
             }
-            recv(instance.gone()) -> _ => {}
+            recv(instance.gone) -> _ => {}
         }
-        let last_lines = instance.last_lines();
+        let last_lines = instance.last_lines.text();
         let status = instance.stop().map_or_else(String::new, |status| format!(" ({status})"));
         log::error!("the local nats-server died{status}; its last lines:\n{last_lines}");
         let Some(next) = started_again(launch, stop, &mut pauses, since.elapsed()) else { return };

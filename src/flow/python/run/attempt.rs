@@ -91,13 +91,11 @@ pub(super) fn run(
     drop(template);
 }
 
-/// A run that waits for its job.
 struct Forked {
     /// It reaps the shim, so it is kept until then.
     template: Arc<Template>,
     pipes: RunPipes,
     shim_pid: u32,
-    /// What else the shim has said.
     said: Vec<u8>,
 }
 
@@ -148,7 +146,7 @@ fn wait_for_shim(
     orders: &Orders,
     woken: &mut PipeReader,
 ) -> Begun {
-    let deadline = Instant::now() + supervisor.settings().start_deadline;
+    let deadline = Instant::now() + supervisor.settings.start_deadline;
     let mut text = Vec::new();
     loop {
         let waited =
@@ -195,7 +193,6 @@ fn drain(woken: &mut PipeReader) {
     let _ = woken.read(&mut bytes);
 }
 
-/// Which pipes may still bring something.
 struct Open {
     run: bool,
     shim: bool,
@@ -212,7 +209,6 @@ struct PythonAttempt<'a> {
     orders: &'a Orders,
     events: &'a Sender<FlowEvent>,
     run_id: &'a str,
-    /// Not yet written to the run.
     outgoing: Vec<u8>,
     /// Read from the run; the beginning of a line.
     incoming: Vec<u8>,
@@ -220,14 +216,11 @@ struct PythonAttempt<'a> {
     tasks: Tasks,
     open: Open,
     told_cancel: bool,
-    /// The outcome has gone out.
     finished: bool,
-    /// What the shim has said.
     exit: Option<ShimMessage>,
     next_output: Instant,
     /// When processes that were asked to end are killed.
     kill_at: Option<Instant>,
-    /// How often the shim was told to kill.
     kills: u32,
     /// When what may still come is not waited for any more.
     leave_at: Option<Instant>,

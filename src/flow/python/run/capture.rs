@@ -18,7 +18,6 @@ pub(super) enum Stream {
     Err,
 }
 
-/// What was printed, by task.
 pub(super) struct Capture {
     out: Marks,
     err: Marks,
@@ -40,7 +39,6 @@ impl Capture {
         Capture { out: Marks::new(token), err: Marks::new(token), tails: BTreeMap::new() }
     }
 
-    /// Takes what was read from a pipe.
     pub(super) fn take(&mut self, stream: Stream, bytes: &[u8]) {
         let marks = match stream {
             Stream::Out => &mut self.out,
@@ -111,7 +109,6 @@ fn number(task: usize) -> i64 {
     i64::try_from(task).unwrap_or(i64::MAX)
 }
 
-/// Follows the marks in one pipe.
 struct Marks {
     /// NUL and the token.
     opening: Vec<u8>,
@@ -187,16 +184,11 @@ impl Marks {
 }
 
 enum Found {
-    Mark {
-        task: i64,
-        length: usize,
-    },
+    Mark { task: i64, length: usize },
     Text,
-    /// So far it looks like a mark.
     Unfinished,
 }
 
-/// The last bytes of a stream.
 #[derive(Default)]
 struct Tail {
     bytes: VecDeque<u8>,

@@ -32,7 +32,6 @@ impl Orders {
         Ok((Arc::new(Orders { wanted: Mutex::default(), wake }), woken))
     }
 
-    /// Asks the flow to end.
     pub(super) fn cancel(&self) {
         self.change(|wanted| wanted.cancel = true);
         self.wake();

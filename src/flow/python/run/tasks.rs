@@ -55,7 +55,6 @@ impl Tasks {
         true
     }
 
-    /// Shows what running tasks have printed since.
     pub(super) fn add_output(&mut self, capture: &mut Capture) {
         for number in capture.fresh() {
             if let Some(record) = self.running.get_mut(&number) {

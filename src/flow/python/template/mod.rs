@@ -64,7 +64,6 @@ pub(crate) struct Template {
     /// What it has imported from. Its runs may outlive the process, and go on to import.
     code: Option<Arc<Code>>,
     pub pid: u32,
-    /// Versions as it told them.
     pub python: String,
     pub pyoco: Option<String>,
     is_dead: Arc<AtomicBool>,

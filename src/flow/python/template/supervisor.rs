@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use crossbeam_channel::never;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::Template;
@@ -18,7 +18,7 @@ use crate::thread::StopSignal;
 /// last to hold some code: what goes with that is not ours.
 #[derive(Debug)]
 pub(crate) struct TemplateSupervisor {
-    settings: PythonSettings,
+    pub(crate) settings: PythonSettings,
     /// Held while new code is tried out.
     turn: Mutex<()>,
     /// Held while a template starts that runs wait for.
@@ -31,7 +31,6 @@ pub(crate) struct TemplateSupervisor {
 
 #[derive(Debug, Default)]
 struct CurrentTemplate {
-    /// What templates start with.
     code: Option<Arc<Code>>,
     template: Option<Arc<Template>>,
     /// The last start, if it failed, and when that was.
@@ -59,15 +58,10 @@ impl TemplateSupervisor {
         }
     }
 
-    pub(crate) fn settings(&self) -> &PythonSettings {
-        &self.settings
-    }
-
-    /// The template, started if need be. Others who ask meanwhile wait for the same start, and fail
-    /// with it.
+    /// The template, started if need be. Others who ask meanwhile wait for the same start, and fail with it.
     pub(crate) fn template(&self) -> Result<Arc<Template>, PythonError> {
         let asked = Instant::now();
-        let mut state = locked(&self.state);
+        let mut state = self.state.lock();
         if let Some(template) = state.template.as_ref().filter(|template| template.is_alive()) {
             return Ok(Arc::clone(template));
         }
@@ -84,7 +78,7 @@ impl TemplateSupervisor {
                 Ok(template)
             }
             Err(error) => {
-                let mut report = locked(&self.report);
+                let mut report = self.report.lock();
                 report.template = None;
                 report.last_error = Some(error.to_string());
                 state.failure = Some((Instant::now(), error.clone()));
@@ -93,13 +87,12 @@ impl TemplateSupervisor {
         }
     }
 
-    /// See [`crate::flow::PythonExecutor::use_code`].
     pub(crate) fn use_code(&self, code: Arc<Code>, stop: &StopSignal) -> Result<(), PythonError> {
-        let turn = locked(&self.turn);
+        let turn = self.turn.lock();
         // Without the lock of the state, so that runs get the present template meanwhile.
         let template = Template::start(&self.settings, Some(&code), &self.ending_templates, stop)?;
         let template = Arc::new(template);
-        let mut state = locked(&self.state);
+        let mut state = self.state.lock();
         self.report_start(&template, state.template.is_some());
         let new = CurrentTemplate { code: Some(code), template: Some(template), failure: None };
         let old = std::mem::replace(&mut *state, new);
@@ -114,7 +107,7 @@ impl TemplateSupervisor {
             pyoco = template.pyoco.as_deref().unwrap_or("unknown"), again = was_there,
             generation = generation.as_deref().unwrap_or_default();
             "Python template process started");
-        let mut report = locked(&self.report);
+        let mut report = self.report.lock();
         report.starts += 1;
         report.last_error = None;
         report.generation = generation;
@@ -123,9 +116,8 @@ impl TemplateSupervisor {
         report.older.extend(old);
     }
 
-    /// For the worker's record.
     pub(crate) fn status(&self) -> Value {
-        let report = locked(&self.report).clone();
+        let report = self.report.lock().clone();
         let template = report.template.and_then(|template| template.upgrade());
         let alive = template.as_ref().filter(|template| template.is_alive());
         let state = match (alive, &report.last_error, report.starts) {
@@ -149,8 +141,4 @@ impl TemplateSupervisor {
         }
         status
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }

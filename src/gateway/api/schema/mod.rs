@@ -147,12 +147,12 @@ pub enum JsonBody {
 pub enum BodyFault {
     /// It is not UTF-8 (400).
     NotText,
-    Problem(Problem),
+    Problem(Box<Problem>),
 }
 
 impl From<Problem> for BodyFault {
     fn from(problem: Problem) -> BodyFault {
-        BodyFault::Problem(problem)
+        BodyFault::Problem(Box::new(problem))
     }
 }
 

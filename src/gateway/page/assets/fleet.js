@@ -29,6 +29,11 @@ export function serving(tag) {
   return [...records.values()].filter((one) => isAlive(one) && one.tags.includes(tag));
 }
 
+/** The tags that some worker serves or has served. */
+export function knownTags() {
+  return [...new Set([...records.values()].flatMap((one) => one.tags))];
+}
+
 export function isAlive(record) {
   return record.state === "RUNNING" || record.state === "IDLE";
 }

@@ -5,7 +5,7 @@ import { followFigures } from "./figures.js";
 import { serving } from "./fleet.js";
 import { number, span } from "./format.js";
 import { t } from "./i18n.js";
-import { empty, guarded, problem, section } from "./pieces.js";
+import { empty, guarded, problem, section, tableHead } from "./pieces.js";
 import { to } from "./route.js";
 import { Throughput } from "./chart.js";
 
@@ -41,25 +41,17 @@ export function metricsPage(place) {
 function tilesOf(figures) {
   const runs = (status) => figures.one("pyoco_runs", { status });
   const today = (status) => figures.one("pyoco_runs_today_total", { status });
-  const tile = (name, value, address = null, kind = "") => {
-    const text = [el("span", {}, t(`metrics.${name}`)), el("b", {}, value === null ? "–" : number(value))];
-    return address
-      ? el("a", { class: `tile ${kind}`, href: address, "data-tile": name }, text)
-      : el("div", { class: `tile ${kind}`, "data-tile": name }, text);
-  };
+  const count = (name, value, href = null, isBad = false) =>
+    tile(name, value === null ? "–" : number(value), { href, class: isBad ? "tile bad" : "tile" });
   const failed = today("FAILED");
+  const alive = figures.one("pyoco_workers_alive_total");
   return [
-    tile("running", runs("RUNNING"), to("runs", "", { status: "RUNNING" })),
-    tile("waiting", runs("PENDING"), to("runs", "", { status: "PENDING" })),
-    tile("done_today", today("COMPLETED"), to("runs", "", { status: "COMPLETED" })),
-    tile("failed_today", failed, to("runs", "", { status: "FAILED" }), failed > 0 ? "bad" : ""),
-    tile(
-      "workers",
-      figures.one("pyoco_workers_alive_total"),
-      to("workers"),
-      figures.one("pyoco_workers_alive_total") === 0 ? "bad" : "",
-    ),
-    tile("dlq", figures.one("pyoco_dlq_messages_total")),
+    count("running", runs("RUNNING"), to("runs", "", { status: "RUNNING" })),
+    count("waiting", runs("PENDING"), to("runs", "", { status: "PENDING" })),
+    count("done_today", today("COMPLETED"), to("runs", "", { status: "COMPLETED" })),
+    count("failed_today", failed, to("runs", "", { status: "FAILED" }), failed > 0),
+    count("workers", alive, to("workers"), alive === 0),
+    count("dlq", figures.one("pyoco_dlq_messages_total")),
     spanTile("wait_mean", figures, "pyoco_run_queue_wait_seconds"),
     spanTile("duration_mean", figures, "pyoco_run_duration_seconds"),
   ];
@@ -69,12 +61,12 @@ function tilesOf(figures) {
 function spanTile(name, figures, histogram) {
   const count = figures.one(`${histogram}_count`);
   const sum = figures.one(`${histogram}_sum`);
-  return el(
-    "div",
-    { class: "tile", "data-tile": name, title: t("metrics.since_start") },
-    el("span", {}, t(`metrics.${name}`)),
-    el("b", {}, count ? span(sum / count) : "–"),
-  );
+  return tile(name, count ? span(sum / count) : "–", { class: "tile", title: t("metrics.since_start") });
+}
+
+function tile(name, value, props) {
+  const text = [el("span", {}, t(`metrics.${name}`)), el("b", {}, value)];
+  return el(props.href ? "a" : "div", { "data-tile": name, ...props }, text);
 }
 
 function queueTable(figures) {
@@ -99,23 +91,6 @@ function queueTable(figures) {
       ),
     );
   };
-  const heads = ["tag", "depth", "in_flight", "oldest", "servers"];
-  return el(
-    "div",
-    { class: "wide" },
-    el(
-      "table",
-      {},
-      el(
-        "thead",
-        {},
-        el(
-          "tr",
-          {},
-          heads.map((name) => el("th", { scope: "col" }, t(`metrics.${name}`))),
-        ),
-      ),
-      el("tbody", {}, depths.map(row)),
-    ),
-  );
+  const head = tableHead("metrics", ["tag", "depth", "in_flight", "oldest", "servers"]);
+  return el("div", { class: "wide" }, el("table", {}, head, el("tbody", {}, depths.map(row))));
 }

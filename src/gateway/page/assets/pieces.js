@@ -149,6 +149,23 @@ export function guarded(place, draw) {
   }
 }
 
+/** The values that a field suggests. */
+export function suggestions(id, values) {
+  const options = values.map((value) => el("option", { value }));
+  return el("datalist", { id }, options);
+}
+
+/** The head of a table, its columns named by the texts `kind.…`; `more` stands behind them. */
+export function tableHead(kind, names, ...more) {
+  const heads = names.map((name) => el("th", { scope: "col" }, t(`${kind}.${name}`)));
+  return el("thead", {}, el("tr", {}, heads, ...more));
+}
+
+/** What a filter that leaves nothing shows: that, and the way back to all of the page. */
+export function noMatch(text, page) {
+  return el("div", { class: "empty" }, el("p", {}, text), el("a", { class: "button", href: to(page) }, t("runs.clear")));
+}
+
 /** A named part of a page. */
 export function section(title, ...children) {
   return el("section", {}, el("h2", {}, title), ...children);

@@ -33,13 +33,8 @@ const WATCH_SEC = 600;
 export function runPage(place, { id }) {
   let run = null;
   let close = () => {};
-  const part = (name) => el("div", { class: `part part-${name}` });
-  const parts = Object.fromEntries(
-    ["head", "notice", "errors", "story", "cancel", "timeline", "tasks", "wheels", "data"].map((name) => [
-      name,
-      part(name),
-    ]),
-  );
+  const names = ["head", "notice", "errors", "story", "cancel", "timeline", "tasks", "wheels", "data"];
+  const parts = Object.fromEntries(names.map((name) => [name, el("div", { class: `part part-${name}` })]));
   place.append(...Object.values(parts));
   replace(parts.head, el("h1", {}, t("nav.run")), el("p", { class: "quiet" }, t("loading")));
   const timeline = new Timeline();
@@ -104,7 +99,7 @@ export function runPage(place, { id }) {
     document.title = `${run.flow_name} · ${t(`run.${run.status}`)} · Pyoco`;
     guarded(parts.head, drawHead);
     guarded(parts.errors, drawErrors);
-    guarded(parts.story, () => replace(parts.story, section(t("run.story"), story(run))));
+    guarded(parts.story, drawStory);
     guarded(parts.cancel, () => replace(parts.cancel, cancel.draw(run)));
     guarded(parts.timeline, () => timeline.draw(parts.timeline, run));
     guarded(parts.tasks, () => tasks.draw(parts.tasks, run));
@@ -132,6 +127,10 @@ export function runPage(place, { id }) {
     if (run.workflow_yaml_sha256 || run.params_truncated) return null;
     const query = { flow: run.flow_name, tag: run.tag, params: isEmpty(run.params) ? "" : JSON.stringify(run.params) };
     return el("a", { class: "button", href: to("submit", "", query) }, t("run.again"));
+  }
+
+  function drawStory() {
+    replace(parts.story, section(t("run.story"), story(run)));
   }
 
   function drawErrors() {
@@ -209,7 +208,7 @@ export function runPage(place, { id }) {
 
   open();
   const stopFleet = followFleet(() => {
-    if (run) guarded(parts.story, () => replace(parts.story, section(t("run.story"), story(run))));
+    if (run) guarded(parts.story, drawStory);
   });
   return {
     update() {},

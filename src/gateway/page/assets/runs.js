@@ -4,7 +4,7 @@ import { el, replace } from "./dom.js";
 import { followFigures } from "./figures.js";
 import { number } from "./format.js";
 import { t } from "./i18n.js";
-import { STATUSES, badge, empty, guarded, problem } from "./pieces.js";
+import { STATUSES, badge, empty, guarded, noMatch, problem } from "./pieces.js";
 import { here, to, withQuery } from "./route.js";
 import { filterForm } from "./runs_filter.js";
 import { isFiltered, limits } from "./runs_limits.js";
@@ -62,27 +62,17 @@ export function runsPage(place, { query }) {
     guarded(table, () => {
       const { runs, error, isLoaded } = list;
       const { query } = here();
-      if (error && runs.length === 0)
-        replace(
-          table,
-          problem(error, () => list.load()),
-        );
+      const trouble = error ? problem(error, () => list.load()) : null;
+      if (error && runs.length === 0) replace(table, trouble);
       else if (!isLoaded) replace(table, el("p", { class: "quiet" }, t("loading")));
       else if (runs.length === 0) replace(table, nothing(query));
-      else drawTable(table, runs, query, error ? problem(error, () => list.load()) : null);
+      else drawTable(table, runs, query, trouble);
     });
     guarded(pager, drawPager);
   }
 
   function nothing(query) {
-    if (isFiltered(query) || query.get("cursor")) {
-      return el(
-        "div",
-        { class: "empty" },
-        el("p", {}, t("runs.no_match")),
-        el("a", { class: "button", href: to("runs") }, t("runs.clear")),
-      );
-    }
+    if (isFiltered(query) || query.get("cursor")) return noMatch(t("runs.no_match"), "runs");
     return empty(t("runs.none"), [
       "pyoco-server up --with-nats --with-worker",
       "pyoco-client submit-yaml --workflow-file examples/hello/flow.yaml --flow-name hello --tag default",

@@ -1,8 +1,9 @@
 // The filters of the list: a form whose state is the URL.
 
 import { el } from "./dom.js";
-import { workers } from "./fleet.js";
+import { knownTags, workers } from "./fleet.js";
 import { t } from "./i18n.js";
+import { suggestions } from "./pieces.js";
 import { go, to, withQuery } from "./route.js";
 import { FIELDS, SPANS } from "./runs_limits.js";
 
@@ -43,12 +44,6 @@ export function filterForm(query) {
   const option = (value) =>
     el("option", { value, selected: value === (query.get("since") ?? "") }, t(`runs.since.${value || "any"}`));
   const span = el("select", { id: "filter-since", onchange: apply }, ["", ...Object.keys(SPANS)].map(option));
-  const known = (name, values) =>
-    el(
-      "datalist",
-      { id: `known-${name}` },
-      values.map((value) => el("option", { value })),
-    );
   // On a small screen only the search is there at first.
   const isOpen = ["since", ...FIELDS].some((name) => name !== "q" && query.get(name));
   const more = el(
@@ -73,8 +68,8 @@ export function filterForm(query) {
     field("worker"),
     el("label", { class: "of-more" }, el("span", {}, t("runs.filter.since")), span),
     el("a", { class: "button of-more", href: to("runs") }, t("runs.clear")),
-    known("worker", [...workers().keys()]),
-    known("tag", [...new Set([...workers().values()].flatMap((one) => one.tags))]),
+    suggestions("known-worker", [...workers().keys()]),
+    suggestions("known-tag", knownTags()),
   );
   return {
     node,

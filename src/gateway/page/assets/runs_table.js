@@ -27,14 +27,8 @@ export function drawTable(place, runs, query, notice) {
   }
   replace(place.querySelector(".table-notice"), notice);
   const sort = sorting(query.get("sort") ?? "-changed");
-  replace(
-    place.querySelector("thead"),
-    el(
-      "tr",
-      {},
-      Object.keys(COLUMNS).map((name) => heading(name, sort)),
-    ),
-  );
+  const heads = Object.keys(COLUMNS).map((name) => heading(name, sort));
+  replace(place.querySelector("thead"), el("tr", {}, heads));
   keyed(body, sorted(runs, sort), (run) => run.run_id, row, sign);
 }
 

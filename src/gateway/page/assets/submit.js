@@ -2,9 +2,9 @@
 
 import { ApiError, sendForm, sendJson } from "./api.js";
 import { announce, el } from "./dom.js";
-import { workers } from "./fleet.js";
+import { knownTags } from "./fleet.js";
 import { t } from "./i18n.js";
-import { problem, section } from "./pieces.js";
+import { problem, section, suggestions } from "./pieces.js";
 import { go, to } from "./route.js";
 
 const SAMPLE = `version: 1
@@ -29,14 +29,9 @@ const ABOUT = [
 ];
 
 export function submitPage(place, { query }) {
-  const known = [...new Set([...workers().values()].flatMap((one) => one.tags))];
   place.append(
     el("div", { class: "title" }, el("h1", {}, t("nav.submit"))),
-    el(
-      "datalist",
-      { id: "known-tags" },
-      known.map((tag) => el("option", { value: tag })),
-    ),
+    suggestions("known-tags", knownTags()),
     el("div", { class: "columns" }, section(t("submit.yaml"), yamlForm()), section(t("submit.name"), nameForm(query))),
   );
   return { update() {}, close() {} };
@@ -49,8 +44,7 @@ function yamlForm() {
     if (file.files[0]) text.value = await file.files[0].text();
     text.dispatchEvent(new Event("input", { bubbles: true }));
   });
-  const name = el("input", { id: "yaml-flow_name", value: "main", autocomplete: "off" });
-  const tag = el("input", { id: "yaml-tag", autocomplete: "off", list: "known-tags", placeholder: "default" });
+  const { name, tag } = common("yaml", "main", "");
   const fields = {
     workflow: field("workflow", text),
     file: field("file", file),
@@ -67,22 +61,10 @@ function yamlForm() {
 }
 
 function nameForm(query) {
-  const of = (name, otherwise = "") => query.get(name) ?? otherwise;
-  const name = el("input", { id: "name-flow_name", value: of("flow", "main"), autocomplete: "off" });
-  const tag = el("input", {
-    id: "name-tag",
-    value: of("tag"),
-    autocomplete: "off",
-    list: "known-tags",
-    placeholder: "default",
-  });
+  const { name, tag } = common("name", query.get("flow") ?? "main", query.get("tag") ?? "");
   const labels = el("input", { id: "name-tags", autocomplete: "off", placeholder: "team-a, nightly" });
-  const params = el("textarea", {
-    id: "name-params",
-    rows: "8",
-    spellcheck: "false",
-    value: pretty(of("params", "{}")),
-  });
+  const shown = pretty(query.get("params") ?? "{}");
+  const params = el("textarea", { id: "name-params", rows: "8", spellcheck: "false", value: shown });
   const fields = {
     flow_name: field("flow_name", name),
     tag: field("tag", tag),
@@ -99,6 +81,15 @@ function nameForm(query) {
     if (free.length > 0) body.tags = free;
     return sendJson("POST", "/runs", body, more);
   });
+}
+
+/** The inputs that both forms have. */
+function common(kind, flow, tag) {
+  const list = { list: "known-tags", placeholder: "default" };
+  return {
+    name: el("input", { id: `${kind}-flow_name`, value: flow, autocomplete: "off" }),
+    tag: el("input", { id: `${kind}-tag`, value: tag, autocomplete: "off", ...list }),
+  };
 }
 
 /** An input with its label and a place for what is wrong with it. */

@@ -78,8 +78,6 @@ function took(state, { started_at: from, ended_at: to, duration_ms: milliseconds
 
 /** The parts of a record that say something, errors first. */
 function* data(record) {
-  const part = (name, node, text) =>
-    el("div", { class: "task-part" }, el("h4", {}, t(`task.${name}`), text ? copyButton(() => text) : null), node);
   if (record.error) yield part("error", block(record.error, "bad"));
   if (record.traceback) yield fold(t("task.traceback"), block(record.traceback), true);
   yield* logs(record.logs);
@@ -88,21 +86,14 @@ function* data(record) {
   }
 }
 
+function part(name, node, text) {
+  return el("div", { class: "task-part" }, el("h4", {}, t(`task.${name}`), text ? copyButton(() => text) : null), node);
+}
+
 function* logs(logs) {
   if (!logs) return;
   for (const name of ["stdout", "stderr"]) {
-    if (logs[name])
-      yield el(
-        "div",
-        { class: "task-part" },
-        el(
-          "h4",
-          {},
-          t(`task.${name}`),
-          copyButton(() => logs[name]),
-        ),
-        block(logs[name]),
-      );
+    if (logs[name]) yield part(name, block(logs[name]), logs[name]);
   }
   if (logs.dropped_bytes > 0) yield el("p", { class: "quiet" }, t("task.dropped", { size: size(logs.dropped_bytes) }));
 }

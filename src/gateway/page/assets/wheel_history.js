@@ -4,7 +4,7 @@ import { el, replace } from "./dom.js";
 import { moment, number, size } from "./format.js";
 import { t } from "./i18n.js";
 import { when } from "./moving.js";
-import { problem, section, tags } from "./pieces.js";
+import { problem, section, tableHead, tags } from "./pieces.js";
 
 const COLUMNS = ["when", "what", "wheel", "who", "from"];
 /** Events that are shown at once. */
@@ -31,20 +31,7 @@ export function historyPart() {
 
   function table(history) {
     const shown = showsAll ? history : history.slice(0, FIRST);
-    return el(
-      "table",
-      { class: "stacked" },
-      el(
-        "thead",
-        {},
-        el(
-          "tr",
-          {},
-          COLUMNS.map((name) => el("th", { scope: "col" }, t(`history.column.${name}`))),
-        ),
-      ),
-      el("tbody", {}, shown.map(row)),
-    );
+    return el("table", { class: "stacked" }, tableHead("history.column", COLUMNS), el("tbody", {}, shown.map(row)));
   }
 
   function more(history, state, again) {

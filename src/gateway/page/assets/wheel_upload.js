@@ -4,27 +4,19 @@ import { upload } from "./api.js";
 import { announce, el } from "./dom.js";
 import { size } from "./format.js";
 import { t } from "./i18n.js";
-import { problem, section } from "./pieces.js";
+import { problem, section, suggestions } from "./pieces.js";
 
 /** `done()` is called when the registry has changed. `close()` ends what is under way. */
 export function uploadPart(knownTags, done) {
   const file = el("input", { id: "wheel-file", type: "file", accept: ".whl", multiple: true, onchange: chosen });
-  const tags = el("input", {
-    id: "wheel-tags",
-    autocomplete: "off",
-    list: "wheel-known-tags",
-    placeholder: "cpu, linux",
-  });
+  const suggested = { list: "wheel-known-tags", placeholder: "cpu, linux" };
+  const tags = el("input", { id: "wheel-tags", autocomplete: "off", ...suggested });
   const button = el("button", { type: "submit", class: "primary", disabled: true }, t("wheels.upload_do"));
   const list = el("ul", { class: "uploads" });
   const zone = el("div", { class: "drop" }, el("label", { for: "wheel-file" }, t("wheels.choose")), file);
   const node = section(
     t("wheels.upload"),
-    el(
-      "datalist",
-      { id: "wheel-known-tags" },
-      knownTags.map((tag) => el("option", { value: tag })),
-    ),
+    suggestions("wheel-known-tags", knownTags),
     el(
       "form",
       { class: "upload", onsubmit: start },

@@ -1,13 +1,13 @@
 // The wheels: what the registry has, who uses it, what was done; upload and delete.
 
 import { el, replace } from "./dom.js";
-import { followFleet, isAlive, fleetState, workers } from "./fleet.js";
+import { followFleet, isAlive, fleetState, knownTags, workers } from "./fleet.js";
 import { filterBar } from "./filter_bar.js";
 import { number, size } from "./format.js";
 import { t } from "./i18n.js";
-import { empty, guarded, problem } from "./pieces.js";
+import { empty, guarded, noMatch, problem } from "./pieces.js";
 import { followRegistry } from "./registry.js";
-import { here, to } from "./route.js";
+import { here } from "./route.js";
 import { askDelete } from "./wheel_delete.js";
 import { historyPart } from "./wheel_history.js";
 import { sorted, uses } from "./wheel_names.js";
@@ -28,8 +28,7 @@ export function wheelsPage(place) {
   const notice = el("div");
   const table = el("div", { class: "table-place" });
   const history = historyPart();
-  const knownTags = [...new Set([...workers().values()].flatMap((one) => one.tags))].sort();
-  const upload = uploadPart(knownTags, () => registry.reload());
+  const upload = uploadPart(knownTags().sort(), () => registry.reload());
   place.append(
     el("div", { class: "title" }, el("h1", {}, t("nav.wheels"))),
     upload.node,
@@ -67,7 +66,7 @@ export function wheelsPage(place) {
         state.problem ? problem(state.problem, registry.reload) : null,
         !state.loaded && !state.problem ? el("p", { class: "quiet" }, t("loading")) : null,
         state.loaded && all.length === 0 ? empty(t("wheels.none"), [UPLOAD]) : null,
-        all.length > 0 && shown.length === 0 ? noMatch() : null,
+        all.length > 0 && shown.length === 0 ? noMatch(t("wheels.no_match"), "wheels") : null,
         fleetState().loaded ? nobody() : null,
       );
       drawWheels(table, shown, (name) => ask(all.find((one) => one.name === name)));
@@ -117,15 +116,6 @@ function counts(all) {
     }),
     failedLink([...workers().values()]),
   ];
-}
-
-function noMatch() {
-  return el(
-    "div",
-    { class: "empty" },
-    el("p", {}, t("wheels.no_match")),
-    el("a", { class: "button", href: to("wheels") }, t("runs.clear")),
-  );
 }
 
 /** Wheels are of no use without a worker that takes them. */

@@ -4,7 +4,7 @@ import { el, keyed, replace } from "./dom.js";
 import { number, size } from "./format.js";
 import { t } from "./i18n.js";
 import { when } from "./moving.js";
-import { fold, tags, workerLink } from "./pieces.js";
+import { fold, tableHead, tags, workerLink } from "./pieces.js";
 import { who } from "./wheel_history.js";
 
 const COLUMNS = ["package", "file", "tags", "uploaded", "used"];
@@ -16,9 +16,8 @@ export function drawWheels(place, rows, ask) {
   let body = place.querySelector("tbody");
   if (!body) {
     body = el("tbody");
-    const head = COLUMNS.map((name) => el("th", { scope: "col" }, t(`wheels.column.${name}`)));
     const last = el("th", { scope: "col" }, el("span", { class: "unseen" }, t("wheels.delete")));
-    replace(place, el("table", { class: "wheels stacked" }, el("thead", {}, el("tr", {}, head, last)), body));
+    replace(place, el("table", { class: "wheels stacked" }, tableHead("wheels.column", COLUMNS, last), body));
   }
   keyed(
     body,
@@ -39,21 +38,14 @@ function row(one, ask) {
     cell("tags", one.tags.length ? tags(one.tags) : el("span", { class: "quiet" }, t("wheels.everybody"))),
     cell("uploaded", when(one.modified), one.event ? el("p", { class: "quiet" }, who(one.event)) : null),
     cell("used", used(one)),
-    el(
-      "td",
-      { class: "of-delete" },
-      el(
-        "button",
-        {
-          type: "button",
-          class: "small",
-          "aria-label": t("wheels.delete_it", { name: one.name }),
-          onclick: () => ask(one.name),
-        },
-        t("wheels.delete"),
-      ),
-    ),
+    el("td", { class: "of-delete" }, deleteButton(one.name, ask)),
   );
+}
+
+function deleteButton(name, ask) {
+  const label = t("wheels.delete_it", { name });
+  const props = { type: "button", class: "small", "aria-label": label, onclick: () => ask(name) };
+  return el("button", props, t("wheels.delete"));
 }
 
 function mark(one) {

@@ -16,28 +16,19 @@ export function hasFailed(one) {
 
 /** For the head of the card. */
 export function wheelBadge(one) {
-  if (!hasFailed(one)) return null;
-  return el(
-    "span",
-    { class: "badge is-error wheels-failed" },
-    el("span", { class: "shape", "aria-hidden": "true" }, "✕"),
-    t("workers.wheels_failed"),
-  );
+  return hasFailed(one) ? failure("span", { class: "badge is-error wheels-failed" }, t("workers.wheels_failed")) : null;
+}
+
+function failure(tag, props, text) {
+  return el(tag, props, el("span", { class: "shape", "aria-hidden": "true" }, "✕"), text);
 }
 
 /** The link from here to all wheels that failed on a worker. */
 export function failedLink(all) {
   const failed = all.filter(hasFailed).length;
   if (failed === 0) return null;
-  return [
-    " · ",
-    el(
-      "a",
-      { class: "badge is-error", href: to("workers", "", { show: "failed" }) },
-      el("span", { class: "shape", "aria-hidden": "true" }, "✕"),
-      t("workers.failed", { n: number(failed) }),
-    ),
-  ];
+  const props = { class: "badge is-error", href: to("workers", "", { show: "failed" }) };
+  return [" · ", failure("a", props, t("workers.failed", { n: number(failed) }))];
 }
 
 /** Lines of the card. */

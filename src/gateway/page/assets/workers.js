@@ -7,8 +7,8 @@ import { filterBar } from "./filter_bar.js";
 import { number } from "./format.js";
 import { t } from "./i18n.js";
 import { when } from "./moving.js";
-import { badge, empty, guarded, problem, runLink, tags } from "./pieces.js";
-import { here, to } from "./route.js";
+import { badge, empty, guarded, noMatch, problem, runLink, tags } from "./pieces.js";
+import { here } from "./route.js";
 import { failedLink, hasFailed, wheelBadge, wheelLines } from "./worker_wheels.js";
 
 const ORDER = ["RUNNING", "IDLE", "DISCONNECTED", "STOPPED_GRACEFUL"];
@@ -112,12 +112,7 @@ function before(a, b) {
 
 function nobody(all) {
   if (all.length === 0) return empty(t("workers.none"), ["pyoco-worker --tags default"]);
-  return el(
-    "div",
-    { class: "empty" },
-    el("p", {}, t("workers.no_match")),
-    el("a", { class: "button", href: to("workers") }, t("runs.clear")),
-  );
+  return noMatch(t("workers.no_match"), "workers");
 }
 
 function card(one, failure, setHidden) {

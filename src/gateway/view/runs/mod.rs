@@ -18,8 +18,10 @@ use order::RunOrder;
 use super::hub::{Hub, Side, Version};
 use crate::bus::{self, Entry, Kv, Mirror, Operation, Versioned, View, Watch};
 use crate::model::json;
-use crate::model::limits::SNAPSHOT_CACHE_BYTES;
 use crate::model::run::{RunStatus, RunSummary};
+
+/// Snapshots that the gateway keeps in memory for `GET /runs/{id}`, in bytes of JSON.
+const SNAPSHOT_CACHE_BYTES: usize = 32 * 1024 * 1024;
 
 /// Gets what was known of the run, the new version, and whether the index was live.
 pub type Observer = Box<dyn Fn(Option<&RunSummary>, &RunSummary, bool) + Send + Sync>;

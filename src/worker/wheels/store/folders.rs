@@ -106,10 +106,7 @@ impl Folders {
     }
 
     /// Removes the folders of wheels that nobody uses or remembers, and what killed processes have left;
-    /// how many these were. Whatever else there is stays.
-    ///
-    /// # Errors
-    /// [`Error::Folder`] when the folder cannot be read; what cannot be removed is a warning.
+    /// how many these were. Whatever else there is stays; what cannot be removed is a warning.
     pub fn collect(&self) -> Result<usize, Error> {
         self.collect_but(&HashSet::new())
     }
@@ -162,20 +159,14 @@ impl Folders {
     }
 }
 
-/// The place of one wheel.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     sha256: String,
     lock: Lock,
 }
 
 impl Slot {
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The folder, if it is there.
     pub(crate) fn folder(self) -> Result<Folder, Slot> {
         let Ok(metadata) = fs::metadata(&self.path) else { return Err(self) };
         let since = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
@@ -206,35 +197,20 @@ impl Slot {
 /// An unpacked wheel, which stays as long as this is held.
 #[derive(Debug)]
 pub struct Folder {
-    path: PathBuf,
-    sha256: String,
-    since: f64,
+    pub path: PathBuf,
+    pub sha256: String,
+    /// When it was unpacked, unix seconds.
+    pub since: f64,
     lock: Lock,
 }
 
 impl Folder {
-    /// What goes on `sys.path`.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Of the wheel, in hex.
-    pub fn sha256(&self) -> &str {
-        &self.sha256
-    }
-
-    /// When it was unpacked, unix seconds.
-    pub fn since(&self) -> f64 {
-        self.since
-    }
-
     /// Whether it still is: somebody may have removed it, lock and all.
     pub(crate) fn is_there(&self) -> bool {
         self.lock.is_in_place() && self.path.is_dir()
     }
 }
 
-/// A folder for what is not finished.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
@@ -261,7 +237,6 @@ impl Drop for Scratch {
     }
 }
 
-/// Whether a name is that of a wheel's folder.
 pub(crate) fn is_hash(name: &str) -> bool {
     name.len() == HASH_DIGITS && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -311,7 +286,6 @@ fn walk(folder: &Path) -> io::Result<Vec<(PathBuf, bool)>> {
     Ok(found)
 }
 
-/// Whether a lock was made long ago.
 fn is_old(lock: &Path) -> bool {
     let made = fs::metadata(lock).and_then(|metadata| metadata.modified());
     made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > SPARE_LOCK_AGE))

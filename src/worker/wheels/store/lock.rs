@@ -38,7 +38,6 @@ impl Lock {
         }
     }
 
-    /// Locks alone, if nobody else has it.
     pub(super) fn try_alone(path: &Path) -> io::Result<Option<Lock>> {
         let file = opened(path)?;
         match file.try_lock() {

@@ -14,8 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::folders::is_hash;
 use crate::model::limits::MAX_WHEEL_TEXT_BYTES;
-use crate::model::wheel::InstalledWheel;
-use crate::model::wheel::hex;
+use crate::model::wheel::{InstalledWheel, hex};
 use crate::worker::wheels::fit::Interpreter;
 
 /// How long the folders of a worker that does not run are kept for its next start.
@@ -26,18 +25,15 @@ const SUFFIX: &str = ".json";
 /// Hex digits that tell kinds of workers apart.
 const KEY_DIGITS: usize = 16;
 
-/// The files of one kind of worker.
 #[derive(Debug)]
 pub(crate) struct Memory {
     own: PathBuf,
     shown: PathBuf,
 }
 
-/// What is in them.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Remembered {
-    /// The id of the set.
     pub generation: String,
     /// When it came into use, unix seconds.
     pub updated_at: f64,
@@ -45,7 +41,6 @@ pub(crate) struct Remembered {
     pub wheels: Vec<RememberedWheel>,
 }
 
-/// One wheel of the set.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct RememberedWheel {
@@ -53,7 +48,6 @@ pub(crate) struct RememberedWheel {
     pub wheel: InstalledWheel,
     /// Of its bytes, in hex.
     pub sha256: String,
-    /// Its folder, for people.
     pub folder: String,
 }
 

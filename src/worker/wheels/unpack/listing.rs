@@ -20,19 +20,16 @@ const KIND_FOLDER: u32 = 0o040_000;
 const ANY_EXECUTE: u32 = 0o111;
 const DATA: &str = ".data";
 
-/// All of an archive, in its order.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub entries: Vec<Entry>,
     /// The folder that tells what the wheel is: `foo-1.0.dist-info`.
     pub dist_info: String,
-    /// What all files together say they take.
     pub size: u64,
     /// Kinds of files that have no place here, such as scripts; each once.
     pub ignored: Vec<String>,
 }
 
-/// One entry of an archive.
 #[derive(Debug)]
 pub(super) struct Entry {
     /// Its name, without the slash at the end of a folder's.
@@ -109,8 +106,7 @@ fn look_at(entry: &ZipFileEntry<'_>) -> Result<Entry, Fault> {
     Ok(Entry { is_folder, target, is_executable, size: entry.size(), path })
 }
 
-/// A name that stays within the folder it is unpacked to on any system, and whether it is a
-/// folder's.
+/// A name that stays within the folder it is unpacked to on any system, and whether it is a folder's.
 fn checked_name(raw: &[u8]) -> Result<(String, bool), Fault> {
     let lossy = || String::from_utf8_lossy(&raw[..raw.len().min(MAX_WHEEL_PATH_BYTES)]);
     let fault = |what: &str| Err(Fault::entry(&lossy(), what));

@@ -28,7 +28,6 @@ use record::Record;
 
 /// Largest RECORD that is read: [`MAX_WHEEL_ENTRIES`] rows with long paths.
 const MAX_WHEEL_RECORD_BYTES: u64 = 32 * 1024 * 1024;
-/// Compiles all modules below a folder.
 const COMPILE: &str = include_str!("../host/compile.py");
 const BLOCK_BYTES: usize = 64 * 1024;
 

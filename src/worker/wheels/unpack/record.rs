@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sha2::{Digest, Sha256, Sha384, Sha512};
+use sha2::digest::DynDigest;
+use sha2::{Sha256, Sha384, Sha512};
 
 use super::listing::Listing;
 use crate::model::limits::MAX_WHEEL_ENTRIES;
@@ -13,13 +14,11 @@ use crate::worker::wheels::error::Fault;
 /// Files of the `.dist-info` folder that cannot have a hash in RECORD.
 const UNHASHED: [&str; 3] = ["RECORD", "RECORD.jws", "RECORD.p7s"];
 
-/// The rows, by path.
 #[derive(Debug)]
 pub(super) struct Record {
     rows: HashMap<String, Row>,
 }
 
-/// What is said of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Row {
     /// As it is written: `sha256=…`.
@@ -28,8 +27,7 @@ struct Row {
 }
 
 impl Record {
-    /// Reads it, and holds it against what there is: all files are listed, and all that is listed is
-    /// there.
+    /// Reads it, and holds it against what there is: all files are listed, and all that is listed is there.
     pub(super) fn read(text: &[u8], listing: &Listing) -> Result<Record, Fault> {
         let fault = |what: String| Err(Fault::Record(what));
         let mut rows: HashMap<String, Row> = HashMap::new();
@@ -63,14 +61,13 @@ impl Record {
         let files = || listing.entries.iter().filter(|entry| !entry.is_folder);
         for file in files() {
             let path = &file.path;
-            match self.rows.get(path) {
-                _ if is_unhashed(path, &listing.dist_info) => {}
-                None => return Err(Fault::Record(format!("does not list {path:?}"))),
-                Some(row) if row.hash.is_empty() => {
-                    return Err(Fault::Record(format!("has no hash for {path:?}")));
-                }
-                Some(_) => {}
-            }
+            let problem = match self.rows.get(path) {
+                _ if is_unhashed(path, &listing.dist_info) => continue,
+                None => "does not list",
+                Some(row) if row.hash.is_empty() => "has no hash for",
+                Some(_) => continue,
+            };
+            return Err(Fault::Record(format!("{problem} {path:?}")));
         }
         let present: std::collections::HashSet<&str> = files().map(|f| f.path.as_str()).collect();
         match self.rows.keys().find(|path| !present.contains(path.as_str())) {
@@ -88,10 +85,10 @@ impl Record {
             Fault::Record(format!("has {hash:?} for {path:?}, which is no SHA-256, 384 or 512"))
         };
         let (algorithm, digest) = row.hash.split_once('=').ok_or_else(unknown)?;
-        let hasher = match algorithm {
-            "sha256" => Hasher::Sha256(Sha256::new()),
-            "sha384" => Hasher::Sha384(Sha384::new()),
-            "sha512" => Hasher::Sha512(Sha512::new()),
+        let hasher: Box<dyn DynDigest> = match algorithm {
+            "sha256" => Box::new(Sha256::default()),
+            "sha384" => Box::new(Sha384::default()),
+            "sha512" => Box::new(Sha512::default()),
             _ => return Err(unknown()),
         };
         let digest = URL_SAFE_NO_PAD.decode(digest.trim_end_matches('=')).map_err(|_| unknown())?;
@@ -107,24 +104,14 @@ fn is_unhashed(path: &str, dist_info: &str) -> bool {
 /// The hash that a file is to have, while it is read.
 pub(super) struct Expected {
     /// `None` for a file that can have none.
-    hash: Option<(Hasher, Vec<u8>)>,
+    hash: Option<(Box<dyn DynDigest>, Vec<u8>)>,
     size: Option<u64>,
 }
 
-enum Hasher {
-    Sha256(Sha256),
-    Sha384(Sha384),
-    Sha512(Sha512),
-}
-
 impl Expected {
-    /// Takes the next bytes of the file.
     pub(super) fn update(&mut self, bytes: &[u8]) {
-        match &mut self.hash {
-            Some((Hasher::Sha256(hasher), _)) => hasher.update(bytes),
-            Some((Hasher::Sha384(hasher), _)) => hasher.update(bytes),
-            Some((Hasher::Sha512(hasher), _)) => hasher.update(bytes),
-            None => {}
+        if let Some((hasher, _)) = &mut self.hash {
+            hasher.update(bytes);
         }
     }
 
@@ -134,15 +121,9 @@ impl Expected {
             return Err(Fault::Record(format!("says another size for {path:?}")));
         }
         let Some((hasher, expected)) = self.hash else { return Ok(()) };
-        let digest = match hasher {
-            Hasher::Sha256(hasher) => hasher.finalize().to_vec(),
-            Hasher::Sha384(hasher) => hasher.finalize().to_vec(),
-            Hasher::Sha512(hasher) => hasher.finalize().to_vec(),
-        };
-        if digest == expected {
-            Ok(())
-        } else {
-            Err(Fault::Record(format!("says another hash for {path:?}")))
+        if *hasher.finalize() != *expected {
+            return Err(Fault::Record(format!("says another hash for {path:?}")));
         }
+        Ok(())
     }
 }
