@@ -31,13 +31,13 @@ pub use connection::link::{Link, LinkState};
 pub use connection::message::{Message, Meta};
 pub use error::Error;
 pub use jetstream::PubAck;
-pub use kv::{Edit, Edited, Entry, Kv, Operation, WatchEvent};
+pub use kv::{Edit, Edited, Entry, Kv, Operation};
 pub use mirror::{Contact, Mirror, ObjectView, Versioned, View};
 pub use objects::{Listing, ObjectMeta, ObjectStore, Sealed, Upload};
 pub use queue::backlog::TagBacklog;
 pub use queue::pull::{Delivered, MANY_WAIT, PullEvent, PullInbox};
 pub use queue::{ConsumerSettings, ExhaustedJob, StoredJob, WorkQueue};
-pub use watch::{WATCH_SILENCE, Watch};
+pub use watch::{WATCH_SILENCE, Watch, WatchEvent};
 
 use connection::large_payload::LargePayloadLink;
 use jetstream::resources;
@@ -55,8 +55,7 @@ pub struct Bus {
 struct BusInner {
     /// Requests whose answers somebody waits for.
     control: Link,
-    /// Pulls and watches: what the server sends on its own account, so that a burst of it never
-    /// stands in front of an answer.
+    /// Pulls and watches: a burst of what the server sends by itself never stands in front of an answer.
     stream: Link,
     /// Chunks of objects; opened when the first one moves.
     large_payloads: Arc<LargePayloadLink>,
@@ -65,12 +64,8 @@ struct BusInner {
 }
 
 impl Bus {
-    /// Starts connecting in the background and returns at once; requests fail with
-    /// [`Error::Disconnected`] until a connection stands.
-    ///
-    /// # Errors
-    /// [`Error::Setup`] when the settings cannot be used at all (an unreadable URL, two ways to
-    /// authenticate), or a thread cannot be started.
+    /// Returns at once and connects in the background; requests fail with [`Error::Disconnected`] until then.
+    /// Fails when the settings cannot be used (an unreadable URL, two ways to authenticate).
     pub fn start(nats: &NatsConfig, resources: &ResourceConfig) -> Result<Bus> {
         let control = Link::start("control", nats)?;
         let stream = Link::start("stream", nats)?;
@@ -145,8 +140,8 @@ impl Bus {
         self.queue().ensure_all()
     }
 
-    /// Looks at each stream and bucket: its name, and its settings and size or what is wrong. One
-    /// that is missing is no fault: it is created when it is first needed.
+    /// The name of each stream and bucket with its settings and size, or with what is wrong. One that is
+    /// missing is no fault: it is created when it is first needed.
     pub fn inspect(&self) -> Vec<(String, Result<serde_json::Value>)> {
         let config = &self.inner.resources;
         let streams = [

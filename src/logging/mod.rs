@@ -10,8 +10,7 @@ use log::LevelFilter;
 
 use crate::config::{LogConfig, LogFormat};
 
-/// Starts logging for the process; `service` is `pyoco-server:http` or `pyoco-server:worker`.
-/// A second call changes nothing, so tests may call it freely.
+/// `service` is `pyoco-server:http` or `pyoco-server:worker`. A second call changes nothing.
 pub fn init(service: &'static str, config: &LogConfig) {
     let utc = config.utc;
     let with_traceback = config.include_traceback;

@@ -79,7 +79,6 @@ struct Checks {
     mirror: KeyMirror,
 }
 
-/// What is known of keys, and how more is found out.
 struct Keys {
     pepper: Pepper,
     verdicts: VerdictCache,
@@ -115,7 +114,6 @@ impl Auth {
         found.map(|holder| Caller::Holder(Arc::new(holder)))
     }
 
-    /// Who comes to a route that is for anybody.
     pub fn stranger(&self) -> Caller {
         if self.checks.is_some() { Caller::Nobody } else { Caller::Anybody }
     }
@@ -142,11 +140,8 @@ impl Auth {
     }
 }
 
-/// The key that a request shows: in `header`, else as `Authorization: Bearer KEY`; empty when it shows none.
-///
-/// # Errors
-/// [`AuthRefusal::Invalid`] for a header that comes twice, since a proxy and we might each believe another
-/// one, and for one that is no text.
+/// The key in `header`, else in `Authorization: Bearer KEY`; empty without one. A header that comes twice is
+/// [`AuthRefusal::Invalid`]: a proxy and we might each believe another one.
 fn presented<'r>(request: &'r Request, header: &str) -> Result<&'r str, AuthRefusal> {
     for name in [header, "Authorization"] {
         let mut values = request.values(name);

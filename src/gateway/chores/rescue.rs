@@ -81,8 +81,7 @@ impl Rescue {
         }
     }
 
-    /// Looks at each run that has not ended. When NATS does not answer, the look ends: it would not
-    /// for the next run either.
+    /// Ends when NATS does not answer: it would not for the next run either.
     pub(super) fn look(&mut self, turn: &Turn<'_>) -> Next {
         let now = Instant::now();
         self.given_back.retain(|_, at| now - *at < AGAIN);
@@ -213,9 +212,8 @@ impl Rescue {
         Ok(())
     }
 
-    /// Takes the rescue of a delivery upon this gateway; `false` when another one was quicker, or
-    /// its worker has written after all. A second NAK would hit the delivery that the first one
-    /// has brought about.
+    /// `false` when another gateway was quicker, or the worker has written after all. A second NAK would hit
+    /// the delivery that the first one has brought about.
     fn sign(&self, run: &Indexed) -> bus::Result<bool> {
         let mut was_signed = false;
         let is_written = self.change(run, |snapshot| match &mut snapshot.delivery {
@@ -256,8 +254,7 @@ impl Rescue {
         ended.map(drop)
     }
 
-    /// Changes a snapshot, if it still is the version that was decided on; says whether it was
-    /// written. `change` returns whether there is something to write.
+    /// Changes a snapshot if it still is the version that was decided on; `false`: nothing was written.
     fn change(
         &self,
         run: &Indexed,

@@ -16,7 +16,6 @@ pub use exposition::{Sources, exposition};
 pub use requests::RequestFigures;
 pub use runs::RunFigures;
 
-/// All figures that are not read off something else.
 #[derive(Default)]
 pub struct Metrics {
     pub runs: RunFigures,

@@ -27,7 +27,6 @@ pub(super) struct Keys<'a> {
     pub required: bool,
 }
 
-/// The document, as JSON.
 pub(super) fn document(keys: &Keys<'_>) -> Vec<u8> {
     put_together(keys).to_string().into_bytes()
 }
@@ -111,7 +110,6 @@ const ABOUT: &str = "Times are unix seconds. Readers ignore fields that they do 
 have more than is written here. Of a repeated query parameter the last value counts, unknown ones are \
 ignored. An unknown path is 404, another method 405 with `Allow`, a trailing slash 307.";
 
-/// The line of the router's table that an operation is about.
 fn route_of(operation: &Operation) -> Option<&'static Route> {
     ROUTES.iter().find(|route| {
         route.method == operation.method && route.path == without_names(operation.path)
@@ -177,7 +175,6 @@ mod tests {
         put_together(&Keys { header: "X-Key", required })
     }
 
-    /// Every operation of the document with its line of the table.
     fn described(document: &Value) -> Vec<(&'static Route, &Value)> {
         let mut all = Vec::new();
         for (path, item) in document["paths"].as_object().unwrap() {
@@ -286,8 +283,7 @@ mod tests {
         }
     }
 
-    /// One error of each kind. [`happens_at`] does not compile when a kind is missing there; add it here,
-    /// too.
+    /// [`happens_at`] does not compile when a kind is missing there; add it here, too.
     fn errors() -> Vec<ApiError> {
         let code = Code::BadInput;
         let text = String::new;
