@@ -1,8 +1,7 @@
 //! Reads a wheel as the zip archive that it is: its entries in order, and a few short texts whole.
 //!
-//! The client looks at a wheel with it before the upload, the worker unpacks with it. Invariant: an
-//! archive is read as it is asked for, and no text beyond its limit, whatever the archive says of its
-//! size. This floor judges nothing: what an entry may be, and how a fault is worded, its callers say.
+//! Invariant: no text is read beyond its limit, whatever the archive says of its size. Callers judge what an
+//! entry may be, and word the faults.
 
 use std::io::{self, Read, Seek};
 

@@ -1,14 +1,12 @@
 //! Everything that speaks NATS; the one floor that names the `nats` crate.
 //!
-//! Of the crate only `Connection` is used: its JetStream, KV and object calls are slow, may hang
-//! and report some refusals as success. On top of it stand a [`link`](Link) per purpose (requests
-//! with a deadline over one shared inbox, a flusher, a watchdog), JetStream's management as its
-//! JSON API, and our own KV, object store, work
-//! queue, pulls and watch.
+//! Of the crate only `Connection` is used: its JetStream, KV and object calls are slow, may hang and report
+//! some refusals as success. On it stand a [`link`](Link) per purpose, JetStream's JSON API, and our own KV,
+//! object store, work queue, pulls and watch.
 //!
-//! Invariants: every wait has a deadline; an acknowledgement counts only with a sequence above 0;
-//! nothing that has not been checked becomes part of a subject or header; a watch is `live` or
-//! says that it is not. This floor knows no HTTP, no flow, and not what the bytes mean.
+//! Invariants: every wait has a deadline; an acknowledgement counts only with a sequence above 0; nothing
+//! unchecked becomes part of a subject or header; a watch is `live` or says that it is not. This floor knows
+//! no HTTP, no flow, and not what the bytes mean.
 
 // The crate is marked deprecated upstream in favour of an async one; it is the blocking client.
 #![allow(deprecated)]

@@ -1,9 +1,8 @@
 //! Follows a bucket, or the metas of an object store, and never just goes quiet.
 //!
-//! A short-lived pull consumer delivers in batches that we ask for, so the server can never flood
-//! us. The watch is rebuilt from the last sequence seen when the connection changed, when a
-//! delivery is missing, when heartbeats stop, and when the stream has moved on without us; while
-//! that is so it is stale and says it.
+//! A short-lived pull consumer delivers in batches that we ask for, so the server cannot flood us. The watch
+//! is stale, says so, and is rebuilt from the last sequence seen when the connection changed, a delivery is
+//! missing, heartbeats stop, or the stream has moved on without us.
 
 use std::time::{Duration, Instant};
 

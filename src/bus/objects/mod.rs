@@ -1,8 +1,7 @@
 //! An object store: large values in chunks, each with a small message that says what it is.
 //!
-//! Chunks of an upload lie under a subject of their own, which nobody knows before the meta names
-//! it; so an object is there as a whole or not at all. Metas are stored by compare-and-set. Whoever
-//! gives up removes its chunks; what a crash leaves behind is found by [`ObjectStore::purge_orphans`].
+//! Chunks lie under a subject that nobody knows before the meta names it, so an object is there as a whole or
+//! not at all. Metas are stored by compare-and-set. [`ObjectStore::purge_orphans`] finds what a crash leaves.
 
 mod meta;
 mod orphans;

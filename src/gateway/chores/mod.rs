@@ -1,9 +1,8 @@
 //! What the gateway does without being asked: it rescues lost runs and tidies what others have left.
 //!
-//! One thread has a table of chores and runs what is due. Chores that only look into memory come
-//! first; all others wait for NATS, with a deadline for each request, and end their turn at the first
-//! failure or when it has taken long. So a chore holds up the others for one request at most. A panic
-//! ends a turn and nothing else.
+//! One thread has a table of chores and runs what is due. Chores that only look into memory come first; the
+//! others end their turn at the first failure or when it has taken long, so that a chore holds up the others
+//! for one request to NATS at most. A panic ends a turn and nothing else.
 
 mod backlog;
 mod key_use;

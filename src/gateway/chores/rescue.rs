@@ -1,12 +1,10 @@
 //! Brings runs back whose worker is gone, long before the queue's own `ack_wait` would.
 //!
-//! A run's worker writes the snapshot at least every heartbeat. When both the run and its worker
-//! are silent for several of theirs, the job is given back in the worker's place, by the ACK subject
-//! that the snapshot carries; should the worker live after all, its next write tells it that it has
-//! lost the run. A cancel that no worker carries out is completed here, so that no run stays
-//! CANCELLING. A run that waits although the queue of its tag is empty has lost its job (its gateway
-//! died between the two steps of the submit, or an operator purged the queue) and is FAILED. Silence
-//! is measured with this gateway's own clock, from what the watch has delivered.
+//! When both a run and its worker are silent for several heartbeats, the job is given back in the worker's
+//! place, by the ACK subject in the snapshot; should the worker live after all, its next write tells it that it
+//! has lost the run. A cancel that no worker carries out is completed here. A run that waits although the queue
+//! of its tag is empty has lost its job (its gateway died during the submit, or an operator purged the queue)
+//! and is FAILED. Silence is measured with this gateway's clock, from what the watch has delivered.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};

@@ -1,9 +1,7 @@
 //! The OpenAPI document of the gateway: one file per group of routes, put together at the start.
 //!
-//! What is not said here twice cannot drift: bounds come from `model::limits`, words from the enums
-//! of `model`, access from the router's table, failures that any request may meet from one list. A
-//! line of the table without an operation, or the other way round, fails the test below. This folder
-//! knows no NATS and answers no request but the one for the document.
+//! Bounds come from `model::limits`, words from the enums of `model`, access from the router's table, failures
+//! of any request from one list. A test holds the operations against the table. This folder knows no NATS.
 
 mod dashboard;
 mod failures;

@@ -1,11 +1,9 @@
-//! Tells what changes to whoever watches: one mailbox per open stream, none of which can hold
-//! anybody up.
+//! Tells what changes to all watchers: one mailbox per open stream, none of which can hold anybody up.
 //!
-//! The run index and the worker mirror publish here what their watches on NATS tell, in that order
-//! and under their own locks, so that nobody sees a run go backwards. A mailbox is bounded: a
-//! [`RunWatch`] holds the newest version of its run, a [`Feed`] the newest summary of each run that
-//! its reader has not taken yet. What a slow reader did not get is counted. This floor knows
-//! neither HTTP nor how an event is written.
+//! The run index and the worker mirror publish under their own locks what their watches tell, so that nobody
+//! sees a run go backwards. A mailbox is bounded: a [`RunWatch`] holds the newest version of its run, a [`Feed`]
+//! the newest summary of each run that its reader has not taken. What a slow reader did not get is counted.
+//! This floor knows neither HTTP nor how an event is written.
 
 mod feed;
 mod run_watch;
