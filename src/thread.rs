@@ -120,7 +120,6 @@ pub struct StopSource(#[expect(dead_code, reason = "held for its drop")] Sender<
 /// A thread's end of a stop channel: it never delivers a value, it only becomes disconnected.
 pub type StopSignal = Receiver<Infallible>;
 
-/// Makes a stop channel.
 pub fn stop_channel() -> (StopSource, StopSignal) {
     let (sender, receiver) = bounded(0);
     (StopSource(sender), receiver)

@@ -19,9 +19,7 @@ pub struct WheelArchive<R> {
     zip: ZipIterable<R>,
 }
 
-/// One entry of the directory, and the way to its contents.
 pub struct WheelEntry<'a, R> {
-    /// What the directory says of it.
     pub listed: ZipFileEntry<'a>,
     reader: &'a mut R,
 }
@@ -29,7 +27,6 @@ pub struct WheelEntry<'a, R> {
 /// The bytes of a file that was there, or why they were not read.
 pub type Text = Result<Vec<u8>, UnreadText>;
 
-/// Why a text was not read.
 #[derive(Debug)]
 pub enum UnreadText {
     /// The archive does not lead to it.
@@ -54,7 +51,6 @@ impl<R: Read + Seek> WheelArchive<R> {
         WheelArchive { zip: self.zip.enforce_header_consistency(true) }
     }
 
-    /// How many entries the directory announces.
     pub fn entry_count(&self) -> usize {
         self.zip.len()
     }

@@ -8,6 +8,9 @@
 #   PYOCO_TEST_SCHEMATHESIS  the Python environment that tries the OpenAPI document
 #   PYOCO_TEST_CHROMIUM      the browser to use; see tests/setup/browser.sh
 #   PYOCO_TEST_PLAYWRIGHT    the Python environment that drives it; see tests/setup/python.sh
+#   PYOCO_TEST_NGINX         the reverse proxies to use; see tests/setup/proxies.sh
+#   PYOCO_TEST_CADDY
+#   PYOCO_TEST_HAPROXY
 #   CARGO_TARGET_DIR         as cargo has it
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

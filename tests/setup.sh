@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Finds or makes what the tests need, below the target directory. Nothing is installed on the machine but
-# chromium, when it is not there and this user may install it.
+# chromium and the reverse proxies, when they are not there and this user may install them.
 #
 #   bash tests/setup.sh           all of it; prints a line NAME=path for each
 #   bash tests/setup.sh nats      nats-server alone; prints its path
 #   bash tests/setup.sh python    the Python environments alone; prints a line NAME=path for each
 #   bash tests/setup.sh browser   chromium and what drives it alone; prints a line NAME=path for each
 #   bash tests/setup.sh openapi   what tries the OpenAPI document alone; prints a line NAME=path
+#   bash tests/setup.sh proxies   nginx, Caddy and HAProxy alone; prints a line NAME=path for each
 #
 # What it does goes to stderr. See tests/setup/ for where each thing comes from.
 set -euo pipefail
@@ -16,6 +17,7 @@ case "${1:-all}" in
     nats) bash nats.sh ;;
     python) bash python.sh ;;
     openapi) bash python.sh openapi ;;
+    proxies) bash proxies.sh ;;
     browser)
         chromium="$(bash browser.sh)"
         driver="$(bash python.sh browser)"
@@ -27,11 +29,13 @@ case "${1:-all}" in
         chromium="$(bash browser.sh)"
         driver="$(bash python.sh browser)"
         openapi="$(bash python.sh openapi)"
+        proxies="$(bash proxies.sh)"
         printf 'PYOCO_NATS_SERVER_BIN=%s\n%s\n' "$nats" "$python"
         printf 'PYOCO_TEST_CHROMIUM=%s\n%s\n%s\n' "$chromium" "$driver" "$openapi"
+        printf '%s\n' "$proxies"
         ;;
     *)
-        echo "setup: unknown part \`$1\`; say nats, python, browser or openapi, or nothing for all" >&2
+        echo "setup: unknown part \`$1\`; say nats, python, browser, openapi or proxies, or nothing" >&2
         exit 1
         ;;
 esac

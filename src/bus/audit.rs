@@ -10,7 +10,6 @@ use crate::bus::{Error, Result, jetstream};
 use crate::config::ResourceConfig;
 use crate::model::name;
 
-/// Appends and reads entries. Clones share the connection.
 #[derive(Clone)]
 pub struct AuditLog {
     control: Link,
@@ -18,7 +17,6 @@ pub struct AuditLog {
     timeout: Duration,
 }
 
-/// An entry as it was stored.
 #[derive(Debug, Clone)]
 pub struct AuditRecord {
     /// Its place; the next one's is higher.
@@ -36,7 +34,6 @@ impl AuditLog {
         AuditLog { timeout, ..self.clone() }
     }
 
-    /// Creates the stream if it is missing.
     pub fn ensure(&self) -> Result<()> {
         jetstream::ensure_stream(
             &self.control,

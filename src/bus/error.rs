@@ -25,18 +25,11 @@ mod code {
     pub const TRANSIENT: [u64; 7] = [10158, 10163, 10167, 10118, 10194, 10008, 10023];
 }
 
-/// An error of this floor. `Timeout` and `Disconnected` leave the outcome of a write unknown.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// No answer came in time. The request may or may not have been carried out.
     #[error("no answer from NATS to `{subject}` within {after:?}")]
-    Timeout {
-        /// Where the request went.
-        subject: String,
-        /// How long we waited.
-        after: Duration,
-    },
-    /// There is no connection, or it broke before the answer came.
+    Timeout { subject: String, after: Duration },
     #[error("not connected to NATS")]
     Disconnected,
     /// Nobody serves the subject: no such stream, or JetStream is off.
@@ -47,14 +40,8 @@ pub enum Error {
     /// A compare-and-set write found another revision than the one it was based on.
     #[error("somebody else has changed `{0}`")]
     Conflict(String),
-    /// The payload is larger than the server takes.
     #[error("message of {size} bytes is larger than the server's max_payload of {limit}")]
-    TooLarge {
-        /// Bytes of the message.
-        size: usize,
-        /// Bytes that the server takes.
-        limit: usize,
-    },
+    TooLarge { size: usize, limit: usize },
     /// A key, subject or header value that must not reach the wire.
     #[error("`{0}` cannot be part of a NATS subject or header")]
     BadName(String),
@@ -78,11 +65,7 @@ pub enum Error {
     Stalled(String),
     /// The server lacks what a request needs.
     #[error("nats-server {found} is too old for this; install version {needed} or a later one")]
-    OldServer {
-        found: String,
-        /// The first one that will do.
-        needed: String,
-    },
+    OldServer { found: String, needed: String },
     /// The settings cannot be used, or the process is out of threads.
     #[error("cannot set up the connection to NATS: {0}")]
     Setup(String),

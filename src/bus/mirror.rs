@@ -16,7 +16,6 @@ use crate::bus::{Entry, ObjectMeta, WatchEvent};
 /// What an owner makes of the newest messages of a bucket. All methods are called under the lock of
 /// the mirror, so what they publish is in the order of the revisions of each key.
 pub trait View {
-    /// A message of the bucket, read.
     type Change: Versioned;
 
     /// Takes in the newest message of a key. `is_live` says whether it is a change that happens now,
@@ -30,7 +29,6 @@ pub trait View {
     fn set_live(&mut self, _live: bool) {}
 }
 
-/// A message of a bucket.
 pub trait Versioned {
     fn key(&self) -> &str;
     fn revision(&self) -> u64;
@@ -56,7 +54,6 @@ impl Versioned for ObjectMeta {
     }
 }
 
-/// The objects of a store that are there, by name.
 #[derive(Debug, Default)]
 pub struct ObjectView(BTreeMap<String, ObjectMeta>);
 
@@ -81,10 +78,8 @@ impl View for ObjectView {
     }
 }
 
-/// Whether a view is current.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contact {
-    /// Not yet.
     Never,
     /// Since then.
     Live(Instant),
@@ -93,7 +88,6 @@ pub enum Contact {
 }
 
 impl Contact {
-    /// Since when the view is current.
     pub fn live_since(self) -> Option<Instant> {
         match self {
             Contact::Live(since) => Some(since),
@@ -186,7 +180,6 @@ impl<V> Mirror<V> {
         change(&mut self.inner.state.write().view)
     }
 
-    /// Whether the view is current.
     pub fn is_live(&self) -> bool {
         self.look(|_, contact| contact.live_since().is_some())
     }
@@ -202,7 +195,6 @@ impl<V> Mirror<V> {
 }
 
 impl<V: View> Mirror<V> {
-    /// What the watch of the bucket calls.
     pub fn observer<E>(&self) -> impl FnMut(WatchEvent<E>) + Send + 'static
     where
         E: Into<V::Change>,
@@ -266,7 +258,6 @@ mod tests {
     use super::*;
     use crate::bus::Operation;
 
-    /// The values that are there, by key.
     #[derive(Default)]
     struct Values(BTreeMap<String, u64>);
 

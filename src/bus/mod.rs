@@ -44,7 +44,6 @@ use jetstream::resources;
 
 use crate::config::{NatsConfig, ResourceConfig};
 
-/// What this floor's functions return.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// The connections of one process and what hangs on them. Clones share them.
@@ -93,22 +92,18 @@ impl Bus {
             && self.inner.stream.wait_up(deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// What is known of the connection that requests use.
     pub fn state(&self) -> LinkState {
         self.inner.control.state()
     }
 
-    /// The bucket of run snapshots.
     pub fn runs(&self) -> Kv {
         self.kv(resources::runs_bucket(&self.inner.resources))
     }
 
-    /// The bucket of worker records.
     pub fn workers(&self) -> Kv {
         self.kv(resources::workers_bucket(&self.inner.resources))
     }
 
-    /// The bucket of API key records.
     pub fn auth(&self) -> Kv {
         self.kv(resources::auth_bucket(&self.inner.resources))
     }
@@ -130,7 +125,6 @@ impl Bus {
         AuditLog::new(inner.control.clone(), inner.resources.clone(), inner.timeout)
     }
 
-    /// The work queue and the DLQ.
     pub fn queue(&self) -> WorkQueue {
         WorkQueue::new(
             self.inner.control.clone(),
@@ -141,9 +135,6 @@ impl Bus {
     }
 
     /// Creates whatever is missing; what exists is used as it is.
-    ///
-    /// # Errors
-    /// The first refusal or silence of the server.
     pub fn ensure_resources(&self) -> Result<()> {
         self.runs().ensure()?;
         self.workers().ensure()?;
@@ -195,7 +186,6 @@ impl Bus {
         self.inner.control.max_payload().unwrap_or(usize::MAX)
     }
 
-    /// The deadline of a request that names none.
     pub fn request_timeout(&self) -> Duration {
         self.inner.timeout
     }

@@ -18,7 +18,6 @@ use crate::bus::left;
 use crate::bus::{Error, Result, jetstream};
 use crate::thread::{Service, StopSignal};
 
-/// Messages asked for at once.
 const BATCH: u64 = 512;
 /// Unread messages of the route: two batches under way, and status messages.
 const ROUTE_CAPACITY: usize = 2 * BATCH as usize + 64;
@@ -26,13 +25,11 @@ const ROUTE_CAPACITY: usize = 2 * BATCH as usize + 64;
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Silence after which the watch is rebuilt: three heartbeats.
 pub const WATCH_SILENCE: Duration = Duration::from_secs(6);
-/// Lifetime of one pull.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 /// Between two comparisons with the stream's last sequence.
 const COMPARE_INTERVAL: Duration = Duration::from_secs(10);
 /// Between finding the watch behind and looking again.
 const SECOND_LOOK: Duration = Duration::from_millis(500);
-/// Between two tries to rebuild.
 const REBUILD_MIN: Duration = Duration::from_millis(20);
 const REBUILD_MAX: Duration = Duration::from_millis(500);
 
@@ -44,7 +41,6 @@ pub(crate) struct Followed {
     pub control: Link,
     /// The stream's settings, in case that it is missing.
     pub stream: Value,
-    /// Which messages of it.
     pub subjects: String,
     /// Whether those are all that it has, so that its last sequence is one of theirs.
     pub is_whole_stream: bool,

@@ -1,10 +1,10 @@
 //! The HTTP gateway: from a request to NATS, and back.
 //!
-//! Its rooms import in this order, and a test keeps it so: [`crate::http`] speaks HTTP; [`view`] is what the
-//! gateway knows in memory; [`auth`] finds out who asks, `chores` does what nobody asks for, [`metrics`]
-//! measures; [`api`] is the table of routes and their handlers, `openapi` describes them, `page` is the
-//! dashboard; this file puts all of them together. This floor knows nothing of workers but their records,
-//! and never executes a flow.
+//! Its rooms import in this order, and a test keeps it so: [`crate::http`] speaks HTTP; [`view`] is what
+//! the gateway knows in memory, `page` the files of the dashboard; [`auth`] finds out who asks, `chores`
+//! does what nobody asks for, [`metrics`] measures; [`api`] is the table of routes and their handlers,
+//! `openapi` describes them; this file puts all of them together. This floor knows nothing of workers but
+//! their records, and never executes a flow.
 
 #[doc(hidden)]
 pub mod api;
@@ -15,6 +15,7 @@ mod chores;
 pub mod metrics;
 mod openapi;
 mod page;
+mod settings;
 #[doc(hidden)]
 pub mod view;
 
@@ -27,12 +28,11 @@ use crossbeam_channel::bounded;
 pub use api::error::ApiError;
 pub use auth::AuthSettings;
 pub use page::Lang;
+pub use settings::GatewaySettings;
 
 use crate::bus::{self, Bus, Watch};
 use crate::http::cached::Cached;
 use crate::http::{HttpServer, HttpSettings, TrustedProxies};
-use crate::model::limits;
-use crate::model::network::Network;
 use crate::thread::Service;
 use api::context::Parts;
 use api::dispatch::Dispatcher;
@@ -46,39 +46,8 @@ use view::keys::KeyMirror;
 use view::runs::RunIndex;
 use view::workers::WorkerMirror;
 
-/// What a gateway is told at its start.
-#[derive(Debug, Clone)]
-pub struct GatewaySettings {
-    /// Tag of a submit that names none.
-    pub default_tag: String,
-    /// Largest `flow.yaml`, in bytes.
-    pub max_workflow_bytes: u64,
-    /// Largest wheel, in bytes.
-    pub max_wheel_bytes: u64,
-    /// How long the history of wheels is kept.
-    pub wheel_history_kept: Duration,
-    /// Silence after which a worker counts as disconnected.
-    pub disconnect_timeout: Duration,
-    /// Between two writes of a worker's record.
-    pub worker_heartbeat: Duration,
-    /// Between a cancel and the use of force.
-    pub cancel_grace: Duration,
-    /// Handler threads.
-    pub threads: usize,
-    /// Silence after which a worker's record is removed.
-    pub workers_retention: Duration,
-    /// Streams of events open at once.
-    pub max_watchers: usize,
-    /// The reverse proxies whose `X-Forwarded-For`, `-Proto` and `-Host` are believed: those in these
-    /// networks, or on this machine when the list is empty. With `None` nobody's are.
-    pub trusted_proxies: Option<Vec<Network>>,
-    /// The header that carries an API key.
-    pub api_key_header: String,
-    /// How API keys are checked; `None` lets everybody do everything.
-    pub auth: Option<AuthSettings>,
-    /// Language of the dashboard for visitors who have not chosen one.
-    pub dashboard_lang: Lang,
-}
+/// Places for long answers beside those of watchers, so that lists get through when all watch.
+const LONG_ANSWERS: usize = 64;
 
 /// Why a gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -148,9 +117,6 @@ impl Drop for OpenStreams {
 
 impl RunningGateway {
     /// Listens on `address` and serves; NATS may come later.
-    ///
-    /// # Errors
-    /// See [`Error`]; nothing is left running then.
     pub fn start(
         address: SocketAddr,
         bus: &Bus,
@@ -210,7 +176,7 @@ impl RunningGateway {
         let http =
             HttpServer::start(listener, http, Dispatcher::new(parts)).map_err(Error::Http)?;
         // Watchers hold their places for long: some are always left to other long answers.
-        let long = limits::LONG_ANSWERS.min(http.max_streams() / 4);
+        let long = LONG_ANSWERS.min(http.max_streams() / 4);
         hub.lower_limit(http.max_streams() - long);
         log::info!(address = http.local_addr().to_string(); "gateway listens");
         Ok(RunningGateway { streams: OpenStreams(hub), http, _chores: chores, _watches: watches })
@@ -232,7 +198,7 @@ impl RunningGateway {
 fn http_settings(settings: &GatewaySettings) -> HttpSettings {
     HttpSettings {
         threads: settings.threads,
-        max_streams: settings.max_watchers + limits::LONG_ANSWERS,
+        max_streams: settings.max_watchers + LONG_ANSWERS,
         trusted_proxies: settings.trusted_proxies.clone().map(TrustedProxies::new),
         ..HttpSettings::default()
     }

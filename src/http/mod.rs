@@ -61,8 +61,9 @@ use permits::Permits;
 const RESERVED_DESCRIPTORS: usize = 128;
 /// However few descriptors there are, so many clients are served.
 const LEAST_CONNECTIONS: usize = 16;
-/// Threads of connections that were closed for another one, and have not ended yet.
-const ENDING_THREADS: usize = 64;
+/// Threads of connections that were closed for another one, and have not ended and been joined yet. On a busy
+/// machine that takes its time, and a place that was made for a new client must not be refused to it.
+const ENDING_THREADS: usize = 1024;
 /// Threads that tell clients that there is no place; beyond them a connection is just closed.
 const REFUSING_THREADS: usize = 16;
 /// How long the end of a server waits for handlers that outlive the grace period.

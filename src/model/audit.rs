@@ -12,28 +12,20 @@ pub struct AuditEntry {
     pub time: f64,
     /// `api_key:<key_id>`, `anonymous`, or `cli:<user>@<host>`.
     pub actor: String,
-    /// Of the actor's key.
     pub tenant_id: Option<String>,
-    /// The action: `run.submit`, `run.cancel`, `worker.hide`, `wheel.upload`, `key.create` and so on.
     pub action: String,
     /// What it was done to: the id of a run, a worker or a key, the name of a wheel.
     pub object: Option<String>,
-    /// What came of it.
     pub outcome: Outcome,
-    /// HTTP status, when it was a request.
     pub status: Option<u16>,
-    /// Where the request came from.
     pub address: Option<String>,
-    /// What the client calls itself.
     pub user_agent: Option<String>,
     /// As in the answer and in the log.
     pub request_id: Option<String>,
-    /// Fields that this version does not know.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
 
-/// What came of an attempt.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
@@ -46,7 +38,6 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Of a request that was answered with this status.
     pub fn of_status(status: u16) -> Outcome {
         match status {
             ..400 => Outcome::Done,

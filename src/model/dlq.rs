@@ -6,18 +6,15 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DlqReason {
-    /// The message can never be executed.
     InvalidJob,
     /// No worker that took it knows the flow.
     FlowNotFound,
-    /// The flow raised an error.
     ExecutionError,
     /// Every delivery ended with the death of its worker.
     MaxDeliverExceeded,
 }
 
 impl DlqReason {
-    /// The word on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             DlqReason::InvalidJob => "invalid_job",
@@ -32,7 +29,6 @@ impl DlqReason {
 #[derive(Debug, Clone, Serialize)]
 pub struct DlqEntry {
     pub timestamp: f64,
-    /// Which kind of failure.
     pub reason: DlqReason,
     pub error: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,10 +45,8 @@ pub struct DlqEntry {
     pub api_key_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker_id: Option<String>,
-    /// How often the job was delivered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_delivered: Option<u64>,
-    /// Where it was published.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
     /// Its first bytes, for messages that are no job.

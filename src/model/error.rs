@@ -84,7 +84,6 @@ catalogue! {
 }
 
 impl Code {
-    /// Its number, from 1.
     pub fn number(self) -> usize {
         self as usize + 1
     }

@@ -11,9 +11,7 @@ pub const DEFAULT_TAG: &str = "default";
 /// What a worker needs to execute a run (`docs/spec.md#job-message`).
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Job {
-    /// The run; key of its snapshot.
     pub run_id: String,
-    /// Name of the flow.
     pub flow_name: String,
     pub tag: String,
     pub tags: Vec<String>,
@@ -34,10 +32,8 @@ pub struct Job {
 /// Why a message is no job; the text goes into the DLQ.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidJob {
-    /// Not JSON at all.
     #[error("job is not JSON: {0}")]
     NotJson(String),
-    /// JSON, but not an object.
     #[error("job is not a JSON object")]
     NotAnObject,
     /// A required field is missing, empty, or not a string.
@@ -46,16 +42,12 @@ pub enum InvalidJob {
     /// The run id cannot be a KV key.
     #[error("job has a `run_id` that cannot be a key")]
     BadRunId,
-    /// A field has another type than the contract says.
     #[error("job field `{0}` has the wrong type")]
     WrongType(&'static str),
 }
 
 impl Job {
     /// Reads a message; whatever is optional may be missing or null.
-    ///
-    /// # Errors
-    /// [`InvalidJob`] when the message can never be executed; it is then terminated.
     pub fn parse(payload: &[u8]) -> Result<Job, InvalidJob> {
         let value: Value =
             json::from_wire(payload).map_err(|e| InvalidJob::NotJson(e.to_string()))?;

@@ -18,9 +18,6 @@ pub fn to_wire<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<Vec<u8>> 
 
 /// Reads JSON that may come from Python: `NaN`, `Infinity` and `-Infinity` become `null`, a lone
 /// surrogate escape becomes U+FFFD. Plain JSON takes the fast path.
-///
-/// # Errors
-/// When the text is not JSON even so, or does not have the shape of `T`.
 pub fn from_wire<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
     match serde_json::from_slice(bytes) {
         Ok(value) => Ok(value),

@@ -9,7 +9,6 @@ use super::limits::{MAX_API_KEY_BYTES, MAX_TENANT_BYTES};
 const PREFIX: &str = "pyoco_";
 /// Lengths of a key id, in bytes (`docs/contract.md#api-keys`).
 const KEY_ID_BYTES: std::ops::RangeInclusive<usize> = 8..=64;
-/// Lengths of a secret.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 16..=256;
 /// Where records stand in their bucket.
 const RECORD_PREFIX: &str = "api_keys.";
@@ -45,12 +44,10 @@ pub fn written(key_id: &str, secret: &str) -> String {
     format!("{PREFIX}{key_id}.{secret}")
 }
 
-/// Whether `text` can be the id of a key.
 pub fn is_key_id(text: &str) -> bool {
     has_form(text, &KEY_ID_BYTES)
 }
 
-/// Whether `text` can be the name of a tenant.
 pub fn is_tenant(text: &str) -> bool {
     has_form(text, &(1..=MAX_TENANT_BYTES))
 }
@@ -104,13 +101,11 @@ pub struct KeyRecord {
     /// When a gateway last noted its use, unix seconds; coarse.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used_at: Option<f64>,
-    /// Fields of other writers.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
 
 impl KeyRecord {
-    /// Whether it opens anything at `now`.
     pub fn is_in_force(&self, now: f64) -> bool {
         self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end)
     }
@@ -140,16 +135,13 @@ pub enum Role {
     Viewer,
 }
 
-/// What a route needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Permission {
-    /// Show, list and watch runs.
     ReadRuns,
     SubmitRuns,
     CancelRuns,
     /// List workers, which all tenants share.
     ReadWorkers,
-    /// Hide workers from lists.
     HideWorkers,
     /// Read figures, which cover all tenants.
     ReadMetrics,
@@ -163,10 +155,8 @@ pub enum Permission {
 }
 
 impl Role {
-    /// All roles, the one that may most first.
     pub const ALL: [Role; 4] = [Role::Admin, Role::Operator, Role::Submitter, Role::Viewer];
 
-    /// The word on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Role::Admin => "admin",

@@ -11,7 +11,6 @@ pub const MAX_FLOW_NAME_BYTES: usize = 512;
 pub const MAX_RUN_TAGS: usize = 64;
 /// Longest error text kept in a snapshot; a longer one is cut at the end.
 pub const MAX_ERROR_BYTES: usize = 8 * 1024;
-/// Longest cancel reason kept.
 pub const MAX_CANCEL_REASON_BYTES: usize = 1024;
 /// How much of a job message that cannot be read goes into its DLQ entry (`docs/spec.md#dlq-entry`).
 pub const DLQ_PAYLOAD_BYTES: usize = 4096;
@@ -20,7 +19,6 @@ pub const DLQ_PAYLOAD_BYTES: usize = 4096;
 pub const MAX_JSON_BODY_BYTES: u64 = 1024 * 1024 - 16 * 1024;
 /// What multipart framing and the other fields may add to an uploaded file.
 pub const MULTIPART_OVERHEAD_BYTES: u64 = 64 * 1024;
-/// Most parts of one multipart body.
 pub const MAX_MULTIPART_PARTS: usize = 32;
 /// Head of one part of a streamed multipart body; two short lines in practice.
 pub const MAX_PART_HEAD_BYTES: usize = 8 * 1024;
@@ -32,7 +30,6 @@ pub const LIST_LIMIT: (i64, i64, i64) = (1, 200, 50);
 pub const MAX_CONNECTIONS: usize = 1024;
 /// Request head: bytes and header count.
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// Most headers of one request.
 pub const MAX_HEADERS: usize = 64;
 /// From the first byte of a request to the end of its head.
 pub const HEAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -67,8 +64,6 @@ pub const ABSORB_BYTES: usize = 64 * 1024;
 pub const HTTP_THREADS: usize = 16;
 /// Streaming answers (watchers, downloads) at once; each keeps its connection's thread and descriptor.
 pub const MAX_STREAMS: usize = 256;
-/// Places for long answers beside those of watchers, so that lists get through when all watch.
-pub const LONG_ANSWERS: usize = 64;
 /// Silence after which a stream of events gives a sign of life: a little less than the 5 s after
 /// which the Python client gives a connection up.
 pub const SSE_HEARTBEAT: Duration = Duration::from_millis(4_500);
@@ -86,49 +81,14 @@ pub const FEED_PAUSE: Duration = Duration::from_millis(50);
 pub const WORKERS_LIMIT: (i64, i64, i64) = (1, 500, 100);
 /// Values that one label of a metric may have; the rest is added up under `(other)`.
 pub const MAX_METRIC_LABELS: usize = 100;
-/// Workers whose last sign of life is a metric of its own; the newest count.
-pub const MAX_METRIC_WORKERS: usize = 500;
-/// How old figures of the queue may be when a scrape asks for them.
-pub const BACKLOG_FRESH: Duration = Duration::from_secs(2);
-/// How long a scrape waits for newer ones.
-pub const BACKLOG_PATIENCE: Duration = Duration::from_millis(500);
-/// After which figures of the queue that could not be renewed are left out.
-pub const BACKLOG_KEPT: Duration = Duration::from_secs(60);
-/// For one look at the queue as a whole.
-pub const BACKLOG_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest `X-Request-ID` that is taken over from a client.
 pub const MAX_REQUEST_ID_BYTES: usize = 128;
 /// Longest API key that is looked at (the longest has 327 bytes: `docs/contract.md#api-keys`).
 pub const MAX_API_KEY_BYTES: usize = 400;
-/// Keys that a gateway remembers to be right, and as many to be wrong; 100 bytes each.
-pub const MAX_REMEMBERED_KEYS: usize = 10_000;
-/// Keys that wait to be hashed: half of the handlers that a machine of two cores has, and less than a
-/// second of work.
-pub const HASH_QUEUE: usize = 8;
-/// How long one of them waits.
-pub const HASH_PATIENCE: Duration = Duration::from_secs(2);
-/// Wrong secrets of one key that are looked at one after the other, from wherever they come.
-pub const TRIES_PER_KEY: u32 = 40;
-/// Until it is one more again.
-pub const TRY_REFILL_KEY: Duration = Duration::from_secs(1);
-/// The same from one address; more than are looked at or wait at a time, so that many good keys behind
-/// one address do not stand in each other's way.
-pub const TRIES_PER_PEER: u32 = 20;
-/// Until it is one more again.
-pub const TRY_REFILL_PEER: Duration = Duration::from_secs(2);
-/// Keys and addresses for which tries are counted.
-pub const MAX_TRY_BUCKETS: usize = 10_000;
-/// How long the records of keys are believed after the last word of NATS.
-pub const KEYS_TRUSTED_FOR: Duration = Duration::from_secs(60);
-/// How coarse the last use of a key is: one write per key and step.
-pub const LAST_USED_STEP: Duration = Duration::from_secs(3600);
 /// Longest name of a tenant.
 pub const MAX_TENANT_BYTES: usize = 64;
 /// Longest note of an API key.
 pub const MAX_KEY_NOTE_BYTES: usize = 256;
-
-/// Snapshots that the gateway keeps in memory for `GET /runs/{id}`, in bytes of JSON.
-pub const SNAPSHOT_CACHE_BYTES: usize = 32 * 1024 * 1024;
 
 /// Task records of one run that are kept at most; the rest shows in `tasks` alone.
 pub const MAX_TASK_RECORDS: usize = 10_000;
@@ -177,44 +137,11 @@ pub const MAX_WHEEL_TAGS: usize = 64;
 /// Wheels that a worker's record and a run's snapshot list at most (`docs/spec.md#wheel_sync`).
 pub const MAX_LISTED_WHEELS: usize = 50;
 
-/// Bytes of an object in one message, as other clients of object stores cut them.
-pub const OBJECT_CHUNK_BYTES: usize = 128 * 1024;
-/// Chunks of one upload on their way at once: they hide the time of an answer, and bound what an upload
-/// holds to half a MiB.
-pub const OBJECT_UPLOAD_WINDOW: usize = 4;
-/// Chunks of one object that are asked for at once, for the same reasons.
-pub const OBJECT_READ_WINDOW: usize = 4;
-/// After which an upload sends what it has, a whole chunk or not.
-pub const OBJECT_CHUNK_PATIENCE: Duration = Duration::from_secs(10);
-/// Between two chunks of an upload: [`OBJECT_CHUNK_PATIENCE`], the edge's deadline for silence, and some air.
-/// An upload that crawls on for longer without content for the next one is given up.
-pub const OBJECT_CHUNK_DEADLINE: Duration = Duration::from_secs(45);
-/// For each request of an upload, however patient the process is otherwise.
-pub const OBJECT_STEP_TIMEOUT: Duration = Duration::from_secs(10);
-/// From an upload's last chunk to its name.
-pub const OBJECT_NAMING_DEADLINE: Duration = Duration::from_secs(30);
-/// Metas of a store that are asked for at once.
-pub const OBJECT_LIST_WINDOW: usize = 64;
-/// Longest name of an object; in base64 it is part of a subject, of which the server takes 4096 bytes.
-pub const MAX_OBJECT_NAME_BYTES: usize = 1024;
-/// For removing the bytes of an upload that was given up, and for what of it is still on its way.
-pub const OBJECT_PURGE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Events of the history of wheels that a gateway has in memory, and shows: years of uploads, in a few MiB.
-pub const MAX_WHEEL_HISTORY: usize = 10_000;
 /// What is kept in such an event of each header that says where a request came from: all that a true one has,
 /// and no way to fill the memory of every gateway.
 pub const MAX_SOURCE_BYTES: usize = 256;
 /// Page size of `GET /wheels/history`: bounds and default (`docs/spec.md#get-wheelshistory`).
 pub const WHEEL_HISTORY_LIMIT: (i64, i64, i64) = (1, 500, 100);
-/// Chunks that belong to no wheel are purged when nothing was added to them for so long: more than from a
-/// chunk to the next one ([`OBJECT_CHUNK_DEADLINE`] and one [`OBJECT_STEP_TIMEOUT`]), and more than from the
-/// last one to its name ([`OBJECT_NAMING_DEADLINE`] and two).
-pub const ORPHAN_CHUNKS_AFTER: Duration = Duration::from_secs(60);
-/// How often an upload looks at the registry again because another wheel was published meanwhile.
-pub const MAX_PUBLISH_CONFLICTS: usize = 32;
-/// What is still read of an upload that is refused, so that the client gets to read the answer; of a larger
-/// one the connection is cut instead.
-pub const DRAINED_UPLOAD_BYTES: u64 = 8 * 1024 * 1024;
 /// Longest text field of a form that comes beside a file.
 pub const MAX_FORM_FIELD_BYTES: usize = 16 * 1024;
 /// Files and folders of one unpacked wheel; the largest packages have a tenth of it.

@@ -12,7 +12,6 @@ pub struct Network {
     prefix: u8,
 }
 
-/// The text names no network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is neither an address (10.0.0.7, ::1) nor a network (10.0.0.0/8)")]
 pub struct NotANetwork(String);

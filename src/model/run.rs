@@ -14,12 +14,9 @@ use super::wheel::{WheelRef, WheelSet, shortened};
 )]
 #[serde(rename_all = "UPPERCASE")]
 pub enum RunStatus {
-    /// Stored and queued; no worker has started it.
     #[default]
     Pending,
-    /// A worker executes it.
     Running,
-    /// A cancel was requested and has not taken effect yet.
     Cancelling,
     /// Every task that had to run has succeeded.
     Completed,
@@ -45,7 +42,6 @@ impl RunStatus {
         matches!(self, RunStatus::Completed | RunStatus::Failed | RunStatus::Cancelled)
     }
 
-    /// The word on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             RunStatus::Pending => "PENDING",
@@ -67,7 +63,6 @@ impl RunStatus {
 pub struct RunSnapshot {
     /// UUIDv4; also the key.
     pub run_id: String,
-    /// Name of the flow.
     #[serde(default, deserialize_with = "null_is_default")]
     pub flow_name: String,
     #[serde(default, deserialize_with = "null_is_default")]
@@ -84,7 +79,6 @@ pub struct RunSnapshot {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow_yaml_bytes: Option<u64>,
     pub status: RunStatus,
-    /// Parameters of the run.
     #[serde(default, deserialize_with = "null_is_default")]
     pub params: Map<String, Value>,
     /// Task name → status; always complete.
@@ -99,16 +93,12 @@ pub struct RunSnapshot {
     /// Set when what tasks have printed was left out; ours.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "is_false")]
     pub task_logs_truncated: bool,
-    /// When a worker began, unix seconds.
     pub start_time: Option<f64>,
-    /// When it ended, unix seconds.
     pub end_time: Option<f64>,
     /// Last sign of life of the owner of the run, unix seconds.
     pub heartbeat_at: Option<f64>,
-    /// Last write, unix seconds; lists are ordered by it.
     pub updated_at: Option<f64>,
     pub error: Option<String>,
-    /// Who executes or executed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker_id: Option<String>,
     /// When the first cancel request came, unix seconds.
@@ -133,7 +123,6 @@ pub struct RunSnapshot {
     /// How to give the job back when its worker is gone; internal, not shown over HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<Delivery>,
-    /// Fields of other writers.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -183,7 +172,6 @@ impl RunSnapshot {
         }
     }
 
-    /// Notes which wheels a run has.
     pub fn set_wheels(&mut self, set: &WheelSet) {
         self.wheel_generation = Some(set.generation.clone());
         self.wheels = shortened(&set.wheels);
@@ -255,7 +243,6 @@ impl RunSnapshot {
 pub struct RunSummary {
     /// See [`RunSnapshot`]; so for every field.
     pub run_id: String,
-    /// Name of the flow.
     #[serde(default, deserialize_with = "null_is_default")]
     pub flow_name: String,
     #[serde(default, deserialize_with = "null_is_default")]
@@ -265,7 +252,6 @@ pub struct RunSummary {
     pub tenant_id: Option<String>,
     pub api_key_id: Option<String>,
     pub status: RunStatus,
-    /// Unix seconds of the last write.
     pub updated_at: Option<f64>,
     /// Unix seconds of the last sign of life.
     pub heartbeat_at: Option<f64>,
@@ -275,7 +261,6 @@ pub struct RunSummary {
     pub end_time: Option<f64>,
     pub cancel_requested_at: Option<f64>,
     pub submitted_at: Option<f64>,
-    /// Which delivery of the job this is, from 1.
     pub attempt: Option<u64>,
     /// For the list's filter; not a column of it.
     #[serde(default, skip_serializing)]

@@ -3,15 +3,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The status of one task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum TaskStatus {
     Pending,
     Running,
-    /// Ended without an error.
     Succeeded,
-    /// Ended with an error.
     Failed,
     /// Did not run, or did not end, because the run was cancelled or had failed.
     Cancelled,
@@ -31,7 +28,6 @@ pub struct TaskRecord {
     pub traceback: Option<String>,
     /// The inputs after their expressions were resolved.
     pub inputs: Value,
-    /// What the task returned.
     pub output: Value,
     /// What the task declared to have produced beside its output.
     pub artifacts: Value,

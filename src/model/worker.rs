@@ -9,7 +9,6 @@ use serde_json::{Map, Value};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum WorkerState {
-    /// Executes at least one run.
     Running,
     #[default]
     Idle,
@@ -19,7 +18,6 @@ pub enum WorkerState {
     Disconnected,
 }
 
-/// One worker's record (`docs/spec.md#worker-record`); unknown fields survive in `extra`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct WorkerRecord {
     /// The key; unique among live workers.
@@ -33,7 +31,6 @@ pub struct WorkerRecord {
     /// Set by an operator to leave it out of lists; a worker keeps the value it finds.
     #[serde(default, deserialize_with = "null_is_default")]
     pub hidden: bool,
-    /// The routing tags it serves.
     #[serde(default, deserialize_with = "null_is_default")]
     pub tags: Vec<String>,
     pub last_seen_at: Option<f64>,
@@ -41,36 +38,27 @@ pub struct WorkerRecord {
     pub last_heartbeat_at: Option<f64>,
     /// Same value, oldest name.
     pub heartbeat_at: Option<f64>,
-    /// One of the runs it executes.
     pub current_run_id: Option<String>,
-    /// The run that ended last.
     pub last_run_id: Option<String>,
     pub last_run_status: Option<String>,
     pub last_run_started_at: Option<f64>,
     pub last_run_finished_at: Option<f64>,
     pub stopped_at: Option<f64>,
     pub stop_reason: Option<String>,
-    /// Unix seconds of the last write.
     pub updated_at: Option<f64>,
     /// State of the wheel synchronisation.
     #[serde(default)]
     pub wheel_sync: Value,
-    /// How many runs it executes at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<usize>,
-    /// All runs it executes.
     #[serde(default, deserialize_with = "null_is_default")]
     pub current_run_ids: Vec<String>,
-    /// Version of the program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Host it runs on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
-    /// Process id on that host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
-    /// Fields of other writers.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -104,7 +92,6 @@ impl WorkerState {
         WorkerState::Disconnected,
     ];
 
-    /// The word on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             WorkerState::Running => "RUNNING",

@@ -28,7 +28,6 @@ pub enum Stack {
     Full,
 }
 
-/// Why a set did not take a member.
 #[derive(Debug, thiserror::Error)]
 pub enum ThreadSetError {
     /// As many threads run as are allowed.
@@ -129,7 +128,6 @@ impl ThreadSet {
         self.inner.state.lock().members.len()
     }
 
-    /// Whether there is no member.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

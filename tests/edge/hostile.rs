@@ -37,6 +37,23 @@ fn a_client_can_read_its_refusal_while_it_still_sends() {
     }
 }
 
+/// As proxies send an upload: they look for an answer when a write fails, or after all of it.
+#[test]
+fn a_refusal_is_not_overtaken_by_a_reset_while_megabytes_are_on_their_way() {
+    let site = site(quick());
+    for target in ["/", "/unread", "/upload-early"] {
+        let mut wire = site.wire();
+        wire.send(&format!(
+            "POST {target} HTTP/1.1\r\nHost: t\r\nContent-Length: 400000000\r\n\r\n"
+        ));
+        assert_eq!(wire.stream.peek(&mut [0]).unwrap(), 1);
+        for _ in 0..80 {
+            wire.send_bytes(&vec![b'a'; 100_000]);
+        }
+        wire.answer().assert_refused(413);
+    }
+}
+
 #[test]
 fn other_versions_of_http_are_refused() {
     let site = site(quick());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::{Hooks, eventually, quick, site, site_with};
+use crate::support::{Hooks, PATIENCE, eventually, quick, site, site_with};
 
 #[test]
 fn connections_over_the_cap_are_told_so() {
@@ -200,6 +200,22 @@ fn bodies_share_one_allowance_of_memory() {
     eventually("the allowance to be given back", || site.ask(&big).status == 200);
     site.ask("POST /big HTTP/1.1\r\nHost: t\r\nContent-Length: 3000000\r\n\r\n")
         .assert_refused(413);
+}
+
+#[test]
+fn a_body_is_given_back_before_its_answer_is_read() {
+    let mut settings = quick();
+    settings.max_buffered_bytes = 100_000;
+    settings.write_deadline = PATIENCE;
+    let site = site(settings);
+    let body = "a".repeat(90_000);
+    let head = "HTTP/1.1\r\nHost: t\r\nContent-Length: 90000\r\n\r\n";
+    let mut unread = site.wire();
+    // More than sockets hold.
+    unread.send(&format!("POST /bytes?30000000 {head}{body}"));
+    assert_eq!(unread.stream.peek(&mut [0]).unwrap(), 1);
+    assert_eq!(site.ask(&format!("POST / {head}{body}")).status, 200);
+    assert_eq!(unread.answer().body.len(), 30_000_000);
 }
 
 #[test]

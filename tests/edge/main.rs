@@ -6,6 +6,7 @@
 mod support;
 
 mod broken_uploads;
+mod crowds;
 mod exhaustion;
 mod hostile;
 mod limits;

@@ -84,3 +84,14 @@ fn what_a_sign_on_proxy_adds_reaches_the_handler() {
     assert!(absolute.text().starts_with("GET /x?y\n"), "{absolute:?}");
     assert!(absolute.text().contains("host=other:81 "), "{absolute:?}");
 }
+
+#[test]
+fn what_a_client_says_of_its_connection_does_not_remove_what_its_proxy_says() {
+    let site = behind_proxy(&[]);
+    for names in ["X-Forwarded-For", "close, x-forwarded-proto,X-FORWARDED-HOST,x-forwarded-for"] {
+        let named = format!("Host: t\r\nConnection: {names}\r\n");
+        let text = site.ask(&FORWARDED.replacen("Host: t\r\n", &named, 1)).text();
+        assert!(text.contains("peer=10.1.2.3 id="), "{names}: {text}");
+        assert!(text.contains("host=front.example scheme=https"), "{names}: {text}");
+    }
+}

@@ -1,5 +1,7 @@
 //! Ordinary requests: what handlers see, what clients get.
 
+use std::time::Duration;
+
 use crate::support::{quick, site};
 
 #[test]
@@ -179,4 +181,24 @@ fn a_burst_of_connections_is_answered_to_the_last() {
             }
         }
     }
+}
+
+/// Old clients send an empty line after a body (RFC 9112, 2.2).
+#[test]
+fn empty_lines_between_requests_begin_no_request() {
+    let site = site(quick());
+    let mut wire = site.wire();
+    for _ in 0..2 {
+        wire.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n\r\nabc\r");
+        assert_eq!(wire.answer().status, 200);
+        wire.send("\n\r\n");
+        // Longer than a head may take, and shorter than a connection may be idle.
+        std::thread::sleep(Duration::from_millis(900));
+    }
+    // In pieces they are read as in one.
+    for piece in ["\r", "\n", "\r", "\n", "GET /pieces HTTP/1.1\r\nHost: t\r\n\r\n"] {
+        wire.send(piece);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(wire.answer().text().starts_with("GET /pieces?"));
 }

@@ -151,3 +151,12 @@ fn a_slow_reader_gets_all_of_a_download() {
     }
     assert!(total > 3_000_000);
 }
+
+#[test]
+fn a_client_that_has_said_all_it_wants_still_gets_its_download() {
+    let site = site(quick());
+    let mut wire = site.wire();
+    wire.send("GET /slow-download HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+    wire.half_close();
+    assert_eq!(wire.answer().text(), "0123456789".repeat(2));
+}

@@ -183,6 +183,13 @@ pub fn site_with(settings: HttpSettings, hooks: Hooks) -> Site {
             "/download" => Reply::download(200, "application/octet-stream", 3_000_000, |out| {
                 (0..3000).try_for_each(|_| out.write_all(&[b'd'; 1000]))
             }),
+            "/slow-download" => Reply::download(200, "text/plain", 20, |out| {
+                (0..20).try_for_each(|i| {
+                    std::thread::sleep(Duration::from_millis(100));
+                    write!(out, "{}", i % 10)?;
+                    out.flush()
+                })
+            }),
             "/bytes" => {
                 let size: usize = request.query().unwrap_or("0").parse().unwrap();
                 Reply::bytes(200, "application/octet-stream", vec![b'b'; size])

@@ -16,7 +16,7 @@ fn post(cluster: &Cluster, key: &str, body: &Value) -> Response {
 }
 
 fn run_id(answer: &Response) -> String {
-    accepted(&answer)
+    accepted(answer)
 }
 
 fn jobs(cluster: &Cluster) -> u64 {

@@ -28,6 +28,7 @@ mod openapi;
 mod outage;
 mod paging;
 mod protocol;
+mod proxies;
 mod queries;
 mod rescue;
 mod schemathesis;

@@ -4,9 +4,10 @@
 //! What a client says of runs, wheels and forms is in `runs`, `registry` and `forms`.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream};
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketType};
 use serde_json::Value;
 
 use super::runs::RUN_DEADLINE;
@@ -59,6 +60,19 @@ impl Connection {
     /// The same with a deadline of one's own.
     pub fn open_within(address: SocketAddr, deadline: Duration) -> Connection {
         let stream = TcpStream::connect_timeout(&address, deadline).expect("cannot connect");
+        Connection::on(stream, deadline)
+    }
+
+    /// Connects from an address of one's own choice; on loopback there are millions.
+    pub fn open_from(source: Ipv4Addr, address: SocketAddr) -> Connection {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)
+            .expect("cannot make a socket");
+        rustix::net::bind(&socket, &SocketAddrV4::new(source, 0)).expect("cannot bind");
+        rustix::net::connect(&socket, &address).expect("cannot connect");
+        Connection::on(TcpStream::from(socket), IO_DEADLINE)
+    }
+
+    fn on(stream: TcpStream, deadline: Duration) -> Connection {
         stream.set_read_timeout(Some(deadline)).expect("cannot set the read timeout");
         stream.set_write_timeout(Some(deadline)).expect("cannot set the write timeout");
         stream.set_nodelay(true).expect("cannot set TCP_NODELAY");

@@ -65,6 +65,7 @@
 //! | [`python`], [`python_environment`] | interpreters with Pyoco, and one that may be spoiled |
 //! | [`jetstream`] | JetStream's own API, for what the bus keeps to itself |
 //! | [`nats`] | a nats-server with options; stop, kill, pause, restart |
+//! | [`reverse_proxy`] | nginx, Caddy and HAProxy in front of a gateway |
 //! | [`process`] | programs with captured output; signals, exit codes |
 //! | [`measure`] | threads, memory and descriptors of a process, processes below it |
 //! | [`port`], [`wait`] | a port of one's own; `eventually`, the one way to wait |
@@ -89,6 +90,7 @@ pub mod python;
 pub mod python_environment;
 pub mod python_flows;
 pub mod registry;
+pub mod reverse_proxy;
 pub mod runs;
 pub mod wait;
 pub mod wheel;

@@ -50,6 +50,23 @@ const ROOMS: &[(&str, &[&str], &str)] = &[(
     "wheels on disk do not know where they come from, nor how runs are started",
 )];
 
+/// A room of the gateway, the rooms that it may import beside itself, and why no more. `mod.rs` puts all of
+/// them together, so none imports that.
+const GATEWAY: &[(&str, &[&str], &str)] = &[
+    ("view", &[], "what is known in memory knows neither requests nor chores"),
+    ("page", &[], "files of the dashboard hold no data and know no route"),
+    ("auth", &["view"], "who asks is found out from a request and the records of keys"),
+    ("chores", &["view"], "chores act on what is known; nothing but the composition calls them"),
+    ("metrics", &["view"], "figures are read off what is known, or are counted by others"),
+    ("settings", &["auth", "page"], "settings are data"),
+    (
+        "api",
+        &["view", "page", "auth", "chores", "metrics", "settings"],
+        "handlers use all other rooms; the composition uses them",
+    ),
+    ("openapi", &["api"], "the document describes the table of routes"),
+];
+
 /// A crate, the folders that may name it, and why.
 const CRATES: &[(&str, &[&str], &str)] = &[
     ("nats", &["src/bus/"], "it is deprecated and has hazards; the answers to them live in `bus`"),
@@ -92,6 +109,26 @@ pub fn rooms(source: &Source) -> Vec<Breach> {
         .into_iter()
         .filter(|(_, imported)| FLOORS.iter().any(|(name, ..)| name == imported))
         .filter(|(_, imported)| !allowed.contains(&imported.as_str()))
+        .map(|(position, imported)| {
+            let line = source.line_at(position);
+            format!("{}:{line}: `{room}` imports `{imported}`; it may not: {reason}", source.path)
+        })
+        .collect()
+}
+
+/// Rooms of the gateway import in one direction.
+pub fn gateway(source: &Source) -> Vec<Breach> {
+    let Some(rest) = source.path.strip_prefix("src/gateway/") else { return Vec::new() };
+    let room = rest.split(['/', '.']).next().unwrap_or_default();
+    if room == "mod" {
+        return Vec::new();
+    }
+    let Some((_, allowed, reason)) = GATEWAY.iter().find(|(name, ..)| *name == room) else {
+        return vec![format!("{}: no rule for the room `{room}` of the gateway", source.path)];
+    };
+    imports_of_gateway(source)
+        .into_iter()
+        .filter(|(_, imported)| imported != room && !allowed.contains(&imported.as_str()))
         .map(|(position, imported)| {
             let line = source.line_at(position);
             format!("{}:{line}: `{room}` imports `{imported}`; it may not: {reason}", source.path)
@@ -181,6 +218,31 @@ fn imported_floors(source: &Source) -> Vec<(usize, String)> {
     found
 }
 
+/// Every first name after `crate::gateway::`, or after a `super::` chain that ends there.
+fn imports_of_gateway(source: &Source) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for at in words(&source.code, "gateway") {
+        let before = source.code[..at].trim_end();
+        if ["crate::", "pyoco_server::", "{", ","].iter().any(|root| before.ends_with(root)) {
+            found.extend(first_names(&source.code, at + "gateway".len()).map(|name| (at, name)));
+        }
+    }
+    let path = source.path.trim_start_matches("src/").trim_end_matches(".rs");
+    let depth = path.trim_end_matches("/mod").split('/').count();
+    for at in words(&source.product, "super") {
+        if source.product[..at].ends_with("::") {
+            continue;
+        }
+        let chain = source.product[at..].split("::").take_while(|part| part.trim() == "super");
+        let chain = chain.count();
+        if chain + 1 == depth {
+            let after = at + "super::".len() * chain - 2;
+            found.extend(first_names(&source.product, after).map(|name| (at, name)));
+        }
+    }
+    found
+}
+
 /// The names that follow a root at `at`: one, or those of a `{…}` group.
 fn first_names(code: &str, at: usize) -> std::vec::IntoIter<String> {
     let Some(rest) = code[at..].trim_start().strip_prefix("::") else {
@@ -264,6 +326,32 @@ fn a_room_that_imports_what_only_its_floor_may_is_found() {
     }
     let text = "use crate::{model::wheel, thread, worker::wheels::Fault};";
     assert!(rooms(&Source::new("src/worker/wheels/prepare.rs", text)).is_empty());
+}
+
+#[test]
+fn an_import_against_the_order_of_the_gateways_rooms_is_found() {
+    for text in [
+        "use crate::gateway::metrics::RunFigures;",
+        "use crate::{bus, gateway::chores::Undo};",
+        "use super::super::auth::Auth;",
+        "use super::super::{hub, api::error::ApiError};",
+        "use crate::gateway::{view::hub, GatewaySettings};",
+        "fn f() { crate::gateway::api::go() }",
+    ] {
+        let breaches = gateway(&Source::new("src/gateway/view/runs.rs", text));
+        let breaches = breaches.iter().filter(|breach| !breach.contains("`hub`"));
+        assert_eq!(breaches.count(), 1, "{text}");
+    }
+    let text = "use crate::gateway::view::hub; use super::hub; use super::super::view::keys;";
+    for path in ["src/gateway/view/runs.rs", "src/gateway/metrics/text.rs"] {
+        assert_eq!(gateway(&Source::new(path, text)), Vec::<String>::new(), "{path}");
+    }
+    let circle = Source::new("src/gateway/page/mod.rs", "use super::api::context::Context;");
+    assert_eq!(gateway(&circle).len(), 1);
+    let inwards = Source::new("src/gateway/openapi/mod.rs", "use super::api::route::ROUTES;");
+    assert!(gateway(&inwards).is_empty());
+    assert_eq!(gateway(&Source::new("src/gateway/attic/old.rs", "")).len(), 1);
+    assert!(gateway(&Source::new("src/gateway/mod.rs", "use super::gateway::api;")).is_empty());
 }
 
 #[test]

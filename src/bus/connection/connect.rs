@@ -14,7 +14,6 @@ use crate::config::NatsConfig;
 
 /// For the TCP handshake and the server's first line.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The server's first line is far shorter.
 const MAX_INFO_BYTES: u64 = 64 * 1024;
 /// Between two attempts of the crate to reconnect.
 const RECONNECT_DELAY_MAX: Duration = Duration::from_millis(500);
@@ -36,7 +35,6 @@ pub(crate) struct ServerInfo {
 pub(crate) struct Signals {
     /// Whether the socket stands.
     pub up: AtomicBool,
-    /// Counts disconnects and reconnects.
     pub epoch: AtomicU64,
     /// Wakes the dispatcher; one pending wake is enough.
     pub changed: Sender<()>,

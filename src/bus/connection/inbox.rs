@@ -1,43 +1,20 @@
 //! What comes back over a link: the answer to one request, or all that a long-lived inbox is sent.
 
+use std::mem::take;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use crate::bus::connection::link::LinkShared;
 use crate::bus::connection::message::Message;
-use crate::bus::connection::routes::{Answer, Routed};
+use crate::bus::connection::routes::{Answer, Routed, Routes};
 use crate::bus::left;
 use crate::bus::{Error, Result};
 
 /// A request that was sent and whose answer is still to be waited for; dropping it forgets the
 /// answer, not the request.
 pub(crate) struct Pending {
-    pub(crate) shared: Arc<LinkShared>,
-    pub(crate) sent: Sent,
-}
-
-impl Pending {
-    /// Waits for the answer, until the time that the request was given is over.
-    pub(crate) fn wait(self) -> Result<Message> {
-        self.sent.answer(self.sent.deadline)
-    }
-
-    /// The same, until `deadline` if that is earlier.
-    pub(crate) fn wait_until(self, deadline: Instant) -> Result<Message> {
-        self.sent.answer(deadline.min(self.sent.deadline))
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        self.shared.routes.forget(self.sent.id);
-    }
-}
-
-/// What a sent request waits for.
-pub(crate) struct Sent {
+    pub(crate) routes: Arc<Routes>,
     pub(crate) id: u64,
     pub(crate) subject: String,
     pub(crate) answer: Receiver<Answer>,
@@ -45,23 +22,34 @@ pub(crate) struct Sent {
     pub(crate) deadline: Instant,
 }
 
-impl Sent {
-    pub(crate) fn answer(&self, deadline: Instant) -> Result<Message> {
-        match self.answer.recv_timeout(left(deadline)) {
-            Ok(Ok(message)) => Ok(message),
-            Ok(Err(Error::NoResponders(_))) => Err(Error::NoResponders(self.subject.clone())),
-            Ok(Err(e)) => Err(e),
+impl Pending {
+    /// Waits for the answer, until the time that the request was given is over.
+    pub(crate) fn wait(self) -> Result<Message> {
+        let deadline = self.deadline;
+        self.wait_until(deadline)
+    }
+
+    /// The same, until `deadline` if that is earlier.
+    pub(crate) fn wait_until(mut self, deadline: Instant) -> Result<Message> {
+        match self.answer.recv_timeout(left(deadline.min(self.deadline))) {
+            Ok(Err(Error::NoResponders(_))) => Err(Error::NoResponders(take(&mut self.subject))),
+            Ok(answer) => answer,
             Err(RecvTimeoutError::Timeout) => {
-                Err(Error::Timeout { subject: self.subject.clone(), after: self.timeout })
+                Err(Error::Timeout { subject: take(&mut self.subject), after: self.timeout })
             }
             Err(RecvTimeoutError::Disconnected) => Err(Error::Disconnected),
         }
     }
 }
 
-/// A long-lived inbox of a link; dropping it closes it.
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.routes.forget(self.id);
+    }
+}
+
 pub(crate) struct Route {
-    pub(crate) shared: Arc<LinkShared>,
+    pub(crate) routes: Arc<Routes>,
     pub(crate) id: u64,
     pub(crate) messages: Receiver<Routed>,
 }
@@ -69,12 +57,12 @@ pub(crate) struct Route {
 impl Route {
     /// The reply subject for the route's pull number `pull`.
     pub(crate) fn reply_subject(&self, pull: u64) -> String {
-        format!("{}.{}-{pull}", self.shared.inbox, self.id)
+        format!("{}.{}-{pull}", self.routes.inbox, self.id)
     }
 }
 
 impl Drop for Route {
     fn drop(&mut self) {
-        self.shared.routes.close(self.id);
+        self.routes.close(self.id);
     }
 }

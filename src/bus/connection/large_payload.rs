@@ -11,7 +11,6 @@ use crate::bus::connection::link::Link;
 use crate::bus::{Error, Result};
 use crate::config::NatsConfig;
 
-/// The link, or what it takes to start it.
 pub(crate) struct LargePayloadLink {
     nats: NatsConfig,
     link: Mutex<Option<Link>>,
@@ -23,9 +22,6 @@ impl LargePayloadLink {
     }
 
     /// The link, connected; waits for that at most for `patience`.
-    ///
-    /// # Errors
-    /// [`Error::Disconnected`], and those of its start.
     pub(crate) fn link(&self, patience: Duration) -> Result<Link> {
         let mut started = self.link.lock();
         let link = match &*started {

@@ -1,105 +1,38 @@
 //! One connection to NATS with requests that end: shared inbox, flusher, deadline, watchdog.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, select};
-use parking_lot::{Condvar, Mutex, RwLock};
-
-use crate::bus::connection::connect::{self, ServerInfo, Signals};
-use crate::bus::connection::inbox::{Pending, Route, Sent};
+use crate::bus::connection::connect;
+use crate::bus::connection::inbox::{Pending, Route};
 use crate::bus::connection::message::Message;
-use crate::bus::connection::routes::Routes;
+use crate::bus::connection::shared::LinkShared;
 use crate::bus::connection::watchdog;
 use crate::bus::{Error, Result};
 use crate::config::NatsConfig;
-use crate::model::name;
-use crate::thread::{self, Service, StopSource};
-
-/// Unread messages of one connection at most; more means that our dispatcher is stuck.
-const MAX_UNREAD_MESSAGES: usize = 64 * 1024;
-/// For the handshake of a new connection, after the probe has been answered.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
-/// For one flush; it is the flusher's own wait, never a caller's.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::thread::Service;
 
 /// A connection that heals by itself. Clones share it; the last one stops its threads.
 #[derive(Clone)]
 pub struct Link {
-    inner: Arc<LinkInner>,
+    shared: Arc<LinkShared>,
+    _watchdog: Arc<Service>,
 }
 
-/// What is known of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkState {
-    /// Whether requests can be sent.
     pub connected: bool,
-    /// Name and version of the server seen last.
     pub server: String,
-    /// How often the connection was lost.
     pub disconnects: u64,
-    /// How often it came back, or was replaced.
     pub reconnects: u64,
-}
-
-struct LinkInner {
-    shared: Arc<LinkShared>,
-    /// Closes the connection as its last act.
-    _watchdog: Service,
-}
-
-/// What the watchdog, the dispatchers and the callers share.
-pub(crate) struct LinkShared {
-    pub(crate) role: &'static str,
-    pub(crate) nats: NatsConfig,
-    pub(crate) servers: Vec<nats::ServerAddress>,
-    pub(crate) routes: Routes,
-    /// Prefix of all reply subjects of this link; it survives reconnects.
-    pub(crate) inbox: String,
-    live: RwLock<Option<Arc<Live>>>,
-    /// Set by the watchdog: the socket stands, but nobody answers.
-    suspect: AtomicBool,
-    /// Counts every loss and every new connection; a request belongs to the epoch it was sent in.
-    epoch: AtomicU64,
-    connections: AtomicU64,
-    disconnects: AtomicU64,
-    reconnects: AtomicU64,
-    info: Mutex<Option<ServerInfo>>,
-    /// Woken on every change of state.
-    changed: (Mutex<()>, Condvar),
-}
-
-/// One connection of the crate. Its threads end when the kick and stop channels close; a flusher
-/// that is stuck in a dead connection is left to its end, which is why nobody joins it.
-struct Live {
-    /// Counts the connections of a link.
-    number: u64,
-    connection: nats::Connection,
-    signals: Arc<Signals>,
-    kick: Sender<()>,
-    _stop: StopSource,
 }
 
 impl Link {
     /// Starts the link's watchdog, which connects and goes on connecting.
     pub(crate) fn start(role: &'static str, nats: &NatsConfig) -> Result<Link> {
         let servers = connect::servers(nats)?;
-        let shared = Arc::new(LinkShared {
-            role,
-            nats: nats.clone(),
-            servers,
-            routes: Routes::new(),
-            inbox: format!("_INBOX.{}", uuid::Uuid::new_v4().simple()),
-            live: RwLock::new(None),
-            suspect: AtomicBool::new(false),
-            epoch: AtomicU64::new(0),
-            connections: AtomicU64::new(0),
-            disconnects: AtomicU64::new(0),
-            reconnects: AtomicU64::new(0),
-            info: Mutex::new(None),
-            changed: (Mutex::new(()), Condvar::new()),
-        });
+        let shared = Arc::new(LinkShared::new(role, nats.clone(), servers));
         let watched = shared.clone();
         let watchdog = Service::start(format!("nats-{role}"), move |stop| {
             watchdog::run(&watched, stop);
@@ -107,14 +40,10 @@ impl Link {
             watched.disconnect();
         })
         .map_err(|e| Error::Setup(format!("cannot start a thread: {e}")))?;
-        Ok(Link { inner: Arc::new(LinkInner { shared, _watchdog: watchdog }) })
+        Ok(Link { shared, _watchdog: Arc::new(watchdog) })
     }
 
     /// Sends a request and waits for its answer, at most for `timeout`.
-    ///
-    /// # Errors
-    /// [`Error::Disconnected`] at once while there is no connection, [`Error::Timeout`],
-    /// [`Error::NoResponders`], [`Error::TooLarge`], [`Error::BadName`].
     pub fn request(
         &self,
         subject: &str,
@@ -122,13 +51,10 @@ impl Link {
         payload: &[u8],
         timeout: Duration,
     ) -> Result<Message> {
-        self.inner.shared.request(subject, headers, payload, timeout)
+        self.begin(subject, headers, payload, timeout)?.wait()
     }
 
     /// Sends a request; [`Pending::wait`] waits for its answer. `timeout` runs from here.
-    ///
-    /// # Errors
-    /// Those of [`Link::request`]; a time that is over before there was room to send.
     pub(crate) fn begin(
         &self,
         subject: &str,
@@ -136,31 +62,25 @@ impl Link {
         payload: &[u8],
         timeout: Duration,
     ) -> Result<Pending> {
-        let shared = &self.inner.shared;
-        let live = shared.usable()?;
-        let sent = shared.begin_over(&live, subject, headers, payload, timeout)?;
-        Ok(Pending { shared: shared.clone(), sent })
+        let live = self.shared.usable()?;
+        self.shared.begin_over(&live, subject, headers, payload, timeout)
     }
 
     /// Sends a message without waiting for anything.
-    ///
-    /// # Errors
-    /// [`Error::Disconnected`], [`Error::TooLarge`], [`Error::BadName`].
     pub fn publish(&self, subject: &str, reply: Option<&str>, payload: &[u8]) -> Result<()> {
-        let shared = &self.inner.shared;
-        let live = shared.usable()?;
-        shared.send(&live, subject, reply, &[], payload)
+        let live = self.shared.usable()?;
+        self.shared.send(&live, subject, reply, &[], payload)
     }
 
-    /// Opens a route for what `consumers` (`<stream>.<consumer>`) deliver.
     pub(crate) fn open_route(&self, capacity: usize, consumers: &[String]) -> Route {
-        let (id, messages) = self.inner.shared.routes.open(capacity, consumers);
-        Route { shared: self.inner.shared.clone(), id, messages }
+        let routes = self.shared.routes.clone();
+        let (id, messages) = routes.open(capacity, consumers);
+        Route { routes, id, messages }
     }
 
     /// Waits until requests can be sent, at most for `timeout`.
     pub fn wait_up(&self, timeout: Duration) -> bool {
-        let shared = &self.inner.shared;
+        let shared = &self.shared;
         let deadline = Instant::now() + timeout;
         let (lock, changed) = &shared.changed;
         let mut guard = lock.lock();
@@ -170,25 +90,23 @@ impl Link {
 
     /// Which socket requests go over at the moment; another one after each loss. `None` without one.
     pub(crate) fn generation(&self) -> Option<(u64, u64)> {
-        let live = self.inner.shared.current()?;
+        let live = self.shared.current()?;
         Some((live.number, live.signals.epoch.load(Ordering::SeqCst)))
     }
 
-    /// Largest message of the server seen last.
     pub(crate) fn max_payload(&self) -> Option<usize> {
-        let info = self.inner.shared.info.lock();
+        let info = self.shared.info.lock();
         info.as_ref().map(|info| info.max_payload).filter(|limit| *limit > 0)
     }
 
     /// Version of the server seen last; empty while none is known.
     pub(crate) fn server_version(&self) -> String {
-        let info = self.inner.shared.info.lock();
+        let info = self.shared.info.lock();
         info.as_ref().map(|info| info.version.clone()).unwrap_or_default()
     }
 
-    /// What is known of the connection.
     pub fn state(&self) -> LinkState {
-        let shared = &self.inner.shared;
+        let shared = &self.shared;
         let info = shared.info.lock();
         LinkState {
             connected: shared.is_up(),
@@ -198,238 +116,6 @@ impl Link {
                 .unwrap_or_default(),
             disconnects: shared.disconnects.load(Ordering::Relaxed),
             reconnects: shared.reconnects.load(Ordering::Relaxed),
-        }
-    }
-}
-
-impl LinkShared {
-    pub(crate) fn request(
-        &self,
-        subject: &str,
-        headers: &[(&str, &str)],
-        payload: &[u8],
-        timeout: Duration,
-    ) -> Result<Message> {
-        let live = self.usable()?;
-        self.request_over(&live, subject, headers, payload, timeout)
-    }
-
-    /// Like `request`, also while the watchdog suspects the connection: for the watchdog itself.
-    pub(crate) fn ping(&self, timeout: Duration) -> Result<Message> {
-        let live = self.current().ok_or(Error::Disconnected)?;
-        self.request_over(&live, "$JS.API.INFO", &[], b"", timeout)
-    }
-
-    /// Makes a new connection and lets it take the place of the present one.
-    pub(crate) fn connect(self: &Arc<Self>) -> std::result::Result<(), String> {
-        let info = connect::probe(&self.servers)?;
-        let (changed, on_change) = bounded(1);
-        let signals =
-            Arc::new(Signals { up: AtomicBool::new(true), epoch: AtomicU64::new(0), changed });
-        let name = format!("pyoco-server {}", self.role);
-        let connection = self.dial(name, &signals)?;
-        let replies =
-            connection.subscribe(&format!("{}.*", self.inbox)).map_err(|e| e.to_string())?;
-        replies.set_message_limits(MAX_UNREAD_MESSAGES);
-        let (stop, stopped) = thread::stop_channel();
-        let (kick, kicked) = bounded(1);
-        let flushing = connection.clone();
-        thread::spawn(format!("flush-{}", self.role), move || flush_loop(&flushing, &kicked))
-            .map_err(|e| e.to_string())?
-            .abandon();
-        let shared = self.clone();
-        thread::spawn(format!("replies-{}", self.role), move || {
-            dispatch_loop(&shared, &replies, &on_change, &stopped);
-        })
-        .map_err(|e| e.to_string())?
-        .abandon();
-        log::info!(link = self.role, server = info.server_name.as_str(), version = info.version.as_str();
-            "connected to NATS");
-        *self.info.lock() = Some(info);
-        let number = self.connections.fetch_add(1, Ordering::SeqCst);
-        self.reconnects.fetch_add(u64::from(number > 0), Ordering::Relaxed);
-        let live = Arc::new(Live { number, connection, signals, kick, _stop: stop });
-        let old = self.live.write().replace(live);
-        self.suspect.store(false, Ordering::SeqCst);
-        self.new_epoch();
-        // Closing an old connection would flush it first; dropping it only lets its threads end.
-        drop(old);
-        Ok(())
-    }
-
-    /// Lets the threads of the connection end.
-    fn disconnect(&self) {
-        let old = self.live.write().take();
-        drop(old);
-    }
-
-    /// Connects on a thread that is given up when the server falls silent in the middle of it: the
-    /// crate's own handshake has no deadline.
-    fn dial(
-        &self,
-        name: String,
-        signals: &Arc<Signals>,
-    ) -> std::result::Result<nats::Connection, String> {
-        let (sender, made) = bounded(1);
-        let (nats, servers, signals) = (self.nats.clone(), self.servers.clone(), signals.clone());
-        thread::spawn(format!("dial-{}", self.role), move || {
-            // When nobody waits any more, the connection is dropped with the message.
-            let _ = sender.send(connect::connect(&nats, servers, &name, &signals));
-        })
-        .map_err(|e| e.to_string())?
-        .abandon();
-        match made.recv_timeout(DIAL_TIMEOUT) {
-            Ok(made) => made.map_err(|e| e.to_string()),
-            Err(_) => Err(format!("no handshake within {DIAL_TIMEOUT:?}")),
-        }
-    }
-
-    /// Whether there is a socket; it may be half-open.
-    pub(crate) fn has_socket(&self) -> bool {
-        self.current().is_some_and(|live| live.signals.up.load(Ordering::SeqCst))
-    }
-
-    /// Whether no connection was ever made.
-    pub(crate) fn never_connected(&self) -> bool {
-        self.current().is_none()
-    }
-
-    /// Whether requests can be sent.
-    pub(crate) fn is_up(&self) -> bool {
-        self.has_socket() && !self.suspect.load(Ordering::SeqCst)
-    }
-
-    /// Marks the connection as one that does not answer, or as well again.
-    pub(crate) fn set_suspect(&self, suspect: bool) {
-        if self.suspect.swap(suspect, Ordering::SeqCst) != suspect {
-            self.new_epoch();
-        }
-    }
-
-    fn request_over(
-        &self,
-        live: &Live,
-        subject: &str,
-        headers: &[(&str, &str)],
-        payload: &[u8],
-        timeout: Duration,
-    ) -> Result<Message> {
-        let sent = self.begin_over(live, subject, headers, payload, timeout)?;
-        let answer = sent.answer(sent.deadline);
-        if answer.is_err() {
-            self.routes.forget(sent.id);
-        }
-        answer
-    }
-
-    fn begin_over(
-        &self,
-        live: &Live,
-        subject: &str,
-        headers: &[(&str, &str)],
-        payload: &[u8],
-        timeout: Duration,
-    ) -> Result<Sent> {
-        let deadline = Instant::now() + timeout;
-        let epoch = self.epoch.load(Ordering::SeqCst);
-        let room = self.routes.request(epoch, payload.len(), deadline);
-        let (id, answer) =
-            room.ok_or_else(|| Error::Timeout { subject: subject.to_owned(), after: timeout })?;
-        let reply = format!("{}.{id}", self.inbox);
-        if let Err(e) = self.send(live, subject, Some(&reply), headers, payload) {
-            self.routes.forget(id);
-            return Err(e);
-        }
-        Ok(Sent { id, subject: subject.to_owned(), answer, timeout, deadline })
-    }
-
-    fn send(
-        &self,
-        live: &Live,
-        subject: &str,
-        reply: Option<&str>,
-        headers: &[(&str, &str)],
-        payload: &[u8],
-    ) -> Result<()> {
-        if !name::is_subject(subject) {
-            return Err(Error::BadName(subject.to_owned()));
-        }
-        if let Some((_, value)) = headers.iter().find(|(_, v)| v.contains(['\r', '\n'])) {
-            return Err(Error::BadName((*value).to_owned()));
-        }
-        let headers =
-            (!headers.is_empty()).then(|| headers.iter().copied().collect::<nats::HeaderMap>());
-        self.check_size(payload.len())?;
-        live.connection
-            .publish_with_reply_or_headers(subject, reply, headers.as_ref(), payload)
-            .map_err(|_| Error::Disconnected)?;
-        // One pending kick is enough: the flush that it starts carries this message too.
-        let _ = live.kick.try_send(());
-        Ok(())
-    }
-
-    fn check_size(&self, size: usize) -> Result<()> {
-        let info = self.info.lock();
-        match info.as_ref().map(|i| i.max_payload) {
-            // A larger message would cost the connection. Headers count too; they are small.
-            Some(limit) if limit > 0 && size + 1024 > limit => Err(Error::TooLarge { size, limit }),
-            _ => Ok(()),
-        }
-    }
-
-    fn usable(&self) -> Result<Arc<Live>> {
-        match self.current() {
-            Some(live) if self.is_up() => Ok(live),
-            _ => Err(Error::Disconnected),
-        }
-    }
-
-    fn current(&self) -> Option<Arc<Live>> {
-        self.live.read().clone()
-    }
-
-    fn new_epoch(&self) {
-        let epoch = self.epoch.fetch_add(1, Ordering::SeqCst) + 1;
-        self.routes.reconnected(epoch);
-        let (lock, changed) = &self.changed;
-        drop(lock.lock());
-        changed.notify_all();
-    }
-}
-
-/// Flushes once per kick; requests that arrive during a flush share the next one.
-fn flush_loop(connection: &nats::Connection, kicked: &Receiver<()>) {
-    while kicked.recv().is_ok() {
-        // Its failure shows as a disconnect or as the deadline of whoever waits.
-        let _ = connection.flush_timeout(FLUSH_TIMEOUT);
-    }
-}
-
-/// Hands replies to their owners, and turns the crate's callbacks into a new epoch.
-fn dispatch_loop(
-    shared: &LinkShared,
-    replies: &nats::Subscription,
-    changed: &Receiver<()>,
-    stopped: &thread::StopSignal,
-) {
-    loop {
-        select! {
-            recv(stopped) -> _ => return,
-            recv(changed) -> _ => {
-                let up = shared.has_socket();
-                if up {
-                    shared.reconnects.fetch_add(1, Ordering::Relaxed);
-                    log::info!(link = shared.role; "connected to NATS again");
-                } else {
-                    shared.disconnects.fetch_add(1, Ordering::Relaxed);
-                    log::warn!(link = shared.role; "lost the connection to NATS; reconnecting");
-                }
-                shared.new_epoch();
-            }
-            recv(replies.receiver()) -> message => {
-                let Ok(message) = message else { return };
-                shared.routes.deliver(&shared.inbox, Message::new(message));
-            }
         }
     }
 }

@@ -3,9 +3,7 @@
 /// A message without the crate's ties to its connection.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// Where it was published.
     pub subject: String,
-    /// Where an answer or ACK goes.
     pub reply: Option<String>,
     pub data: Vec<u8>,
     headers: Option<nats::HeaderMap>,
@@ -31,7 +29,6 @@ impl Message {
         self.header("Status")?.parse().ok()
     }
 
-    /// Whether it says that nobody serves the subject.
     pub fn is_no_responders(&self) -> bool {
         self.data.is_empty() && self.status() == Some(503)
     }
@@ -53,13 +50,10 @@ impl Message {
 /// What `$JS.ACK.…` says of a delivered message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meta {
-    /// How often it has been delivered, from 1.
     pub num_delivered: u64,
-    /// Its sequence in the stream; the revision of a KV entry.
     pub stream_seq: u64,
     /// Its sequence among the consumer's deliveries.
     pub consumer_seq: u64,
-    /// How many more wait behind it.
     pub pending: u64,
 }
 

@@ -6,4 +6,5 @@ pub(crate) mod large_payload;
 pub(crate) mod link;
 pub(crate) mod message;
 pub(crate) mod routes;
+pub(crate) mod shared;
 pub(crate) mod watchdog;

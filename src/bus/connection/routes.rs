@@ -22,17 +22,24 @@ const MAX_BYTES_IN_FLIGHT: usize = 2 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) enum Routed {
     /// A stored message that the consumer `source` (an index) of the route delivered.
-    Delivered { source: usize, meta: Meta, message: Message },
+    Delivered {
+        source: usize,
+        meta: Meta,
+        message: Message,
+    },
     /// What the server says of the route's pull `pull`.
-    Status { pull: u64, message: Message },
-    /// The connection was lost or replaced: what was asked over another socket is void.
+    Status {
+        pull: u64,
+        message: Message,
+    },
     Reconnected,
 }
 
 pub(crate) type Answer = Result<Message, Error>;
 
-/// All routes of one link.
 pub(crate) struct Routes {
+    /// Prefix of all reply subjects of a link; it survives reconnects.
+    pub(crate) inbox: String,
     table: Mutex<Table>,
     room: Condvar,
 }
@@ -55,6 +62,7 @@ struct Request {
 impl Routes {
     pub(crate) fn new() -> Self {
         Routes {
+            inbox: format!("_INBOX.{}", uuid::Uuid::new_v4().simple()),
             table: Mutex::new(Table {
                 next_id: 1,
                 requests: HashMap::new(),
@@ -111,7 +119,6 @@ impl Routes {
         (id, receiver)
     }
 
-    /// Closes a long-lived route.
     pub(crate) fn close(&self, id: u64) {
         let mut table = self.table.lock();
         table.lasting.remove(&id);
@@ -119,8 +126,9 @@ impl Routes {
     }
 
     /// Hands a message to whoever waits for it; what nobody waits for is dropped.
-    pub(crate) fn deliver(&self, inbox: &str, message: Message) {
-        let token = message.subject.strip_prefix(inbox).and_then(|rest| rest.strip_prefix('.'));
+    pub(crate) fn deliver(&self, message: Message) {
+        let token =
+            message.subject.strip_prefix(&self.inbox).and_then(|rest| rest.strip_prefix('.'));
         match token.map(|token| token.split_once('-').unwrap_or((token, ""))) {
             None => self.deliver_stored(message),
             Some((id, "")) => {
@@ -139,10 +147,9 @@ impl Routes {
     fn deliver_answer(&self, id: u64, message: Message) {
         if let Some(request) = self.table.lock().remove(id) {
             self.room.notify_all();
-            let answer = if message.is_no_responders() {
-                Err(Error::NoResponders(String::new()))
-            } else {
-                Ok(message)
+            let answer = match message.is_no_responders() {
+                true => Err(Error::NoResponders(String::new())),
+                false => Ok(message),
             };
             // A caller that has just given up is no loss.
             let _ = request.answer.try_send(answer);

@@ -6,15 +6,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{after, select};
 
 use crate::bus::Error;
-use crate::bus::connection::link::LinkShared;
+use crate::bus::connection::shared::LinkShared;
 use crate::thread::StopSignal;
 
-/// Between two checks of a healthy connection.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Missed checks after which the connection counts as half-open.
 const MAX_MISSES: u32 = 3;
-/// Between two attempts to connect.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 /// The crate reconnects by itself; when it has not for this long, a new connection replaces it.

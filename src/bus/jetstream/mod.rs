@@ -14,7 +14,6 @@ use crate::bus::connection::message::Message;
 use crate::bus::left;
 use crate::bus::{Error, Result};
 
-/// What JetStream answers to a stored publish.
 #[derive(Debug, Clone, Deserialize)]
 pub struct PubAck {
     /// Sequence in the stream; 0 never counts as stored.
@@ -37,7 +36,6 @@ pub(crate) struct StoredMessage {
     pub time: Option<f64>,
 }
 
-/// What `STREAM.INFO` says that we need.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct StreamInfo {
     pub last_seq: u64,
@@ -54,10 +52,6 @@ pub(crate) struct Subjects {
 }
 
 /// Publishes to a stream and returns its acknowledgement.
-///
-/// # Errors
-/// [`Error::Api`] when JetStream refuses, [`Error::BadAnswer`] for an acknowledgement without a
-/// sequence, and those of [`Link::request`].
 pub(crate) fn publish(
     link: &Link,
     subject: &str,
@@ -69,9 +63,6 @@ pub(crate) fn publish(
 }
 
 /// Reads the answer to a publish.
-///
-/// # Errors
-/// Those of [`publish`], but for those of the request.
 pub(crate) fn acked(answer: &Message) -> Result<PubAck> {
     let ack: PubAck = read(answer)?;
     if ack.seq == 0 {
@@ -108,7 +99,6 @@ pub(crate) fn call<T: DeserializeOwned>(
     read(&link.request(&format!("$JS.API.{call}"), &[], &payload, timeout)?)
 }
 
-/// Creates a stream unless one of that name exists, which is then used as it is.
 pub(crate) fn ensure_stream(link: &Link, config: &Value, timeout: Duration) -> Result<()> {
     let name = config["name"].as_str().unwrap_or_default();
     match call::<Value>(link, &format!("STREAM.INFO.{name}"), &Value::Null, timeout) {

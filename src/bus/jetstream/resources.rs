@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use crate::config::ResourceConfig;
 
-/// The work queue's stream.
 pub(crate) const WORK_STREAM: &str = "PYOCO_WORK";
 /// Advisories about jobs whose deliveries are exhausted; a work queue of its own.
 pub(crate) const ADVISORY_STREAM: &str = "PYOCO_ADVISORY";
@@ -70,7 +69,6 @@ pub(crate) fn wheels_store(config: &ResourceConfig) -> Bucket {
     Bucket { name: name.clone(), stream }
 }
 
-/// The stream behind an object store.
 pub(crate) fn object_stream(bucket: &str) -> String {
     format!("OBJ_{bucket}")
 }

@@ -14,15 +14,12 @@ const MAX_CONFLICTS: usize = 32;
 /// What to do with a key, decided on its newest message. The value inside goes back to the caller.
 #[derive(Debug)]
 pub enum Edit<T> {
-    /// Store this value.
     Put(Vec<u8>, T),
     /// Delete the key; also one that has no value, so that a create under way fails.
     Delete(T),
-    /// Write nothing.
     Leave(T),
 }
 
-/// How an edit ended.
 #[derive(Debug)]
 pub struct Edited<T> {
     /// What the last decision said.
@@ -35,10 +32,6 @@ impl Kv {
     /// Changes a key by compare-and-set. `decide` sees the key's newest message as the stream's
     /// leader has it (`None`: there never was one; a deleted key has a tombstone) and is called
     /// again when another writer was quicker, until `deadline`.
-    ///
-    /// # Errors
-    /// What `decide` fails with, those of a request, and [`Error::Conflict`] when other writers were
-    /// quicker each time.
     pub fn edit<T, E: From<Error>>(
         &self,
         key: &str,

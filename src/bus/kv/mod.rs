@@ -21,10 +21,8 @@ const OPERATION: &str = "KV-Operation";
 /// Between two tries of a write whose outcome is unknown or that was refused for the moment.
 pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// What the newest message of a key says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// The key has a value.
     Put,
     /// It was deleted, purged or has expired.
     Delete,
@@ -39,7 +37,6 @@ impl Operation {
     }
 }
 
-/// The newest message of a key.
 #[derive(Debug, Clone)]
 pub struct Entry {
     pub key: String,
@@ -56,7 +53,6 @@ impl Entry {
         Entry { key: key.to_owned(), value, revision, operation: Operation::Put }
     }
 
-    /// The key's value; `None` after a delete.
     pub fn live_value(&self) -> Option<&[u8]> {
         (self.operation == Operation::Put).then_some(&*self.value)
     }
@@ -106,15 +102,11 @@ impl Kv {
         &self.bucket.name
     }
 
-    /// Creates the bucket if it is missing.
     pub fn ensure(&self) -> Result<()> {
         jetstream::ensure_stream(&self.link, &self.bucket.stream, self.timeout)
     }
 
     /// The key's value as the stream's leader has it; the base for compare-and-set.
-    ///
-    /// # Errors
-    /// Those of a request; a missing key is `None`.
     pub fn get(&self, key: &str) -> Result<Option<Entry>> {
         Ok(self.newest(key)?.filter(|entry| entry.operation == Operation::Put))
     }
@@ -157,9 +149,6 @@ impl Kv {
     }
 
     /// Stores a value under a key that has none; returns its revision.
-    ///
-    /// # Errors
-    /// [`Error::Conflict`] when it has one, and those of a request.
     pub fn create(&self, key: &str, value: &[u8]) -> Result<u64> {
         let deadline = Instant::now() + self.timeout;
         match self.update(key, value, 0) {
@@ -177,9 +166,6 @@ impl Kv {
     /// Stores a value if the key's newest message is `revision`; returns the new revision. When
     /// the outcome is unknown it is read back, and the write repeated until the deadline, so that
     /// only a dead server leaves it unknown to the caller.
-    ///
-    /// # Errors
-    /// [`Error::Conflict`] when somebody else was quicker, and those of a request.
     pub fn update(&self, key: &str, value: &[u8], revision: u64) -> Result<u64> {
         self.compare_and_set(key, value, revision, None)
     }

@@ -8,7 +8,6 @@ use serde_json::{Map, Value, json};
 
 use crate::bus::{Error, Result};
 
-/// In front of the hash.
 const DIGEST_TYPE: &str = "SHA-256=";
 /// Some writers leave the padding out.
 const URL_SAFE_LENIENT: GeneralPurpose = GeneralPurpose::new(
@@ -16,23 +15,19 @@ const URL_SAFE_LENIENT: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The meta of an object.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ObjectMeta {
     pub name: String,
-    /// The store it is in.
     pub bucket: String,
     /// Which upload its bytes are from.
     pub nuid: String,
     /// Its bytes; 0 when it was deleted.
     pub size: u64,
-    /// In how many messages they are.
     pub chunks: u64,
     /// When it was stored (RFC 3339), by the clock of who did; empty when it was deleted.
     pub mtime: String,
     /// `SHA-256=` and the hash in base64url; empty when it was deleted.
     pub digest: String,
-    /// Whether it was deleted; its name and headers stay.
     pub deleted: bool,
     /// What its owner wrote beside it.
     pub headers: Map<String, Value>,
@@ -103,7 +98,6 @@ impl ObjectMeta {
         fields.to_string().into_bytes()
     }
 
-    /// The same object, deleted, as `nats-py` marks it.
     pub(crate) fn into_deleted(self) -> ObjectMeta {
         let (mtime, digest) = (String::new(), String::new());
         ObjectMeta { deleted: true, size: 0, chunks: 0, mtime, digest, ..self }
@@ -130,7 +124,6 @@ impl ObjectMeta {
         self.sha256().map(|hash| hex(&hash))
     }
 
-    /// Whether it only says where else the bytes are.
     pub(crate) fn is_link(&self) -> bool {
         self.options.get("link").is_some_and(|link| !link.is_null())
     }

@@ -23,8 +23,12 @@ use crate::bus::jetstream::resources::{self, Bucket};
 use crate::bus::left;
 use crate::bus::watch::{Followed, Told, Watch};
 use crate::bus::{Error, Result, WatchEvent, jetstream, kv};
-use crate::model::limits::{MAX_OBJECT_NAME_BYTES, OBJECT_LIST_WINDOW};
 use crate::model::name;
+
+/// Metas of a store that are asked for at once.
+const OBJECT_LIST_WINDOW: usize = 64;
+/// Longest name of an object; in base64 it is part of a subject, of which the server takes 4096 bytes.
+const MAX_OBJECT_NAME_BYTES: usize = 1024;
 
 const ROLLUP: (&str, &str) = ("Nats-Rollup", "sub");
 
@@ -39,7 +43,6 @@ pub struct ObjectStore {
     timeout: Duration,
 }
 
-/// All objects of a store.
 #[derive(Debug, Clone, Default)]
 pub struct Listing {
     /// Those that are not deleted, by name.
@@ -60,7 +63,6 @@ impl ObjectStore {
         ObjectStore { control, watch_link, large_payloads, bucket: Arc::new(bucket), timeout }
     }
 
-    /// The same store with another deadline for each request.
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         ObjectStore { timeout, ..self.clone() }
     }
@@ -69,16 +71,11 @@ impl ObjectStore {
         &self.bucket.name
     }
 
-    /// Creates the store if it is missing.
     pub fn ensure(&self) -> Result<()> {
         jetstream::ensure_stream(&self.control, &self.bucket.stream, self.timeout)
     }
 
     /// The object's meta as the stream's leader has it; `None` when it is missing or deleted.
-    ///
-    /// # Errors
-    /// [`Error::BadName`], [`Error::BadAnswer`] for a meta that cannot be read, and those of a
-    /// request.
     pub fn find(&self, name: &str) -> Result<Option<ObjectMeta>> {
         Ok(self.newest(name)?.filter(|meta| !meta.deleted))
     }
@@ -217,7 +214,6 @@ impl ObjectStore {
         }
     }
 
-    /// Removes all chunks of an upload.
     fn purge(&self, nuid: &str) -> Result<()> {
         let body = json!({"filter": self.chunk_subject(nuid)?});
         let call = format!("STREAM.PURGE.{}", self.stream());

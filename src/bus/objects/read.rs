@@ -12,7 +12,9 @@ use crate::bus::connection::inbox::Pending;
 use crate::bus::connection::link::Link;
 use crate::bus::left;
 use crate::bus::{Error, Result, jetstream, kv};
-use crate::model::limits::OBJECT_READ_WINDOW;
+
+/// Chunks of one object that are asked for at once, for the same reasons.
+const OBJECT_READ_WINDOW: usize = 4;
 
 impl ObjectStore {
     /// Reads the bytes of the object that `meta` describes and hands them on piece by piece. Only

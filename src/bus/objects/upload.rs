@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -14,10 +14,23 @@ use super::{ObjectStore, ROLLUP};
 use crate::bus::connection::inbox::Pending;
 use crate::bus::connection::link::Link;
 use crate::bus::{Error, Result, jetstream, kv};
-use crate::model::limits::{
-    OBJECT_CHUNK_BYTES, OBJECT_CHUNK_DEADLINE, OBJECT_CHUNK_PATIENCE, OBJECT_NAMING_DEADLINE,
-    OBJECT_PURGE_TIMEOUT, OBJECT_STEP_TIMEOUT, OBJECT_UPLOAD_WINDOW,
-};
+
+/// Bytes of an object in one message, as other clients of object stores cut them.
+const OBJECT_CHUNK_BYTES: usize = 128 * 1024;
+/// Chunks of one upload on their way at once: they hide the time of an answer, and bound what an upload
+/// holds to half a MiB.
+const OBJECT_UPLOAD_WINDOW: usize = 4;
+/// After which an upload sends what it has, a whole chunk or not.
+const OBJECT_CHUNK_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two chunks of an upload: [`OBJECT_CHUNK_PATIENCE`], the edge's deadline for silence, and some air.
+/// An upload that crawls on for longer without content for the next one is given up.
+const OBJECT_CHUNK_DEADLINE: Duration = Duration::from_secs(45);
+/// For each request of an upload, however patient the process is otherwise.
+const OBJECT_STEP_TIMEOUT: Duration = Duration::from_secs(10);
+/// From an upload's last chunk to its name.
+const OBJECT_NAMING_DEADLINE: Duration = Duration::from_secs(30);
+/// For removing the bytes of an upload that was given up, and for what of it is still on its way.
+const OBJECT_PURGE_TIMEOUT: Duration = Duration::from_secs(2);
 
 const EXPECTED_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
 /// The first nats-server that looks at this header.
@@ -27,9 +40,6 @@ const MESSAGE_OVERHEAD_BYTES: usize = 2 * 1024;
 
 impl ObjectStore {
     /// Begins an upload, in a store that is created if it is missing.
-    ///
-    /// # Errors
-    /// [`Error::OldServer`], and those of a request and of starting the connection for chunks.
     pub fn upload(&self) -> Result<Upload> {
         check_version(&self.control.server_version())?;
         self.ensure()?;
@@ -176,7 +186,6 @@ impl Drop for Upload {
 /// An object's bytes, all stored and not yet named. Dropping it before that removes them.
 pub struct Sealed {
     pub size: u64,
-    /// Their SHA-256 in hex.
     pub sha256_hex: String,
     /// The same as metas write it.
     pub digest: String,

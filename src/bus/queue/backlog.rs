@@ -14,7 +14,6 @@ use crate::model::name;
 /// Pages of the server's list of consumers that are read, of 256 each: far more tags than are shown.
 const MAX_PAGES: usize = 8;
 
-/// The jobs of one tag.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TagBacklog {
     pub tag: String,
@@ -26,12 +25,10 @@ pub struct TagBacklog {
     pub oldest_waiting: Option<f64>,
 }
 
-/// What a tag's consumer says.
 #[derive(Default)]
 struct Consumer {
     pending: u64,
     in_flight: u64,
-    /// Sequence of the last delivered job.
     delivered: u64,
 }
 
@@ -80,7 +77,6 @@ impl WorkQueue {
             .collect()
     }
 
-    /// Consumers of the work stream by name.
     fn consumers(&self, deadline: Instant) -> Result<BTreeMap<String, Consumer>> {
         let mut consumers = BTreeMap::new();
         for _ in 0..MAX_PAGES {

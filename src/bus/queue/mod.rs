@@ -16,7 +16,6 @@ use crate::bus::{Error, Result, jetstream};
 use crate::config::ResourceConfig;
 use crate::model::name;
 
-/// Between two tries of a publish.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(500);
 /// A try that could not wait this long for its answer would only leave the outcome in doubt.
@@ -43,7 +42,6 @@ pub struct ConsumerSettings {
 /// A job as it lies in the stream.
 #[derive(Debug)]
 pub struct StoredJob {
-    /// Where it was published.
     pub subject: String,
     pub payload: Vec<u8>,
 }
@@ -51,9 +49,7 @@ pub struct StoredJob {
 /// What the server says of a job that it will not deliver again.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ExhaustedJob {
-    /// Its sequence in the work stream.
     pub stream_seq: u64,
-    /// How often it was delivered.
     #[serde(default)]
     pub deliveries: u64,
 }
@@ -68,7 +64,6 @@ impl WorkQueue {
         WorkQueue { control, stream, config, timeout }
     }
 
-    /// The same queue with another deadline for each call.
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         WorkQueue { timeout, ..self.clone() }
     }
@@ -79,7 +74,6 @@ impl WorkQueue {
         self.ensure_stream(&resources::work_stream(&self.config))
     }
 
-    /// Creates every stream that is missing.
     pub fn ensure_all(&self) -> Result<()> {
         self.ensure()?;
         self.ensure_stream(&resources::dlq_stream(&self.config))?;
@@ -173,22 +167,17 @@ impl WorkQueue {
         jetstream::publish_creating(&self.control, &stream, &subject, payload, self.timeout)
     }
 
-    /// Reads a job by its sequence; `None` when it is gone.
     pub fn stored_job(&self, stream_seq: u64) -> Result<Option<StoredJob>> {
         let which = json!({"seq": stream_seq});
         let stored = jetstream::get_message(&self.control, WORK_STREAM, &which, self.timeout)?;
         Ok(stored.map(|m| StoredJob { subject: m.subject, payload: m.data }))
     }
 
-    /// Removes a job by its sequence.
     pub fn remove_job(&self, stream_seq: u64) -> Result<()> {
         jetstream::delete_message(&self.control, WORK_STREAM, stream_seq, self.timeout)
     }
 
     /// Gives a job back in the place of a worker that is gone, by the ACK subject of its delivery.
-    ///
-    /// # Errors
-    /// [`Error::BadName`] when `ack_subject` is none, [`Error::Disconnected`].
     pub fn give_back(&self, ack_subject: &str) -> Result<()> {
         if super::Meta::parse(ack_subject).is_none() {
             return Err(Error::BadName(ack_subject.to_owned()));

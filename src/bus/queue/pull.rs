@@ -20,7 +20,6 @@ const WAIT: Duration = Duration::from_secs(20);
 /// The same when the inbox is over several consumers: what one delivers may leave no room for what
 /// another still sends, and a pull cannot be taken back.
 pub const MANY_WAIT: Duration = Duration::from_secs(2);
-/// Sign of life of a waiting pull.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Silence after which a waiting pull counts as lost.
 const MAX_SILENCE: Duration = Duration::from_secs(6);
@@ -36,17 +35,18 @@ const ROUTE_CAPACITY: usize = 4096;
 pub enum PullEvent {
     /// A message of the stream.
     Delivered {
-        /// Which consumer it came from.
         source: usize,
         message: Delivered,
     },
     /// The consumer had nothing, or the pull has expired: ask again when there is room.
-    Ended { source: usize },
+    Ended {
+        source: usize,
+    },
     /// The consumer is missing; ensure it before asking again.
-    Missing { source: usize },
-    /// The pulls of a connection that is gone are void; ask again.
+    Missing {
+        source: usize,
+    },
     Reconnected,
-    /// A sign of life.
     Quiet,
 }
 
@@ -107,7 +107,6 @@ impl PullInbox {
         &self.route.messages
     }
 
-    /// How many messages `source` may still send for what it was asked.
     pub fn outstanding(&self, source: usize) -> u64 {
         self.sources[source].outstanding
     }
@@ -225,12 +224,9 @@ impl From<Routed> for Arrival {
 /// consumer's `ack_wait` it comes again.
 #[derive(Clone)]
 pub struct Delivered {
-    /// Where it was published.
     pub subject: String,
     pub payload: Vec<u8>,
-    /// How often it has been delivered, from 1.
     pub num_delivered: u64,
-    /// Its sequence in the stream.
     pub stream_seq: u64,
     ack_subject: String,
     link: Link,
@@ -269,9 +265,6 @@ impl Delivered {
     }
 
     /// Removes the message from the queue; confirmed by the server.
-    ///
-    /// # Errors
-    /// Those of a request; the message may then come again.
     pub fn ack(&self) -> Result<()> {
         self.settle(b"+ACK")
     }

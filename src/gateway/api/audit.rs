@@ -15,7 +15,6 @@ use crate::model::{clock, json};
 /// An answer waits for its entry; one that takes longer goes to the log instead.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The gateway's end of the audit.
 pub(super) struct Audit(AuditLog);
 
 impl Audit {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::bus::{Bus, Kv, WorkQueue};
-use crate::gateway::GatewaySettings;
 use crate::gateway::auth::{Auth, Caller};
 use crate::gateway::chores::Undo;
 use crate::gateway::metrics::Metrics;
+use crate::gateway::settings::GatewaySettings;
 use crate::gateway::view::WheelRegistry;
 use crate::gateway::view::backlog::Backlog;
 use crate::gateway::view::hub::Hub;
@@ -15,10 +15,8 @@ use crate::gateway::view::workers::WorkerMirror;
 use crate::http::Request;
 use crate::http::cached::Cached;
 
-/// One request on its way through a handler.
 pub struct Context<'a> {
     pub request: &'a mut Request,
-    /// Who has sent it.
     pub caller: Caller,
     /// The decoded segments of the path that stand for `{}`, in order.
     pub params: &'a [String],
@@ -37,9 +35,7 @@ impl<'a> Context<'a> {
 /// What handlers work with.
 pub struct Parts {
     pub bus: Bus,
-    /// The bucket of snapshots.
     pub runs: Kv,
-    /// The bucket of worker records.
     pub records: Kv,
     pub queue: WorkQueue,
     pub index: RunIndex,
@@ -48,7 +44,6 @@ pub struct Parts {
     pub hub: Hub,
     pub auth: Auth,
     pub metrics: Metrics,
-    /// Figures of the queue.
     pub backlog: Arc<Backlog>,
     pub undo: Undo,
     /// The document behind `/openapi.json`.

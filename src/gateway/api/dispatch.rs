@@ -7,7 +7,6 @@ use super::route::{self, Access, Lasts, Route};
 use crate::gateway::auth::origin;
 use crate::http::{self, Conduct, Method, Reply, Request, Service};
 
-/// Answers all requests.
 pub struct Dispatcher {
     parts: Parts,
     audit: Audit,
@@ -84,7 +83,6 @@ impl Dispatcher {
     }
 }
 
-/// Finds out who asks, and whether they may use this route.
 fn admit(route: &Route, cx: &mut Context<'_>) -> Result<(), ApiError> {
     let Access::Protected(needs) = route.access else { return Ok(()) };
     cx.caller = cx.parts.auth.authenticate(cx.request)?;

@@ -47,24 +47,15 @@ pub enum ApiError {
     UnknownPath,
     /// The path exists with other methods (405).
     #[error("Method Not Allowed")]
-    MethodNotAllowed {
-        /// For the `Allow` header.
-        allow: String,
-    },
+    MethodNotAllowed { allow: String },
     /// The path has a trailing slash and exists without it (307).
     #[error("the path has a trailing slash")]
     TrailingSlash { location: String },
     /// Body or query do not have the shape that the route wants (422, one entry per problem).
     #[error("{}", counted(.0.len()))]
     Schema(Vec<Problem>),
-    /// A request that is well-formed and still not acceptable (422).
     #[error("{detail}")]
-    Unacceptable {
-        detail: &'static str,
-        code: Code,
-        /// What exactly is wrong.
-        reason: String,
-    },
+    Unacceptable { detail: &'static str, code: Code, reason: String },
     /// A `flow.yaml` that is refused (422).
     #[error("invalid workflow yaml")]
     InvalidWorkflow {
@@ -82,10 +73,8 @@ pub enum ApiError {
     /// No such run, or not yours (404).
     #[error("run not found")]
     RunNotFound,
-    /// No such worker (404).
     #[error("worker not found")]
     WorkerNotFound,
-    /// No such wheel (404).
     #[error("wheel not found")]
     WheelNotFound,
     /// The registry has that wheel, that version or a newer one (409).
@@ -94,7 +83,6 @@ pub enum ApiError {
     /// The store of wheels takes no more (507).
     #[error("wheel store is full")]
     WheelStoreFull,
-    /// There is no API key in the request (401).
     #[error("api key required")]
     ApiKeyRequired,
     /// The API key is malformed, unknown, wrong, revoked or expired (403).
@@ -102,12 +90,7 @@ pub enum ApiError {
     InvalidApiKey,
     /// The key's role may not do this (403).
     #[error("role {} may not {}", .role.as_str(), .needs.deed())]
-    Forbidden {
-        /// What the key is.
-        role: Role,
-        /// What the route needs.
-        needs: Permission,
-    },
+    Forbidden { role: Role, needs: Permission },
     /// A browser has sent a form on behalf of a page that is not the gateway's (403).
     #[error("forms of other pages are not taken")]
     ForeignPage,
@@ -182,7 +165,6 @@ impl From<FormError> for ApiError {
 }
 
 impl ApiError {
-    /// The HTTP status.
     pub fn status(&self) -> u16 {
         match self {
             ApiError::Bound(condition) => condition.status,

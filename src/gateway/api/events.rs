@@ -26,7 +26,6 @@ pub fn all(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     Ok(sse::reply(move |out| stream.write(out)))
 }
 
-/// Which runs whoever asks may see.
 fn visible_to(caller: &Caller) -> RunFilter {
     let caller = caller.clone();
     Box::new(move |run| caller.sees(run.tenant_id.as_deref()))

@@ -12,6 +12,7 @@ mod events;
 mod health;
 mod metrics;
 mod openapi;
+mod page;
 pub mod route;
 mod runs;
 pub mod schema;

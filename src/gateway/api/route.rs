@@ -6,14 +6,13 @@ use super::context::Context;
 use super::error::{ApiError, WHEEL_TOO_LARGE, WORKFLOW_TOO_LARGE};
 use super::runs::{cancel, list, show, submit, submit_yaml, watch};
 use super::schema::Query;
-use super::{events, health, metrics, openapi, wheels, workers};
-use crate::gateway::{GatewaySettings, page};
+use super::{events, health, metrics, openapi, page, wheels, workers};
+use crate::gateway::settings::GatewaySettings;
 use crate::http::error::BODY_TOO_LARGE;
 use crate::http::{Conduct, Reply, Transfer};
 use crate::model::key::Permission;
 use crate::model::limits::{MAX_JSON_BODY_BYTES, MULTIPART_OVERHEAD_BYTES};
 
-/// A handler.
 pub type HandlerFn = fn(&mut Context<'_>) -> Result<Reply, ApiError>;
 
 /// Who may call a route when API keys are required.
@@ -52,7 +51,6 @@ pub enum Lasts {
     Watch,
 }
 
-/// One line of the table.
 pub struct Route {
     pub method: &'static str,
     /// Segments; `{}` matches any one.
@@ -110,7 +108,6 @@ impl Route {
         self.method == method || (self.has_head && method == "HEAD")
     }
 
-    /// The methods that it answers.
     fn methods(&self) -> impl Iterator<Item = &'static str> {
         std::iter::once(self.method).chain(self.has_head.then_some("HEAD"))
     }

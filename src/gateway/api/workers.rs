@@ -51,9 +51,6 @@ pub fn list(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
 }
 
 /// Hides a worker from lists, or shows it again.
-///
-/// # Errors
-/// A bad body, [`ApiError::WorkerNotFound`], NATS trouble.
 pub fn patch(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let body = schema::json_body(cx.request.header("Content-Type"), cx.request.body())?;

@@ -4,32 +4,26 @@ use std::sync::Arc;
 
 use crate::model::key::{Permission, Role};
 
-/// Whoever sent a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
     /// Somebody whom no key was asked of on a route for anybody: sees no run.
     Nobody,
     /// Anybody, at a gateway that asks for no keys: may do and sees everything.
     Anybody,
-    /// The holder of a key.
     Holder(Arc<Holder>),
 }
 
-/// The holder of a key that has been checked.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// The key; no secret.
     pub key_id: String,
     /// Whose runs they submit and see.
     pub tenant_id: String,
-    /// What they may do there.
     pub role: Role,
     /// The version of the key's record that was checked.
     pub(crate) version: u64,
 }
 
 impl Caller {
-    /// Whether they may do it at all.
     pub fn may(&self, permission: Permission) -> bool {
         match self {
             Caller::Nobody => false,
@@ -63,7 +57,6 @@ impl Caller {
         self.holder().map(|holder| holder.key_id.as_str())
     }
 
-    /// The holder of the key, when there is one.
     pub fn holder(&self) -> Option<&Holder> {
         match self {
             Caller::Holder(holder) => Some(holder),

@@ -48,14 +48,12 @@ impl std::fmt::Debug for Pepper {
 #[derive(Debug, Clone)]
 pub struct NewKey {
     pub tenant_id: String,
-    /// What it may do.
     pub role: Role,
     /// From when on it is good for nothing, unix seconds.
     pub expires_at: Option<f64>,
     pub note: Option<String>,
 }
 
-/// Why a key could not be made: no random bytes, no memory.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot make a key: {0}")]
 pub struct CannotMake(String);
@@ -133,7 +131,6 @@ fn argon2(params: Params, pepper: &Pepper) -> Result<Argon2<'_>, argon2::Error> 
     Argon2::new_with_secret(pepper.0.as_bytes(), algorithm, version, params)
 }
 
-/// Random bytes of the operating system.
 pub(super) fn random<const N: usize>() -> Result<[u8; N], CannotMake> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)

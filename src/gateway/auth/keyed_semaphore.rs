@@ -15,7 +15,6 @@ pub struct KeyedSemaphore {
 
 #[derive(Default)]
 struct Taken {
-    /// Keys that are being checked.
     inside: HashSet<String>,
     waiting: usize,
 }

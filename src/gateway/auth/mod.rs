@@ -28,38 +28,35 @@ use verdict_cache::VerdictCache;
 use crate::http::Request;
 use crate::model::clock;
 use crate::model::key::{PresentedKey, Role};
-use crate::model::limits::{HASH_PATIENCE, HASH_QUEUE};
 
-/// What a gateway that asks for keys is told.
+/// Keys that wait to be hashed: half of the handlers that a machine of two cores has, and less than a
+/// second of work.
+const HASH_QUEUE: usize = 8;
+/// How long one of them waits.
+const HASH_PATIENCE: Duration = Duration::from_secs(2);
+
 #[derive(Debug, Clone)]
 pub struct AuthSettings {
-    /// What is mixed into every hash.
     pub pepper: Pepper,
 }
 
-/// Why somebody is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthRefusal {
-    /// There is no key in the request.
     Missing,
     /// It is malformed, unknown, wrong, revoked or expired; which of them is nobody's business.
     Invalid,
     /// Too many wrong keys came before it.
     TooManyTries {
-        /// When to try again.
         retry_after: Duration,
     },
-    /// Too many keys are being checked.
     Busy,
     /// The records of keys are not known well enough to decide.
     Unknown,
 }
 
 impl AuthRefusal {
-    /// Their words in metrics.
     const WORDS: [&'static str; 5] = ["missing", "invalid", "limited", "busy", "unavailable"];
 
-    /// Its place among the words.
     fn place(self) -> usize {
         match self {
             AuthRefusal::Missing => 0,
@@ -107,7 +104,6 @@ impl Auth {
         Ok(Auth { checks: Some(Checks { header: header.to_owned(), keys, mirror }) })
     }
 
-    /// Who has sent this request.
     pub fn authenticate(&self, request: &Request) -> Result<Caller, AuthRefusal> {
         let Some(checks) = &self.checks else { return Ok(Caller::Anybody) };
         let found = match presented(request, &checks.header) {

@@ -7,9 +7,17 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::model::limits::{
-    MAX_TRY_BUCKETS, TRIES_PER_KEY, TRIES_PER_PEER, TRY_REFILL_KEY, TRY_REFILL_PEER,
-};
+/// Wrong secrets of one key that are looked at one after the other, from wherever they come.
+const TRIES_PER_KEY: u32 = 40;
+/// Until it is one more again.
+const TRY_REFILL_KEY: Duration = Duration::from_secs(1);
+/// The same from one address; more than are looked at or wait at a time, so that many good keys behind
+/// one address do not stand in each other's way.
+const TRIES_PER_PEER: u32 = 20;
+/// Until it is one more again.
+const TRY_REFILL_PEER: Duration = Duration::from_secs(2);
+/// Keys and addresses for which tries are counted.
+const MAX_TRY_BUCKETS: usize = 10_000;
 
 /// The buckets. Each hash takes a token out of two of them; one that proves right puts them back.
 pub struct RateLimiter {

@@ -6,7 +6,9 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::hash::{self, CannotMake};
-use crate::model::limits::MAX_REMEMBERED_KEYS;
+
+/// Keys that a gateway remembers to be right, and as many to be wrong; 100 bytes each.
+const MAX_REMEMBERED_KEYS: usize = 10_000;
 
 /// A presented key under a secret of this process: who reads the memory of it learns no key, and
 /// nobody can choose where a key lands.
@@ -22,7 +24,6 @@ pub struct VerdictCache {
 }
 
 impl VerdictCache {
-    /// An empty cache.
     pub fn new() -> Result<VerdictCache, CannotMake> {
         let salt = hash::random()?;
         Ok(VerdictCache { salt, right: Mutex::default(), wrong: Mutex::default() })
@@ -43,7 +44,6 @@ impl VerdictCache {
         has(&self.wrong).then_some(false)
     }
 
-    /// Remembers what a hash has said.
     pub fn learn(&self, key: Digested, version: u64, is_right: bool) {
         let side = if is_right { &self.right } else { &self.wrong };
         side.lock().put(key, version);

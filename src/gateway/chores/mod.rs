@@ -32,7 +32,6 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a chore goes on before the others have their turn.
 const TURN: Duration = Duration::from_millis(500);
 
-/// What chores work with.
 pub(crate) struct ChoreParts {
     pub bus: Bus,
     pub runs: RunIndex,
@@ -47,18 +46,15 @@ pub(crate) struct ChoreParts {
     pub worker_heartbeat: Duration,
     /// Silence after which a worker's record is removed.
     pub workers_retention: Duration,
-    /// Between a cancel and the use of force.
     pub cancel_grace: Duration,
 }
 
-/// A line of the table.
 struct Chore {
     name: &'static str,
     every: Duration,
     due: Instant,
     /// Also when a handler kicks the thread.
     on_kick: bool,
-    /// Whether it makes requests to NATS.
     asks_nats: bool,
     run: Box<dyn FnMut(&Turn<'_>) -> Next + Send>,
 }
@@ -73,7 +69,6 @@ enum Next {
     After(Duration),
 }
 
-/// A chore's turn on the thread.
 struct Turn<'a> {
     stop: &'a StopSignal,
     end: Instant,

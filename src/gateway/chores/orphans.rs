@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use super::Next;
 use crate::bus::ObjectStore;
-use crate::model::limits::ORPHAN_CHUNKS_AFTER;
+
+/// Chunks that belong to no wheel are purged when nothing was added to them for so long: more than from a
+/// chunk to the next one, and more than from the last one to its name; `bus/objects/upload.rs` has the
+/// bounds of both.
+const ORPHAN_CHUNKS_AFTER: Duration = Duration::from_secs(60);
 
 /// From the start to the first look, when there is most to find: the connection may take a moment.
 pub(super) const FIRST: Duration = Duration::from_secs(2);

@@ -20,7 +20,6 @@ use crate::model::run::{Delivery, RunSnapshot, RunStatus};
 use crate::model::worker::WorkerState;
 use crate::model::{clock, json};
 
-/// Between two looks at the unfinished runs.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 /// Run heartbeats that a live worker may miss.
 const MISSED_HEARTBEATS: f64 = 5.0;
@@ -54,7 +53,6 @@ pub(crate) struct Rescue {
     lost: VecDeque<Indexed>,
 }
 
-/// What to do about a run.
 #[derive(Debug, PartialEq, Eq)]
 enum Remedy {
     Nothing,

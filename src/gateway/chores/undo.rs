@@ -29,7 +29,6 @@ pub struct Doubtful {
     pub submitted_at: f64,
 }
 
-/// Undoes submits. Clones share what waits.
 #[derive(Clone)]
 pub struct Undo {
     runs: Kv,
@@ -56,7 +55,7 @@ impl Undo {
 
     /// Tries at once, and in the background if that fails.
     pub fn now_or_later(&self, submit: Doubtful) {
-        if undo(&self.runs, &self.index, &submit, NOW_TIMEOUT).is_err() {
+        if undo(&self.runs, &self.index, &submit, Instant::now() + NOW_TIMEOUT).is_err() {
             self.later(submit);
         }
     }
@@ -79,7 +78,8 @@ impl Undo {
             if turn.is_over() {
                 return Next::Again;
             }
-            if undo(&self.runs, &self.index, &submit, TIMEOUT).is_err() {
+            let deadline = self.runs.deadline().min(Instant::now() + TIMEOUT);
+            if undo(&self.runs, &self.index, &submit, deadline).is_err() {
                 return Next::InTime;
             }
             self.waiting.0.lock().pop_front();
@@ -89,8 +89,8 @@ impl Undo {
 
 /// Deletes the snapshot if it still is what the submit wrote. A worker that gets the job finds the
 /// tombstone and leaves it; a run that a worker has begun is left to go on.
-fn undo(runs: &Kv, index: &RunIndex, submit: &Doubtful, timeout: Duration) -> bus::Result<()> {
-    let edited = runs.edit(&submit.run_id, Instant::now() + timeout, |newest| {
+fn undo(runs: &Kv, index: &RunIndex, submit: &Doubtful, deadline: Instant) -> bus::Result<()> {
+    let edited = runs.edit(&submit.run_id, deadline, |newest| {
         let Some(value) = newest.and_then(Entry::live_value) else {
             // The write may still be on its way, in the socket of a server that was frozen. It expects
             // the key as it is now, so a tombstone in its place makes it fail.

@@ -11,10 +11,12 @@ use crate::gateway::view::hub::Hub;
 use crate::gateway::view::runs::RunIndex;
 use crate::gateway::view::workers::{Seen, WorkerMirror};
 use crate::model::clock;
-use crate::model::limits::MAX_METRIC_WORKERS;
 use crate::model::run::RunStatus;
 use crate::model::wheel::SyncResult;
 use crate::model::worker::{WorkerRecord, WorkerState};
+
+/// Workers whose last sign of life is a metric of its own; the newest count.
+const MAX_METRIC_WORKERS: usize = 500;
 
 /// Where figures are read.
 pub struct Sources<'a> {
@@ -32,7 +34,6 @@ pub struct Sources<'a> {
     pub disconnect_timeout: Duration,
 }
 
-/// What `GET /metrics` answers.
 pub fn exposition(from: &Sources<'_>) -> String {
     let mut text = Text::default();
     text.family("pyoco_build_info", Kind::Gauge, "1, with the version of this gateway.")

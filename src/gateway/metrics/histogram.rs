@@ -10,7 +10,6 @@ pub(crate) struct Histogram<const N: usize> {
     counts: [u64; N],
     /// Of all that was observed, in seconds.
     pub sum: f64,
-    /// How often something was observed.
     pub count: u64,
 }
 

@@ -4,11 +4,9 @@ use std::fmt::Write;
 
 use super::histogram::Histogram;
 
-/// The text so far.
 #[derive(Default)]
 pub(crate) struct Text(String);
 
-/// What a metric is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Counter,
@@ -16,7 +14,6 @@ pub(crate) enum Kind {
     Histogram,
 }
 
-/// The samples of one metric.
 pub(crate) struct Family<'t> {
     text: &'t mut String,
     name: &'static str,
@@ -46,7 +43,6 @@ impl Text {
 }
 
 impl Family<'_> {
-    /// One sample; labels are names of ours and values of anybody.
     pub(crate) fn sample(&mut self, labels: &[(&str, &str)], value: f64) {
         self.line("", labels, None, value);
     }

@@ -50,12 +50,10 @@ const ALL: &[(u16, &str, &str)] = &[
     (507, "StoreFull", "The store of wheels takes no more until some are deleted."),
 ];
 
-/// The name of a failure among the components.
 pub(super) fn name(status: u16) -> &'static str {
     ALL.iter().find(|(known, ..)| *known == status).map_or("InternalError", |(_, name, _)| name)
 }
 
-/// The headers of an answer with this status.
 pub(super) fn headers_of(status: u16) -> Value {
     let mut headers = Map::new();
     headers.insert("X-Request-ID".into(), json!({"$ref": "#/components/headers/RequestId"}));
@@ -85,7 +83,6 @@ pub(super) fn responses() -> Map<String, Value> {
     responses
 }
 
-/// The shapes of errors.
 pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     vec![
         ("Error", error()),

@@ -21,9 +21,7 @@ use super::api::route::{ROUTES, Route};
 use crate::model::limits::MAX_NAME_BYTES;
 use operation::Operation;
 
-/// How clients show who they are.
 pub(super) struct Keys<'a> {
-    /// The header that carries a key.
     pub header: &'a str,
     /// Protected routes ask for one; else none is looked at.
     pub required: bool,
@@ -34,7 +32,6 @@ pub(super) fn document(keys: &Keys<'_>) -> Vec<u8> {
     put_together(keys).to_string().into_bytes()
 }
 
-/// Every operation, in the order in which a reader meets them.
 fn operations() -> Vec<Operation> {
     [
         runs::operations(),

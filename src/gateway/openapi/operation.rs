@@ -50,7 +50,6 @@ impl Operation {
         self
     }
 
-    /// A segment of the path.
     pub fn segment(mut self, name: &str, about: &str) -> Self {
         self.parameters.push(json!({
             "name": name, "in": "path", "required": true, "description": about,
@@ -67,19 +66,16 @@ impl Operation {
         self
     }
 
-    /// A header that is described among the components.
     pub fn header(mut self, name: &str) -> Self {
         self.parameters.push(json!({"$ref": format!("#/components/parameters/{name}")}));
         self
     }
 
-    /// The body that it takes.
     pub fn takes(mut self, required: bool, content: Value) -> Self {
         self.body = Some(json!({"required": required, "content": content}));
         self
     }
 
-    /// An answer with this status.
     pub fn answers(mut self, status: u16, about: &str, content: Value) -> Self {
         let mut answer = json!({"description": about, "headers": failures::headers_of(status)});
         if !content.is_null() {

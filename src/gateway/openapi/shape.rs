@@ -5,7 +5,6 @@
 
 use serde_json::{Value, json};
 
-/// A schema of the document by its name.
 pub(super) fn reference(name: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{name}")})
 }
@@ -21,7 +20,6 @@ pub(super) fn object(about: &str, required: &[&str], properties: Value) -> Value
     json!({"type": "object", "description": about, "required": required, "properties": properties})
 }
 
-/// An object of any names, whose values are alike.
 pub(super) fn map_of(about: &str, values: Value) -> Value {
     json!({"type": "object", "description": about, "additionalProperties": values})
 }
@@ -47,12 +45,10 @@ pub(super) fn time(about: &str) -> Value {
     json!({"type": "number", "description": format!("{about}, unix seconds")})
 }
 
-/// Whatever JSON can be.
 pub(super) fn anything(about: &str) -> Value {
     json!({"description": about})
 }
 
-/// One of these words.
 pub(super) fn word(about: &str, words: &[&str]) -> Value {
     json!({"type": "string", "enum": words, "description": about})
 }

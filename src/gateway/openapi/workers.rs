@@ -69,7 +69,6 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// The words of all states.
 fn states() -> Vec<&'static str> {
     WorkerState::ALL.into_iter().map(WorkerState::as_str).collect()
 }

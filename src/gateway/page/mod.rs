@@ -7,9 +7,8 @@
 
 mod files;
 
-use super::api::context::Context;
-use super::api::error::ApiError;
-use super::api::schema::Query;
+use std::time::Duration;
+
 use crate::http::cached::Cached;
 use crate::http::{Reply, Request};
 
@@ -28,31 +27,25 @@ pub enum Lang {
     En,
 }
 
-/// A file of the dashboard.
 struct Asset {
     name: &'static str,
     file: Cached,
 }
 
-/// `GET /`: the page, in the language of `?lang=` or the one that is set.
-pub fn index(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
-    let parts = cx.parts;
-    let asked = Query::parse(cx.request.query()).last("lang").and_then(Lang::from_word);
-    let settings = &parts.settings;
-    let grace = settings.cancel_grace.as_secs_f64();
+/// The page in a language, for a gateway whose keys come in `key_header` and whose cancels get `grace`.
+pub fn index(request: &Request, lang: Lang, key_header: &str, grace: Duration) -> Reply {
     let text = files::INDEX
-        .replace("{lang}", asked.unwrap_or(settings.dashboard_lang).as_str())
+        .replace("{lang}", lang.as_str())
         .replace("{version}", crate::VERSION)
-        .replace("{key_header}", &escaped(&parts.settings.api_key_header))
-        .replace("{cancel_grace_sec}", &grace.to_string());
-    Ok(answer(cx.request, &Cached::new("text/html; charset=utf-8", text.into_bytes())))
+        .replace("{key_header}", &escaped(key_header))
+        .replace("{cancel_grace_sec}", &grace.as_secs_f64().to_string());
+    answer(request, &Cached::new("text/html; charset=utf-8", text.into_bytes()))
 }
 
-/// `GET /static/{name}`: a file that the page loads.
-pub fn file(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
-    let asset = files::ASSETS.iter().find(|asset| asset.name == cx.param());
-    let asset = asset.ok_or(ApiError::UnknownPath)?;
-    Ok(answer(cx.request, &asset.file))
+/// A file that the page loads.
+pub fn file(request: &Request, name: &str) -> Option<Reply> {
+    let asset = files::ASSETS.iter().find(|asset| asset.name == name)?;
+    Some(answer(request, &asset.file))
 }
 
 /// The bytes, or 304, with the headers that say what the browser may do with them.

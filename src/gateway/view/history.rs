@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::bus::{self, Entry, Kv, Mirror, Operation, View, Watch};
-use crate::model::limits::MAX_WHEEL_HISTORY;
 use crate::model::wheel::{HistoryAction, HistoryEntry};
 use crate::model::{clock, json};
+
+/// Events of the history of wheels that a gateway has in memory, and shows: years of uploads, in a few MiB.
+const MAX_WHEEL_HISTORY: usize = 10_000;
 
 /// The history. Its keys begin with the time, so their order is that of the events.
 pub struct History {
@@ -19,12 +21,9 @@ pub struct History {
 #[derive(Default)]
 struct HistoryView(BTreeMap<String, HistoryEntry>);
 
-/// Which entries are wanted.
 #[derive(Debug, Default)]
 pub struct Wanted<'a> {
-    /// Those about this wheel.
     pub wheel_name: Option<&'a str>,
-    /// Those of this kind.
     pub action: Option<HistoryAction>,
 }
 

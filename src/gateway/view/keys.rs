@@ -9,8 +9,12 @@ use parking_lot::Mutex;
 use crate::bus::{self, Contact, Entry, Kv, Mirror, View, Watch};
 use crate::gateway::view::hub::Hub;
 use crate::model::key::{self, KeyRecord};
-use crate::model::limits::{KEYS_TRUSTED_FOR, LAST_USED_STEP};
 use crate::model::{clock, json};
+
+/// How long the records of keys are believed after the last word of NATS.
+const KEYS_TRUSTED_FOR: Duration = Duration::from_secs(60);
+/// How coarse the last use of a key is: one write per key and step.
+const LAST_USED_STEP: Duration = Duration::from_secs(3600);
 
 /// All key records of one bucket. Clones share it.
 #[derive(Clone)]
@@ -38,7 +42,6 @@ pub struct KnownKey {
 }
 
 impl KeyMirror {
-    /// An empty mirror, which knows nothing.
     pub fn new(hub: Hub) -> KeyMirror {
         let view = KeyView { records: HashMap::new(), versions: 0, hub };
         KeyMirror { mirror: Mirror::new(view), used: Arc::default() }
@@ -56,7 +59,6 @@ impl KeyMirror {
         })
     }
 
-    /// Whether the watch tells everything.
     pub fn is_live(&self) -> bool {
         self.mirror.is_live()
     }

@@ -18,7 +18,6 @@ use wheels::Shelf;
 /// The wheel registry: the object store, which is the truth, and what is known of it and its past.
 pub struct WheelRegistry {
     pub store: ObjectStore,
-    /// What is known of it.
     pub shelf: Shelf,
     pub history: History,
 }

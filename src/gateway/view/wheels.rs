@@ -7,7 +7,6 @@ use serde_json::Map;
 use crate::bus::{self, Mirror, ObjectMeta, ObjectStore, ObjectView, Watch};
 use crate::model::wheel::{SHA256_HEADER, WheelItem, tags_of};
 
-/// What stands in front of the hash in an object's digest.
 const DIGEST_PREFIX: &str = "SHA-256=";
 
 /// All wheels by name. Clones share it.
@@ -29,7 +28,6 @@ impl Shelf {
         self.0.wait_live(timeout)
     }
 
-    /// All wheels, by name.
     pub fn all(&self) -> Vec<ObjectMeta> {
         self.0.look(|view, _| view.objects().cloned().collect())
     }

@@ -24,7 +24,6 @@ struct WorkerView {
 pub struct Seen {
     pub record: Arc<WorkerRecord>,
     pub revision: u64,
-    /// When it arrived here.
     pub at: Instant,
     /// The derived state that was published last: it also changes as time passes.
     shown: WorkerState,
@@ -46,7 +45,6 @@ impl WorkerMirror {
         self.0.wrote(entry);
     }
 
-    /// The newest record of a worker.
     pub fn get(&self, worker_id: &str) -> Option<Seen> {
         self.0.look(|view, _| view.records.get(worker_id).cloned())
     }
@@ -56,7 +54,6 @@ impl WorkerMirror {
         self.0.look(|view, _| view.records.values().cloned().collect())
     }
 
-    /// Whether it tells everything.
     pub fn is_live(&self) -> bool {
         self.0.is_live()
     }

@@ -1,5 +1,6 @@
 //! The loop that accepts connections and gives each a thread; no error ends it.
 
+use std::cmp::Reverse;
 use std::io::ErrorKind;
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -101,15 +102,19 @@ fn has_place<S: Service>(shared: &Shared<S>) -> bool {
         return true;
     }
     let open = sockets.values().filter(|socket| socket.phase().0 != Phase::Closed).count();
-    if open < limit {
-        return true;
-    }
-    let idle = sockets.values().filter_map(|socket| match socket.phase() {
+    open < limit || close_longest_idle(sockets.values())
+}
+
+/// Closes the connection that has been idle for the longest time; `false` when none is idle. A connection
+/// stays when its next request has arrived and its thread has not read it yet.
+fn close_longest_idle<'s>(sockets: impl Iterator<Item = &'s Arc<Socket>>) -> bool {
+    let since = |socket: &'s Arc<Socket>| match socket.phase() {
         (Phase::Idle, since) => Some((since, socket)),
         _ => None,
-    });
-    // It may have sent a request at this very moment, and then it stays.
-    idle.max_by_key(|(since, _)| *since).is_some_and(|(_, socket)| socket.close_from(Phase::Idle))
+    };
+    let mut idle: Vec<_> = sockets.filter_map(since).collect();
+    idle.sort_unstable_by_key(|(since, _)| Reverse(*since));
+    idle.iter().any(|(_, socket)| !socket.has_input() && socket.close_from(Phase::Idle))
 }
 
 /// Waits for the listener, for `limit` or for the end; `false` at the end.
@@ -134,4 +139,34 @@ fn is_momentary(kind: ErrorKind) -> bool {
             | ErrorKind::ConnectionAborted
             | ErrorKind::ConnectionReset
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_with_a_request_on_it_does_not_make_place() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connect = || {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let socket = Arc::new(Socket::new(listener.accept().unwrap().0));
+            assert!(socket.enter(Phase::Idle));
+            std::thread::sleep(Duration::from_millis(5));
+            (client, socket)
+        };
+        let [(mut asking, longest), (_second, second), (_third, third)] =
+            [(); 3].map(|()| connect());
+        asking.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+        longest.stream.peek(&mut [0]).unwrap();
+        let all = [third, longest, second];
+        let closed = || all.each_ref().map(|socket| socket.phase().0 == Phase::Closed);
+        assert!(close_longest_idle(all.iter()));
+        assert_eq!(closed(), [false, false, true]);
+        assert!(close_longest_idle(all.iter()));
+        assert_eq!(closed(), [true, false, true]);
+        assert!(!close_longest_idle(all.iter()));
+    }
 }

@@ -25,6 +25,10 @@ enum Place {
         size: u64,
         digits: u8,
     },
+    /// Space behind a size.
+    Space {
+        size: u64,
+    },
     Extension {
         size: u64,
     },
@@ -72,7 +76,8 @@ impl Decoder {
             }
             self.place = step(self.place, input[used]).ok_or(Broken)?;
             used += 1;
-            if matches!(self.place, Place::Extension { .. } | Place::Trailer) {
+            if matches!(self.place, Place::Space { .. } | Place::Extension { .. } | Place::Trailer)
+            {
                 self.ignored += 1;
                 if self.ignored > MAX_IGNORED_BYTES {
                     return Err(Broken);
@@ -87,8 +92,11 @@ fn step(place: Place, byte: u8) -> Option<Place> {
     let is_text = byte == b'\t' || (byte >= b' ' && byte != 0x7f);
     Some(match (place, byte) {
         (Place::Start, _) => Place::Size { size: hex(byte)?, digits: 1 },
-        (Place::Size { size, .. } | Place::Extension { size }, b'\r') => Place::SizeLf { size },
-        (Place::Size { size, .. }, b';' | b' ' | b'\t') => Place::Extension { size },
+        (Place::Size { size, .. } | Place::Space { size } | Place::Extension { size }, b'\r') => {
+            Place::SizeLf { size }
+        }
+        (Place::Size { size, .. } | Place::Space { size }, b' ' | b'\t') => Place::Space { size },
+        (Place::Size { size, .. } | Place::Space { size }, b';') => Place::Extension { size },
         (Place::Extension { size }, _) if is_text => Place::Extension { size },
         (Place::Size { size, digits }, _) if digits < MAX_SIZE_DIGITS => {
             Place::Size { size: size << 4 | hex(byte)?, digits: digits + 1 }
@@ -128,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_body_may_arrive_in_any_pieces() {
-        let coded = b"5\r\nhello\r\nB;x=\"y\" \r\n big world!\r\n000\r\nA: b\r\nC:\r\n\r\nrest";
+        let coded = b"5 \t\r\nhello\r\nB ;x=\"y\" \r\n big world!\r\n000\r\nA: b\r\nC:\r\n\r\nrest";
         for piece in 1..coded.len() {
             for room in [1, 3, 100] {
                 let (data, used, is_done) = decoded(coded, piece, room).unwrap();
@@ -145,7 +153,7 @@ mod tests {
     fn anything_else_is_broken() {
         for coded in [
             "x\r\n", "5\nhello", "2\r\nabc", "\r\n", "-1\r\n", "0x5\r\n", "5;\n", "0\r\nA\n",
-            ";\r\n",
+            ";\r\n", "5 6\r\n", "5 x\r\n",
         ] {
             assert_eq!(decoded(coded.as_bytes(), 100, 100), Err(Broken), "{coded:?}");
         }

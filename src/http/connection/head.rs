@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tiny_http::Method;
 
+use super::proxies::FORWARDING;
 use crate::http::error::{self, Refusal};
 use crate::http::reply::{REQUEST_ID_HEADER, is_token};
 use crate::model::limits::{MAX_HEADERS, MAX_REQUEST_ID_BYTES};
@@ -120,9 +121,11 @@ impl Head {
             start..start + part.len()
         };
         let host = target.authority.map(str::as_bytes).or(framing.hosts.first().copied());
-        let is_for_handlers = |name: &str| {
-            !HOP_BY_HOP.iter().any(|own| own.eq_ignore_ascii_case(name)) && !named(name.as_bytes())
-        };
+        let is_among =
+            |names: &[&str], name: &str| names.iter().any(|n| n.eq_ignore_ascii_case(name));
+        // A client could otherwise hide what its proxy says of it: some proxies pass `Connection` on.
+        let is_removed = |name: &str| named(name.as_bytes()) && !is_among(&FORWARDING, name);
+        let is_for_handlers = |name: &str| !is_among(&HOP_BY_HOP, name) && !is_removed(name);
         let headers = request.headers.iter().filter(|header| is_for_handlers(header.name));
         Ok(Head {
             method: method.parse().unwrap_or(Method::Get),

@@ -80,7 +80,7 @@ pub fn serve<S: Service>(shared: &Shared<S>, socket: &Arc<Socket>, peer: IpAddr)
         out.shrink_to(KEPT_BYTES);
         idle = settings.idle_deadline;
         // What is there already is no reason to count as idle.
-        if wire.buffered().is_empty() && !socket.enter(Phase::Idle) {
+        if !wire.has_begun(&mut 0) && !socket.enter(Phase::Idle) {
             return;
         }
         // After this connection has become idle: either it sees the stop, or the stop sees it idle.
@@ -144,7 +144,7 @@ fn exchange<S: Service>(
     if !socket.enter_handling(about.clone()) {
         return None;
     }
-    let (body, mut wire, _reserved) = match body {
+    let (body, mut wire, reserved) = match body {
         Some((bytes, reserved)) => (Body::Whole { bytes, taken: 0 }, Some(wire), Some(reserved)),
         None => {
             let pace =
@@ -162,14 +162,18 @@ fn exchange<S: Service>(
         return None;
     }
     let mut is_read = true;
-    if let Body::Arriving(arriving) = body {
-        let (given_back, end) = arriving.end();
-        match end {
-            Ok(read) => is_read = read,
-            // Whatever its handler says: the client has not kept its word.
-            Err(condition) => return refused(given_back, condition),
+    match body {
+        Body::Arriving(arriving) => {
+            let (given_back, end) = arriving.end();
+            match end {
+                Ok(read) => is_read = read,
+                // Whatever its handler says: the client has not kept its word.
+                Err(condition) => return refused(given_back, condition),
+            }
+            wire = Some(given_back);
         }
-        wire = Some(given_back);
+        // The client may take its time to read the answer; others need the memory meanwhile.
+        Body::Whole { bytes, .. } => drop((bytes, reserved)),
     }
     let place = match hold {
         Hold::Stream(place) => Some(place),
@@ -319,7 +323,13 @@ fn write<'s, S: Service>(
             (bytes.len() as u64, sent)
         }
         ReplyBody::Stream { write, .. } => {
-            let begun = match wire.socket.enter(Phase::Streaming) {
+            // A client that has closed its side after the request may still read all of a download; only
+            // what has no end of its own must end with it.
+            let phase = match framing {
+                Framing::Length(_) => Phase::Busy,
+                Framing::Chunked | Framing::Close => Phase::Streaming,
+            };
+            let begun = match wire.socket.enter(phase) {
                 true => wire.write_all(&mut [IoSlice::new(out)]),
                 false => Err(io::ErrorKind::ConnectionAborted.into()),
             };

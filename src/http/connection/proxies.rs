@@ -12,6 +12,9 @@ use crate::model::network::Network;
 /// Between two warnings about forwarding headers from addresses that are not trusted.
 const WARNING_PAUSE: Duration = Duration::from_secs(60);
 
+/// What a proxy says of the request that it passes on.
+pub const FORWARDING: [&str; 3] = ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"];
+
 /// The proxies whose `X-Forwarded-For`, `-Proto` and `-Host` are believed.
 #[derive(Default)]
 pub struct TrustedProxies {
@@ -76,13 +79,16 @@ impl TrustedProxies {
     }
 
     fn warn(&self, head: &Head, peer: IpAddr) {
-        let names = ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"];
-        if !names.iter().any(|name| head.values(name).next().is_some()) {
+        if !FORWARDING.iter().any(|name| head.values(name).next().is_some()) {
             return;
         }
-        let mut last = self.last_warning.lock();
-        if last.is_none_or(|at| at.elapsed() >= WARNING_PAUSE) {
-            *last = Some(Instant::now());
+        let is_due = {
+            let mut last = self.last_warning.lock();
+            let is_due = last.is_none_or(|at| at.elapsed() >= WARNING_PAUSE);
+            *last = if is_due { Some(Instant::now()) } else { *last };
+            is_due
+        };
+        if is_due {
             log::warn!(address = peer.to_string();
                 "ignored the forwarding headers of an address that is no trusted proxy; \
                  if it is one, name it in PYOCO_TRUSTED_PROXIES");

@@ -2,12 +2,16 @@
 
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendFlags, send};
+
+/// The low bits of a state are its phase, the others the microseconds from `born` to its beginning.
+const PHASE_BITS: u32 = 3;
+const PHASE_MASK: u64 = (1 << PHASE_BITS) - 1;
 
 /// What a connection is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +44,9 @@ impl Phase {
         Phase::Closed,
     ];
 
-    fn of(number: u8) -> Phase {
-        Phase::ALL.get(usize::from(number)).copied().unwrap_or(Phase::Closed)
+    /// The phase in a state of a [`Socket`].
+    fn of(state: u64) -> Phase {
+        Phase::ALL.get((state & PHASE_MASK) as usize).copied().unwrap_or(Phase::Closed)
     }
 }
 
@@ -58,9 +63,9 @@ pub struct Handled {
 pub struct Socket {
     /// Both halves; never cloned, since a clone would cost a second descriptor.
     pub stream: TcpStream,
-    phase: AtomicU8,
-    /// When the phase began, in milliseconds after `born`.
-    since: AtomicU64,
+    /// The phase and its beginning in one: apart, a reader could take the beginning of one phase for that of
+    /// the next, and give up a request that has just begun.
+    state: AtomicU64,
     born: Instant,
     /// Set while the phase is `Handling`.
     handled: Mutex<Option<Handled>>,
@@ -71,8 +76,7 @@ impl Socket {
     pub fn new(stream: TcpStream) -> Socket {
         Socket {
             stream,
-            phase: AtomicU8::new(Phase::New as u8),
-            since: AtomicU64::new(0),
+            state: AtomicU64::new(Phase::New as u64),
             born: Instant::now(),
             handled: Mutex::new(None),
         }
@@ -80,9 +84,9 @@ impl Socket {
 
     /// Goes on to a phase; `false` when the connection was closed meanwhile, and stays so.
     pub fn enter(&self, phase: Phase) -> bool {
-        self.since.store(self.age(), Ordering::SeqCst);
-        let enter = |now| (now != Phase::Closed as u8).then_some(phase as u8);
-        self.phase.fetch_update(Ordering::SeqCst, Ordering::SeqCst, enter).is_ok()
+        let entered = self.age() << PHASE_BITS | phase as u64;
+        let enter = |now| (Phase::of(now) != Phase::Closed).then_some(entered);
+        self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, enter).is_ok()
     }
 
     /// A handler gets this request; `false` when the connection was closed meanwhile.
@@ -93,9 +97,8 @@ impl Socket {
 
     /// What it is at, and for how long.
     pub fn phase(&self) -> (Phase, Duration) {
-        let since = self.since.load(Ordering::SeqCst);
-        let phase = Phase::of(self.phase.load(Ordering::SeqCst));
-        (phase, Duration::from_millis(self.age().saturating_sub(since)))
+        let state = self.state.load(Ordering::SeqCst);
+        (Phase::of(state), self.since(state))
     }
 
     /// Closes the connection if no request is being served on it.
@@ -115,11 +118,17 @@ impl Socket {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
-    /// Takes the request from its handler, which has had it for too long; `None` when it has just answered.
-    /// The caller sends the last answer of this connection with [`Socket::send_last`].
-    pub fn give_up(&self) -> Option<Handled> {
-        let closes = |now| (now == Phase::Handling as u8).then_some(Phase::Closed as u8);
-        self.phase.fetch_update(Ordering::SeqCst, Ordering::SeqCst, closes).ok()?;
+    /// Takes the request from a handler that has had it for `deadline`; `None` when there is no such handler,
+    /// or when it has just answered. The caller sends the last answer of this connection with
+    /// [`Socket::send_last`].
+    pub fn give_up(&self, deadline: Duration) -> Option<Handled> {
+        let state = self.state.load(Ordering::SeqCst);
+        if Phase::of(state) != Phase::Handling || self.since(state) < deadline {
+            return None;
+        }
+        let closed = Phase::Closed as u64;
+        // Only from this very state: the next request on this connection has just begun.
+        self.state.compare_exchange(state, closed, Ordering::SeqCst, Ordering::SeqCst).ok()?;
         self.handled.lock().take()
     }
 
@@ -132,25 +141,44 @@ impl Socket {
 
     /// Whether the client has closed its side, or has gone.
     pub fn is_hung_up(&self) -> bool {
-        let mut polled = [PollFd::new(&self.stream, hang_up())];
+        !self.polled(hang_up()).is_empty()
+    }
+
+    /// Whether the client has sent something that was not read, and is still there.
+    pub fn has_input(&self) -> bool {
+        self.polled(hang_up() | PollFlags::IN) == PollFlags::IN
+    }
+
+    /// What of `flags` there is now.
+    fn polled(&self, flags: PollFlags) -> PollFlags {
+        let mut polled = [PollFd::new(&self.stream, flags)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
+        match poll(&mut polled, Some(&now)) {
+            Ok(_) => polled[0].revents(),
+            Err(_) => PollFlags::empty(),
+        }
     }
 
     fn close_if(&self, wanted: impl Fn(Phase) -> bool) -> bool {
         let closes = |now| {
             let phase = Phase::of(now);
-            (phase != Phase::Closed && wanted(phase)).then_some(Phase::Closed as u8)
+            (phase != Phase::Closed && wanted(phase)).then_some(Phase::Closed as u64)
         };
-        let closed = self.phase.fetch_update(Ordering::SeqCst, Ordering::SeqCst, closes).is_ok();
+        let closed = self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, closes).is_ok();
         if closed {
             let _ = self.stream.shutdown(Shutdown::Both);
         }
         closed
     }
 
+    /// How long a state has lasted.
+    fn since(&self, state: u64) -> Duration {
+        Duration::from_micros(self.age().saturating_sub(state >> PHASE_BITS))
+    }
+
+    /// In microseconds; their high bits stay clear for thousands of years.
     fn age(&self) -> u64 {
-        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.born.elapsed().as_micros() as u64
     }
 }
 

@@ -28,9 +28,9 @@ pub fn watch<S: Service>(shared: &Shared<S>, stop: &StopSignal) {
         }
         let sockets: Vec<Arc<Socket>> = shared.sockets().values().map(Arc::clone).collect();
         for socket in sockets {
-            match socket.phase() {
-                (Phase::Handling, waited) if waited >= deadline => give_up(shared, &socket),
-                (Phase::Streaming, _) if socket.is_hung_up() => {
+            match socket.phase().0 {
+                Phase::Handling => give_up(shared, &socket, deadline),
+                Phase::Streaming if socket.is_hung_up() => {
                     // The next write of the stream fails.
                     socket.close_from(Phase::Streaming);
                 }
@@ -40,9 +40,10 @@ pub fn watch<S: Service>(shared: &Shared<S>, stop: &StopSignal) {
     }
 }
 
-/// Answers 504. The handler keeps its permit and its thread until it returns; its answer is dropped then.
-fn give_up<S: Service>(shared: &Shared<S>, socket: &Socket) {
-    let Some(request) = socket.give_up() else { return };
+/// Answers 504 if a handler has had its request for `deadline`. The handler keeps its permit and its thread
+/// until it returns; its answer is dropped then.
+fn give_up<S: Service>(shared: &Shared<S>, socket: &Socket, deadline: Duration) {
+    let Some(request) = socket.give_up(deadline) else { return };
     log::warn!(request_id = &*request.request_id; "a handler has not answered in time");
     shared.service.refused(error::UNANSWERED.status);
     let refusal = ErrorReply::from(&error::UNANSWERED);

@@ -12,8 +12,9 @@ use super::socket::{Phase, Socket};
 use crate::http::error::{self, Refusal};
 use crate::model::limits::MAX_HEAD_BYTES;
 
-/// What is still read from a client that was refused, so that it sees the answer and not a reset.
-const LINGER_BYTES: u64 = 1024 * 1024;
+/// What is still read from a client that was refused, so that it sees the answer and not a reset. A proxy
+/// sends megabytes before it looks for an answer, and takes a reset for a gateway that is broken.
+const LINGER_BYTES: u64 = 64 * 1024 * 1024;
 /// For that reading.
 const LINGER_DEADLINE: Duration = Duration::from_secs(2);
 /// What a connection holds before it has sent anything worth more.
@@ -60,38 +61,35 @@ impl Wire {
     /// the wait for the first byte, `deadline` runs from that byte to the end of the head.
     pub fn read_head(&mut self, idle: Duration, deadline: Duration) -> Result<usize, NoHead> {
         let refused = |condition: &'static _| NoHead::Refused(Refusal::from(condition));
-        self.compact();
-        if self.start == self.end {
-            let until = Instant::now() + idle;
+        let until = Instant::now() + idle;
+        let mut skipped = 0;
+        while !self.has_begun(&mut skipped) {
+            if skipped > MAX_HEAD_BYTES {
+                return Err(refused(&error::HEAD_TOO_LARGE));
+            }
+            self.compact();
             if !matches!(self.fill(until), Ok(1..)) {
                 return Err(NoHead::Gone);
             }
         }
+        self.compact();
         if !self.socket.enter(Phase::Head) {
             return Err(NoHead::Gone);
         }
         let until = Instant::now() + deadline;
-        let mut skipped = 0;
         let mut scanned = 0;
         let mut checked = false;
         loop {
-            if scanned == 0 {
-                // Empty lines before a request line are to be ignored (RFC 9112, 2.2).
-                while self.buffered().starts_with(b"\r\n") && skipped <= MAX_HEAD_BYTES {
-                    self.start += 2;
-                    skipped += 2;
-                }
-            }
             match head_end(self.buffered(), &mut scanned) {
                 Ok(Some(length)) if length <= MAX_HEAD_BYTES => return Ok(length),
                 Ok(Some(_)) => return Err(refused(&error::HEAD_TOO_LARGE)),
                 Ok(None) => {}
                 Err(refusal) => return Err(NoHead::Refused(refusal)),
             }
-            if self.end - self.start + skipped >= MAX_HEAD_BYTES {
+            if self.end - self.start >= MAX_HEAD_BYTES {
                 return Err(refused(&error::HEAD_TOO_LARGE));
             }
-            if !checked && !self.buffered().is_empty() && self.buffered() != b"\r" {
+            if !checked {
                 checked = true;
                 check_beginning(self.buffered()).map_err(NoHead::Refused)?;
             }
@@ -105,6 +103,16 @@ impl Wire {
                 Err(_) => return Err(NoHead::Gone),
             }
         }
+    }
+
+    /// Whether a request has begun to arrive. Empty lines before it are to be ignored (RFC 9112, 2.2); this
+    /// consumes and counts their bytes.
+    pub fn has_begun(&mut self, skipped: &mut usize) -> bool {
+        while self.buffered().starts_with(b"\r\n") {
+            self.start += 2;
+            *skipped += 2;
+        }
+        !matches!(self.buffered(), b"" | b"\r")
     }
 
     /// Bytes that have been read and not been consumed.

@@ -10,7 +10,6 @@ pub enum HistoryAction {
     Delete,
 }
 
-/// One entry of the history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HistoryEntry {
     /// Its id; the key is `<13-digit unix ms>_<event_id>`.
@@ -20,19 +19,14 @@ pub struct HistoryEntry {
     pub wheel_name: String,
     #[serde(default)]
     pub tags: Vec<String>,
-    /// Its bytes, where they are known.
     pub size_bytes: Option<u64>,
-    /// Its hash, where it is known.
     pub sha256_hex: Option<String>,
     /// Whether an upload was allowed to replace a wheel of the same name.
     pub replace: Option<bool>,
-    /// Whose key it was.
     #[serde(default)]
     pub actor: HistoryActor,
-    /// Where the request came from.
     #[serde(default)]
     pub source: HistorySource,
-    /// Fields of other versions.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -47,7 +41,6 @@ pub struct HistoryActor {
 /// Where a request came from, as it says itself but for `remote_addr`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct HistorySource {
-    /// The address at the other end.
     pub remote_addr: Option<String>,
     pub x_forwarded_for: Option<String>,
     pub x_real_ip: Option<String>,

@@ -13,7 +13,6 @@ pub const SHA256_HEADER: &str = "sha256";
 /// What a wheel is served and stored as.
 pub const CONTENT_TYPE: &str = "application/octet-stream";
 
-/// One wheel of the registry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WheelItem {
     /// Its file name, which is the object's.
@@ -24,29 +23,21 @@ pub struct WheelItem {
     pub bucket: String,
     /// Which upload it is from; another one when the bytes are others.
     pub nuid: Option<String>,
-    /// `SHA-256=` and the hash in base64url.
     pub digest: Option<String>,
-    /// The hash in base64url, with padding.
     pub sha256_b64: Option<String>,
-    /// The hash in hex.
     pub sha256_hex: Option<String>,
     /// When it was stored (RFC 3339).
     pub mtime: Option<String>,
-    /// The same in unix seconds.
     pub modified: Option<f64>,
     /// Which workers get it: those that serve one of these tags; all of them when there is none.
     #[serde(default)]
     pub tags: Vec<String>,
-    /// Fields of other versions.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
 
 /// Reads tags as a form or a header has them: separated by commas, spaces around them ignored, each
 /// counted once.
-///
-/// # Errors
-/// The first one that is no routing tag, or a text that says that there are too many.
 pub fn parse_tags(text: &str) -> Result<Vec<String>, String> {
     let mut tags: Vec<String> = Vec::new();
     for tag in text.split(',').map(str::trim).filter(|tag| !tag.is_empty()) {

@@ -1,11 +1,9 @@
 //! The METADATA file of a wheel: headers as in a mail, then a description.
 
-/// What is read of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metadata {
     /// Names and values in order; a folded value is one line.
     headers: Vec<(String, String)>,
-    /// What follows the headers.
     body: String,
 }
 
@@ -41,7 +39,6 @@ impl Metadata {
             .map(|(_, value)| value.as_str())
     }
 
-    /// All values of a header.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         let headers = self.headers.iter().filter(move |(n, _)| n.eq_ignore_ascii_case(name));
         headers.map(|(_, value)| value.as_str())

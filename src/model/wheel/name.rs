@@ -11,11 +11,9 @@ const EXTENSION: &str = ".whl";
 /// The file name of a wheel, taken apart (binary distribution format of PyPA, PEP 427).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WheelName {
-    /// As it was given.
     pub file_name: String,
     /// The package's name in its one normal form; see [`normalized`].
     pub package: String,
-    /// Its version, which has an order (PEP 440).
     pub version: Version,
     /// Breaks ties between wheels of one version: digits, then anything.
     pub build: Option<(u64, String)>,
@@ -47,7 +45,6 @@ pub enum NameError {
 }
 
 impl WheelName {
-    /// Reads a file name, without any folder.
     pub fn parse(file_name: &str) -> Result<WheelName, NameError> {
         let is_good = |b: u8| b.is_ascii_alphanumeric() || b"-_.+!".contains(&b);
         let stem = file_name

@@ -15,7 +15,6 @@ pub enum SyncResult {
     Disabled,
     /// It has not done so yet.
     Idle,
-    /// It has what the registry has for it.
     Ok,
     /// It goes on with what it had; `last_error` says why.
     Error,
@@ -26,7 +25,6 @@ impl SyncResult {
     pub const ALL: [SyncResult; 4] =
         [SyncResult::Disabled, SyncResult::Idle, SyncResult::Ok, SyncResult::Error];
 
-    /// The word on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             SyncResult::Disabled => "disabled",
@@ -42,9 +40,7 @@ impl SyncResult {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WheelSync {
-    /// Whether this worker synchronises.
     pub enabled: bool,
-    /// How that went last.
     pub last_result: SyncResult,
     /// When it last began, unix seconds.
     pub last_attempt_at: Option<f64>,

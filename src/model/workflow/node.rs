@@ -38,7 +38,6 @@ pub struct Weight {
 }
 
 impl Node {
-    /// The value under a text key of a mapping.
     pub fn get(&self, key: &str) -> Option<&Node> {
         match self {
             Node::Map(pairs) => {

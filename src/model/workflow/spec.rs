@@ -30,7 +30,6 @@ pub struct Workflow {
 /// One entry of `tasks`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskSpec {
-    /// The name that the graph uses.
     pub name: String,
     /// `callable`: `module:function`, for Python workers.
     pub callable: Option<String>,
@@ -106,7 +105,6 @@ impl Workflow {
         })
     }
 
-    /// The task entry of that name.
     pub fn task(&self, name: &str) -> Option<&TaskSpec> {
         self.tasks.iter().find(|task| task.name == name)
     }
@@ -134,7 +132,6 @@ fn present(value: Option<&Node>) -> Option<&Node> {
     value.filter(|value| !value.is_falsy())
 }
 
-/// The texts of a list of texts; `None` when it is something else.
 fn texts(value: &Node) -> Option<Vec<String>> {
     let Node::Seq(items) = value else { return None };
     items

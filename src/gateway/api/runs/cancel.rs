@@ -15,9 +15,6 @@ use crate::model::run::{RunSnapshot, RunStatus, truncated};
 use crate::model::{clock, json, name};
 
 /// The snapshot, now CANCELLING; one that has ended, or that is CANCELLING already, is unchanged.
-///
-/// # Errors
-/// A bad body, [`ApiError::RunNotFound`], NATS trouble.
 pub fn run(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let reason = reason(cx.request)?;

@@ -22,7 +22,6 @@ pub fn run(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     Ok(Reply::json(200, body.to_string().into_bytes()))
 }
 
-/// A run's tasks and records alone.
 pub fn tasks(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let snapshot = document(parts, &cx.caller, cx.param())?;

@@ -36,7 +36,6 @@ pub(super) struct Submission {
     pub workflow: Option<Workflow>,
 }
 
-/// A document that travels with the job.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Workflow {
     pub text: String,
@@ -44,9 +43,6 @@ pub(super) struct Workflow {
 }
 
 /// A run by flow name.
-///
-/// # Errors
-/// A body of another shape (422), a body that is not UTF-8 (400), NATS trouble (503).
 pub fn run(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let body = schema::json_body(cx.request.header("Content-Type"), cx.request.body())?;
@@ -190,7 +186,6 @@ fn job(submission: Submission, snapshot: &RunSnapshot) -> Job {
     }
 }
 
-/// The `Idempotency-Key` header, if there is one.
 fn idempotency_key(request: &Request) -> Result<Option<String>, ApiError> {
     let Some(key) = request.header("Idempotency-Key").map(str::trim).filter(|k| !k.is_empty())
     else {

@@ -14,10 +14,6 @@ use crate::model::limits::{MAX_FLOW_NAME_BYTES, MAX_MULTIPART_PARTS};
 use crate::model::{name, workflow};
 
 /// A run by document. `params` are the document's `flow.defaults`.
-///
-/// # Errors
-/// A form of another shape (422, 400), a document that is too large (413) or refused (422), NATS
-/// trouble (503).
 pub fn run(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let settings = &cx.parts.settings;
     let content_type = cx.request.header("Content-Type").unwrap_or_default();

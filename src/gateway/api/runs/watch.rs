@@ -16,9 +16,6 @@ use crate::model::limits::{SSE_HEARTBEAT, WATCH_TIMEOUT_SEC};
 use crate::model::{clock, json as lenient};
 
 /// A stream that begins with the present snapshot.
-///
-/// # Errors
-/// A query that cannot be read, [`ApiError::RunNotFound`], too many streams, NATS trouble.
 pub fn run(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let query = Query::parse(cx.request.query());

@@ -3,7 +3,6 @@
 //! Clients that were written against the Python gateway show these words to people. The text has
 //! been refused by then; this only finds the place, without recursion.
 
-/// The first fault of a text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     pub at: usize,
@@ -87,7 +86,6 @@ impl Scan<'_> {
         }
     }
 
-    /// The name of a member, up to where its value begins.
     fn name(&mut self) -> Found {
         if self.peek() != Some(b'"') {
             return Err((self.at, "Expecting property name enclosed in double quotes"));

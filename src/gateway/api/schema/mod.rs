@@ -21,12 +21,10 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem without a bound.
     pub fn new(kind: &'static str, loc: Vec<Value>, msg: impl Into<String>, input: Value) -> Self {
         Problem { kind, loc, msg: msg.into(), input, ctx: None }
     }
 
-    /// The same with the bound that was broken.
     pub fn with_ctx(mut self, ctx: Value) -> Self {
         self.ctx = Some(ctx);
         self
@@ -43,7 +41,6 @@ impl Problem {
         Problem::new("bool_parsing", loc, msg, input)
     }
 
-    /// As it stands in the answer.
     pub fn to_json(&self) -> Value {
         let mut fields = Map::new();
         fields.insert("type".into(), self.kind.into());
@@ -66,7 +63,6 @@ impl Query {
         Query(parse(text.unwrap_or_default().as_bytes()).into_owned().collect())
     }
 
-    /// The last value of `name`.
     pub fn last(&self, name: &str) -> Option<&str> {
         self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
@@ -149,7 +145,6 @@ impl Query {
 
 /// What a body holds.
 pub enum JsonBody {
-    /// Nothing was sent.
     Empty,
     Document(Value),
 }
@@ -179,9 +174,6 @@ pub fn counted(problems: usize) -> String {
 
 /// Reads a body under its content type: only a JSON content type makes it JSON, so that a foreign
 /// web page cannot post through a visitor's browser without being asked first.
-///
-/// # Errors
-/// 400 for what is not UTF-8, 422 for what is not JSON or not called so.
 pub fn json_body(content_type: Option<&str>, bytes: &[u8]) -> Result<JsonBody, BodyFault> {
     if bytes.is_empty() {
         return Ok(JsonBody::Empty);
@@ -205,7 +197,6 @@ pub fn json_body(content_type: Option<&str>, bytes: &[u8]) -> Result<JsonBody, B
     })
 }
 
-/// The fields of a body that must be an object.
 pub fn object(body: JsonBody) -> Result<Map<String, Value>, BodyFault> {
     match body {
         JsonBody::Empty => Err(Problem::missing(vec!["body".into()], Value::Null).into()),

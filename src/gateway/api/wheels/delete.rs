@@ -13,7 +13,6 @@ use crate::model::wheel::HistoryAction;
 /// How often it is looked for again because somebody else changed it.
 const MAX_CONFLICTS: usize = 8;
 
-/// Deletes a wheel.
 pub fn wheel(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let name = cx.param().trim();

@@ -9,9 +9,6 @@ use crate::http::Reply;
 use crate::model::wheel::CONTENT_TYPE;
 
 /// Streams a wheel out of the store. What its hash does not vouch for breaks off before its end.
-///
-/// # Errors
-/// [`ApiError::WheelNotFound`], NATS trouble; what goes wrong later breaks the answer off.
 pub fn wheel(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let name = cx.param().trim();

@@ -14,7 +14,6 @@ use crate::http::form::{FormReader, PartHead, is_form};
 use crate::model::limits::MAX_FORM_FIELD_BYTES;
 use crate::model::wheel::{NameError, WheelName, parse_tags};
 
-/// One read of a wheel's bytes.
 const PIECE_BYTES: usize = 64 * 1024;
 /// What every zip archive that holds something begins with.
 const ZIP_BEGINS: &[u8] = b"PK\x03\x04";
@@ -24,7 +23,6 @@ const ZIP_ENDS: &[u8] = b"PK\x05\x06";
 const ZIP_END_BYTES: usize = 22;
 const ZIP_COMMENT_BYTES: usize = u16::MAX as usize;
 
-/// What an upload's form holds.
 pub(super) struct Form {
     /// From the file's name.
     pub name: WheelName,

@@ -12,9 +12,6 @@ use crate::model::limits::WHEEL_HISTORY_LIMIT;
 use crate::model::wheel::{HistoryAction, NameError, WheelName};
 
 /// The newest events.
-///
-/// # Errors
-/// A query that cannot be read, [`ApiError::NatsUnavailable`] while the history is not current.
 pub fn list(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let query = Query::parse(cx.request.query());

@@ -9,7 +9,6 @@ use crate::gateway::view::wheels::item;
 use crate::http::Reply;
 use crate::model::wheel::WheelItem;
 
-/// All wheels.
 pub fn all(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     if !parts.wheels.shelf.wait_live(patience(parts)) {

@@ -12,8 +12,13 @@ use crate::gateway::api::context::{Context, Parts};
 use crate::gateway::api::error::ApiError;
 use crate::gateway::view::wheels::item;
 use crate::http::Reply;
-use crate::model::limits::{DRAINED_UPLOAD_BYTES, MAX_PUBLISH_CONFLICTS};
 use crate::model::wheel::{CONTENT_TYPE, HistoryAction, SHA256_HEADER, TAGS_HEADER};
+
+/// How often an upload looks at the registry again because another wheel was published meanwhile.
+const MAX_PUBLISH_CONFLICTS: usize = 32;
+/// What is still read of an upload that is refused, so that the client gets to read the answer; of a larger
+/// one the connection is cut instead.
+const DRAINED_UPLOAD_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Takes a wheel in.
 ///

@@ -14,16 +14,11 @@ use crate::model::worker::WorkerRecord;
 /// Which runs a reader may see; asked once per change, also for the removal of a run.
 pub type RunFilter = Box<dyn Fn(&RunSummary) -> bool + Send + Sync>;
 
-/// Something that has changed.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// A run, as it is now.
     Run(Arc<RunSummary>),
-    /// A run that is not there any more.
     RunRemoved(String),
-    /// A worker, as it is now.
     Worker(Arc<WorkerRecord>),
-    /// A worker whose record is not there any more.
     WorkerRemoved(String),
 }
 
@@ -51,7 +46,6 @@ pub struct Feed {
     _place: Place,
 }
 
-/// What waits for the reader, shared with the hub.
 pub(super) struct Queue {
     visible: RunFilter,
     owner: Option<String>,

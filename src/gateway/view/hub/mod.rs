@@ -60,11 +60,9 @@ pub enum Side {
     Workers,
 }
 
-/// As many streams are open as may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full;
 
-/// A place among the open streams, given back on drop.
 struct Place(Arc<HubInner>);
 
 impl Drop for Place {
@@ -80,7 +78,6 @@ impl Default for Hub {
 }
 
 impl Hub {
-    /// A hub for at most `limit` streams at once.
     pub fn new(limit: usize) -> Hub {
         let inner = HubInner {
             subscribers: Mutex::default(),
@@ -196,7 +193,6 @@ impl Hub {
         subscribers.feeds.values().for_each(|queue| queue.close());
     }
 
-    /// Ends the streams of one owner.
     pub fn close_streams_of(&self, owner: &str) {
         let subscribers = self.inner.subscribers.lock();
         let watches = subscribers.runs.values().flatten().map(|(_, slot)| slot);
@@ -205,7 +201,6 @@ impl Hub {
         feeds.filter(|queue| queue.owner() == Some(owner)).for_each(|queue| queue.close());
     }
 
-    /// Streams that are open now.
     pub fn open_streams(&self) -> usize {
         self.inner.open.load(Ordering::SeqCst)
     }

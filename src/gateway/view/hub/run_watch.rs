@@ -29,7 +29,6 @@ pub struct Shown {
 }
 
 impl Version {
-    /// A version that nobody has looked at.
     pub fn new(revision: u64, document: Arc<Vec<u8>>) -> Version {
         Version { revision, document, views: Arc::default() }
     }
@@ -47,7 +46,6 @@ impl Version {
 /// What a mailbox has.
 #[derive(Debug)]
 pub enum News {
-    /// A newer version; those in between are skipped.
     Version(Version),
     /// Revisions begin anew: the bucket was replaced.
     Reset,
@@ -68,7 +66,6 @@ pub struct RunWatch {
     _place: Place,
 }
 
-/// The place, shared with the hub.
 #[derive(Default)]
 pub(super) struct Slot {
     owner: Option<String>,

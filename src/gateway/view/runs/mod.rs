@@ -18,8 +18,10 @@ use order::RunOrder;
 use super::hub::{Hub, Side, Version};
 use crate::bus::{self, Entry, Kv, Mirror, Operation, Versioned, View, Watch};
 use crate::model::json;
-use crate::model::limits::SNAPSHOT_CACHE_BYTES;
 use crate::model::run::{RunStatus, RunSummary};
+
+/// Snapshots that the gateway keeps in memory for `GET /runs/{id}`, in bytes of JSON.
+const SNAPSHOT_CACHE_BYTES: usize = 32 * 1024 * 1024;
 
 /// Called for each new version of a run with what was known of it before, the new version, and
 /// whether the index was live.
@@ -46,10 +48,8 @@ struct RunChange {
     entry: Entry,
 }
 
-/// A run as the index has it.
 #[derive(Debug, Clone)]
 pub struct Indexed {
-    /// What a list shows.
     pub summary: Arc<RunSummary>,
     /// KV revision of the snapshot that it was read from.
     pub revision: u64,
@@ -57,16 +57,12 @@ pub struct Indexed {
     pub seen_at: Instant,
 }
 
-/// What a list asks for.
 #[derive(Debug, Default)]
 pub struct Filter<'a> {
-    /// Only runs of this tenant.
     pub tenant: Option<&'a str>,
     /// Only runs in this state, by its word on the wire; an unknown word matches nothing.
     pub status: Option<&'a str>,
-    /// Only runs of this flow.
     pub flow: Option<&'a str>,
-    /// Only runs with this routing tag.
     pub tag: Option<&'a str>,
     /// Only runs that this worker has or had.
     pub worker: Option<&'a str>,
@@ -103,7 +99,6 @@ impl RunIndex {
         self.mirror.wrote(entry);
     }
 
-    /// Whether it tells everything.
     pub fn is_live(&self) -> bool {
         self.mirror.is_live()
     }
@@ -149,7 +144,6 @@ impl RunIndex {
         })
     }
 
-    /// How many runs there are in each state.
     pub fn counts(&self) -> Vec<(RunStatus, usize)> {
         let count = |view: &RunView, status| (status, view.order.count(status));
         self.mirror.look(|view, _| RunStatus::ALL.map(|status| count(view, status)).into())
