@@ -48,7 +48,6 @@ impl<'a> Patience<'a> {
         }
     }
 
-    /// Waits, unless it is stopped.
     pub(super) fn pause(&self, pause: Duration) {
         // Nothing is ever sent: this is the time, or the stop.
         let _ = self.stop.recv_timeout(pause);

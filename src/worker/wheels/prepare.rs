@@ -214,7 +214,6 @@ impl Generation {
         Ok(Some(Generation::new(parts)))
     }
 
-    /// Remembers it for the next start.
     pub fn remember(&self, folders: &Folders) -> Result<(), Error> {
         let wheels =
             self.installed.iter().zip(&self.folders).map(|(wheel, folder)| RememberedWheel {

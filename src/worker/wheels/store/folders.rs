@@ -76,7 +76,6 @@ impl Folders {
         held.get(sha256).and_then(Weak::upgrade).filter(|folder| folder.is_there())
     }
 
-    /// Remembers that this worker uses a folder.
     pub(crate) fn hold(&self, folder: Folder) -> Arc<Folder> {
         let folder = Arc::new(folder);
         let mut held = self.held.lock();
