@@ -22,7 +22,7 @@ const OBJECT_CHUNK_BYTES: usize = 128 * 1024;
 const OBJECT_UPLOAD_WINDOW: usize = 4;
 /// After which an upload sends what it has, a whole chunk or not.
 const OBJECT_CHUNK_PATIENCE: Duration = Duration::from_secs(10);
-/// Between two chunks of an upload: [`OBJECT_CHUNK_PATIENCE`], the edge's deadline for silence, and some air.
+/// Between two chunks of an upload: [`OBJECT_CHUNK_PATIENCE`], the deadline of a silent client, and a rest.
 /// An upload that crawls on for longer without content for the next one is given up.
 const OBJECT_CHUNK_DEADLINE: Duration = Duration::from_secs(45);
 /// For each request of an upload, however patient the process is otherwise.

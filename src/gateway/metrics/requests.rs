@@ -14,7 +14,7 @@ const TIMES: [f64; 13] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// What answers without a route count under: unknown paths, wrong methods.
 const NO_ROUTE: &str = "(none)";
-/// What the edge refused before it was looked at count under.
+/// Requests that the HTTP floor has refused by itself count under.
 const EDGE: &str = "(edge)";
 /// Methods that have a name; clients may make up others.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
