@@ -1,8 +1,8 @@
 //! The one place that starts threads: every thread is named, and is joined or says why not.
 //!
-//! Stopping is closing a channel: a loop `select!`s over a [`StopSignal`], its owner drops the [`StopSource`]. A
-//! [`Service`] is a thread with its stop channel, a [`ThreadSet`] a bounded number of threads that end by
-//! themselves. The ledger of all threads is in `docs/architecture.md`.
+//! Stopping is closing a channel: a loop `select!`s over a [`StopSignal`], its owner drops the
+//! [`StopSource`]. A [`Service`] is a thread with its stop channel, a [`ThreadSet`] a bounded number of
+//! threads that end by themselves. The ledger of all threads is in `docs/architecture.md`.
 
 mod set;
 

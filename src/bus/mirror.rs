@@ -1,8 +1,8 @@
 //! A view of one bucket, kept in memory by its watch, and whether it is current.
 //!
 //! What a process writes goes in at once, so that it reads its own writes. The watch tells of the same write
-//! later, perhaps after older ones of the key, and a thread may report a write that the watch has long passed.
-//! One rule serves both: a key never goes back to an older revision.
+//! later, perhaps after older ones of the key, and a thread may report a write that the watch has long
+//! passed. One rule serves both: a key never goes back to an older revision.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -78,7 +78,6 @@ impl Bus {
         })
     }
 
-    /// Waits until the connections that every process needs stand, at most for `timeout`.
     pub fn wait_connected(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         self.inner.control.wait_up(timeout)

@@ -1,7 +1,7 @@
 //! Log lines on stderr: JSON for programs, text for people (`docs/config.md#logs`).
 //!
-//! Code logs through the `log` macros with key-values (`run_id`, `worker_id`, `err_id`, …). This floor decides
-//! how a line looks and nothing else; no caller hands it a secret.
+//! Code logs through the `log` macros with key-values (`run_id`, `worker_id`, `err_id`, …). This floor
+//! decides how a line looks and nothing else; no caller hands it a secret.
 
 mod line;
 

@@ -1,6 +1,7 @@
 //! The link for large payloads, started when it is first used.
 //!
-//! With a connection of their own, chunks of objects never stand in front of an answer that somebody waits for.
+//! With a connection of their own, chunks of objects never stand in front of an answer that somebody waits
+//! for.
 
 use std::time::Duration;
 

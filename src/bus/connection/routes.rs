@@ -1,8 +1,8 @@
 //! Where replies go: one shared inbox, a map from its last token to the receiver.
 //!
-//! A reply subject is `<inbox>.<id>` for a request and `<inbox>.<id>-<pull>` for a route that lives longer, so
-//! that its owner knows which pull a status message ends. A stored message keeps its own subject; the consumer
-//! named in its ACK subject tells its route, so that a late one still finds its owner.
+//! A reply subject is `<inbox>.<id>` for a request and `<inbox>.<id>-<pull>` for a route that lives longer,
+//! so that its owner knows which pull a status message ends. A stored message keeps its own subject; the
+//! consumer named in its ACK subject tells its route, so that a late one still finds its owner.
 
 use std::collections::HashMap;
 use std::time::Instant;

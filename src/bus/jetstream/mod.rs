@@ -122,7 +122,6 @@ pub(crate) fn stream_info(link: &Link, stream: &str, timeout: Duration) -> Resul
     })
 }
 
-/// The subjects with messages that `filter` matches, in the server's order.
 pub(crate) fn subjects(
     link: &Link,
     stream: &str,
@@ -155,7 +154,6 @@ pub(crate) fn get_message(
     stored(begin_get(link, stream, which, timeout)?.wait())
 }
 
-/// Asks for one message; [`stored`] reads the answer.
 pub(crate) fn begin_get(
     link: &Link,
     stream: &str,

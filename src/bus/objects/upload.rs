@@ -39,7 +39,6 @@ const NEEDED_SERVER: (u64, u64) = (2, 11);
 const MESSAGE_OVERHEAD_BYTES: usize = 2 * 1024;
 
 impl ObjectStore {
-    /// Begins an upload, in a store that is created if it is missing.
     pub fn upload(&self) -> Result<Upload> {
         check_version(&self.control.server_version())?;
         self.ensure()?;

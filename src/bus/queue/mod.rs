@@ -21,7 +21,6 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 /// A try that could not wait this long for its answer would only leave the outcome in doubt.
 const LEAST_PATIENCE: Duration = Duration::from_millis(250);
 
-/// Publishes, pulls and removes jobs. Clones share the connections.
 #[derive(Clone)]
 pub struct WorkQueue {
     pub(crate) control: Link,
@@ -77,7 +76,6 @@ impl WorkQueue {
         self.ensure_stream(&resources::advisory_stream(&self.config))
     }
 
-    /// Creates the durable consumer of a tag if it is missing, and reads its settings.
     pub fn ensure_consumer(&self, tag: &str) -> Result<ConsumerSettings> {
         if !name::is_tag(tag) {
             return Err(Error::BadName(tag.to_owned()));

@@ -1,7 +1,7 @@
 //! Pulls messages from durable consumers into one inbox, and settles them.
 //!
-//! The inbox lives as long as its owner: a message that comes after its pull has expired must still be settled.
-//! A status message of the server never becomes a job: only a `$JS.ACK.` reply subject makes one.
+//! The inbox lives as long as its owner: a message that comes after its pull has expired must still be
+//! settled. A status message of the server never becomes a job: only a `$JS.ACK.` reply subject makes one.
 
 use std::time::{Duration, Instant};
 

@@ -2,8 +2,9 @@
 //!
 //! The order of the checks bounds their cost: the form of the key, its record in a mirror of the bucket
 //! (unknown, revoked and expired keys end here), the [cache](verdict_cache) of verdicts, the
-//! [limit](rate_limiter) on wrong keys, and only then a [hash] behind a [semaphore](keyed_semaphore). A verdict
-//! holds for one version of the record. This floor knows HTTP requests by their headers alone, and no route.
+//! [limit](rate_limiter) on wrong keys, and only then a [hash] behind a [semaphore](keyed_semaphore). A
+//! verdict holds for one version of the record. This floor knows HTTP requests by their headers alone, and no
+//! route.
 
 mod caller;
 pub mod hash;

@@ -1,10 +1,10 @@
 //! Brings runs back whose worker is gone, long before the queue's own `ack_wait` would.
 //!
 //! When both a run and its worker are silent for several heartbeats, the job is given back in the worker's
-//! place, by the ACK subject in the snapshot; should the worker live after all, its next write tells it that it
-//! has lost the run. A cancel that no worker carries out is completed here. A run that waits although the queue
-//! of its tag is empty has lost its job (its gateway died during the submit, or an operator purged the queue)
-//! and is FAILED. Silence is measured with this gateway's clock, from what the watch has delivered.
+//! place, by the ACK subject in the snapshot; should the worker live after all, its next write tells it that
+//! it has lost the run. A cancel that no worker carries out is completed here. A run that waits although the
+//! queue of its tag is empty has lost its job (its gateway died during the submit, or an operator purged the
+//! queue) and is FAILED. Silence is measured with this gateway's clock, from what the watch has delivered.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};

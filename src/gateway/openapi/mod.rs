@@ -1,7 +1,8 @@
 //! The OpenAPI document of the gateway: one file per group of routes, put together at the start.
 //!
-//! Bounds come from `model::limits`, words from the enums of `model`, access from the router's table, failures
-//! of any request from one list. A test holds the operations against the table. This folder knows no NATS.
+//! Bounds come from `model::limits`, words from the enums of `model`, access from the router's table,
+//! failures of any request from one list. A test holds the operations against the table. This folder knows no
+//! NATS.
 
 mod dashboard;
 mod failures;

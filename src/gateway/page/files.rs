@@ -7,7 +7,6 @@ use crate::http::cached::Cached;
 
 pub(super) const INDEX: &str = include_str!("assets/index.html");
 
-/// Declares one file by its name; its kind follows from the ending.
 macro_rules! asset {
     ($name:literal, $content_type:expr) => {
         Asset {

@@ -1,8 +1,8 @@
 //! The dashboard: a page and its files, built into the program.
 //!
 //! The files are plain HTML, CSS and JavaScript modules, and the browser may load and call nothing but this
-//! gateway ([`POLICY`]). They hold no data, so they need no key: what is shown comes over the same routes that
-//! any client uses, with the visitor's key. This module knows nothing of runs or NATS.
+//! gateway ([`POLICY`]). They hold no data, so they need no key: what is shown comes over the same routes
+//! that any client uses, with the visitor's key. This module knows nothing of runs or NATS.
 
 mod files;
 

@@ -15,7 +15,6 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// After which those that could not be renewed are left out.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// The newest figures, which a chore renews when they are wanted.
 pub struct Backlog {
     newest: Mutex<Queued>,
     renewed: Condvar,

@@ -16,7 +16,6 @@ const KEYS_TRUSTED_FOR: Duration = Duration::from_secs(60);
 /// How coarse the last use of a key is: one write per key and step.
 const LAST_USED_STEP: Duration = Duration::from_secs(3600);
 
-/// All key records of one bucket. Clones share it.
 #[derive(Clone)]
 pub struct KeyMirror {
     mirror: Mirror<KeyView>,

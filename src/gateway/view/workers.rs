@@ -9,7 +9,6 @@ use crate::bus::{self, Entry, Kv, Mirror, Operation, View, Watch};
 use crate::model::json;
 use crate::model::worker::{WorkerRecord, WorkerState};
 
-/// All worker records. Clones share it.
 #[derive(Clone, Default)]
 pub struct WorkerMirror(Mirror<WorkerView>);
 

@@ -6,7 +6,6 @@ use base64::engine::general_purpose::STANDARD;
 use super::node::Node;
 use super::timestamp;
 
-/// What a plain scalar turned out to be.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Resolved {
     Value(Node),

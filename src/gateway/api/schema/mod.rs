@@ -145,7 +145,6 @@ pub enum JsonBody {
 /// Why a body is not what its route takes.
 #[derive(Debug)]
 pub enum BodyFault {
-    /// It is not UTF-8 (400).
     NotText,
     Problem(Box<Problem>),
 }

@@ -1,9 +1,9 @@
 //! Tells what changes to all watchers: one mailbox per open stream, none of which can hold anybody up.
 //!
 //! The run index and the worker mirror publish under their own locks what their watches tell, so that nobody
-//! sees a run go backwards. A mailbox is bounded: a [`RunWatch`] holds the newest version of its run, a [`Feed`]
-//! the newest summary of each run that its reader has not taken. What a slow reader did not get is counted.
-//! This floor knows neither HTTP nor how an event is written.
+//! sees a run go backwards. A mailbox is bounded: a [`RunWatch`] holds the newest version of its run, a
+//! [`Feed`] the newest summary of each run that its reader has not taken. What a slow reader did not get is
+//! counted. This floor knows neither HTTP nor how an event is written.
 
 mod feed;
 mod run_watch;

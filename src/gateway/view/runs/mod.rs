@@ -26,7 +26,6 @@ const SNAPSHOT_CACHE_BYTES: usize = 32 * 1024 * 1024;
 /// Gets what was known of the run, the new version, and whether the index was live.
 pub type Observer = Box<dyn Fn(Option<&RunSummary>, &RunSummary, bool) + Send + Sync>;
 
-/// All runs of one bucket. Clones share it.
 #[derive(Clone)]
 pub struct RunIndex {
     mirror: Mirror<RunView>,
