@@ -8,8 +8,8 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::error::{Error, Fault};
-use super::fit::{Interpreter, Python};
-use super::helper::Patience;
+use super::fit::Interpreter;
+use super::helper::{Patience, Python};
 use super::select::{Choice, Offer, Selection, select};
 use super::store::memory::{Remembered, RememberedWheel};
 use super::store::{Folder, Folders};
