@@ -4,10 +4,10 @@
 //! cargo run --release --example bench            # everything, about a minute
 //! cargo run --release --example bench -- bus     # one part of them
 //! ```
-//! The parts are bus, gateway, footprint, dispatch, watch, python and wheels. It finds nats-server as the tests
-//! do (`PYOCO_NATS_SERVER_BIN`, then PATH) and listens on free ports of 127.0.0.1 only. `BENCH_SYNC=always`
-//! makes the server write through to the disk. The part `python` and a part of `wheels` need an interpreter
-//! with pyoco, named by `PYOCO_PYTHON`.
+//! The parts are bus, gateway, footprint, dispatch, watch, python and wheels. It finds nats-server as the
+//! tests do (`PYOCO_NATS_SERVER_BIN`, then PATH) and listens on free ports of 127.0.0.1 only.
+//! `BENCH_SYNC=always` makes the server write through to the disk. The part `python` and a part of `wheels`
+//! need an interpreter with pyoco, named by `PYOCO_PYTHON`.
 
 mod bus;
 mod dispatch;
