@@ -1,9 +1,8 @@
 //! The one place that starts threads: every thread is named, and is joined or says why not.
 //!
-//! Stopping is closing a channel: a loop holds a [`StopSignal`] and `select!`s over it; its owner
-//! drops the [`StopSource`]. A [`Service`] is a thread together with its stop channel, a
-//! [`ThreadSet`] a bounded number of threads that end by themselves. The ledger of all threads is in
-//! `docs/architecture.md`.
+//! Stopping is closing a channel: a loop `select!`s over a [`StopSignal`], its owner drops the
+//! [`StopSource`]. A [`Service`] is a thread with its stop channel, a [`ThreadSet`] a bounded number of
+//! threads that end by themselves. The ledger of all threads is in `docs/architecture.md`.
 
 mod set;
 
@@ -17,13 +16,11 @@ pub use set::{Stack, ThreadSet, ThreadSetError};
 /// Stack of threads that only relay bytes or wait; deep recursion never happens on them.
 pub const SMALL_STACK_BYTES: usize = 256 * 1024;
 
-/// A thread that is joined when its owner is dropped. Close the thread's stop channel first, or
-/// the drop waits for as long as the thread runs.
+/// Joined on drop. Close the thread's stop channel first, or the drop waits as long as the thread runs.
 #[derive(Debug)]
 pub struct JoinOnDrop(Option<JoinHandle<()>>);
 
 impl JoinOnDrop {
-    /// Whether the thread's function has returned.
     pub fn is_finished(&self) -> bool {
         self.0.as_ref().is_none_or(JoinHandle::is_finished)
     }
@@ -33,8 +30,7 @@ impl JoinOnDrop {
         self.join_now();
     }
 
-    /// Gives the thread up without waiting: for code of users that ignores its cancel token, and
-    /// for nothing else.
+    /// Gives the thread up without waiting: only for code of users that ignores its cancel token.
     pub fn abandon(mut self) {
         self.0.take();
     }
@@ -54,7 +50,6 @@ impl Drop for JoinOnDrop {
     }
 }
 
-/// Starts a named thread that is joined on drop. Names over 15 bytes are cut by the kernel.
 pub fn spawn(
     name: impl Into<String>,
     body: impl FnOnce() + Send + 'static,
@@ -72,9 +67,7 @@ pub fn spawn_small(
     Ok(JoinOnDrop(Some(handle)))
 }
 
-/// A thread that runs until it is told to stop. Dropping it closes the stop channel, then joins.
-///
-/// Field order is the shutdown order.
+/// Runs until it is told to stop. Field order is the shutdown order: the stop channel closes, then join.
 #[derive(Debug)]
 pub struct Service {
     stop: StopSource,
@@ -102,11 +95,9 @@ impl Service {
         Ok(Service { stop, thread })
     }
 
-    /// Tells the thread to stop and waits for its end; the same as dropping the value.
     pub fn stop(self) {}
 
-    /// Tells the thread to stop and does not wait: for code of users that ignores its cancel token,
-    /// and for nothing else.
+    /// Tells the thread to stop without waiting: only for code of users that ignores its cancel token.
     pub fn abandon(self) {
         drop(self.stop);
         self.thread.abandon();

@@ -1,8 +1,7 @@
 //! Reads a wheel as the zip archive that it is: its entries in order, and a few short texts whole.
 //!
-//! The client looks at a wheel with it before the upload, the worker unpacks with it. Invariant: an
-//! archive is read as it is asked for, and no text beyond its limit, whatever the archive says of its
-//! size. This floor judges nothing: what an entry may be, and how a fault is worded, its callers say.
+//! Invariant: no text is read beyond its limit, whatever the archive says of its size. Callers judge what an
+//! entry may be, and word the faults.
 
 use std::io::{self, Read, Seek};
 
@@ -24,24 +23,17 @@ pub struct WheelEntry<'a, R> {
     reader: &'a mut R,
 }
 
-/// The bytes of a file that was there, or why they were not read.
 pub type Text = Result<Vec<u8>, UnreadText>;
 
 #[derive(Debug)]
 pub enum UnreadText {
-    /// The archive does not lead to it.
     Entry(ZipError),
-    /// Its bytes are damaged.
     Contents(io::Error),
-    /// It is larger than its limit.
     TooLarge,
 }
 
 impl<R: Read + Seek> WheelArchive<R> {
-    /// Looks for the directory of the archive.
-    ///
-    /// # Errors
-    /// When there is none: this is no zip archive, or only a part of one.
+    /// Fails where there is no directory: this is no zip archive, or only a part of one.
     pub fn open(file: R) -> Result<Self, ZipError> {
         Ok(WheelArchive { zip: ZipIterable::try_new(file, Config::default())? })
     }
@@ -56,9 +48,6 @@ impl<R: Read + Seek> WheelArchive<R> {
     }
 
     /// Shows every entry to `look`, in the order of the archive, until that returns an error.
-    ///
-    /// # Errors
-    /// That error, or a directory that cannot be read.
     pub fn for_each_entry<E: From<ZipError>>(
         &mut self,
         mut look: impl FnMut(WheelEntry<'_, R>) -> Result<(), E>,
@@ -72,9 +61,6 @@ impl<R: Read + Seek> WheelArchive<R> {
 
     /// Reads the files of these paths, each up to its limit in bytes; one that is not there is `None`.
     /// `go_on` is asked before each entry.
-    ///
-    /// # Errors
-    /// What `go_on` says, or a directory that cannot be read.
     pub fn read_texts<E: From<ZipError>, const N: usize>(
         &mut self,
         wanted: [(&str, u64); N],
@@ -94,10 +80,7 @@ impl<R: Read + Seek> WheelArchive<R> {
 }
 
 impl<'a, R: Read + Seek> WheelEntry<'a, R> {
-    /// Its contents, unpacked while they are read.
-    ///
-    /// # Errors
-    /// When it is compressed or encrypted in a way that cannot be undone here.
+    /// Unpacks while it is read. Fails for a compression or encryption that cannot be undone here.
     pub fn contents(self) -> Result<impl Read + 'a, ZipError> {
         self.listed.with_reader(self.reader, ZipReadOptions::new())
     }

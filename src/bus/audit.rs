@@ -29,7 +29,6 @@ impl AuditLog {
         AuditLog { control, config, timeout }
     }
 
-    /// The same with another deadline for each call.
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         AuditLog { timeout, ..self.clone() }
     }
@@ -49,7 +48,8 @@ impl AuditLog {
         }
         let subject = format!("{AUDIT_SUBJECT}.{action}");
         let stream = resources::audit_stream(&self.config);
-        jetstream::publish_creating(&self.control, &stream, &subject, entry, self.timeout)
+        let publish = || jetstream::publish(&self.control, &subject, &[], entry, self.timeout);
+        jetstream::creating(&self.control, &stream, self.timeout, publish).map(drop)
     }
 
     /// The first entry at `seq` or behind it; `None` at the end, and when there is no stream.

@@ -20,8 +20,7 @@ mod code {
     pub const FULL: [u64; 2] = [10077, 10109];
     /// No room: the stream's own bound, the account's, the server's.
     pub const NO_ROOM: [u64; 5] = [10077, 10109, 10002, 10028, 10047];
-    /// No leader, overload, insufficient resources and the like: the same request may succeed
-    /// in a moment.
+    /// No leader, overload and the like: the same request may succeed in a moment.
     pub const TRANSIENT: [u64; 7] = [10158, 10163, 10167, 10118, 10194, 10008, 10023];
 }
 
@@ -37,7 +36,6 @@ pub enum Error {
     NoResponders(String),
     #[error("JetStream refused: {description} (code {code}, err_code {err_code})")]
     Api { code: u64, err_code: u64, description: String },
-    /// A compare-and-set write found another revision than the one it was based on.
     #[error("somebody else has changed `{0}`")]
     Conflict(String),
     #[error("message of {size} bytes is larger than the server's max_payload of {limit}")]
@@ -45,25 +43,20 @@ pub enum Error {
     /// A key, subject or header value that must not reach the wire.
     #[error("`{0}` cannot be part of a NATS subject or header")]
     BadName(String),
-    /// An answer that does not read as JetStream's.
     #[error("unreadable answer from JetStream: {0}")]
     BadAnswer(String),
-    /// A document that was to be stored cannot be written as JSON.
     #[error("cannot write as JSON: {0}")]
     Encode(String),
     /// The bytes of an object are not those that its meta describes.
     #[error("object `{object}` cannot be read as it was stored: {problem}")]
     Damaged { object: String, problem: String },
-    /// Whoever takes the bytes of an object could not.
     #[error("cannot pass on the bytes of object `{object}`: {problem}")]
     Sink { object: String, problem: String },
-    /// The caller wanted no more of an object.
     #[error("stopped reading object `{0}`")]
     Stopped(String),
     /// An upload has paused for so long that its bytes may be taken for what a crash has left.
     #[error("the upload of `{0}` was at rest for too long")]
     Stalled(String),
-    /// The server lacks what a request needs.
     #[error("nats-server {found} is too old for this; install version {needed} or a later one")]
     OldServer { found: String, needed: String },
     /// The settings cannot be used, or the process is out of threads.
@@ -95,7 +88,6 @@ impl Error {
         }
     }
 
-    /// Whether there is no room for what was to be stored; somebody has to make some first.
     pub fn is_store_full(&self) -> bool {
         matches!(self, Error::Api { err_code, .. } if code::NO_ROOM.contains(err_code))
     }

@@ -1,9 +1,8 @@
 //! A view of one bucket, kept in memory by its watch, and whether it is current.
 //!
-//! What a process writes itself goes in at once, so that it reads its own writes. The watch tells of
-//! the same write later, perhaps after older ones of the same key, and a thread may report a write
-//! when the watch has long passed it. The rule for both is here, once: a key never goes back to an
-//! older revision.
+//! What a process writes goes in at once, so that it reads its own writes. The watch tells of the same write
+//! later, perhaps after older ones of the key, and a thread may report a write that the watch has long
+//! passed. One rule serves both: a key never goes back to an older revision.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,8 +17,7 @@ use crate::bus::{Entry, ObjectMeta, WatchEvent};
 pub trait View {
     type Change: Versioned;
 
-    /// Takes in the newest message of a key. `is_live` says whether it is a change that happens now,
-    /// not one of those that were there before.
+    /// `is_live`: it is a change that happens now, not one of those that were there before.
     fn take(&mut self, change: Self::Change, is_live: bool);
 
     /// The bucket is another one: nothing that was known holds.
@@ -113,8 +111,7 @@ struct MirrorState<V> {
     order: RevisionOrder,
 }
 
-/// What has to be known so that no key goes back to an older revision. The watch tells in the order
-/// of the revisions.
+/// Keeps each key from going back to an older revision. The watch tells in the order of revisions.
 #[derive(Debug, Default)]
 struct RevisionOrder {
     /// Revision up to which the watch has told everything.
@@ -124,7 +121,6 @@ struct RevisionOrder {
 }
 
 impl RevisionOrder {
-    /// Whether a message that the watch tells is news.
     fn is_news(&mut self, key: &str, revision: u64) -> bool {
         self.told = self.told.max(revision);
         match self.ahead.get(key) {
@@ -138,8 +134,7 @@ impl RevisionOrder {
         }
     }
 
-    /// Whether a write of our own is news. What the watch has passed by is not, and must not bring
-    /// back what another writer has deleted since.
+    /// What the watch has passed by must not bring back what another writer has deleted since.
     fn is_new_write(&mut self, key: &str, revision: u64) -> bool {
         let is_late = revision <= self.told;
         if is_late || self.ahead.get(key).is_some_and(|ahead| *ahead >= revision) {
@@ -169,13 +164,11 @@ impl<V> Mirror<V> {
         Mirror { inner: Arc::new(MirrorInner { state: RwLock::new(state), liveness }) }
     }
 
-    /// Looks at the view, and at whether it is current in this moment.
     pub fn look<R>(&self, look: impl FnOnce(&V, Contact) -> R) -> R {
         let state = self.inner.state.read();
         look(&state.view, state.contact)
     }
 
-    /// Changes what the owner keeps beside the messages.
     pub fn change<R>(&self, change: impl FnOnce(&mut V) -> R) -> R {
         change(&mut self.inner.state.write().view)
     }
@@ -204,7 +197,6 @@ impl<V: View> Mirror<V> {
         move |event| mirror.observe(event)
     }
 
-    /// Takes in what the watch tells.
     pub fn observe<E: Into<V::Change>>(&self, event: WatchEvent<E>) {
         match event {
             WatchEvent::Reset => {

@@ -1,14 +1,12 @@
 //! Everything that speaks NATS; the one floor that names the `nats` crate.
 //!
-//! Of the crate only `Connection` is used: its JetStream, KV and object calls are slow, may hang
-//! and report some refusals as success. On top of it stand a [`link`](Link) per purpose (requests
-//! with a deadline over one shared inbox, a flusher, a watchdog), JetStream's management as its
-//! JSON API, and our own KV, object store, work
-//! queue, pulls and watch.
+//! Of the crate only `Connection` is used: its JetStream, KV and object calls are slow, may hang and report
+//! some refusals as success. On it stand a [`link`](Link) per purpose, JetStream's JSON API, and our own KV,
+//! object store, work queue, pulls and watch.
 //!
-//! Invariants: every wait has a deadline; an acknowledgement counts only with a sequence above 0;
-//! nothing that has not been checked becomes part of a subject or header; a watch is `live` or
-//! says that it is not. This floor knows no HTTP, no flow, and not what the bytes mean.
+//! Invariants: every wait has a deadline; an acknowledgement counts only with a sequence above 0; nothing
+//! unchecked becomes part of a subject or header; a watch is `live` or says that it is not. This floor knows
+//! no HTTP, no flow, and not what the bytes mean.
 
 // The crate is marked deprecated upstream in favour of an async one; it is the blocking client.
 #![allow(deprecated)]
@@ -31,13 +29,13 @@ pub use connection::link::{Link, LinkState};
 pub use connection::message::{Message, Meta};
 pub use error::Error;
 pub use jetstream::PubAck;
-pub use kv::{Edit, Edited, Entry, Kv, Operation, WatchEvent};
+pub use kv::{Edit, Edited, Entry, Kv, Operation};
 pub use mirror::{Contact, Mirror, ObjectView, Versioned, View};
 pub use objects::{Listing, ObjectMeta, ObjectStore, Sealed, Upload};
 pub use queue::backlog::TagBacklog;
 pub use queue::pull::{Delivered, MANY_WAIT, PullEvent, PullInbox};
 pub use queue::{ConsumerSettings, ExhaustedJob, StoredJob, WorkQueue};
-pub use watch::{WATCH_SILENCE, Watch};
+pub use watch::{WATCH_SILENCE, Watch, WatchEvent};
 
 use connection::large_payload::LargePayloadLink;
 use jetstream::resources;
@@ -55,8 +53,7 @@ pub struct Bus {
 struct BusInner {
     /// Requests whose answers somebody waits for.
     control: Link,
-    /// Pulls and watches: what the server sends on its own account, so that a burst of it never
-    /// stands in front of an answer.
+    /// Pulls and watches: a burst of what the server sends by itself never stands in front of an answer.
     stream: Link,
     /// Chunks of objects; opened when the first one moves.
     large_payloads: Arc<LargePayloadLink>,
@@ -65,12 +62,8 @@ struct BusInner {
 }
 
 impl Bus {
-    /// Starts connecting in the background and returns at once; requests fail with
-    /// [`Error::Disconnected`] until a connection stands.
-    ///
-    /// # Errors
-    /// [`Error::Setup`] when the settings cannot be used at all (an unreadable URL, two ways to
-    /// authenticate), or a thread cannot be started.
+    /// Returns at once and connects in the background; requests fail with [`Error::Disconnected`] until then.
+    /// Fails when the settings cannot be used (an unreadable URL, two ways to authenticate).
     pub fn start(nats: &NatsConfig, resources: &ResourceConfig) -> Result<Bus> {
         let control = Link::start("control", nats)?;
         let stream = Link::start("stream", nats)?;
@@ -85,7 +78,6 @@ impl Bus {
         })
     }
 
-    /// Waits until the connections that every process needs stand, at most for `timeout`.
     pub fn wait_connected(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         self.inner.control.wait_up(timeout)
@@ -145,8 +137,8 @@ impl Bus {
         self.queue().ensure_all()
     }
 
-    /// Looks at each stream and bucket: its name, and its settings and size or what is wrong. One
-    /// that is missing is no fault: it is created when it is first needed.
+    /// The name of each stream and bucket with its settings and size, or with what is wrong. One that is
+    /// missing is no fault: it is created when it is first needed.
     pub fn inspect(&self) -> Vec<(String, Result<serde_json::Value>)> {
         let config = &self.inner.resources;
         let streams = [

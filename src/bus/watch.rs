@@ -1,9 +1,8 @@
 //! Follows a bucket, or the metas of an object store, and never just goes quiet.
 //!
-//! A short-lived pull consumer delivers in batches that we ask for, so the server can never flood
-//! us. The watch is rebuilt from the last sequence seen when the connection changed, when a
-//! delivery is missing, when heartbeats stop, and when the stream has moved on without us; while
-//! that is so it is stale and says it.
+//! A short-lived pull consumer delivers in batches that we ask for, so the server cannot flood us. The watch
+//! is stale, says so, and is rebuilt from the last sequence seen when the connection changed, a delivery is
+//! missing, heartbeats stop, or the stream has moved on without us.
 
 use std::time::{Duration, Instant};
 
@@ -62,31 +61,40 @@ impl Followed {
     }
 }
 
-/// What a watch tells whoever translates it for its owner.
 #[derive(Debug)]
-pub(crate) enum Told {
+pub enum WatchEvent<E> {
     /// The stream is another one than before: forget what you know.
     Reset,
-    /// The newest message of a subject.
-    Stored { seq: u64, message: Message },
+    /// The newest message of a key, the newest meta of an object; a deleted one says so.
+    Entry(E),
     /// Everything present has been told; from now on each change comes as it happens.
     Live,
     /// Changes may be missing until the next `Live`; the text says why.
     Stale(String),
 }
 
-/// A running watch; dropping it ends it.
+impl<E> WatchEvent<E> {
+    /// `None` for an entry of which `read` makes nothing.
+    pub(crate) fn read<F>(self, read: impl FnOnce(E) -> Option<F>) -> Option<WatchEvent<F>> {
+        Some(match self {
+            WatchEvent::Reset => WatchEvent::Reset,
+            WatchEvent::Entry(entry) => WatchEvent::Entry(read(entry)?),
+            WatchEvent::Live => WatchEvent::Live,
+            WatchEvent::Stale(why) => WatchEvent::Stale(why),
+        })
+    }
+}
+
+/// Takes what a watch tells: of an entry its sequence in the stream and the message.
+type OnTold = Box<dyn FnMut(WatchEvent<(u64, Message)>) + Send>;
+
 pub struct Watch {
     _follower: Service,
 }
 
 impl Watch {
-    /// Starts following; `timeout` is for creating the stream.
-    pub(crate) fn start(
-        followed: Followed,
-        timeout: Duration,
-        on_told: Box<dyn FnMut(Told) + Send>,
-    ) -> Result<Watch> {
+    /// `timeout` is for creating the stream.
+    pub(crate) fn start(followed: Followed, timeout: Duration, on_told: OnTold) -> Result<Watch> {
         let name = format!("watch-{}", followed.name);
         let follower = Service::start(name, move |stop| {
             let (last_seen, created, live, refused) = (None, String::new(), false, None);
@@ -100,7 +108,7 @@ impl Watch {
 struct Follower {
     followed: Followed,
     timeout: Duration,
-    on_told: Box<dyn FnMut(Told) + Send>,
+    on_told: OnTold,
     /// Sequence up to which everything was told.
     last_seen: Option<u64>,
     /// When the stream was created; another time means another bucket.
@@ -110,7 +118,6 @@ struct Follower {
     refused: Option<String>,
 }
 
-/// Why one consumer was followed no further.
 enum End {
     Stopped,
     Rebuild(String),
@@ -153,22 +160,14 @@ impl Follower {
         }
         let (link, timeout) = (self.followed.link.clone(), WATCH_SILENCE);
         let stream = self.followed.stream_name().to_owned();
-        let info = match jetstream::stream_info(&link, &stream, timeout) {
-            Err(e) if e.is_missing_stream() => {
-                jetstream::ensure_stream(
-                    &self.followed.control,
-                    &self.followed.stream,
-                    self.timeout,
-                )?;
-                jetstream::stream_info(&link, &stream, timeout)?
-            }
-            other => other?,
-        };
+        let Followed { control, stream: config, .. } = &self.followed;
+        let look = || jetstream::stream_info(&link, &stream, timeout);
+        let info = jetstream::creating(control, config, self.timeout, look)?;
         if info.created != self.created || self.last_seen.is_some_and(|seen| seen > info.last_seq) {
             // A first start is a reset too: the owner knows nothing yet.
             self.last_seen = None;
             self.created.clone_from(&info.created);
-            (self.on_told)(Told::Reset);
+            (self.on_told)(WatchEvent::Reset);
         }
         let generation = link.generation();
         let name = format!("pyoco-watch-{}", uuid::Uuid::new_v4().simple());
@@ -253,14 +252,13 @@ impl Follower {
         consumer.consumer_seq = meta.consumer_seq;
         consumer.spend(1)?;
         self.last_seen = Some(self.last_seen.unwrap_or(0).max(meta.stream_seq));
-        (self.on_told)(Told::Stored { seq: meta.stream_seq, message });
+        (self.on_told)(WatchEvent::Entry((meta.stream_seq, message)));
         if meta.pending == 0 {
             self.set_live();
         }
         Ok(None)
     }
 
-    /// Whether the stream has moved on without telling us.
     fn compare(&mut self, consumer: &mut Consumer) -> Result<Option<End>> {
         let seen = self.last_seen.unwrap_or(0);
         let followed = &self.followed;
@@ -285,7 +283,7 @@ impl Follower {
         if !self.live {
             self.live = true;
             self.refused = None;
-            (self.on_told)(Told::Live);
+            (self.on_told)(WatchEvent::Live);
         }
     }
 
@@ -293,7 +291,7 @@ impl Follower {
         if self.live {
             self.live = false;
             log::warn!(bucket = self.followed.name.as_str(), reason = why.as_str(); "a watch is stale; rebuilding it");
-            (self.on_told)(Told::Stale(why));
+            (self.on_told)(WatchEvent::Stale(why));
         }
     }
 }
@@ -348,8 +346,7 @@ impl Consumer {
     }
 }
 
-/// Ephemeral pull consumer of a bucket that starts at `start`: everything present, or what came
-/// after a sequence.
+/// Ephemeral pull consumer: everything present, or what came after a sequence.
 fn consumer_config(name: &str, subjects: &str, after: Option<u64>) -> Value {
     let mut config = json!({
         "name": name,

@@ -18,7 +18,6 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A command line, or a file it names, that cannot be used.
     pub fn usage(
         reason: impl Into<String>,
         usage: Option<String>,

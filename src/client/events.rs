@@ -78,8 +78,11 @@ impl EventStream {
             if !line.is_empty() {
                 fields.take(&line);
             } else if let Some((name, id, data)) = std::mem::take(&mut fields).finish() {
-                let data = json::from_wire(data.as_bytes())
-                    .map_err(|error| self.unreadable(error.to_string()))?;
+                let read = json::from_wire(data.as_bytes());
+                let data = read.map_err(|error| Error::BadReply {
+                    request: self.request.clone(),
+                    reason: error.to_string(),
+                })?;
                 return Ok(Some(Event { name, id, data }));
             }
         }
@@ -106,10 +109,6 @@ impl EventStream {
             // The end of the connection in the middle of a line.
             Some(_) => Ok(None),
         }
-    }
-
-    fn unreadable(&self, reason: String) -> Error {
-        Error::BadReply { request: self.request.clone(), reason }
     }
 }
 

@@ -78,11 +78,14 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn seconds(&mut self, name: &'static str, default: f64) -> Duration {
-        self.duration(name, default, |s| s > 0.0, "must be a number of seconds above 0")
+        self.duration(name, default, parse_positive_seconds)
     }
 
     pub(super) fn seconds_or_zero(&mut self, name: &'static str, default: f64) -> Duration {
-        self.duration(name, default, |s| s >= 0.0, "must be a number of seconds, 0 or more")
+        self.duration(name, default, |text| {
+            in_seconds(text, |s| s >= 0.0)
+                .ok_or_else(|| "must be a number of seconds, 0 or more".to_owned())
+        })
     }
 
     pub(super) fn optional_seconds(&mut self, name: &'static str) -> Option<Duration> {
@@ -157,16 +160,9 @@ impl<'a> Reader<'a> {
         &mut self,
         name: &'static str,
         default: f64,
-        ok: fn(f64) -> bool,
-        problem: &str,
+        parse: fn(&str) -> Result<Duration, String>,
     ) -> Duration {
-        let shown = default.to_string();
-        self.parsed(name, &shown, Duration::from_secs_f64(default), |text| {
-            parse_seconds(text)
-                .filter(|seconds| ok(*seconds))
-                .map(Duration::from_secs_f64)
-                .ok_or_else(|| problem.to_owned())
-        })
+        self.parsed(name, &default.to_string(), Duration::from_secs_f64(default), parse)
     }
 
     /// Any value: `parse` says what is wrong with one that it cannot take.
@@ -213,14 +209,12 @@ pub fn masked_url(url: &str) -> String {
 
 /// A duration in seconds, above 0 and at most ten years.
 pub fn parse_positive_seconds(text: &str) -> Result<Duration, String> {
-    parse_seconds(text)
-        .filter(|seconds| *seconds > 0.0)
-        .map(Duration::from_secs_f64)
-        .ok_or_else(|| "must be a number of seconds above 0".to_owned())
+    in_seconds(text, |s| s > 0.0).ok_or_else(|| "must be a number of seconds above 0".to_owned())
 }
 
-fn parse_seconds(text: &str) -> Option<f64> {
-    text.parse::<f64>().ok().filter(|s| s.is_finite() && *s <= MAX_SECONDS)
+fn in_seconds(text: &str, is_good: fn(f64) -> bool) -> Option<Duration> {
+    let seconds = text.parse::<f64>().ok().filter(|s| *s <= MAX_SECONDS && is_good(*s))?;
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 fn in_range<T: FromStr + PartialOrd + Display>(

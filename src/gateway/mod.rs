@@ -138,8 +138,8 @@ impl RunningGateway {
             watches.push(key_mirror.follow(&bus.auth())?);
         }
         let (kick, kicked) = bounded(1);
-        let backlog = Arc::new(Backlog::new(kick.clone()));
-        let undo = Undo::new(bus.runs(), index.clone(), kick);
+        let backlog = Arc::new(Backlog::new(kick));
+        let undo = Undo::new(bus.runs(), index.clone());
         let chores = chores::ChoreParts {
             bus: bus.clone(),
             runs: index.clone(),
@@ -187,8 +187,7 @@ impl RunningGateway {
         self.http.local_addr()
     }
 
-    /// Takes no new request, lets those in flight finish within `grace`, and ends. `false` when
-    /// something was cut off.
+    /// Lets requests in flight finish within `grace`; `false` when something was cut off.
     pub fn stop(self, grace: Duration) -> bool {
         drop(self.streams);
         self.http.stop(grace)

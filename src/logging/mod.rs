@@ -1,8 +1,7 @@
 //! Log lines on stderr: JSON for programs, text for people (`docs/config.md#logs`).
 //!
-//! Code logs through the `log` macros with key-values for context (`run_id`, `worker_id`,
-//! `err_id`, …). This floor decides how a line looks and nothing else; it knows no secret, and no
-//! caller hands it one. What each level means is written in `docs/config.md`.
+//! Code logs through the `log` macros with key-values (`run_id`, `worker_id`, `err_id`, …). This floor
+//! decides how a line looks and nothing else; no caller hands it a secret.
 
 mod line;
 
@@ -10,8 +9,7 @@ use log::LevelFilter;
 
 use crate::config::{LogConfig, LogFormat};
 
-/// Starts logging for the process; `service` is `pyoco-server:http` or `pyoco-server:worker`.
-/// A second call changes nothing, so tests may call it freely.
+/// `service` is `pyoco-server:http` or `pyoco-server:worker`. A second call changes nothing.
 pub fn init(service: &'static str, config: &LogConfig) {
     let utc = config.utc;
     let with_traceback = config.include_traceback;

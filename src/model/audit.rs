@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Actor of a request at a gateway that asks for no keys.
 pub const ANONYMOUS: &str = "anonymous";
 
 /// An entry of the stream `PYOCO_AUDIT`. It never holds a secret, a parameter of a run, or a document.
@@ -20,7 +19,6 @@ pub struct AuditEntry {
     pub status: Option<u16>,
     pub address: Option<String>,
     pub user_agent: Option<String>,
-    /// As in the answer and in the log.
     pub request_id: Option<String>,
     #[serde(flatten)]
     pub extra: Map<String, Value>,

@@ -2,26 +2,16 @@
 
 use serde::Serialize;
 
-/// Why a job is in the DLQ (`docs/spec.md#how-a-job-ends`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DlqReason {
-    InvalidJob,
-    /// No worker that took it knows the flow.
-    FlowNotFound,
-    ExecutionError,
-    /// Every delivery ended with the death of its worker.
-    MaxDeliverExceeded,
-}
-
-impl DlqReason {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            DlqReason::InvalidJob => "invalid_job",
-            DlqReason::FlowNotFound => "flow_not_found",
-            DlqReason::ExecutionError => "execution_error",
-            DlqReason::MaxDeliverExceeded => "max_deliver_exceeded",
-        }
+words! {
+    /// Why a job is in the DLQ (`docs/spec.md#how-a-job-ends`).
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+    pub enum DlqReason {
+        InvalidJob = "invalid_job",
+        /// No worker that took it knows the flow.
+        FlowNotFound = "flow_not_found",
+        ExecutionError = "execution_error",
+        /// Every delivery ended with the death of its worker.
+        MaxDeliverExceeded = "max_deliver_exceeded",
     }
 }
 

@@ -22,7 +22,6 @@ pub struct Job {
     /// The `flow.yaml` to execute; without it the worker resolves `flow_name`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workflow_yaml: Option<String>,
-    /// Its hash, lower-case hex.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workflow_yaml_sha256: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,10 +35,8 @@ pub enum InvalidJob {
     NotJson(String),
     #[error("job is not a JSON object")]
     NotAnObject,
-    /// A required field is missing, empty, or not a string.
     #[error("job has no usable `{0}`")]
     Missing(&'static str),
-    /// The run id cannot be a KV key.
     #[error("job has a `run_id` that cannot be a key")]
     BadRunId,
     #[error("job field `{0}` has the wrong type")]

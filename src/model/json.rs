@@ -2,14 +2,11 @@
 
 use std::io;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::ser::{CharEscape, Formatter};
 
-/// Compact JSON with every non-ASCII character escaped, as NATS messages and SSE carry it.
-///
-/// # Errors
-/// Only when `value` has a map key that is not a string.
+/// Compact JSON in ASCII, as NATS messages and SSE carry it. Fails only for a map key that is no string.
 pub fn to_wire<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<Vec<u8>> {
     let mut out = Vec::with_capacity(512);
     value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, AsciiFormatter))?;
@@ -26,6 +23,15 @@ pub fn from_wire<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
             None => Err(first),
         },
     }
+}
+
+/// For fields in which other writers put `null` where they know nothing.
+pub(super) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 struct AsciiFormatter;

@@ -5,12 +5,11 @@ use serde_json::{Map, Value};
 
 use super::limits::{MAX_API_KEY_BYTES, MAX_TENANT_BYTES};
 
-/// What stands in front of every key, so that scanners for leaked secrets can find one.
+/// In front of every key, so that scanners for leaked secrets can find one.
 const PREFIX: &str = "pyoco_";
 /// Lengths of a key id, in bytes (`docs/contract.md#api-keys`).
 const KEY_ID_BYTES: std::ops::RangeInclusive<usize> = 8..=64;
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 16..=256;
-/// Where records stand in their bucket.
 const RECORD_PREFIX: &str = "api_keys.";
 
 /// `kdf` of records that this version makes.
@@ -39,7 +38,6 @@ impl<'a> PresentedKey<'a> {
     }
 }
 
-/// The key that its owner gets to see once.
 pub fn written(key_id: &str, secret: &str) -> String {
     format!("{PREFIX}{key_id}.{secret}")
 }
@@ -52,7 +50,6 @@ pub fn is_tenant(text: &str) -> bool {
     has_form(text, &(1..=MAX_TENANT_BYTES))
 }
 
-/// The bucket's key of a record.
 pub fn record_key(key_id: &str) -> String {
     format!("{RECORD_PREFIX}{key_id}")
 }
@@ -67,8 +64,7 @@ fn has_form(text: &str, lengths: &std::ops::RangeInclusive<usize>) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
-/// What is kept of a key, never the key: `docs/spec.md#api-key-record`. Fields of other writers
-/// survive in `extra`.
+/// Never the key itself: `docs/spec.md#api-key-record`.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct KeyRecord {
     pub key_id: String,
@@ -95,7 +91,6 @@ pub struct KeyRecord {
     /// From when on it is good for nothing, unix seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<f64>,
-    /// What its maker wrote beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// When a gateway last noted its use, unix seconds; coarse.
@@ -122,17 +117,18 @@ impl KeyRecord {
     }
 }
 
-/// What the holder of a key is, inside of its tenant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Everything, also what later versions keep from operators.
-    Admin,
-    /// Runs, workers and figures.
-    Operator,
-    Submitter,
-    /// Looks and changes nothing.
-    Viewer,
+words! {
+    /// What the holder of a key is, inside of its tenant.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    pub enum Role {
+        /// Everything, also what later versions keep from operators.
+        Admin = "admin",
+        /// Runs, workers and figures.
+        Operator = "operator",
+        Submitter = "submitter",
+        /// Looks and changes nothing.
+        Viewer = "viewer",
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -155,17 +151,6 @@ pub enum Permission {
 }
 
 impl Role {
-    pub const ALL: [Role; 4] = [Role::Admin, Role::Operator, Role::Submitter, Role::Viewer];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Role::Admin => "admin",
-            Role::Operator => "operator",
-            Role::Submitter => "submitter",
-            Role::Viewer => "viewer",
-        }
-    }
-
     pub fn parse(word: &str) -> Option<Role> {
         Role::ALL.into_iter().find(|role| role.as_str() == word)
     }

@@ -5,6 +5,9 @@
 //! ([`audit`]). Also the allowed names ([`name`]), the numbers of errors ([`error`]), the reader of
 //! `flow.yaml` ([`workflow`]), and bounds ([`limits`]). It knows nothing of NATS, HTTP or processes.
 
+#[macro_use]
+mod words;
+
 pub mod audit;
 pub mod clock;
 pub mod dlq;

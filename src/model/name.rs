@@ -8,7 +8,6 @@ use super::limits::MAX_NAME_BYTES;
 /// The pattern of a routing tag, as error messages show it.
 pub const TAG_PATTERN: &str = "^[A-Za-z0-9_-]+$";
 
-/// Whether `text` is a routing tag: one subject token of letters, digits, `_` and `-`.
 pub fn is_tag(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_NAME_BYTES && text.bytes().all(is_token_byte)
 }

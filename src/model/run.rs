@@ -1,64 +1,42 @@
 //! A run's snapshot, its states, and what a list shows of it.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::json::null_is_default;
 use super::limits::MAX_ERROR_BYTES;
 pub use super::task::{TaskLogs, TaskRecord, TaskStatus};
 use super::wheel::{WheelRef, WheelSet, shortened};
 
-/// The status of a run: `PENDING → RUNNING → COMPLETED | FAILED`, and from `PENDING` or `RUNNING`
-/// `→ CANCELLING → CANCELLED`.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum RunStatus {
-    #[default]
-    Pending,
-    Running,
-    Cancelling,
-    /// Every task that had to run has succeeded.
-    Completed,
-    /// The flow failed, was not found, or its deliveries are exhausted.
-    Failed,
-    /// It ended because of a cancel request.
-    Cancelled,
+words! {
+    /// The status of a run: `PENDING → RUNNING → COMPLETED | FAILED`, and from `PENDING` or `RUNNING`
+    /// `→ CANCELLING → CANCELLED`.
+    #[derive(
+        Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+    )]
+    pub enum RunStatus {
+        #[default]
+        Pending = "PENDING",
+        Running = "RUNNING",
+        Cancelling = "CANCELLING",
+        /// Every task that had to run has succeeded.
+        Completed = "COMPLETED",
+        /// The flow failed, was not found, or its deliveries are exhausted.
+        Failed = "FAILED",
+        /// It ended because of a cancel request.
+        Cancelled = "CANCELLED",
+    }
 }
 
 impl RunStatus {
-    /// All states, in the order in which counters are shown.
-    pub const ALL: [RunStatus; 6] = [
-        RunStatus::Pending,
-        RunStatus::Running,
-        RunStatus::Cancelling,
-        RunStatus::Completed,
-        RunStatus::Failed,
-        RunStatus::Cancelled,
-    ];
-
-    /// Whether nothing changes afterwards.
     pub fn is_terminal(self) -> bool {
         matches!(self, RunStatus::Completed | RunStatus::Failed | RunStatus::Cancelled)
     }
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            RunStatus::Pending => "PENDING",
-            RunStatus::Running => "RUNNING",
-            RunStatus::Cancelling => "CANCELLING",
-            RunStatus::Completed => "COMPLETED",
-            RunStatus::Failed => "FAILED",
-            RunStatus::Cancelled => "CANCELLED",
-        }
-    }
 }
 
-/// The latest state of a run: one JSON document in the `pyoco_runs` bucket
-/// (`docs/spec.md#run-snapshot`).
-///
-/// Fields that this version does not know survive in `extra`, so that a gateway that cancels a
-/// run written by a newer or a Python worker loses nothing.
+/// One JSON document in the `pyoco_runs` bucket (`docs/spec.md#run-snapshot`). Unknown fields survive in
+/// `extra`, so that a gateway that cancels a run of a newer or a Python worker loses nothing. Times are
+/// unix seconds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunSnapshot {
     /// UUIDv4; also the key.
@@ -71,7 +49,6 @@ pub struct RunSnapshot {
     pub tags: Vec<String>,
     /// Owner, when API keys are in use.
     pub tenant_id: Option<String>,
-    /// The key that submitted the run.
     pub api_key_id: Option<String>,
     /// Lower-case hex hash of the submitted `flow.yaml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,8 +72,9 @@ pub struct RunSnapshot {
     pub task_logs_truncated: bool,
     pub start_time: Option<f64>,
     pub end_time: Option<f64>,
-    /// Last sign of life of the owner of the run, unix seconds.
+    /// Last sign of life of the owner of the run.
     pub heartbeat_at: Option<f64>,
+    /// Last write; lists are ordered by it.
     pub updated_at: Option<f64>,
     pub error: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,7 +86,6 @@ pub struct RunSnapshot {
     pub cancel_requested_by: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel_reason: Option<String>,
-    /// Which delivery of the job this is, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u64>,
     /// When the gateway took the run, unix seconds.
@@ -156,9 +133,8 @@ impl RunSnapshot {
         }
     }
 
-    /// Turns the run to a terminal state; the caller writes it with compare-and-set. Unless the run
-    /// is COMPLETED its tasks end with it: those that were RUNNING when it FAILED have failed with
-    /// its error, all others that have not ended are CANCELLED.
+    /// The caller writes it by compare-and-set. Unless the run is COMPLETED its tasks end with it: those
+    /// that were RUNNING when it FAILED have failed with its error, all others are CANCELLED.
     pub fn finish(&mut self, status: RunStatus, error: Option<String>, now: f64) {
         debug_assert!(status.is_terminal());
         self.status = status;
@@ -177,8 +153,7 @@ impl RunSnapshot {
         self.wheels = shortened(&set.wheels);
     }
 
-    /// The last resort for a document that the server does not take: leaves out records, parameters
-    /// and the list of wheels. `false` when there is nothing left to leave out.
+    /// For a document that the server does not take; `false` when there is nothing left to leave out.
     pub fn drop_bulk(&mut self) -> bool {
         if self.task_records.is_empty() && self.params.is_empty() && self.wheels.is_empty() {
             return false;
@@ -253,7 +228,6 @@ pub struct RunSummary {
     pub api_key_id: Option<String>,
     pub status: RunStatus,
     pub updated_at: Option<f64>,
-    /// Unix seconds of the last sign of life.
     pub heartbeat_at: Option<f64>,
     pub worker_id: Option<String>,
     pub error: Option<String>,
@@ -288,15 +262,6 @@ fn set_missing(record: &mut Map<String, Value>, field: &str, value: impl Into<Va
     if record.get(field).is_none_or(Value::is_null) {
         record.insert(field.to_owned(), value.into());
     }
-}
-
-/// Other writers put `null` where they know nothing.
-fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de> + Default,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 fn is_false(value: &bool) -> bool {

@@ -17,14 +17,12 @@ pub enum TaskStatus {
 /// What is known of one task's execution; kept in `task_records`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskRecord {
-    /// Same as the task's entry in `tasks`.
     pub state: TaskStatus,
     pub started_at: Option<f64>,
     pub ended_at: Option<f64>,
     /// Milliseconds between the two.
     pub duration_ms: Option<f64>,
     pub error: Option<String>,
-    /// Where it was raised.
     pub traceback: Option<String>,
     /// The inputs after their expressions were resolved.
     pub inputs: Value,
@@ -36,12 +34,10 @@ pub struct TaskRecord {
     pub logs: Option<TaskLogs>,
 }
 
-/// The end of what a task has printed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TaskLogs {
     /// From its standard output; bytes that are not UTF-8 are shown as U+FFFD.
     pub stdout: String,
-    /// From its standard error.
     pub stderr: String,
     /// Bytes before what is kept, both streams together.
     pub dropped_bytes: u64,

@@ -5,19 +5,23 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-/// What a worker says of itself, and what readers derive.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum WorkerState {
-    Running,
-    #[default]
-    Idle,
-    /// Has ended by itself.
-    StoppedGraceful,
-    /// Not heard of for too long; derived by the reader, never written.
-    Disconnected,
+use super::json::null_is_default;
+
+words! {
+    /// What a worker says of itself, and what readers derive.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    pub enum WorkerState {
+        Running = "RUNNING",
+        #[default]
+        Idle = "IDLE",
+        /// Has ended by itself.
+        StoppedGraceful = "STOPPED_GRACEFUL",
+        /// Not heard of for too long; derived by the reader, never written.
+        Disconnected = "DISCONNECTED",
+    }
 }
 
+/// `docs/spec.md#worker-record`; times are unix seconds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct WorkerRecord {
     /// The key; unique among live workers.
@@ -69,8 +73,7 @@ impl WorkerRecord {
         self.last_seen_at.or(self.last_heartbeat_at).or(self.heartbeat_at)
     }
 
-    /// The state that a reader shows: `DISCONNECTED` once a live one was silent for longer than
-    /// `timeout`; a graceful stop is never overridden.
+    /// `DISCONNECTED` once a live worker was silent for longer than `timeout`; a graceful stop stays.
     pub fn derived_state(&self, now: f64, timeout: Duration) -> WorkerState {
         match self.state {
             WorkerState::Running | WorkerState::Idle
@@ -84,35 +87,10 @@ impl WorkerRecord {
 }
 
 impl WorkerState {
-    /// All states, in the order in which counters are shown.
-    pub const ALL: [WorkerState; 4] = [
-        WorkerState::Running,
-        WorkerState::Idle,
-        WorkerState::StoppedGraceful,
-        WorkerState::Disconnected,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            WorkerState::Running => "RUNNING",
-            WorkerState::Idle => "IDLE",
-            WorkerState::StoppedGraceful => "STOPPED_GRACEFUL",
-            WorkerState::Disconnected => "DISCONNECTED",
-        }
-    }
-
     /// Whether a worker in this (derived) state can take or hold jobs.
     pub fn is_alive(self) -> bool {
         matches!(self, WorkerState::Running | WorkerState::Idle)
     }
-}
-
-fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de> + Default,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 fn known_or_idle<'de, D: Deserializer<'de>>(deserializer: D) -> Result<WorkerState, D::Error> {

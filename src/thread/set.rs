@@ -10,9 +10,8 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{JoinOnDrop, spawn, spawn_small};
 
-/// A capped set of threads. A reaper thread joins each one when it ends, so that a
-/// finished thread never keeps its stack. Dropping the set waits for all of them: tell them to
-/// end first.
+/// A reaper joins each thread when it ends, so that none keeps its stack. Dropping the set waits for all
+/// of them: tell them to end first.
 pub struct ThreadSet {
     inner: Arc<SetInner>,
     reaper: Mutex<Option<JoinOnDrop>>,
@@ -89,10 +88,7 @@ impl ThreadSet {
         Ok(ThreadSet { inner, reaper: Mutex::new(Some(reaper)), stack })
     }
 
-    /// Starts a member. When this fails, `body` has been dropped without being called.
-    ///
-    /// # Errors
-    /// [`ThreadSetError::Full`] at the limit, [`ThreadSetError::Spawn`] when the system refuses.
+    /// When this fails, `body` has been dropped without being called.
     pub fn spawn(&self, body: impl FnOnce() + Send + 'static) -> Result<(), ThreadSetError> {
         let mut state = self.inner.state.lock();
         let limit = self.inner.limit;
@@ -123,7 +119,6 @@ impl ThreadSet {
         }
     }
 
-    /// How many members have not been joined yet.
     pub fn len(&self) -> usize {
         self.inner.state.lock().members.len()
     }

@@ -67,7 +67,6 @@ struct Context {
     queue: WorkQueue,
     executors: Vec<Arc<dyn Executor>>,
     in_flight: job::in_flight::InFlightJobs,
-    /// What the synchronisation of wheels says of itself.
     wheels: wheel_sync::Status,
     /// Milliseconds between two in-progress ACKs; the puller lowers it when a consumer that was
     /// there before us has a shorter `ack_wait` than ours would have.

@@ -59,7 +59,6 @@ impl RunNotes {
         self.send(Note::Finished { run_id: run_id.to_owned(), status, started_at });
     }
 
-    /// Forgets the run of a job that broke the slot.
     pub(super) fn forget_panicked(&self, payload: &[u8]) {
         if let Ok(job) = Job::parse(payload) {
             self.finished(&job.run_id, None, clock::now());

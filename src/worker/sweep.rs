@@ -83,14 +83,9 @@ fn handle(context: &Context, advisory: &Delivered) {
 
 fn sweep(context: &Context, told: &ExhaustedJob) -> bus::Result<()> {
     let Some(stored) = context.queue.stored_job(told.stream_seq)? else { return Ok(()) };
+    let message = (stored.subject.as_str(), told.deliveries);
     match Job::parse(&stored.payload) {
-        Err(e) => settle::publish_invalid(
-            context,
-            &stored.subject,
-            &stored.payload,
-            told.deliveries,
-            &e.to_string(),
-        ),
+        Err(e) => settle::publish_invalid(context, message, &stored.payload, &e.to_string()),
         Ok(job) => {
             let error = format!(
                 "max_deliver_exceeded: the job was delivered {} times and no worker finished it",
@@ -98,14 +93,7 @@ fn sweep(context: &Context, told: &ExhaustedJob) -> bus::Result<()> {
             );
             if fail(context, &job, &error)? {
                 let reason = DlqReason::MaxDeliverExceeded;
-                settle::publish_dlq(
-                    context,
-                    &job,
-                    &stored.subject,
-                    told.deliveries,
-                    reason,
-                    &error,
-                );
+                settle::publish_dlq(context, &job, message, reason, &error);
                 log::warn!(run_id = job.run_id.as_str(), reason = error.as_str(); "run ended");
             }
         }

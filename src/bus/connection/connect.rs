@@ -33,7 +33,6 @@ pub(crate) struct ServerInfo {
 /// What the crate's callbacks may touch: they run under a lock of the crate.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    /// Whether the socket stands.
     pub up: AtomicBool,
     pub epoch: AtomicU64,
     /// Wakes the dispatcher; one pending wake is enough.
@@ -74,8 +73,8 @@ pub(crate) fn servers(nats: &NatsConfig) -> Result<Vec<nats::ServerAddress>, Err
         .collect()
 }
 
-/// Asks each server in turn for its first line; the first that answers wins. Without this step a
-/// silent listener would hold the crate's connect for ever.
+/// Asks each server for its first line; the first that answers wins. A silent listener would hold the
+/// crate's connect for ever.
 pub(crate) fn probe(servers: &[nats::ServerAddress]) -> Result<ServerInfo, String> {
     let mut last = "no address".to_owned();
     for server in servers {
@@ -96,7 +95,7 @@ pub(crate) fn probe(servers: &[nats::ServerAddress]) -> Result<ServerInfo, Strin
     Err(last)
 }
 
-/// Connects; call [`probe`] first. Blocks for as long as the server takes to answer a PING.
+/// Call [`probe`] first. Blocks for as long as the server takes to answer a PING.
 pub(crate) fn connect(
     nats: &NatsConfig,
     servers: Vec<nats::ServerAddress>,

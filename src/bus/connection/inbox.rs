@@ -11,8 +11,7 @@ use crate::bus::connection::routes::{Answer, Routed, Routes};
 use crate::bus::left;
 use crate::bus::{Error, Result};
 
-/// A request that was sent and whose answer is still to be waited for; dropping it forgets the
-/// answer, not the request.
+/// A request whose answer is still to come; dropping it forgets the answer, not the request.
 pub(crate) struct Pending {
     pub(crate) routes: Arc<Routes>,
     pub(crate) id: u64,
@@ -55,7 +54,6 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// The reply subject for the route's pull number `pull`.
     pub(crate) fn reply_subject(&self, pull: u64) -> String {
         format!("{}.{}-{pull}", self.routes.inbox, self.id)
     }

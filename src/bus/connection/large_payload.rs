@@ -1,7 +1,7 @@
 //! The link for large payloads, started when it is first used.
 //!
-//! Chunks of objects go over a connection of their own, so that an upload never stands in front of
-//! an answer that somebody waits for; a process that moves no objects does not open it.
+//! With a connection of their own, chunks of objects never stand in front of an answer that somebody waits
+//! for.
 
 use std::time::Duration;
 

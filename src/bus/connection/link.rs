@@ -29,7 +29,6 @@ pub struct LinkState {
 }
 
 impl Link {
-    /// Starts the link's watchdog, which connects and goes on connecting.
     pub(crate) fn start(role: &'static str, nats: &NatsConfig) -> Result<Link> {
         let servers = connect::servers(nats)?;
         let shared = Arc::new(LinkShared::new(role, nats.clone(), servers));

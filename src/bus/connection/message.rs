@@ -1,6 +1,5 @@
 //! A message as it came from the server, and what a JetStream reply subject tells of it.
 
-/// A message without the crate's ties to its connection.
 #[derive(Debug, Clone)]
 pub struct Message {
     pub subject: String,
@@ -24,7 +23,6 @@ impl Message {
         self.headers.as_ref()?.get(name).map(String::as_str)
     }
 
-    /// The status of a message that the server itself made (`100`, `404`, `408`, `409`, `503`).
     pub fn status(&self) -> Option<u16> {
         self.header("Status")?.parse().ok()
     }
@@ -58,8 +56,8 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// Reads `$JS.ACK.<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<time>.<pending>`, and the
-    /// longer form with domain and account hash in front and a token behind.
+    /// Reads `$JS.ACK.<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<time>.<pending>`, and the longer form
+    /// with domain and account hash in front and a token behind.
     pub fn parse(reply: &str) -> Option<Meta> {
         let tokens: Vec<&str> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
         let numbers = match tokens.len() {

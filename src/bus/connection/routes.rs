@@ -1,9 +1,8 @@
-//! Where replies go: one shared inbox, a map from its last token to whoever waits.
+//! Where replies go: one shared inbox, a map from its last token to the receiver.
 //!
-//! A reply subject is `<inbox>.<id>` for a request and `<inbox>.<id>-<suffix>` for a route that
-//! lives longer (a pull, a watch), so that its owner knows which of its pulls a status message
-//! ends. A stored message arrives under the subject it was published to; what tells its route is
-//! the consumer named in its ACK subject, so that a late one still finds its owner.
+//! A reply subject is `<inbox>.<id>` for a request and `<inbox>.<id>-<pull>` for a route that lives longer,
+//! so that its owner knows which pull a status message ends. A stored message keeps its own subject; the
+//! consumer named in its ACK subject tells its route, so that a late one still finds its owner.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -18,7 +17,6 @@ use crate::bus::connection::message::{Message, Meta};
 /// server is noticed by the watchdog before a caller blocks in a write.
 const MAX_BYTES_IN_FLIGHT: usize = 2 * 1024 * 1024;
 
-/// What a long-lived route delivers.
 #[derive(Debug)]
 pub(crate) enum Routed {
     /// A stored message that the consumer `source` (an index) of the route delivered.
@@ -96,14 +94,12 @@ impl Routes {
         Some((id, receiver))
     }
 
-    /// Forgets a request whose caller has gone.
     pub(crate) fn forget(&self, id: u64) {
         self.table.lock().remove(id);
         self.room.notify_all();
     }
 
-    /// Opens a long-lived route for what `consumers` (`<stream>.<consumer>`) deliver; it holds at
-    /// most `capacity` unread messages.
+    /// `consumers` are `<stream>.<consumer>`; the route holds at most `capacity` unread messages.
     pub(crate) fn open(&self, capacity: usize, consumers: &[String]) -> (u64, Receiver<Routed>) {
         let mut table = self.table.lock();
         let id = table.take_id();
@@ -125,7 +121,7 @@ impl Routes {
         table.consumers.retain(|_, (route, _)| *route != id);
     }
 
-    /// Hands a message to whoever waits for it; what nobody waits for is dropped.
+    /// A message that nobody waits for is dropped.
     pub(crate) fn deliver(&self, message: Message) {
         let token =
             message.subject.strip_prefix(&self.inbox).and_then(|rest| rest.strip_prefix('.'));
@@ -165,8 +161,7 @@ impl Routes {
         }
     }
 
-    /// Fails the requests that were sent in a connection before `epoch`, and tells the long-lived
-    /// routes that they must ask again.
+    /// Fails the requests of connections before `epoch`; long-lived routes learn that they must ask again.
     pub(crate) fn reconnected(&self, epoch: u64) {
         let mut table = self.table.lock();
         let void: Vec<u64> =

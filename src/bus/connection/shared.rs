@@ -120,8 +120,7 @@ impl LinkShared {
         drop(old);
     }
 
-    /// Connects on a thread that is given up when the server falls silent in the middle of it: the
-    /// crate's own handshake has no deadline.
+    /// The crate's handshake has no deadline: its thread is given up when the server falls silent.
     fn dial(
         &self,
         name: String,

@@ -30,7 +30,6 @@ pub(crate) struct StoredMessage {
     pub subject: String,
     pub seq: u64,
     pub data: Vec<u8>,
-    /// The raw header block, empty without headers.
     pub headers: String,
     /// When it was stored, unix seconds.
     pub time: Option<f64>,
@@ -43,7 +42,6 @@ pub(crate) struct StreamInfo {
     pub allow_direct: bool,
 }
 
-/// The subjects of a stream that have messages.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Subjects {
     pub subjects: Vec<String>,
@@ -71,24 +69,22 @@ pub(crate) fn acked(answer: &Message) -> Result<PubAck> {
     Ok(ack)
 }
 
-/// Publishes to a stream that is created when it is missing; one try each.
-pub(crate) fn publish_creating(
+/// Runs a request; when its stream is missing, creates that and runs the request once more.
+pub(crate) fn creating<T>(
     link: &Link,
     stream: &Value,
-    subject: &str,
-    payload: &[u8],
     timeout: Duration,
-) -> Result<()> {
-    match publish(link, subject, &[], payload, timeout) {
+    request: impl Fn() -> Result<T>,
+) -> Result<T> {
+    match request() {
         Err(e) if e.is_missing_stream() => {
             ensure_stream(link, stream, timeout)?;
-            publish(link, subject, &[], payload, timeout).map(drop)
+            request()
         }
-        other => other.map(drop),
+        other => other,
     }
 }
 
-/// Calls `$JS.API.<call>` with a JSON body.
 pub(crate) fn call<T: DeserializeOwned>(
     link: &Link,
     call: &str,
@@ -126,7 +122,6 @@ pub(crate) fn stream_info(link: &Link, stream: &str, timeout: Duration) -> Resul
     })
 }
 
-/// The subjects with messages that `filter` matches, in the server's order.
 pub(crate) fn subjects(
     link: &Link,
     stream: &str,
@@ -159,7 +154,6 @@ pub(crate) fn get_message(
     stored(begin_get(link, stream, which, timeout)?.wait())
 }
 
-/// Asks for one message; [`stored`] reads the answer.
 pub(crate) fn begin_get(
     link: &Link,
     stream: &str,
@@ -170,7 +164,6 @@ pub(crate) fn begin_get(
     link.begin(&subject, &[], which.to_string().as_bytes(), timeout)
 }
 
-/// What was answered to [`begin_get`].
 pub(crate) fn stored(answer: Result<Message>) -> Result<Option<StoredMessage>> {
     #[derive(Deserialize)]
     struct Answer {
@@ -212,7 +205,6 @@ pub(crate) fn delete_message(link: &Link, stream: &str, seq: u64, timeout: Durat
     }
 }
 
-/// Reads an answer, which may be an error in JSON.
 fn read<T: DeserializeOwned>(message: &Message) -> Result<T> {
     #[derive(Deserialize)]
     struct ErrorBody {
@@ -235,7 +227,6 @@ fn read<T: DeserializeOwned>(message: &Message) -> Result<T> {
     serde_json::from_slice(&message.data).map_err(unreadable)
 }
 
-/// A time as the server writes it (RFC 3339).
 fn unix_seconds(text: &str) -> Option<f64> {
     Some(text.parse::<jiff::Timestamp>().ok()?.as_duration().as_secs_f64())
 }

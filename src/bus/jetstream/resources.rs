@@ -7,7 +7,6 @@ use crate::config::ResourceConfig;
 pub(crate) const WORK_STREAM: &str = "PYOCO_WORK";
 /// Advisories about jobs whose deliveries are exhausted; a work queue of its own.
 pub(crate) const ADVISORY_STREAM: &str = "PYOCO_ADVISORY";
-/// The one consumer of that stream, shared by all workers.
 pub(crate) const ADVISORY_CONSUMER: &str = "pyoco_exhausted";
 
 /// Who did what; entries only come and grow old.

@@ -22,7 +22,6 @@ pub enum Edit<T> {
 
 #[derive(Debug)]
 pub struct Edited<T> {
-    /// What the last decision said.
     pub result: T,
     /// The message that was stored; `None` when the key was left as it is.
     pub written: Option<Entry>,
@@ -41,8 +40,7 @@ impl Kv {
         self.edit_loop(key, deadline, None, decide)
     }
 
-    /// Like [`Kv::edit`], for a writer that knows the newest revision: the first write goes out on
-    /// that condition, without reading. `decide` is called after a conflict.
+    /// Like [`Kv::edit`] for a writer that knows the newest revision: `first` goes out without a read.
     pub fn edit_from<T, E: From<Error>>(
         &self,
         key: &str,

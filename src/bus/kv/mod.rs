@@ -10,9 +10,10 @@ pub use edit::{Edit, Edited};
 use serde_json::json;
 
 use crate::bus::connection::link::Link;
+use crate::bus::connection::message::Message;
 use crate::bus::jetstream::resources::Bucket;
 use crate::bus::left;
-use crate::bus::watch::{Followed, Told, Watch};
+use crate::bus::watch::{Followed, Watch, WatchEvent};
 use crate::bus::{Error, Result, jetstream};
 use crate::model::name;
 
@@ -40,7 +41,7 @@ impl Operation {
 #[derive(Debug, Clone)]
 pub struct Entry {
     pub key: String,
-    /// Its value, empty after a delete.
+    /// Empty after a delete.
     pub value: Vec<u8>,
     /// Its sequence in the bucket's stream: the base of a compare-and-set.
     pub revision: u64,
@@ -56,19 +57,6 @@ impl Entry {
     pub fn live_value(&self) -> Option<&[u8]> {
         (self.operation == Operation::Put).then_some(&*self.value)
     }
-}
-
-/// What the watch of a bucket or an object store tells its owner.
-#[derive(Debug)]
-pub enum WatchEvent<E = Entry> {
-    /// The bucket is another one than before: forget what you know.
-    Reset,
-    /// The newest message of a key, the newest meta of an object; a deleted one says so.
-    Entry(E),
-    /// Everything present has been told; from now on each change comes as it happens.
-    Live,
-    /// Changes may be missing until the next `Live`; the text says why.
-    Stale(String),
 }
 
 /// A bucket. Clones share the connection. A missing bucket is created when it is first needed.
@@ -88,12 +76,10 @@ impl Kv {
         Kv { link, watch_link, bucket, timeout, direct }
     }
 
-    /// The same bucket with another deadline for each call.
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         Kv { timeout, ..self.clone() }
     }
 
-    /// When a call that begins now has to have ended.
     pub fn deadline(&self) -> Instant {
         Instant::now() + self.timeout
     }
@@ -138,10 +124,7 @@ impl Kv {
         }
     }
 
-    /// Stores a value whatever was there before; returns its revision.
-    ///
-    /// # Errors
-    /// Those of a request. After [`Error::is_outcome_unknown`] the value may have been stored.
+    /// Stores a value whatever was there. After [`Error::is_outcome_unknown`] it may have been stored.
     pub fn put(&self, key: &str, value: &[u8]) -> Result<u64> {
         let subject = self.subject(key)?;
         let deadline = Instant::now() + self.timeout;
@@ -177,7 +160,10 @@ impl Kv {
 
     /// Follows every key: `on_event` is called on the watch's own thread, first with the present
     /// value of each key, then [`WatchEvent::Live`], then with each change.
-    pub fn watch(&self, mut on_event: impl FnMut(WatchEvent) + Send + 'static) -> Result<Watch> {
+    pub fn watch(
+        &self,
+        mut on_event: impl FnMut(WatchEvent<Entry>) + Send + 'static,
+    ) -> Result<Watch> {
         let kv = self.clone();
         let followed = Followed {
             name: self.name().to_owned(),
@@ -187,16 +173,13 @@ impl Kv {
             subjects: format!("$KV.{}.>", self.name()),
             is_whole_stream: true,
         };
-        let on_told = move |told| match told {
-            Told::Reset => on_event(WatchEvent::Reset),
-            Told::Live => on_event(WatchEvent::Live),
-            Told::Stale(why) => on_event(WatchEvent::Stale(why)),
-            Told::Stored { seq: revision, message } => {
-                let Some(key) = kv.key_of(&message.subject).map(str::to_owned) else { return };
-                let operation = Operation::of(|name| message.header(name));
-                let value = message.data;
-                on_event(WatchEvent::Entry(Entry { key, value, revision, operation }));
-            }
+        let entry = move |(revision, message): (u64, Message)| {
+            let key = kv.key_of(&message.subject)?.to_owned();
+            let operation = Operation::of(|name| message.header(name));
+            Some(Entry { key, value: message.data, revision, operation })
+        };
+        let on_told = move |told: WatchEvent<_>| {
+            told.read(&entry).into_iter().for_each(&mut on_event);
         };
         Watch::start(followed, self.timeout, Box::new(on_told))
     }
@@ -216,8 +199,7 @@ impl Kv {
         Ok(format!("$KV.{}.{key}", self.bucket.name))
     }
 
-    /// The key's newest message, tombstones included, from the leader: for those who must tell a
-    /// deleted key from one that never was.
+    /// The key's newest message from the leader; a tombstone tells a deleted key from one that never was.
     pub fn newest(&self, key: &str) -> Result<Option<Entry>> {
         let which = json!({"last_by_subj": self.subject(key)?});
         let found = jetstream::get_message(&self.link, &self.stream(), &which, self.timeout);
@@ -298,27 +280,15 @@ impl Kv {
         Ok(jetstream::publish(&self.link, subject, headers, value, left(deadline))?.seq)
     }
 
-    /// Runs a write; when the bucket is missing, creates it and runs the write once more.
-    fn creating<T>(&self, write: impl Fn() -> Result<T>) -> Result<T> {
-        match write() {
-            Err(e) if e.is_missing_stream() => {
-                self.ensure()?;
-                write()
-            }
-            other => other,
-        }
+    fn creating<T>(&self, request: impl Fn() -> Result<T>) -> Result<T> {
+        jetstream::creating(&self.link, &self.bucket.stream, self.timeout, request)
     }
 
     fn is_direct(&self) -> Result<bool> {
         match self.direct.load(Ordering::Relaxed) {
             0 => {
-                let info = match jetstream::stream_info(&self.link, &self.stream(), self.timeout) {
-                    Err(e) if e.is_missing_stream() => {
-                        self.ensure()?;
-                        jetstream::stream_info(&self.link, &self.stream(), self.timeout)?
-                    }
-                    other => other?,
-                };
+                let look = || jetstream::stream_info(&self.link, &self.stream(), self.timeout);
+                let info = self.creating(look)?;
                 self.direct.store(1 + u8::from(info.allow_direct), Ordering::Relaxed);
                 Ok(info.allow_direct)
             }
@@ -327,7 +297,6 @@ impl Kv {
     }
 }
 
-/// Whether the newest message of a key is the one that was to be written.
 fn is_ours(entry: &Entry, value: &[u8], operation: Option<&str>) -> bool {
     entry.value == value && operation.is_some() == (entry.operation == Operation::Delete)
 }

@@ -29,21 +29,16 @@ pub struct ObjectMeta {
     /// `SHA-256=` and the hash in base64url; empty when it was deleted.
     pub digest: String,
     pub deleted: bool,
-    /// What its owner wrote beside it.
     pub headers: Map<String, Value>,
     /// The chunk size, and for a link where it leads.
     pub options: Value,
     /// Sequence of the meta's message in the store's stream: the base of a compare-and-set.
     pub revision: u64,
-    /// Fields of other writers.
     pub extra: Map<String, Value>,
 }
 
 impl ObjectMeta {
-    /// Reads the message of the object `name`; missing fields and `null` are as good as empty ones.
-    ///
-    /// # Errors
-    /// [`Error::BadAnswer`] for what is no JSON object, and for numbers that are none.
+    /// Missing fields and `null` are as good as empty ones.
     pub(crate) fn read(name: &str, revision: u64, data: &[u8]) -> Result<ObjectMeta> {
         let bad = |why: &str| Error::BadAnswer(format!("meta of object `{name}`: {why}"));
         let mut fields: Map<String, Value> =
@@ -112,14 +107,12 @@ impl ObjectMeta {
         URL_SAFE_LENIENT.decode(&self.digest[DIGEST_TYPE.len()..]).ok()?.try_into().ok()
     }
 
-    /// The text of a header, its name in any case.
     pub fn header(&self, wanted: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
         let found = headers.find(|(name, _)| name.eq_ignore_ascii_case(wanted));
         found.and_then(|(_, value)| value.as_str())
     }
 
-    /// The same in hex.
     pub fn sha256_hex(&self) -> Option<String> {
         self.sha256().map(|hash| hex(&hash))
     }
@@ -129,17 +122,14 @@ impl ObjectMeta {
     }
 }
 
-/// A hash as a meta writes it.
 pub(crate) fn digest(hash: &[u8]) -> String {
     format!("{DIGEST_TYPE}{}", URL_SAFE.encode(hash))
 }
 
-/// The last token of a meta's subject.
 pub(crate) fn encoded(name: &str) -> String {
     URL_SAFE.encode(name)
 }
 
-/// The name that is behind it.
 pub(crate) fn decoded(token: &str) -> Option<String> {
     String::from_utf8(URL_SAFE.decode(token).ok()?).ok()
 }

@@ -1,8 +1,7 @@
 //! An object store: large values in chunks, each with a small message that says what it is.
 //!
-//! Chunks of an upload lie under a subject of their own, which nobody knows before the meta names
-//! it; so an object is there as a whole or not at all. Metas are stored by compare-and-set. Whoever
-//! gives up removes its chunks; what a crash leaves behind is found by [`ObjectStore::purge_orphans`].
+//! Chunks lie under a subject that nobody knows before the meta names it, so an object is there as a whole or
+//! not at all. Metas are stored by compare-and-set. [`ObjectStore::purge_orphans`] finds what a crash leaves.
 
 mod meta;
 mod orphans;
@@ -19,10 +18,11 @@ pub use upload::{Sealed, Upload};
 
 use crate::bus::connection::large_payload::LargePayloadLink;
 use crate::bus::connection::link::Link;
+use crate::bus::connection::message::Message;
 use crate::bus::jetstream::resources::{self, Bucket};
 use crate::bus::left;
-use crate::bus::watch::{Followed, Told, Watch};
-use crate::bus::{Error, Result, WatchEvent, jetstream, kv};
+use crate::bus::watch::{Followed, Watch, WatchEvent};
+use crate::bus::{Error, Result, jetstream, kv};
 use crate::model::name;
 
 /// Metas of a store that are asked for at once.
@@ -32,8 +32,7 @@ const MAX_OBJECT_NAME_BYTES: usize = 1024;
 
 const ROLLUP: (&str, &str) = ("Nats-Rollup", "sub");
 
-/// A store. Clones share the connections. A missing one is created when something is stored or
-/// watched; to read from, it is empty.
+/// Clones share the connections. A missing store is created by a write or a watch; to read it is empty.
 #[derive(Clone)]
 pub struct ObjectStore {
     control: Link,
@@ -80,8 +79,7 @@ impl ObjectStore {
         Ok(self.newest(name)?.filter(|meta| !meta.deleted))
     }
 
-    /// All objects, as the stream's leader has them; the store's deadline is for the whole. A meta
-    /// that cannot be read is left out, with a log line.
+    /// From the stream's leader, within the store's deadline. A meta that cannot be read is only logged.
     pub fn list(&self) -> Result<Listing> {
         let (metas, revision) = self.metas()?;
         let mut objects: Vec<ObjectMeta> = Vec::new();
@@ -96,13 +94,9 @@ impl ObjectStore {
         Ok(Listing { objects, revision })
     }
 
-    /// Deletes an object if its newest meta is still `meta`, then its bytes. Returns the meta that says
-    /// so; `None` when `meta` says that it is deleted already. When the bytes cannot be removed now,
-    /// [`ObjectStore::purge_orphans`] finds them later.
-    ///
-    /// # Errors
-    /// [`Error::Conflict`] when somebody was quicker, and those of a request. After
-    /// [`Error::is_outcome_unknown`] it may have been deleted.
+    /// Deletes an object if its newest meta is still `meta`, then its bytes. Returns the new meta; `None`
+    /// when it is deleted already. [`ObjectStore::purge_orphans`] finds bytes that cannot be removed now.
+    /// After [`Error::is_outcome_unknown`] it may have been deleted.
     pub fn delete(&self, meta: &ObjectMeta) -> Result<Option<ObjectMeta>> {
         if meta.deleted {
             return Ok(None);
@@ -141,24 +135,16 @@ impl ObjectStore {
             // Chunks count too there.
             is_whole_stream: false,
         };
-        Watch::start(
-            followed,
-            self.timeout,
-            Box::new(move |told| match told {
-                Told::Reset => on_event(WatchEvent::Reset),
-                Told::Live => on_event(WatchEvent::Live),
-                Told::Stale(why) => on_event(WatchEvent::Stale(why)),
-                Told::Stored { seq, message } => {
-                    match store.read_meta(&message.subject, seq, &message.data) {
-                        Ok(meta) => on_event(WatchEvent::Entry(meta)),
-                        Err(e) => store.complain(&e),
-                    }
-                }
-            }),
-        )
+        let meta = move |(seq, message): (u64, Message)| {
+            let read = store.read_meta(&message.subject, seq, &message.data);
+            read.inspect_err(|e| store.complain(e)).ok()
+        };
+        let on_told = move |told: WatchEvent<_>| {
+            told.read(&meta).into_iter().for_each(&mut on_event);
+        };
+        Watch::start(followed, self.timeout, Box::new(on_told))
     }
 
-    /// The object's newest meta, that of a deleted one too.
     fn newest(&self, name: &str) -> Result<Option<ObjectMeta>> {
         let which = json!({"last_by_subj": self.meta_subject(name)?});
         let found = jetstream::get_message(&self.control, &self.stream(), &which, self.timeout);
@@ -166,12 +152,8 @@ impl ObjectStore {
         stored.map(|stored| ObjectMeta::read(name, stored.seq, &stored.data)).transpose()
     }
 
-    /// Stores a meta by compare-and-set; returns its revision. When the outcome of a try is unknown
-    /// it is tried again until the deadline: only one of them can succeed.
-    ///
-    /// # Errors
-    /// [`Error::Conflict`], and those of a request. It may have been stored if, and only if, the
-    /// error is [`Error::is_outcome_unknown`].
+    /// Stores a meta by compare-and-set. A try whose outcome is unknown is repeated until the deadline: only
+    /// one can succeed. The meta may be stored if, and only if, the error is [`Error::is_outcome_unknown`].
     fn commit(&self, meta: &ObjectMeta, headers: &[(&str, &str)]) -> Result<u64> {
         let subject = self.meta_subject(&meta.name)?;
         let json = meta.to_json();
@@ -206,7 +188,6 @@ impl ObjectStore {
         }
     }
 
-    /// Removes the bytes of an object whose meta says something else by now.
     fn purge_replaced(&self, old: &ObjectMeta) {
         if let Err(e) = self.purge(&old.nuid) {
             log::warn!(bucket = self.name(), object = old.name.as_str(), error = e.to_string();
@@ -286,7 +267,6 @@ impl ObjectStore {
     }
 }
 
-/// Whether the newest meta of an object is the one that was to be stored.
 fn is_same(newest: &ObjectMeta, meta: &ObjectMeta) -> bool {
     newest.nuid == meta.nuid && newest.deleted == meta.deleted
 }

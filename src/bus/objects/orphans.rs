@@ -12,14 +12,9 @@ use crate::bus::{Result, jetstream};
 const MAX_PURGES: usize = 8;
 
 impl ObjectStore {
-    /// Removes the chunks that no meta names and to which nothing was added for `idle_for`; returns
-    /// of how many uploads. `idle_for` must be longer than any pause in an upload, that before its
-    /// naming included. The store's deadline is for each request, and a call ends after
-    /// [`MAX_PURGES`] uploads.
-    ///
-    /// # Errors
-    /// [`Error::BadAnswer`](crate::bus::Error::BadAnswer) when a meta cannot be read, for it may name
-    /// any of them; and those of a request.
+    /// Removes the chunks that no meta names and to which nothing was added for `idle_for`, which must be
+    /// longer than any pause in an upload, its naming included; returns of how many uploads. The store's
+    /// deadline is for each request. A meta that cannot be read may name any of them: nothing is removed.
     pub fn purge_orphans(&self, idle_for: Duration) -> Result<usize> {
         let deadline = Instant::now() + self.timeout;
         let chunks = self.chunks_subject();

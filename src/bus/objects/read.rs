@@ -17,14 +17,9 @@ use crate::bus::{Error, Result, jetstream, kv};
 const OBJECT_READ_WINDOW: usize = 4;
 
 impl ObjectStore {
-    /// Reads the bytes of the object that `meta` describes and hands them on piece by piece. Only
-    /// when this returns `Ok` were they the right ones, so a sink must be able to take them back.
-    /// `stop` is asked before each piece; the store's deadline is for each piece.
-    ///
-    /// # Errors
-    /// [`Error::Damaged`] when bytes are missing, too many, or have another digest (the object may
-    /// just have been replaced or deleted), [`Error::Sink`], [`Error::Stopped`], and those of a
-    /// request.
+    /// Hands the bytes of the object on piece by piece. Only `Ok` says that they were the right ones, so a
+    /// sink must be able to take them back. `stop` is asked before each piece; the store's deadline is for
+    /// each piece. [`Error::Damaged`] may mean that the object was replaced or deleted meanwhile.
     pub fn read(
         &self,
         meta: &ObjectMeta,
@@ -79,10 +74,9 @@ impl ObjectStore {
 
 /// The chunks of an upload, in order.
 ///
-/// Where they lie in the stream is not known before, so each request asks for the first one at a
-/// place or behind it. Most often they lie side by side: then some requests, each for the next place, are
-/// under way at once and bring one chunk each. Where something lies between, several bring the same
-/// chunk, of which the first counts; none is passed over.
+/// Their places in the stream are not known, so each request asks for the first chunk at a place or behind
+/// it. Most lie side by side: then several requests under way bring one each. Where something lies between,
+/// several bring the same chunk, of which the first counts; none is passed over.
 struct Chunks<'a> {
     store: &'a ObjectStore,
     link: Link,
@@ -91,7 +85,6 @@ struct Chunks<'a> {
     left: u64,
     /// Before this place nothing is to be had any more.
     next_seq: u64,
-    /// The place that is asked for next.
     next_ask: u64,
     /// Requests under way and the places they ask for, in order.
     asked: VecDeque<(u64, Pending)>,
@@ -100,8 +93,7 @@ struct Chunks<'a> {
 }
 
 impl Chunks<'_> {
-    /// The next chunk; `None` when there is no more. Reading changes nothing, so it is repeated
-    /// when the connection was lost.
+    /// `None` when there is no more. A read changes nothing, so a lost connection repeats it.
     fn next(&mut self) -> Result<Option<Vec<u8>>> {
         let deadline = Instant::now() + self.store.timeout;
         loop {

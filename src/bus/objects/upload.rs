@@ -39,7 +39,6 @@ const NEEDED_SERVER: (u64, u64) = (2, 11);
 const MESSAGE_OVERHEAD_BYTES: usize = 2 * 1024;
 
 impl ObjectStore {
-    /// Begins an upload, in a store that is created if it is missing.
     pub fn upload(&self) -> Result<Upload> {
         check_version(&self.control.server_version())?;
         self.ensure()?;
@@ -78,7 +77,6 @@ pub struct Upload {
     sha256: Sha256,
     size: u64,
     count: u64,
-    /// When a chunk was sent last.
     sent: Instant,
     /// What ended the upload: a chunk is missing, so nothing can follow it.
     failed: Option<Error>,
@@ -86,12 +84,8 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// Adds bytes; waits while too many chunks are under way.
-    ///
-    /// # Errors
-    /// Those of a request; [`Error::is_store_full`] when there is no room; [`Error::Stalled`] when the
-    /// chunk before is so old that it may have been removed. The upload is over then, and every
-    /// further call ends the same way.
+    /// Waits while too many chunks are under way. [`Error::Stalled`]: the chunk before is so old that it may
+    /// have been removed. After an error every further call ends the same way.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -113,7 +107,6 @@ impl Upload {
         self.size
     }
 
-    /// Waits until all chunks are stored.
     pub fn seal(mut self) -> Result<Sealed> {
         self.or_fail(|upload| {
             if !upload.chunk.is_empty() {
@@ -187,32 +180,23 @@ impl Drop for Upload {
 pub struct Sealed {
     pub size: u64,
     pub sha256_hex: String,
-    /// The same as metas write it.
     pub digest: String,
     count: u64,
     chunk_bytes: usize,
-    /// When its last chunk was sent.
     sent: Instant,
     chunks: Arc<Chunks>,
 }
 
 impl Sealed {
-    /// What [`ObjectMeta::nuid`] will be: it tells the caller whether a commit in doubt was carried
-    /// out.
+    /// The later [`ObjectMeta::nuid`]: it tells whether a commit in doubt was carried out.
     pub fn nuid(&self) -> &str {
         &self.chunks.nuid
     }
 
-    /// Names the bytes, provided that the newest meta of the whole store is `expected` (a
-    /// [`Listing::revision`](super::Listing::revision), 0 when there is none); what the name stood
-    /// for before is removed. After a conflict the caller may look again and repeat it; after a
-    /// success nothing is left to do.
-    ///
-    /// # Errors
-    /// [`Error::Conflict`] when any object was stored or deleted meanwhile, [`Error::Stalled`] when its
-    /// bytes are too old to be named, [`Error::OldServer`],
-    /// [`Error::is_store_full`], and those of a request. After [`Error::is_outcome_unknown`] it may
-    /// have been named; its bytes then stay until [`ObjectStore::purge_orphans`] finds them unnamed.
+    /// Names the bytes if the newest meta of the whole store is `expected` (a
+    /// [`Listing::revision`](super::Listing::revision), 0 when there is none), and removes what the name
+    /// stood for. After [`Error::Conflict`] the caller may look again and repeat it. After
+    /// [`Error::is_outcome_unknown`] the bytes stay until [`ObjectStore::purge_orphans`] finds them unnamed.
     pub fn publish(
         &self,
         name: &str,

@@ -17,9 +17,7 @@ const MAX_PAGES: usize = 8;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TagBacklog {
     pub tag: String,
-    /// Jobs that no worker has taken yet.
     pub waiting: u64,
-    /// Jobs that a worker has taken and not acknowledged.
     pub in_flight: u64,
     /// When the oldest waiting job was stored, unix seconds.
     pub oldest_waiting: Option<f64>,
@@ -33,10 +31,7 @@ struct Consumer {
 }
 
 impl WorkQueue {
-    /// Looks at the queue; at most `limit` tags, those with most jobs first.
-    ///
-    /// # Errors
-    /// Those of a request. A stream that is missing is empty.
+    /// At most `limit` tags, those with most jobs first; none when the stream is missing.
     pub fn backlog(&self, limit: usize) -> Result<Vec<TagBacklog>> {
         let deadline = Instant::now() + self.timeout;
         let prefix = format!("{}.", self.config.work_subject_prefix);

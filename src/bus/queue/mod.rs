@@ -21,7 +21,6 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 /// A try that could not wait this long for its answer would only leave the outcome in doubt.
 const LEAST_PATIENCE: Duration = Duration::from_millis(250);
 
-/// Publishes, pulls and removes jobs. Clones share the connections.
 #[derive(Clone)]
 pub struct WorkQueue {
     pub(crate) control: Link,
@@ -33,13 +32,11 @@ pub struct WorkQueue {
 /// The settings in force of a tag's consumer; an existing one keeps its own.
 #[derive(Debug, Clone, Copy)]
 pub struct ConsumerSettings {
-    /// How long a delivery may go without a sign of life.
     pub ack_wait: Duration,
     /// How often a job is delivered at most; `None` means without end.
     pub max_deliver: Option<u64>,
 }
 
-/// A job as it lies in the stream.
 #[derive(Debug)]
 pub struct StoredJob {
     pub subject: String,
@@ -68,8 +65,7 @@ impl WorkQueue {
         WorkQueue { timeout, ..self.clone() }
     }
 
-    /// Creates the work stream if it is missing. The DLQ and the advisories are diagnostics and
-    /// the last resort: work goes on without them, and they are created when first needed.
+    /// Creates the work stream. DLQ and advisories are created when first needed: work goes on without them.
     pub fn ensure(&self) -> Result<()> {
         self.ensure_stream(&resources::work_stream(&self.config))
     }
@@ -80,7 +76,6 @@ impl WorkQueue {
         self.ensure_stream(&resources::advisory_stream(&self.config))
     }
 
-    /// Creates the durable consumer of a tag if it is missing, and reads its settings.
     pub fn ensure_consumer(&self, tag: &str) -> Result<ConsumerSettings> {
         if !name::is_tag(tag) {
             return Err(Error::BadName(tag.to_owned()));
@@ -94,7 +89,7 @@ impl WorkQueue {
         })
     }
 
-    /// Opens an inbox over the consumers of `tags`, which must exist.
+    /// The consumers of `tags` must exist.
     pub fn pull_inbox(&self, tags: &[String]) -> PullInbox {
         let consumers =
             tags.iter().map(|tag| (WORK_STREAM.to_owned(), resources::consumer_name(tag)));
@@ -110,11 +105,8 @@ impl WorkQueue {
         Ok(PullInbox::open(self.stream.clone(), self.control.clone(), [consumer]))
     }
 
-    /// Queues a job under its run id as message id, so that repeating the call is harmless within
-    /// the stream's duplicate window. Repeats by itself until acknowledged or until `deadline`.
-    ///
-    /// # Errors
-    /// The last error; after [`Error::is_outcome_unknown`] the job may be in the queue.
+    /// The run id is the message id: within the stream's duplicate window a repeat is harmless.
+    /// Repeats by itself until `deadline`; after [`Error::is_outcome_unknown`] the job may be in the queue.
     pub fn submit(&self, tag: &str, run_id: &str, payload: &[u8], deadline: Instant) -> Result<()> {
         let subject = self.job_subject(tag)?;
         let mut id = run_id.to_owned();
@@ -164,7 +156,8 @@ impl WorkQueue {
         let tag = if name::is_tag(tag) { tag } else { crate::model::job::DEFAULT_TAG };
         let subject = format!("{}.{tag}", self.config.dlq_subject_prefix);
         let stream = resources::dlq_stream(&self.config);
-        jetstream::publish_creating(&self.control, &stream, &subject, payload, self.timeout)
+        let publish = || jetstream::publish(&self.control, &subject, &[], payload, self.timeout);
+        jetstream::creating(&self.control, &stream, self.timeout, publish).map(drop)
     }
 
     pub fn stored_job(&self, stream_seq: u64) -> Result<Option<StoredJob>> {

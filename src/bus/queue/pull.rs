@@ -1,8 +1,7 @@
 //! Pulls messages from durable consumers into one inbox, and settles them.
 //!
-//! The inbox lives as long as its owner: a message that comes late, after its pull has expired,
-//! is still read and must be executed, given back or acknowledged. A status message of the server
-//! never becomes a job: only a `$JS.ACK.` reply subject makes one.
+//! The inbox lives as long as its owner: a message that comes after its pull has expired must still be
+//! settled. A status message of the server never becomes a job: only a `$JS.ACK.` reply subject makes one.
 
 use std::time::{Duration, Instant};
 
@@ -30,10 +29,9 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Unread messages; far more than is ever asked for at once.
 const ROUTE_CAPACITY: usize = 4096;
 
-/// What arrived. `source` is an index into the consumers that the inbox was opened with.
+/// `source` is an index into the consumers that the inbox was opened with.
 #[derive(Debug)]
 pub enum PullEvent {
-    /// A message of the stream.
     Delivered {
         source: usize,
         message: Delivered,
@@ -70,9 +68,7 @@ struct Source {
     subject: String,
     /// The socket that its pulls went over; they end with it.
     generation: Option<(u64, u64)>,
-    /// Messages that the server may still send.
     outstanding: u64,
-    /// Whether the server keeps the pulls open.
     waits: bool,
     /// When the pulls count as lost unless something is heard.
     void_after: Instant,
@@ -220,8 +216,7 @@ impl From<Routed> for Arrival {
     }
 }
 
-/// A message that the server waits to have settled. Dropping it settles nothing: after its
-/// consumer's `ack_wait` it comes again.
+/// A message to be settled. When it is dropped it comes again after its consumer's `ack_wait`.
 #[derive(Clone)]
 pub struct Delivered {
     pub subject: String,
@@ -270,9 +265,6 @@ impl Delivered {
     }
 
     /// Gives the message back, to be delivered again after `delay`; confirmed by the server.
-    ///
-    /// # Errors
-    /// Those of a request; the message then comes again after `ack_wait`.
     pub fn nak(&self, delay: Duration) -> Result<()> {
         if delay.is_zero() {
             return self.settle(b"-NAK");

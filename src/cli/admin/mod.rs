@@ -45,7 +45,6 @@ enum Command {
     Audit(audit::Show),
 }
 
-/// The whole program: reads `arguments` (the first is the program).
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     program::run(PROGRAM, arguments, |args: Args| {
         let mut config = program::settings("pyoco-server:admin", Some("warning"));

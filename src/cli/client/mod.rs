@@ -28,7 +28,6 @@ use output::Output;
 
 pub const PROGRAM: &str = "pyoco-client";
 
-/// The whole program: reads `arguments` (the first is the program), writes to stdout and stderr.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     exit_on_interrupt();
     let mut output = Output::stdout();

@@ -113,7 +113,6 @@ impl Table {
         self
     }
 
-    /// The lines; `width` is that of the terminal.
     pub fn render(&self, width: Option<usize>, colours: bool) -> String {
         if self.rows.is_empty() {
             return "(no items)\n".to_owned();

@@ -61,7 +61,6 @@ pub(super) fn exit_of(snapshot: &Value, exit_status: bool) -> Exit {
     }
 }
 
-/// The message for a wait that ended before the run.
 pub(super) fn timed_out(run_id: &str, timeout: Duration, exit_status: bool) -> Failure {
     let timeout = timeout.as_secs_f64();
     Failure {

@@ -18,7 +18,6 @@ use super::program;
 
 pub const PROGRAM: &str = "pyoco-server";
 
-/// The whole program: reads `arguments` (the first is the program); returns when it has stopped.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     program::run(PROGRAM, arguments, |args: Args| match args.command {
         None => up::up(args.up),

@@ -28,7 +28,6 @@ pub const PROGRAM: &str = "pyoco-worker";
 /// How long a stop waits for runs unless a flag says otherwise (`docs/contract.md#command-lines`).
 const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
 
-/// The whole program: reads `arguments` (the first is the program); returns when it has stopped.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     program::run(PROGRAM, arguments, start)
 }

@@ -13,11 +13,9 @@ pub use parser::parse;
 pub struct Graph {
     /// In the order in which the text names them first; names are unique.
     pub nodes: Vec<GraphNode>,
-    /// Points that several branches lead to.
     pub joins: Vec<JoinPoint>,
 }
 
-/// A task in its place in the graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GraphNode {
     /// What records and `$node.<name>` call it.
@@ -31,13 +29,11 @@ pub struct GraphNode {
 /// A point that is reached when all or any of its sources are done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinPoint {
-    /// How many of them it takes.
     pub join: Join,
     /// Without repetition.
     pub needs: Vec<Source>,
 }
 
-/// How branches come together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Join {
     /// `(a & b)`: the last one counts.
@@ -49,9 +45,7 @@ pub enum Join {
 /// Something that can be waited for, by its index in the graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
-    /// A task, by its index in [`Graph::nodes`].
     Node(usize),
-    /// A point where branches meet, by its index in [`Graph::joins`].
     Join(usize),
 }
 
@@ -78,7 +72,6 @@ impl fmt::Display for GraphError {
 impl std::error::Error for GraphError {}
 
 impl Graph {
-    /// What a node or join waits for.
     pub fn needs(&self, of: Source) -> &[Source] {
         match of {
             Source::Node(index) => &self.nodes[index].needs,

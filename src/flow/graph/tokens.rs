@@ -51,7 +51,6 @@ impl Token<'_> {
     }
 }
 
-/// All tokens of a text, read one by one.
 pub(super) struct Lexer<'a> {
     tokens: Vec<Token<'a>>,
     at: usize,

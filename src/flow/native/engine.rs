@@ -281,7 +281,6 @@ impl<'a> Engine<'a> {
     }
 }
 
-/// What is ready, and what the rest still waits for.
 struct Progress {
     /// Nodes that may start, in graph order.
     ready: BTreeSet<usize>,

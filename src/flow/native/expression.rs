@@ -17,7 +17,6 @@ const VALUE_BYTES: usize = size_of::<Value>();
 pub(super) struct Scope<'a> {
     /// Node name → its output, once it has succeeded.
     pub outputs: &'a HashMap<String, Value>,
-    /// Whether the graph has a node of that name.
     pub has_node: &'a dyn Fn(&str) -> bool,
     pub params: &'a Map<String, Value>,
     pub expose_env: &'a [String],

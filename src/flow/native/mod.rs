@@ -122,7 +122,6 @@ impl NativeExecutor {
         })
     }
 
-    /// The registered task behind a name of the graph.
     fn body(&self, name: &str, spec: Option<&TaskSpec>) -> Result<TaskFn, String> {
         if let Some(callable) = spec.and_then(|spec| spec.callable.as_ref()) {
             return Err(format!(
@@ -141,7 +140,6 @@ fn not_registered(name: &str, used: &str) -> String {
     )
 }
 
-/// The defaults with the run's own parameters put over them.
 fn merged(mut defaults: Map<String, Value>, params: Map<String, Value>) -> Map<String, Value> {
     defaults.extend(params);
     defaults

@@ -22,8 +22,7 @@ impl Audit {
         Audit(log.with_timeout(APPEND_TIMEOUT))
     }
 
-    /// Appends an entry about a request that has changed something, or would have. What NATS does not
-    /// take goes to the log, whole.
+    /// Notes a request that has changed something, or would have. What NATS does not take goes to the log.
     pub(super) fn note(&self, cx: &Context<'_>, route: &Route, status: u16) {
         let Some(entry) = entry(cx, route, status) else { return };
         let stored = json::to_wire(&entry)
@@ -40,8 +39,7 @@ impl Audit {
     }
 }
 
-/// `None` for what changes nothing, and for strangers at a gateway that asks for keys: they change
-/// nothing, and could fill the audit.
+/// `None` for what changes nothing, and for strangers: they change nothing, and could fill the audit.
 fn entry(cx: &Context<'_>, route: &Route, status: u16) -> Option<AuditEntry> {
     let Access::Protected(permission) = route.access else { return None };
     let action = permission.action()?;

@@ -32,7 +32,6 @@ impl<'a> Context<'a> {
     }
 }
 
-/// What handlers work with.
 pub struct Parts {
     pub bus: Bus,
     pub runs: Kv,
@@ -46,7 +45,6 @@ pub struct Parts {
     pub metrics: Metrics,
     pub backlog: Arc<Backlog>,
     pub undo: Undo,
-    /// The document behind `/openapi.json`.
     pub openapi: Cached,
     pub settings: GatewaySettings,
 }

@@ -12,7 +12,7 @@ pub struct Dispatcher {
     audit: Audit,
 }
 
-/// What was found in the table for a method and a path: the line, and the segments that stand for `{}`.
+/// The line of the table, and the segments that stand for `{}`.
 pub type Found = Result<(&'static Route, Vec<String>), ApiError>;
 
 impl Service for Dispatcher {
@@ -50,7 +50,6 @@ impl Service for Dispatcher {
 }
 
 impl Dispatcher {
-    /// With an audit of what is changed.
     pub fn new(parts: Parts) -> Dispatcher {
         let audit = Audit::new(&parts.bus.audit());
         Dispatcher { parts, audit }
@@ -65,8 +64,7 @@ impl Dispatcher {
         reply
     }
 
-    /// Who has done what to what, and how it ended: every request to a route comes by here once, but
-    /// for one whose handler has panicked.
+    /// Every request to a route comes by here once, but for one whose handler has panicked.
     fn settled(&self, cx: &Context<'_>, route: &Route, status: u16) {
         self.audit.note(cx, route, status);
         let Some(holder) = cx.caller.holder() else { return };

@@ -39,13 +39,10 @@ const LATER_HINT: &str = "repeat the request after the seconds in Retry-After";
 /// Seconds after which a client should try again when NATS does not answer.
 const NATS_RETRY_AFTER: u64 = 1;
 
-/// An error of a handler. Expected errors carry their catalogue code.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// No route has this path (404).
     #[error("Not Found")]
     UnknownPath,
-    /// The path exists with other methods (405).
     #[error("Method Not Allowed")]
     MethodNotAllowed { allow: String },
     /// The path has a trailing slash and exists without it (307).
@@ -56,14 +53,9 @@ pub enum ApiError {
     Schema(Vec<Problem>),
     #[error("{detail}")]
     Unacceptable { detail: &'static str, code: Code, reason: String },
-    /// A `flow.yaml` that is refused (422).
+    /// `reason` is one of those in `docs/flow.md#flowyaml`.
     #[error("invalid workflow yaml")]
-    InvalidWorkflow {
-        /// One of the reasons in `docs/flow.md#flowyaml`.
-        reason: String,
-        /// Where in the document, when that is known.
-        place: Option<String>,
-    },
+    InvalidWorkflow { reason: String, place: Option<String> },
     /// A body that cannot be taken apart at all (400).
     #[error("{0}")]
     BadBody(&'static str),
@@ -80,15 +72,12 @@ pub enum ApiError {
     /// The registry has that wheel, that version or a newer one (409).
     #[error("{detail}")]
     WheelConflict { detail: &'static str, reason: String },
-    /// The store of wheels takes no more (507).
     #[error("wheel store is full")]
     WheelStoreFull,
     #[error("api key required")]
     ApiKeyRequired,
-    /// The API key is malformed, unknown, wrong, revoked or expired (403).
     #[error("invalid api key")]
     InvalidApiKey,
-    /// The key's role may not do this (403).
     #[error("role {} may not {}", .role.as_str(), .needs.deed())]
     Forbidden { role: Role, needs: Permission },
     /// A browser has sent a form on behalf of a page that is not the gateway's (403).
@@ -188,7 +177,6 @@ impl ApiError {
         }
     }
 
-    /// Its number in the catalogue, if it has one.
     pub fn code(&self) -> Option<Code> {
         Some(match self {
             ApiError::Bound(condition) => return condition.code,
@@ -225,7 +213,6 @@ impl ApiError {
         }
     }
 
-    /// What is said of it.
     fn written(&self) -> ErrorReply {
         let detail = match self {
             ApiError::Bound(condition) => return ErrorReply::from(*condition),

@@ -15,7 +15,6 @@ use crate::http::sse;
 use crate::model::clock;
 use crate::model::limits::{FEED_PAUSE, SSE_HEARTBEAT};
 
-/// A stream that begins with `state` and goes on until the client leaves.
 pub fn all(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let caller = &cx.caller;

@@ -6,7 +6,6 @@ use crate::gateway::api::context::Context;
 use crate::gateway::api::error::ApiError;
 use crate::http::Reply;
 
-/// Alive, without looking at anything else.
 pub fn alive(_: &mut Context<'_>) -> Result<Reply, ApiError> {
     Ok(Reply::json(200, &br#"{"status":"ok"}"#[..]))
 }

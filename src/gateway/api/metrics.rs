@@ -5,7 +5,6 @@ use crate::gateway::api::error::ApiError;
 use crate::gateway::metrics::{Sources, exposition};
 use crate::http::Reply;
 
-/// Every figure, also while NATS is away.
 pub fn text(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let sources = Sources {

@@ -4,7 +4,6 @@ use crate::gateway::api::context::Context;
 use crate::gateway::api::error::ApiError;
 use crate::http::Reply;
 
-/// The document as it was made at the start.
 pub fn document(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     Ok(parts.openapi.answer(cx.request))

@@ -29,10 +29,8 @@ pub enum Access {
 pub enum BodyKind {
     /// Nothing or JSON, within `MAX_JSON_BODY_BYTES`.
     Json,
-    /// A form with a workflow document.
     WorkflowForm,
-    /// A form with a wheel, which may be far larger than what fits into memory: its handler reads it
-    /// while it arrives.
+    /// A form with a wheel, which may be larger than memory: its handler reads it while it arrives.
     WheelForm,
 }
 
@@ -41,7 +39,6 @@ pub enum BodyKind {
 pub enum Lasts {
     /// No time: it looks at memory alone and never waits. For probes.
     Moment,
-    /// As long as the work takes.
     Briefly,
     /// The same, but with `include=full` as long as up to 200 snapshots take to be read and sent.
     List,
@@ -134,11 +131,7 @@ const fn delete(path: &'static str, needs: Permission, handler: HandlerFn) -> Ro
     Route { method: "DELETE", ..read(path, needs, handler) }
 }
 
-/// Finds the route of a request; the path is percent-encoded, as it came.
-///
-/// # Errors
-/// [`ApiError::UnknownPath`], [`ApiError::MethodNotAllowed`], [`ApiError::TrailingSlash`] (its
-/// location is the path alone).
+/// `raw_path` is percent-encoded; the location of [`ApiError::TrailingSlash`] is the path alone.
 pub fn find(method: &str, raw_path: &str) -> Result<(&'static Route, Vec<String>), ApiError> {
     let path = decoded(raw_path);
     let mut allowed = Vec::new();

@@ -81,7 +81,6 @@ pub fn patch(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     Ok(Reply::json(200, body.to_string().into_bytes()))
 }
 
-/// A record as readers see it.
 pub(super) fn shown(record: &WorkerRecord, now: f64, timeout: Duration) -> WorkerRecord {
     WorkerRecord { state: record.derived_state(now, timeout), ..record.clone() }
 }

@@ -19,7 +19,6 @@ pub struct Holder {
     /// Whose runs they submit and see.
     pub tenant_id: String,
     pub role: Role,
-    /// The version of the key's record that was checked.
     pub(crate) version: u64,
 }
 
@@ -42,13 +41,11 @@ impl Caller {
         }
     }
 
-    /// Whether tenants are not told apart for them.
     pub fn sees_all(&self) -> bool {
         matches!(self, Caller::Anybody)
     }
 
-    /// The tenant to which lists are narrowed and to which new runs belong; `None` means that
-    /// tenants are not told apart.
+    /// Lists are narrowed to it and new runs belong to it; `None`: tenants are not told apart.
     pub fn tenant_id(&self) -> Option<&str> {
         self.holder().map(|holder| holder.tenant_id.as_str())
     }

@@ -26,13 +26,11 @@ const SALT_BYTES: usize = 16;
 /// Of PBKDF2 records (`docs/spec.md#api-key-record`).
 const HASH_BYTES: usize = 32;
 
-/// What is mixed into every hash and is not in NATS; the same on all gateways. It shows itself
-/// nowhere.
+/// Mixed into every hash; not in NATS, the same on all gateways. `Debug` hides it.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Pepper(String);
 
 impl Pepper {
-    /// None at all when it is unset.
     pub fn new(text: Option<String>) -> Pepper {
         Pepper(text.unwrap_or_default())
     }
@@ -44,7 +42,6 @@ impl std::fmt::Debug for Pepper {
     }
 }
 
-/// What a new key is to be.
 #[derive(Debug, Clone)]
 pub struct NewKey {
     pub tenant_id: String,

@@ -23,7 +23,6 @@ struct Taken {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Busy;
 
-/// The right to compute a hash for one key; given back on drop.
 pub struct Permit<'a> {
     semaphore: &'a KeyedSemaphore,
     key_id: String,
@@ -35,8 +34,7 @@ impl KeyedSemaphore {
         KeyedSemaphore { width, queue, state: Mutex::default(), moved: Condvar::new() }
     }
 
-    /// Waits for the right to compute a hash for `key_id`, at most for `patience`. Look again whether
-    /// it is still needed: somebody else may have computed the same.
+    /// After the wait, look whether the hash is still needed: another holder may have computed the same.
     pub fn enter(&self, key_id: &str, patience: Duration) -> Result<Permit<'_>, Busy> {
         let deadline = Instant::now() + patience;
         let mut state = self.state.lock();

@@ -1,10 +1,10 @@
 //! API keys: who asks, and what they may do.
 //!
-//! The order of the checks is what bounds their cost: the form of the key, its record in a
-//! mirror of the bucket (unknown, revoked and expired keys end here), the [cache](verdict_cache) of
-//! verdicts, the [limit](rate_limiter) on wrong keys, and only then a [hash] behind a
-//! [semaphore](keyed_semaphore). A verdict holds for one version of the record, so a change of it is
-//! effective as soon as the watch tells. This floor knows HTTP requests by their headers alone, and no route.
+//! The order of the checks bounds their cost: the form of the key, its record in a mirror of the bucket
+//! (unknown, revoked and expired keys end here), the [cache](verdict_cache) of verdicts, the
+//! [limit](rate_limiter) on wrong keys, and only then a [hash] behind a [semaphore](keyed_semaphore). A
+//! verdict holds for one version of the record. This floor knows HTTP requests by their headers alone, and no
+//! route.
 
 mod caller;
 pub mod hash;
@@ -79,7 +79,6 @@ struct Checks {
     mirror: KeyMirror,
 }
 
-/// What is known of keys, and how more is found out.
 struct Keys {
     pepper: Pepper,
     verdicts: VerdictCache,
@@ -115,7 +114,6 @@ impl Auth {
         found.map(|holder| Caller::Holder(Arc::new(holder)))
     }
 
-    /// Who comes to a route that is for anybody.
     pub fn stranger(&self) -> Caller {
         if self.checks.is_some() { Caller::Nobody } else { Caller::Anybody }
     }
@@ -142,11 +140,8 @@ impl Auth {
     }
 }
 
-/// The key that a request shows: in `header`, else as `Authorization: Bearer KEY`; empty when it shows none.
-///
-/// # Errors
-/// [`AuthRefusal::Invalid`] for a header that comes twice, since a proxy and we might each believe another
-/// one, and for one that is no text.
+/// The key in `header`, else in `Authorization: Bearer KEY`; empty without one. A header that comes twice is
+/// [`AuthRefusal::Invalid`]: a proxy and we might each believe another one.
 fn presented<'r>(request: &'r Request, header: &str) -> Result<&'r str, AuthRefusal> {
     for name in [header, "Authorization"] {
         let mut values = request.values(name);

@@ -18,8 +18,7 @@ struct Signs<'r> {
     was_asked_for: bool,
 }
 
-/// Whether the request comes from a page that the gateway did not make. What is no browser says
-/// nothing of this, and is not meant.
+/// Whether the request comes from a page of somebody else. A client that is no browser passes.
 pub fn is_foreign(request: &Request) -> bool {
     is_of_another_page(&Signs {
         site: request.header("Sec-Fetch-Site"),

@@ -32,7 +32,6 @@ struct Levels {
 /// So many wrong secrets have been tried that no more are looked at for the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooMany {
-    /// When the next one may be tried.
     pub retry_after: Duration,
 }
 
@@ -82,7 +81,6 @@ fn network(peer: &str) -> String {
 
 struct Buckets<K> {
     size: f64,
-    /// Until one token comes back.
     refill: Duration,
     /// Tokens, and when they were counted. One that is not here is full.
     levels: HashMap<K, (f64, Instant)>,

@@ -29,7 +29,6 @@ impl VerdictCache {
         Ok(VerdictCache { salt, right: Mutex::default(), wrong: Mutex::default() })
     }
 
-    /// The name under which a key is remembered.
     pub fn digest(&self, text: &str) -> Digested {
         let hash = Sha256::new().chain_update(self.salt).chain_update(text.as_bytes()).finalize();
         Digested(hash.into())

@@ -1,9 +1,8 @@
 //! What the gateway does without being asked: it rescues lost runs and tidies what others have left.
 //!
-//! One thread has a table of chores and runs what is due. Chores that only look into memory come
-//! first; all others wait for NATS, with a deadline for each request, and end their turn at the first
-//! failure or when it has taken long. So a chore holds up the others for one request at most. A panic
-//! ends a turn and nothing else.
+//! One thread has a table of chores and runs what is due. Chores that only look into memory come first; the
+//! others end their turn at the first failure or when it has taken long, so that a chore holds up the others
+//! for one request to NATS at most. A panic ends a turn and nothing else.
 
 mod backlog;
 mod key_use;
@@ -29,7 +28,6 @@ use crate::thread::{self, Service, StopSignal};
 
 /// For one request of a chore to NATS; nobody waits for it.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a chore goes on before the others have their turn.
 const TURN: Duration = Duration::from_millis(500);
 
 pub(crate) struct ChoreParts {
@@ -59,13 +57,10 @@ struct Chore {
     run: Box<dyn FnMut(&Turn<'_>) -> Next + Send>,
 }
 
-/// When a chore comes again.
 enum Next {
-    /// After its interval.
     InTime,
     /// When the others have had their turn: there is more to do.
     Again,
-    /// After a pause of its own.
     After(Duration),
 }
 
@@ -75,7 +70,6 @@ struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// Whether the chore has to stop for now.
     fn is_over(&self) -> bool {
         thread::is_stopped(self.stop) || Instant::now() >= self.end
     }
@@ -100,7 +94,7 @@ fn table(parts: ChoreParts) -> Vec<Chore> {
         }),
         Chore::new("rescue", rescue::INTERVAL, move |turn| rescue.look(turn)),
         Chore::new("old workers", sweep.interval(), move |turn| sweep.run(turn)),
-        Chore::new("undo", undo::RETRY, move |turn| undo.run(turn)).on_kick(),
+        Chore::new("undo", undo::RETRY, move |turn| undo.run(turn)),
         Chore::new("backlog", backlog::INTERVAL, move |_| backlog::run(&queue, &backlog)).on_kick(),
         Chore::new("orphans of wheels", orphans::FIRST, move |_| orphans::run(&wheels)),
     ];

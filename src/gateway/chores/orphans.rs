@@ -12,7 +12,6 @@ const ORPHAN_CHUNKS_AFTER: Duration = Duration::from_secs(60);
 
 /// From the start to the first look, when there is most to find: the connection may take a moment.
 pub(super) const FIRST: Duration = Duration::from_secs(2);
-/// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(30);
 
 pub(super) fn run(store: &ObjectStore) -> Next {

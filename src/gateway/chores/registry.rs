@@ -1,8 +1,7 @@
 //! Removes the records of workers that are long gone.
 //!
-//! A record stays for ever unless it is deleted; that is done by compare-and-set, so that a worker
-//! which comes back in that moment keeps its record, and of several gateways one acts. A worker that
-//! is heard of now is not old, whatever the clocks say.
+//! By compare-and-set, so that a worker which comes back in that moment keeps its record, and of several
+//! gateways one acts. A worker that is heard of now is not old, whatever the clocks say.
 
 use std::time::{Duration, Instant};
 

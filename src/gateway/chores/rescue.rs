@@ -1,12 +1,10 @@
 //! Brings runs back whose worker is gone, long before the queue's own `ack_wait` would.
 //!
-//! A run's worker writes the snapshot at least every heartbeat. When both the run and its worker
-//! are silent for several of theirs, the job is given back in the worker's place, by the ACK subject
-//! that the snapshot carries; should the worker live after all, its next write tells it that it has
-//! lost the run. A cancel that no worker carries out is completed here, so that no run stays
-//! CANCELLING. A run that waits although the queue of its tag is empty has lost its job (its gateway
-//! died between the two steps of the submit, or an operator purged the queue) and is FAILED. Silence
-//! is measured with this gateway's own clock, from what the watch has delivered.
+//! When both a run and its worker are silent for several heartbeats, the job is given back in the worker's
+//! place, by the ACK subject in the snapshot; should the worker live after all, its next write tells it that
+//! it has lost the run. A cancel that no worker carries out is completed here. A run that waits although the
+//! queue of its tag is empty has lost its job (its gateway died during the submit, or an operator purged the
+//! queue) and is FAILED. Silence is measured with this gateway's clock, from what the watch has delivered.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -81,8 +79,7 @@ impl Rescue {
         }
     }
 
-    /// Looks at each run that has not ended. When NATS does not answer, the look ends: it would not
-    /// for the next run either.
+    /// Ends when NATS does not answer: it would not for the next run either.
     pub(super) fn look(&mut self, turn: &Turn<'_>) -> Next {
         let now = Instant::now();
         self.given_back.retain(|_, at| now - *at < AGAIN);
@@ -213,9 +210,8 @@ impl Rescue {
         Ok(())
     }
 
-    /// Takes the rescue of a delivery upon this gateway; `false` when another one was quicker, or
-    /// its worker has written after all. A second NAK would hit the delivery that the first one
-    /// has brought about.
+    /// `false` when another gateway was quicker, or the worker has written after all. A second NAK would hit
+    /// the delivery that the first one has brought about.
     fn sign(&self, run: &Indexed) -> bus::Result<bool> {
         let mut was_signed = false;
         let is_written = self.change(run, |snapshot| match &mut snapshot.delivery {
@@ -256,8 +252,7 @@ impl Rescue {
         ended.map(drop)
     }
 
-    /// Changes a snapshot, if it still is the version that was decided on; says whether it was
-    /// written. `change` returns whether there is something to write.
+    /// Changes a snapshot if it still is the version that was decided on; `false`: nothing was written.
     fn change(
         &self,
         run: &Indexed,

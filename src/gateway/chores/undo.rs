@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
 use super::{Next, TIMEOUT, Turn};
@@ -18,10 +17,11 @@ use crate::model::run::{RunSnapshot, RunStatus};
 const MAX_DOUBTFUL: usize = 10_000;
 /// For undoing within the request that failed.
 const NOW_TIMEOUT: Duration = Duration::from_secs(1);
-/// Between two tries in the background.
+/// Between two tries in the background. A client that repeats its request within it, under the same
+/// idempotency key, keeps its run.
 pub(super) const RETRY: Duration = Duration::from_millis(500);
 
-/// A submit that was answered with an error.
+/// A submit that was answered with an error, and may have been stored.
 #[derive(Debug, Clone)]
 pub struct Doubtful {
     pub run_id: String,
@@ -34,8 +34,6 @@ pub struct Undo {
     runs: Kv,
     index: RunIndex,
     waiting: Arc<Waiting>,
-    /// Wakes the chores; one pending kick is enough.
-    kick: Sender<()>,
 }
 
 /// Submits that could not be undone yet, the oldest first.
@@ -49,29 +47,24 @@ impl Drop for Waiting {
 }
 
 impl Undo {
-    pub fn new(runs: Kv, index: RunIndex, kick: Sender<()>) -> Undo {
-        Undo { runs, index, waiting: Arc::default(), kick }
+    pub fn new(runs: Kv, index: RunIndex) -> Undo {
+        Undo { runs, index, waiting: Arc::default() }
     }
 
-    /// Tries at once, and in the background if that fails.
     pub fn now_or_later(&self, submit: Doubtful) {
         if undo(&self.runs, &self.index, &submit, Instant::now() + NOW_TIMEOUT).is_err() {
             self.later(submit);
         }
     }
 
-    /// Tries in the background.
     pub fn later(&self, submit: Doubtful) {
         let mut waiting = self.waiting.0.lock();
         if waiting.len() >= MAX_DOUBTFUL {
             return tell_orphan(&submit);
         }
         waiting.push_back(submit);
-        drop(waiting);
-        let _ = self.kick.try_send(());
     }
 
-    /// Tries until NATS takes it.
     pub(super) fn run(&self, turn: &Turn<'_>) -> Next {
         loop {
             let Some(submit) = self.waiting.0.lock().front().cloned() else { return Next::InTime };
@@ -87,8 +80,7 @@ impl Undo {
     }
 }
 
-/// Deletes the snapshot if it still is what the submit wrote. A worker that gets the job finds the
-/// tombstone and leaves it; a run that a worker has begun is left to go on.
+/// Deletes the snapshot if it still is what the submit wrote; a run that a worker has begun goes on.
 fn undo(runs: &Kv, index: &RunIndex, submit: &Doubtful, deadline: Instant) -> bus::Result<()> {
     let edited = runs.edit(&submit.run_id, deadline, |newest| {
         let Some(value) = newest.and_then(Entry::live_value) else {

@@ -18,7 +18,6 @@ use crate::model::worker::{WorkerRecord, WorkerState};
 /// Workers whose last sign of life is a metric of its own; the newest count.
 const MAX_METRIC_WORKERS: usize = 500;
 
-/// Where figures are read.
 pub struct Sources<'a> {
     pub bus: &'a Bus,
     pub runs: &'a RunIndex,

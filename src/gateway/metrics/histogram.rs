@@ -8,7 +8,6 @@ pub(crate) struct Histogram<const N: usize> {
     pub bounds: &'static [f64; N],
     /// Per bound, not cumulated; what is above all bounds is in `count` alone.
     counts: [u64; N],
-    /// Of all that was observed, in seconds.
     pub sum: f64,
     pub count: u64,
 }
@@ -27,7 +26,6 @@ impl<const N: usize> Histogram<N> {
         self.count += 1;
     }
 
-    /// Bounds with how many were at most that long.
     pub(crate) fn cumulated(&self) -> impl Iterator<Item = (f64, u64)> {
         let mut total = 0;
         self.bounds.iter().zip(self.counts).map(move |(bound, count)| {

@@ -1,8 +1,7 @@
 //! What the gateway measures, and its text for Prometheus.
 //!
-//! Events (requests, ends of runs) are counted where they happen. States (runs, workers, the process)
-//! are read at each scrape. The figures of the queue are in NATS; a thread fetches them, so that a dead
-//! NATS never delays a scrape. **Invariant:** labels are bounded, and never a run id or free text.
+//! Events are counted where they happen; states are read at each scrape. A thread fetches the figures of the
+//! queue, so that a dead NATS never delays a scrape. Labels are bounded, and never a run id or free text.
 
 mod backlog;
 mod exposition;
@@ -16,7 +15,6 @@ pub use exposition::{Sources, exposition};
 pub use requests::RequestFigures;
 pub use runs::RunFigures;
 
-/// All figures that are not read off something else.
 #[derive(Default)]
 pub struct Metrics {
     pub runs: RunFigures,

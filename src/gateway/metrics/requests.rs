@@ -19,7 +19,6 @@ const EDGE: &str = "(edge)";
 /// Methods that have a name; clients may make up others.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
-/// The counters. Clones share them.
 #[derive(Clone, Default)]
 pub struct RequestFigures(Arc<Mutex<Counts>>);
 
@@ -30,8 +29,7 @@ struct Counts {
 }
 
 impl RequestFigures {
-    /// A handler has answered a request to the route with this path, or to none. The histogram observes
-    /// only what has a duration.
+    /// `route` is the path of its route. Only what has a duration goes into the histogram.
     pub fn answered(
         &self,
         method: &str,
@@ -49,7 +47,6 @@ impl RequestFigures {
         }
     }
 
-    /// The HTTP floor has refused a request by itself.
     pub fn refused(&self, status: u16) {
         *self.0.lock().answered.entry(("other", EDGE, status)).or_default() += 1;
     }

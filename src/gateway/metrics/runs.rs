@@ -20,7 +20,6 @@ const DURATIONS: [f64; 13] =
 /// Upper bounds of the wait for a worker, in seconds.
 const WAITS: [f64; 12] = [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 3600.0];
 
-/// The counters. Clones share them.
 #[derive(Clone, Default)]
 pub struct RunFigures(Arc<Mutex<Counts>>);
 
@@ -43,15 +42,13 @@ impl Default for Counts {
 }
 
 impl RunFigures {
-    /// This gateway has taken a run.
     pub fn submitted(&self, tag: &str) {
         let mut counts = self.0.lock();
         let tag = bounded(counts.submitted.keys().map(String::as_str), tag);
         *counts.submitted.entry(tag).or_default() += 1;
     }
 
-    /// A run has another version. `old` is what was known of it; without it the run counts only if
-    /// it was written just now, which `is_live` says.
+    /// Without `old` the run counts only if it was written just now (`is_live`).
     pub fn moved(&self, old: Option<&RunSummary>, new: &RunSummary, is_live: bool) {
         if old.is_none() && !is_live {
             return;

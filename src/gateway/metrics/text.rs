@@ -32,7 +32,6 @@ impl Text {
         Family { text: &mut self.0, name }
     }
 
-    /// A metric of one sample.
     pub(crate) fn single(&mut self, name: &'static str, kind: Kind, help: &str, value: f64) {
         self.family(name, kind, help).sample(&[], value);
     }
@@ -47,7 +46,6 @@ impl Family<'_> {
         self.line("", labels, None, value);
     }
 
-    /// The samples of a histogram.
     pub(crate) fn histogram<const N: usize>(
         &mut self,
         labels: &[(&str, &str)],

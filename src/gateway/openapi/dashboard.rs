@@ -26,7 +26,6 @@ pub(super) fn operations() -> Vec<Operation> {
     ]
 }
 
-/// What a browser keeps and asks about again.
 fn kept(operation: Operation, content: Value) -> Operation {
     let policy = json!({
         "description": "What the browser lets the page do.",

@@ -9,7 +9,6 @@ pub(super) const EVERYWHERE: &[u16] = &[400, 408, 413, 417, 431, 500, 501, 503, 
 /// What a request to a protected route may meet when keys are asked for.
 pub(super) const OF_KEYS: &[u16] = &[401, 403, 429];
 
-/// Every status with its name among the components, and when it comes.
 const ALL: &[(u16, &str, &str)] = &[
     (
         400,

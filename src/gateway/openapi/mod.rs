@@ -1,9 +1,8 @@
 //! The OpenAPI document of the gateway: one file per group of routes, put together at the start.
 //!
-//! What is not said here twice cannot drift: bounds come from `model::limits`, words from the enums
-//! of `model`, access from the router's table, failures that any request may meet from one list. A
-//! line of the table without an operation, or the other way round, fails the test below. This folder
-//! knows no NATS and answers no request but the one for the document.
+//! Bounds come from `model::limits`, words from the enums of `model`, access from the router's table,
+//! failures of any request from one list. A test holds the operations against the table. This folder knows no
+//! NATS.
 
 mod dashboard;
 mod failures;
@@ -27,7 +26,6 @@ pub(super) struct Keys<'a> {
     pub required: bool,
 }
 
-/// The document, as JSON.
 pub(super) fn document(keys: &Keys<'_>) -> Vec<u8> {
     put_together(keys).to_string().into_bytes()
 }
@@ -111,7 +109,6 @@ const ABOUT: &str = "Times are unix seconds. Readers ignore fields that they do 
 have more than is written here. Of a repeated query parameter the last value counts, unknown ones are \
 ignored. An unknown path is 404, another method 405 with `Allow`, a trailing slash 307.";
 
-/// The line of the router's table that an operation is about.
 fn route_of(operation: &Operation) -> Option<&'static Route> {
     ROUTES.iter().find(|route| {
         route.method == operation.method && route.path == without_names(operation.path)
@@ -177,7 +174,6 @@ mod tests {
         put_together(&Keys { header: "X-Key", required })
     }
 
-    /// Every operation of the document with its line of the table.
     fn described(document: &Value) -> Vec<(&'static Route, &Value)> {
         let mut all = Vec::new();
         for (path, item) in document["paths"].as_object().unwrap() {
@@ -286,8 +282,7 @@ mod tests {
         }
     }
 
-    /// One error of each kind. [`happens_at`] does not compile when a kind is missing there; add it here,
-    /// too.
+    /// [`happens_at`] does not compile when a kind is missing there; add it here, too.
     fn errors() -> Vec<ApiError> {
         let code = Code::BadInput;
         let text = String::new;

@@ -6,8 +6,7 @@ use super::failures;
 use super::shape::reference;
 use crate::gateway::api::route::Access;
 
-/// What is said of one line of the router's table. What follows from the line itself (access,
-/// failures that any request may meet) is added when the document is put together.
+/// What follows from the router's table (access, failures of any request) is added by [`Operation::to_json`].
 pub(super) struct Operation {
     pub method: &'static str,
     /// As in the table, with names between the braces.
@@ -44,7 +43,6 @@ pub(super) fn operation(
 }
 
 impl Operation {
-    /// One line, and what else has to be said.
     pub fn says(mut self, summary: &'static str, description: &'static str) -> Self {
         (self.summary, self.description) = (summary, description);
         self
@@ -100,13 +98,11 @@ impl Operation {
             .with_header(304, "ETag", etag())
     }
 
-    /// Statuses of failures beside those that any request may meet.
     pub fn fails(mut self, statuses: &'static [u16]) -> Self {
         self.failures = statuses;
         self
     }
 
-    /// As it stands in the document, for a route with this access.
     pub fn to_json(&self, access: Access, keys_required: bool) -> Value {
         let security = match (access, keys_required) {
             (Access::Public, _) => json!([]),
@@ -142,13 +138,11 @@ impl Operation {
     }
 }
 
-/// JSON of a named schema.
 pub(super) fn json_of(schema: &str, example: Value) -> Value {
     json!({"application/json": {"schema": reference(schema), "example": example}})
 }
 
-/// A stream of events, each name with the schema of its data. OpenAPI 3.1 has no words of its own for
-/// streams; tools that know them read the schema as that of one event.
+/// OpenAPI 3.1 has no words for streams; tools that know them read the schema as that of one event.
 pub(super) fn stream_of(events: &[(&str, &str)], example: &str) -> Value {
     let event = |(name, schema): &(&str, &str)| {
         json!({

@@ -168,7 +168,6 @@ fn cancel() -> Value {
     object("Why.", &[], json!({"reason": or_null(text("Cut at 1024 bytes"))}))
 }
 
-/// What summaries and snapshots have in common.
 fn common() -> Value {
     json!({
         "run_id": text("UUIDv4"),
@@ -244,7 +243,6 @@ fn run() -> Value {
     )
 }
 
-/// A snapshot, and what is known of its worker once it has one.
 fn details() -> Value {
     let mut schema = run();
     let worker = json!({
@@ -259,7 +257,6 @@ fn details() -> Value {
     schema
 }
 
-/// The fields of both.
 fn together(mut one: Value, other: Value) -> Value {
     if let (Some(fields), Value::Object(more)) = (one.as_object_mut(), other) {
         fields.extend(more);

@@ -9,7 +9,6 @@ pub(super) fn reference(name: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{name}")})
 }
 
-/// The same schema with words of its own.
 pub(super) fn described(about: &str, mut schema: Value) -> Value {
     schema["description"] = about.into();
     schema

@@ -5,10 +5,8 @@ use std::sync::LazyLock;
 use super::Asset;
 use crate::http::cached::Cached;
 
-/// The page, with placeholders for its settings.
 pub(super) const INDEX: &str = include_str!("assets/index.html");
 
-/// Declares one file by its name; its kind follows from the ending.
 macro_rules! asset {
     ($name:literal, $content_type:expr) => {
         Asset {

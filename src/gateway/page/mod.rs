@@ -1,9 +1,8 @@
 //! The dashboard: a page and its files, built into the program.
 //!
-//! The files are plain HTML, CSS and JavaScript modules; nothing is built or fetched, and the browser
-//! may load and call nothing but this gateway ([`POLICY`]). They hold no data: everything that is
-//! shown comes over the same routes that any client uses, with the key that the visitor gives. So
-//! page and files need no key. This module knows nothing of runs or NATS.
+//! The files are plain HTML, CSS and JavaScript modules, and the browser may load and call nothing but this
+//! gateway ([`POLICY`]). They hold no data, so they need no key: what is shown comes over the same routes
+//! that any client uses, with the visitor's key. This module knows nothing of runs or NATS.
 
 mod files;
 

@@ -15,7 +15,6 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// After which those that could not be renewed are left out.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// The newest figures, which a chore renews when they are wanted.
 pub struct Backlog {
     newest: Mutex<Queued>,
     renewed: Condvar,
@@ -24,7 +23,6 @@ pub struct Backlog {
     kick: Sender<()>,
 }
 
-/// What waits, and what was given up.
 #[derive(Default, Clone)]
 pub struct Queued {
     pub tags: Vec<TagBacklog>,
@@ -39,8 +37,7 @@ impl Backlog {
         Backlog { newest, renewed, wanted: AtomicBool::new(false), kick }
     }
 
-    /// Figures that are at most [`FRESH`] old, or those that are known when NATS does not give any
-    /// within [`PATIENCE`].
+    /// Figures at most [`FRESH`] old; older ones when NATS gives none within [`PATIENCE`].
     pub fn newest(&self, nats_is_up: bool) -> Queued {
         let deadline = Instant::now() + PATIENCE;
         let mut newest = self.newest.lock();
@@ -53,8 +50,7 @@ impl Backlog {
         newest.clone()
     }
 
-    /// Whether a scrape has asked since the last look. A kick that came while that was under way is
-    /// answered by it.
+    /// Whether a scrape has asked since the last look; that answers kicks that came meanwhile.
     pub fn is_wanted(&self) -> bool {
         self.wanted.swap(false, Ordering::Relaxed) && !self.newest.lock().is_fresh()
     }

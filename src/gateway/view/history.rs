@@ -10,7 +10,7 @@ use crate::model::{clock, json};
 /// Events of the history of wheels that a gateway has in memory, and shows: years of uploads, in a few MiB.
 const MAX_WHEEL_HISTORY: usize = 10_000;
 
-/// The history. Its keys begin with the time, so their order is that of the events.
+/// The keys begin with the time, so their order is that of the events.
 pub struct History {
     kv: Kv,
     /// How long entries are kept; the bucket drops them without a word.
@@ -36,10 +36,7 @@ impl History {
         self.kv.watch(self.mirror.observer())
     }
 
-    /// Appends an entry.
-    ///
-    /// # Errors
-    /// Those of a request; then the entry may be missing.
+    /// After an error the entry may be missing.
     pub fn append(&self, entry: &HistoryEntry) -> bus::Result<()> {
         let (key, document) = (key(entry), json::to_wire(entry)?);
         let revision = self.kv.create(&key, &document)?;
@@ -47,7 +44,6 @@ impl History {
         Ok(())
     }
 
-    /// Waits until it tells everything; `false` when that takes longer than `timeout`.
     pub fn wait_live(&self, timeout: Duration) -> bool {
         self.mirror.wait_live(timeout)
     }

@@ -16,7 +16,6 @@ const KEYS_TRUSTED_FOR: Duration = Duration::from_secs(60);
 /// How coarse the last use of a key is: one write per key and step.
 const LAST_USED_STEP: Duration = Duration::from_secs(3600);
 
-/// All key records of one bucket. Clones share it.
 #[derive(Clone)]
 pub struct KeyMirror {
     mirror: Mirror<KeyView>,
@@ -32,12 +31,10 @@ struct KeyView {
     hub: Hub,
 }
 
-/// A record as the mirror has it.
 #[derive(Clone)]
 pub struct KnownKey {
     pub record: Arc<KeyRecord>,
-    /// Another one after each change of it but that of its use: what has been found out of a key
-    /// holds for this version alone.
+    /// Changes with the record, but not with the note of its use: a verdict holds for this version alone.
     pub version: u64,
 }
 
@@ -47,7 +44,6 @@ impl KeyMirror {
         KeyMirror { mirror: Mirror::new(view), used: Arc::default() }
     }
 
-    /// Starts to follow `keys`; the mirror lives as long as the returned watch.
     pub fn follow(&self, keys: &Kv) -> bus::Result<Watch> {
         keys.watch(self.mirror.observer())
     }
@@ -63,19 +59,16 @@ impl KeyMirror {
         self.mirror.is_live()
     }
 
-    /// Takes in what was written by this gateway itself.
     pub fn wrote(&self, entry: Entry) {
         self.mirror.wrote(entry);
     }
 
-    /// A key has opened something.
     pub fn used(&self, record: &KeyRecord) {
         if is_use_stale(record, clock::now()) {
             self.used.lock().insert(record.key_id.clone());
         }
     }
 
-    /// A key whose use is to be noted.
     pub fn next_used(&self) -> Option<String> {
         self.used.lock().pop_first()
     }
@@ -123,8 +116,7 @@ impl View for KeyView {
     }
 }
 
-/// Whether what the record says of its use is too old to be left. One note per step is enough, over
-/// all gateways: each sees those of the others.
+/// One note per step is enough over all gateways: each sees those of the others.
 pub fn is_use_stale(record: &KeyRecord, now: f64) -> bool {
     record.last_used_at.is_none_or(|at| now - at >= LAST_USED_STEP.as_secs_f64())
 }

@@ -32,7 +32,6 @@ impl WheelRegistry {
         }
     }
 
-    /// Starts to follow store and history; both are followed as long as the watches live.
     pub fn follow(&self) -> bus::Result<[Watch; 2]> {
         Ok([self.shelf.follow(&self.store)?, self.history.follow()?])
     }

@@ -9,7 +9,6 @@ use crate::model::wheel::{SHA256_HEADER, WheelItem, tags_of};
 
 const DIGEST_PREFIX: &str = "SHA-256=";
 
-/// All wheels by name. Clones share it.
 #[derive(Clone, Default)]
 pub struct Shelf(Mirror<ObjectView>);
 
@@ -18,12 +17,10 @@ impl Shelf {
         store.watch(self.0.observer())
     }
 
-    /// Takes in what this gateway has written or deleted itself.
     pub fn wrote(&self, meta: ObjectMeta) {
         self.0.wrote(meta);
     }
 
-    /// Waits until it tells everything; `false` when that takes longer than `timeout`.
     pub fn wait_live(&self, timeout: Duration) -> bool {
         self.0.wait_live(timeout)
     }
@@ -33,7 +30,6 @@ impl Shelf {
     }
 }
 
-/// A wheel as answers show it.
 pub fn item(meta: &ObjectMeta) -> WheelItem {
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let stored: Option<jiff::Timestamp> = meta.mtime.parse().ok();

@@ -9,7 +9,6 @@ use crate::bus::{self, Entry, Kv, Mirror, Operation, View, Watch};
 use crate::model::json;
 use crate::model::worker::{WorkerRecord, WorkerState};
 
-/// All worker records. Clones share it.
 #[derive(Clone, Default)]
 pub struct WorkerMirror(Mirror<WorkerView>);
 
@@ -30,17 +29,14 @@ pub struct Seen {
 }
 
 impl WorkerMirror {
-    /// An empty mirror that publishes to `hub`.
     pub fn new(hub: Hub) -> Self {
         WorkerMirror(Mirror::new(WorkerView { records: HashMap::new(), hub }))
     }
 
-    /// Starts to follow `workers`; the mirror lives as long as the returned watch.
     pub fn follow(&self, workers: &Kv) -> bus::Result<Watch> {
         workers.watch(self.0.observer())
     }
 
-    /// Takes in what this gateway has written itself.
     pub fn wrote(&self, entry: Entry) {
         self.0.wrote(entry);
     }
@@ -49,7 +45,6 @@ impl WorkerMirror {
         self.0.look(|view, _| view.records.get(worker_id).cloned())
     }
 
-    /// All records, in no order.
     pub fn all(&self) -> Vec<Seen> {
         self.0.look(|view, _| view.records.values().cloned().collect())
     }
@@ -58,7 +53,6 @@ impl WorkerMirror {
         self.0.is_live()
     }
 
-    /// Waits until it tells everything; `false` when that takes longer than `timeout`.
     pub fn wait_live(&self, timeout: Duration) -> bool {
         self.0.wait_live(timeout)
     }

@@ -15,7 +15,6 @@ pub const CONTENT_TYPE: &str = "application/octet-stream";
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WheelItem {
-    /// Its file name, which is the object's.
     pub name: String,
     #[serde(default)]
     pub size_bytes: u64,
@@ -36,8 +35,7 @@ pub struct WheelItem {
     pub extra: Map<String, Value>,
 }
 
-/// Reads tags as a form or a header has them: separated by commas, spaces around them ignored, each
-/// counted once.
+/// Tags of a form or a header: separated by commas, spaces around them ignored, each counted once.
 pub fn parse_tags(text: &str) -> Result<Vec<String>, String> {
     let mut tags: Vec<String> = Vec::new();
     for tag in text.split(',').map(str::trim).filter(|tag| !tag.is_empty()) {
@@ -54,7 +52,7 @@ pub fn parse_tags(text: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// The tags among an object's headers; what is no tag is left out.
+/// What is no tag is left out.
 pub fn tags_of(headers: &Map<String, Value>) -> Vec<String> {
     let header = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(TAGS_HEADER));
     let text = match header.map(|(_, value)| value) {

@@ -25,7 +25,6 @@ pub struct WheelName {
     pub platforms: Vec<String>,
 }
 
-/// Why a text is not the file name of a wheel.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// It does not end in `.whl`, is too long, or has bytes that no file name of a wheel has.
@@ -36,10 +35,8 @@ pub enum NameError {
         "a wheel's file name has five or six parts between dashes: package-version(-build)-python-abi-platform.whl"
     )]
     Parts,
-    /// Its second part is no version.
     #[error("`{0}` is not a version (PEP 440)")]
     Version(String),
-    /// Its build part does not begin with a digit.
     #[error("`{0}` is not a build number: it must begin with a digit")]
     Build(String),
 }
@@ -76,8 +73,7 @@ impl WheelName {
         })
     }
 
-    /// Its compatibility tags, `python-abi-platform`, one by one: it fits a Python that has any of
-    /// them.
+    /// `python-abi-platform`, one by one: it fits a Python that has any of them.
     pub fn compatibility(&self) -> impl Iterator<Item = String> {
         self.pythons.iter().flat_map(move |python| {
             self.abis.iter().flat_map(move |abi| {

@@ -6,37 +6,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::limits::{MAX_LISTED_WHEELS, MAX_WHEEL_REASON_CHARS};
 
-/// The outcome of a worker's last synchronisation.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SyncResult {
-    /// This worker does not synchronise.
-    #[default]
-    Disabled,
-    /// It has not done so yet.
-    Idle,
-    Ok,
-    /// It goes on with what it had; `last_error` says why.
-    Error,
-}
-
-impl SyncResult {
-    /// All of them, in the order in which counters are shown.
-    pub const ALL: [SyncResult; 4] =
-        [SyncResult::Disabled, SyncResult::Idle, SyncResult::Ok, SyncResult::Error];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            SyncResult::Disabled => "disabled",
-            SyncResult::Idle => "idle",
-            SyncResult::Ok => "ok",
-            SyncResult::Error => "error",
-        }
+words! {
+    /// The outcome of a worker's last synchronisation.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub enum SyncResult {
+        #[default]
+        Disabled = "disabled",
+        Idle = "idle",
+        Ok = "ok",
+        /// It goes on with what it had; `last_error` says why.
+        Error = "error",
     }
 }
 
-/// The field `wheel_sync` of a worker's record: `docs/spec.md#wheel_sync`. Lists hold at most
-/// [`MAX_LISTED_WHEELS`]; the counts count all.
+/// `docs/spec.md#wheel_sync`. Lists hold at most [`MAX_LISTED_WHEELS`]; the counts count all.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WheelSync {
@@ -69,7 +52,6 @@ pub struct WheelSync {
     pub generation: Option<String>,
 }
 
-/// A wheel that does not fit a worker.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SkippedWheel {
@@ -87,13 +69,11 @@ pub struct InstalledWheel {
     pub wheel_name: String,
     pub package_name: String,
     pub package_version: String,
-    /// Since when it is unpacked here, unix seconds.
+    /// Unix seconds.
     pub installed_at: f64,
-    /// Which upload it is from.
     pub nuid: String,
 }
 
-/// A wheel that a run ran with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WheelRef {
     pub wheel_name: String,

@@ -66,7 +66,6 @@ impl Node {
         !matches!(self, Node::Seq(_) | Node::Map(_) | Node::Set(_) | Node::Pairs(_))
     }
 
-    /// How much there is of it.
     pub fn weight(&self) -> Weight {
         let mut total = Weight { nodes: 1, bytes: 0, height: 1 };
         let mut add = |child: &Node| {
@@ -114,7 +113,7 @@ impl Node {
         }
     }
 
-    /// The text of a key in JSON: `1` → `"1"`, `yes` → `"true"`, `~` → `"null"`.
+    /// `1` → `"1"`, `yes` → `"true"`, `~` → `"null"`.
     pub fn into_json_key(self) -> String {
         match self {
             Node::Str(text) | Node::Timestamp(text) | Node::Binary(text) => text,
@@ -148,8 +147,7 @@ pub fn into_object(pairs: Vec<(Node, Node)>) -> Map<String, Value> {
     pairs.into_iter().map(|(key, value)| (key.into_json_key(), value.into_json())).collect()
 }
 
-/// The keys as Python prints a sorted list of them. Where Python could not compare them, numbers
-/// come first, then text.
+/// As Python prints a sorted list of them; what Python could not compare: numbers first, then text.
 pub fn repr_sorted<'a>(keys: impl IntoIterator<Item = &'a Node>) -> String {
     let mut keys: Vec<&Node> = keys.into_iter().collect();
     keys.sort_by(|a, b| compare(a, b));

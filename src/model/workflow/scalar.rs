@@ -6,7 +6,6 @@ use base64::engine::general_purpose::STANDARD;
 use super::node::Node;
 use super::timestamp;
 
-/// What a plain scalar turned out to be.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Resolved {
     Value(Node),
@@ -19,10 +18,7 @@ pub enum Resolved {
 /// The prefix of the tags that YAML itself defines.
 pub const YAML_TAG_PREFIX: &str = "tag:yaml.org,2002:";
 
-/// Resolves a plain scalar without a tag.
-///
-/// # Errors
-/// Why it has no value although its form is that of a number or a date (`0x_`, `2020-02-30`).
+/// A plain scalar without a tag. Fails when its form is that of a number or date without a value (`0x_`).
 pub fn plain(text: &str) -> Result<Resolved, &'static str> {
     let value = match text {
         "" | "~" | "null" | "Null" | "NULL" => Node::Null,
@@ -46,10 +42,7 @@ pub fn plain(text: &str) -> Result<Resolved, &'static str> {
     Ok(Resolved::Value(value))
 }
 
-/// Resolves a scalar with one of YAML's own tags, given without its prefix.
-///
-/// # Errors
-/// When the tag is not for scalars, is unknown, or the text is not of its type.
+/// A scalar with one of YAML's own tags, given without its prefix.
 pub fn tagged(suffix: &str, text: &str) -> Result<Resolved, &'static str> {
     let value = match suffix {
         "str" => Node::Str(text.to_owned()),
@@ -171,7 +164,6 @@ fn int(text: &str) -> Option<Node> {
     })
 }
 
-/// A number that 128 bits hold, or its nearest float.
 enum Magnitude {
     Exact(i128),
     Rough(f64),

@@ -15,19 +15,16 @@ use crate::model::run::truncated;
 pub struct Workflow {
     /// The document's format, when it names one; nothing depends on it yet.
     pub version: Option<i64>,
-    /// `flow.graph`, as written; not blank.
     pub graph: String,
     /// `flow.defaults`: the parameters of a run that brings none, in the document's order.
     pub defaults: Map<String, Value>,
     /// `tasks`, in the document's order; names are unique.
     pub tasks: Vec<TaskSpec>,
-    /// `pipes`: named pieces of graph text.
     pub pipes: Vec<(String, String)>,
     /// `runtime.expose_env`: environment variables that expressions may read.
     pub expose_env: Vec<String>,
 }
 
-/// One entry of `tasks`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskSpec {
     pub name: String,
@@ -40,7 +37,6 @@ pub struct TaskSpec {
     pub outputs: Vec<String>,
 }
 
-/// Why a document is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkflowRefusal {
     reason: String,

@@ -1,9 +1,6 @@
 //! Dates and times of YAML 1.1, as Python's `isoformat()` writes them.
 
-/// Reads a YAML 1.1 timestamp. `None` when the text does not look like one.
-///
-/// # Errors
-/// What is wrong with it when it looks like one but names no point in time (`2020-02-30`).
+/// `None` when the text does not look like a YAML 1.1 timestamp; an error when it names no point in time.
 pub fn parse(text: &str) -> Option<Result<String, &'static str>> {
     let mut rest = Rest(text.as_bytes());
     let (year, year_digits) = rest.number(4, 4)?;

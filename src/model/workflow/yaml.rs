@@ -21,10 +21,6 @@ pub struct YamlError {
 }
 
 /// Reads the only document of `text`; an empty one is [`Node::Null`].
-///
-/// # Errors
-/// Not YAML, more than one document, a tag beyond plain data, a key that is not a scalar, or more
-/// depth or alias expansion than the bounds allow.
 pub fn parse(text: &str) -> Result<Node, YamlError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     refuse_control_characters(text)?;
@@ -68,7 +64,6 @@ struct Builder {
     copied: Weight,
 }
 
-/// A collection whose end has not come.
 struct Open {
     anchor: usize,
     kind: Kind,
@@ -80,7 +75,6 @@ enum Content {
     Map { merged: Vec<(Node, Node)>, own: Vec<(Node, Node)>, key: Option<Key> },
 }
 
-/// What a mapping's value belongs to.
 enum Key {
     Node(Node),
     Merge,

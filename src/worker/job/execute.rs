@@ -149,7 +149,6 @@ fn delivery(context: &Context, delivered: &Delivered) -> Delivery {
     }
 }
 
-/// Whether the message at `stream_seq` still is a job of this run.
 fn is_queued(context: &Context, stream_seq: u64, run_id: &str) -> bus::Result<bool> {
     let stored = context.queue.stored_job(stream_seq)?;
     let job = stored.and_then(|stored| Job::parse(&stored.payload).ok());
@@ -383,14 +382,8 @@ impl RunAttempt<'_> {
         }
         if let Some(reason) = ending.dlq {
             let error = ending.error.as_deref().unwrap_or_default();
-            settle::publish_dlq(
-                self.context,
-                &self.job,
-                &self.delivered.subject,
-                self.delivered.num_delivered,
-                reason,
-                error,
-            );
+            let message = (self.delivered.subject.as_str(), self.delivered.num_delivered);
+            settle::publish_dlq(self.context, &self.job, message, reason, error);
         }
         acknowledge(&self.delivered, &run_id);
         let took = self.recorder.snapshot();

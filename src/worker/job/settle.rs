@@ -39,12 +39,12 @@ pub(crate) fn decide(outcome: Outcome, cancelled: bool, dlq_execution_errors: bo
     }
 }
 
-/// Publishes a DLQ entry about a job; a failure is logged and changes nothing else.
+/// Publishes a DLQ entry about a job, which came on a subject for so many times; a failure is logged and
+/// changes nothing else.
 pub(crate) fn publish_dlq(
     context: &Context,
     job: &Job,
-    subject: &str,
-    num_delivered: u64,
+    message: (&str, u64),
     reason: DlqReason,
     error: &str,
 ) {
@@ -55,7 +55,7 @@ pub(crate) fn publish_dlq(
         tags: Some(job.tags.clone()),
         tenant_id: job.tenant_id.clone(),
         api_key_id: job.api_key_id.clone(),
-        ..entry(context, subject, num_delivered, reason, error)
+        ..entry(context, message, reason, error)
     };
     publish(context, &job.tag, &entry);
 }
@@ -65,13 +65,8 @@ pub(crate) fn terminate_invalid(context: &Context, delivered: &Delivered, error:
     let code = Code::InvalidJob;
     log::warn!(err_id = code.err_id(), msg_id = code.msg_id(), subject = delivered.subject.as_str(),
         reason = error; "a message in the work queue is no job");
-    publish_invalid(
-        context,
-        &delivered.subject,
-        &delivered.payload,
-        delivered.num_delivered,
-        error,
-    );
+    let message = (delivered.subject.as_str(), delivered.num_delivered);
+    publish_invalid(context, message, &delivered.payload, error);
     if let Err(e) = delivered.term() {
         log::warn!(subject = delivered.subject.as_str(), error = e.to_string();
             "cannot terminate an invalid job; it comes again");
@@ -80,24 +75,22 @@ pub(crate) fn terminate_invalid(context: &Context, delivered: &Delivered, error:
 
 pub(crate) fn publish_invalid(
     context: &Context,
-    subject: &str,
+    message: (&str, u64),
     payload: &[u8],
-    num_delivered: u64,
     error: &str,
 ) {
     let head = &payload[..payload.len().min(DLQ_PAYLOAD_BYTES)];
     let entry = DlqEntry {
         payload: Some(String::from_utf8_lossy(head).into_owned()),
-        ..entry(context, subject, num_delivered, DlqReason::InvalidJob, error)
+        ..entry(context, message, DlqReason::InvalidJob, error)
     };
-    let tag = subject.rsplit('.').next().unwrap_or_default();
+    let tag = message.0.rsplit('.').next().unwrap_or_default();
     publish(context, tag, &entry);
 }
 
 fn entry(
     context: &Context,
-    subject: &str,
-    num_delivered: u64,
+    (subject, num_delivered): (&str, u64),
     reason: DlqReason,
     error: &str,
 ) -> DlqEntry {

@@ -59,7 +59,6 @@ impl SizeBudget {
         }
     }
 
-    /// Keeps a record, unless there are too many.
     pub(crate) fn keep(&mut self, snapshot: &mut RunSnapshot, name: String, mut task: TaskRecord) {
         let is_known = snapshot.task_records.contains_key(&name);
         if !is_known && snapshot.task_records.len() >= MAX_TASK_RECORDS {

@@ -54,7 +54,6 @@ impl View for OfferView {
     }
 }
 
-/// An object as a wheel that a worker may take.
 pub(super) fn offer(meta: &ObjectMeta) -> Offer {
     let sha256 = meta.sha256_hex().unwrap_or_default();
     // The one is the store's, the other the uploader's.

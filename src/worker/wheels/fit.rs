@@ -1,26 +1,17 @@
 //! Which wheels fit the configured interpreter; it is asked once.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::path::Path;
 
 use serde::Deserialize;
 
 use super::error::Error;
-use super::helper::{self, Patience};
+use super::helper::{self, Patience, Python};
 use crate::model::wheel::WheelName;
 
 const TAGS: &str = include_str!("host/tags.py");
 /// How much of what a failed interpreter has said goes into an error.
 const MAX_REASON_CHARS: usize = 500;
-
-#[derive(Debug, Clone)]
-pub struct Python {
-    /// A path, or a name that is looked up on `PATH`.
-    pub program: String,
-    /// All of its environment.
-    pub environment: Vec<(OsString, OsString)>,
-}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interpreter {

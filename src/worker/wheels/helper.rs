@@ -1,5 +1,6 @@
 //! Runs a short helper script in the configured interpreter, within a time and with bounded output.
 
+use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
@@ -10,12 +11,20 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::fit::Python;
 use crate::model::limits::CHILD_POLL;
 use crate::thread::{self, StopSignal};
 
 /// What is kept of the output of a helper process of Python; its list of tags takes 60 KB.
 const MAX_HELPER_OUTPUT_BYTES: usize = 1024 * 1024;
+
+/// How the interpreter of flows is started.
+#[derive(Debug, Clone)]
+pub struct Python {
+    /// A path, or a name that is looked up on `PATH`.
+    pub program: String,
+    /// All of its environment.
+    pub environment: Vec<(OsString, OsString)>,
+}
 
 #[derive(Debug, Clone, Copy)]
 pub struct Patience<'a> {
@@ -48,7 +57,6 @@ impl<'a> Patience<'a> {
         }
     }
 
-    /// Waits, unless it is stopped.
     pub(super) fn pause(&self, pause: Duration) {
         // Nothing is ever sent: this is the time, or the stop.
         let _ = self.stop.recv_timeout(pause);

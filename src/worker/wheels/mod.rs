@@ -20,8 +20,8 @@ mod store;
 mod unpack;
 
 pub use error::{Error, Fault};
-pub use fit::{Interpreter, Python};
-pub use helper::{Impatience, Patience};
+pub use fit::Interpreter;
+pub use helper::{Impatience, Patience, Python};
 pub use prepare::{Generation, Prepared, Refusals, Worker, prepare};
 pub use select::{Choice, Offer, Selection, select};
 pub use store::{Folder, Folders, Scratch};

@@ -8,8 +8,8 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::error::{Error, Fault};
-use super::fit::{Interpreter, Python};
-use super::helper::Patience;
+use super::fit::Interpreter;
+use super::helper::{Patience, Python};
 use super::select::{Choice, Offer, Selection, select};
 use super::store::memory::{Remembered, RememberedWheel};
 use super::store::{Folder, Folders};
@@ -214,7 +214,6 @@ impl Generation {
         Ok(Some(Generation::new(parts)))
     }
 
-    /// Remembers it for the next start.
     pub fn remember(&self, folders: &Folders) -> Result<(), Error> {
         let wheels =
             self.installed.iter().zip(&self.folders).map(|(wheel, folder)| RememberedWheel {

@@ -10,7 +10,6 @@ use crate::model::wheel::{SkippedWheel, WheelName};
 /// In `skipped`: no tag of the wheel fits the interpreter. Python workers use the same word.
 const UNFIT: &str = "unsupported_wheel_tags";
 
-/// A wheel as the registry has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Offer {
     pub name: String,

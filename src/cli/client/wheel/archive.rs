@@ -17,9 +17,7 @@ const MAX_METADATA_BYTES: u64 = 1024 * 1024;
 pub struct Contents {
     /// The folder's name up to its ending: package, a dash, version.
     pub stem: String,
-    /// The text of METADATA; `None` when it is missing.
     pub metadata: Option<Result<String, String>>,
-    /// The text of `entry_points.txt`; `None` when it is missing.
     pub entry_points: Option<Result<String, String>>,
     pub has_record: bool,
 }

@@ -27,7 +27,6 @@ pub enum NatsChildError {
          --nats-url"
     )]
     PortInUse { address: SocketAddr, flag: &'static str },
-    /// The address cannot be listened on for another reason.
     #[error(
         "cannot start a local nats-server on {address}: {source}; choose another address with \
          --nats-listen-host or {flag}"
@@ -49,10 +48,8 @@ pub enum NatsChildError {
         path.display()
     )]
     Store { path: PathBuf, source: io::Error },
-    /// A value that cannot stand in the server's configuration.
     #[error("cannot use {value:?} for {flag}: {reason}")]
     BadSetting { flag: &'static str, value: String, reason: &'static str },
-    /// It ended before it was ready.
     #[error("the local nats-server ended at once; its last lines:\n{log}")]
     Died { log: String },
     #[error(

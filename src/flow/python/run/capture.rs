@@ -19,16 +19,16 @@ pub(super) enum Stream {
 }
 
 pub(super) struct Capture {
-    out: Marks,
-    err: Marks,
+    /// By stream.
+    marks: [Marks; 2],
     /// By task number; -1 is what no task has printed.
     tails: BTreeMap<i64, Tails>,
 }
 
 #[derive(Default)]
 struct Tails {
-    out: Tail,
-    err: Tail,
+    /// By stream.
+    printed: [Tail; 2],
     is_new: bool,
     /// Its task has ended; what comes next is of another round of it.
     is_done: bool,
@@ -36,25 +36,18 @@ struct Tails {
 
 impl Capture {
     pub(super) fn new(token: &str) -> Self {
-        Capture { out: Marks::new(token), err: Marks::new(token), tails: BTreeMap::new() }
+        Capture { marks: [Marks::new(token), Marks::new(token)], tails: BTreeMap::new() }
     }
 
     pub(super) fn take(&mut self, stream: Stream, bytes: &[u8]) {
-        let marks = match stream {
-            Stream::Out => &mut self.out,
-            Stream::Err => &mut self.err,
-        };
         let tails = &mut self.tails;
-        marks.split(bytes, |task, part| {
+        self.marks[stream as usize].split(bytes, |task, part| {
             let of_task = tails.entry(task).or_default();
             if of_task.is_done {
                 *of_task = Tails::default();
             }
             of_task.is_new |= !part.is_empty();
-            match stream {
-                Stream::Out => of_task.out.push(part),
-                Stream::Err => of_task.err.push(part),
-            }
+            of_task.printed[stream as usize].push(part);
         });
         while self.tails.len() > MAX_CAPTURED_TASKS {
             let done = self.tails.iter().find(|(_, tails)| tails.is_done).map(|(&task, _)| task);
@@ -69,11 +62,12 @@ impl Capture {
     pub(super) fn logs(&mut self, task: usize) -> Option<TaskLogs> {
         let tails = self.tails.get_mut(&number(task))?;
         tails.is_new = false;
-        let has_printed = !tails.out.bytes.is_empty() || !tails.err.bytes.is_empty();
+        let [out, err] = &tails.printed;
+        let has_printed = !out.bytes.is_empty() || !err.bytes.is_empty();
         has_printed.then(|| TaskLogs {
-            stdout: tails.out.text(),
-            stderr: tails.err.text(),
-            dropped_bytes: tails.out.dropped + tails.err.dropped,
+            stdout: out.text(),
+            stderr: err.text(),
+            dropped_bytes: out.dropped + err.dropped,
         })
     }
 
@@ -100,7 +94,7 @@ impl Capture {
     /// What was printed outside of tasks: by the resolver, or while the flow was built.
     pub(super) fn outside(&self) -> Option<String> {
         let tails = self.tails.get(&-1)?;
-        let text = format!("{}{}", tails.out.text(), tails.err.text());
+        let text = tails.printed.each_ref().map(Tail::text).concat();
         (!text.trim().is_empty()).then_some(text)
     }
 }

@@ -249,8 +249,7 @@ fn pidfd(pid: u32) -> Option<OwnedFd> {
 
 /// Kills a process that nobody has reaped yet.
 pub(crate) fn kill(pid: u32) {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    if let Some(pid) = pid {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         // It may have ended in this moment.
         let _ = rustix::process::kill_process(pid, Signal::KILL);
     }

@@ -70,7 +70,6 @@ fn answer(document: &[u8]) -> Result<Reply, ApiError> {
     Ok(Reply::json(200, body.to_string().into_bytes()))
 }
 
-/// The body is optional, and so is its one field.
 fn reason(request: &Request) -> Result<Option<String>, ApiError> {
     let body = schema::json_body(request.header("Content-Type"), request.body())?;
     if matches!(body, JsonBody::Empty | JsonBody::Document(Value::Null)) {

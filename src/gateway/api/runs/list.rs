@@ -16,13 +16,11 @@ use crate::http::Reply;
 use crate::model::error::Code;
 use crate::model::limits::LIST_LIMIT;
 
-/// How long a list waits for an index that is being rebuilt: shorter than any client's patience, and
-/// no longer than any other request waits for NATS.
+/// How long a list waits for an index that is being rebuilt: shorter than any client's patience.
 pub const INDEX_PATIENCE: Duration = Duration::from_secs(2);
 /// Longest cursor that is looked at.
 const MAX_CURSOR_BYTES: usize = 1024;
 
-/// What a cursor holds; opaque to clients (`docs/spec.md#lists-and-cursors`).
 #[derive(Debug, Serialize, Deserialize)]
 struct Cursor {
     u: f64,

@@ -40,10 +40,7 @@ pub fn tasks(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     Ok(Reply::json(200, body.to_string().into_bytes()))
 }
 
-/// A run's newest snapshot, from memory when that is known to be the newest.
-///
-/// # Errors
-/// [`ApiError::RunNotFound`] also for an id that cannot be a key; NATS trouble.
+/// From memory when that is known to be the newest.
 pub(super) fn document(
     parts: &Parts,
     caller: &Caller,
@@ -78,9 +75,8 @@ pub(super) fn version(parts: &Parts, caller: &Caller, run_id: &str) -> Result<Ve
     }
 }
 
-/// Whether the index knows the run as one that does not exist for this caller. Whoever says so to
-/// them first looks for [`nobodys_run`], so that the answer takes as long as for any run that is not
-/// there.
+/// Whether the run belongs to another tenant. The caller first looks for [`nobodys_run`], so that the
+/// answer takes as long as for a run that is not there.
 pub(super) fn is_known_to_others(parts: &Parts, caller: &Caller, run_id: &str) -> bool {
     let summary = parts.index.summary(run_id);
     summary.is_some_and(|run| !caller.sees(run.tenant_id.as_deref()))

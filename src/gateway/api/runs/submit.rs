@@ -26,7 +26,6 @@ const SNAPSHOT_ROOM: usize = 128 * 1024;
 const MAX_CONFLICTS: usize = 32;
 const BEING_UNDONE: &str = "another request with this idempotency key is being undone";
 
-/// What both kinds of submit have in common.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Submission {
     pub flow_name: String,
@@ -113,8 +112,7 @@ pub(super) fn submit(cx: &mut Context<'_>, submission: Submission) -> Result<Rep
     Ok(accepted(&run_id, RunStatus::Pending))
 }
 
-/// The run of an `Idempotency-Key` is there already: the same request gives the same run. `None` when
-/// it has gone or changed since, and everything has to be looked at again.
+/// The same request gives the same run. `None` when that has gone or changed: look at everything again.
 fn repeated(
     parts: &Parts,
     wanted: &RunSnapshot,

@@ -99,8 +99,7 @@ impl Stream {
         }
     }
 
-    /// Writes a snapshot unless it `is_known` or too old for this client; `true` when it is the last
-    /// one that is wanted.
+    /// `true` when it is the last version that is wanted; one that is known or too old is not written.
     fn tell(&self, out: &mut dyn Write, version: &Version, is_known: bool) -> io::Result<bool> {
         let view = version.view(self.with_records, |document| {
             let view = view(document, self.with_records);

@@ -6,7 +6,6 @@
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     pub at: usize,
-    /// What is wrong, in Python's words.
     pub words: &'static str,
 }
 

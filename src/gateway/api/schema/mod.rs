@@ -10,7 +10,6 @@ use crate::model::json as lenient;
 /// One entry of a 422's `detail` list.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
-    /// The kind, in FastAPI's words.
     pub kind: &'static str,
     /// Where it is: `["body", "flow_name"]`, `["query", "limit"]`.
     pub loc: Vec<Value>,
@@ -30,12 +29,10 @@ impl Problem {
         self
     }
 
-    /// A required field that is not there.
     pub fn missing(loc: Vec<Value>, input: Value) -> Self {
         Problem::new("missing", loc, "Field required", input)
     }
 
-    /// A word that is no flag.
     pub fn no_flag(loc: Vec<Value>, input: Value) -> Self {
         let msg = "Input should be a valid boolean, unable to interpret input";
         Problem::new("bool_parsing", loc, msg, input)
@@ -58,7 +55,6 @@ impl Problem {
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Takes apart what follows the `?`.
     pub fn parse(text: Option<&str>) -> Self {
         Query(parse(text.unwrap_or_default().as_bytes()).into_owned().collect())
     }
@@ -77,7 +73,6 @@ impl Query {
         self.has_any("include", &["full", "all"])
     }
 
-    /// Whether any value of `name` is one of `wanted`.
     pub fn has_any(&self, name: &str, wanted: &[&str]) -> bool {
         self.0.iter().any(|(key, value)| key == name && wanted.contains(&value.as_str()))
     }
@@ -118,7 +113,6 @@ impl Query {
         default
     }
 
-    /// A flag as FastAPI reads it.
     pub fn flag(&self, name: &str, default: bool, problems: &mut Vec<Problem>) -> bool {
         let Some(text) = self.last(name) else { return default };
         parse_flag(text).unwrap_or_else(|| {
@@ -143,7 +137,6 @@ impl Query {
     }
 }
 
-/// What a body holds.
 pub enum JsonBody {
     Empty,
     Document(Value),
@@ -152,9 +145,7 @@ pub enum JsonBody {
 /// Why a body is not what its route takes.
 #[derive(Debug)]
 pub enum BodyFault {
-    /// It is not UTF-8 (400).
     NotText,
-    /// It has another shape (422).
     Problem(Box<Problem>),
 }
 
@@ -164,7 +155,6 @@ impl From<Problem> for BodyFault {
     }
 }
 
-/// How many problems there are, in words.
 pub fn counted(problems: usize) -> String {
     match problems {
         1 => "one problem in the request".to_owned(),
@@ -172,8 +162,7 @@ pub fn counted(problems: usize) -> String {
     }
 }
 
-/// Reads a body under its content type: only a JSON content type makes it JSON, so that a foreign
-/// web page cannot post through a visitor's browser without being asked first.
+/// Only a JSON content type makes a body JSON: a foreign web page cannot send one without being asked.
 pub fn json_body(content_type: Option<&str>, bytes: &[u8]) -> Result<JsonBody, BodyFault> {
     if bytes.is_empty() {
         return Ok(JsonBody::Empty);
@@ -225,7 +214,6 @@ pub fn required_flag(fields: Map<String, Value>, name: &str) -> Result<bool, Bod
     read.ok_or_else(|| Problem::no_flag(loc(), value).into())
 }
 
-/// A flag as FastAPI reads it.
 pub fn parse_flag(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "true" | "t" | "yes" | "y" | "on" => Some(true),

@@ -3,8 +3,7 @@
 use crate::gateway::api::error::ApiError;
 use crate::model::wheel::WheelName;
 
-/// Decides it from the file names that are there. One that is no name of a wheel stands in nobody's
-/// way. Builds and platforms do not count: a version is uploaded once.
+/// A name that is no wheel's is passed over. Builds and platforms do not count: a version comes once.
 pub fn decide<'a>(
     there: impl IntoIterator<Item = &'a str>,
     new: &WheelName,

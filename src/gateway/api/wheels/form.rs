@@ -24,23 +24,16 @@ const ZIP_END_BYTES: usize = 22;
 const ZIP_COMMENT_BYTES: usize = u16::MAX as usize;
 
 pub(super) struct Form {
-    /// From the file's name.
     pub name: WheelName,
     /// All of its bytes are in the store; nobody sees them yet.
     pub sealed: Sealed,
     /// Whether a wheel of the same name may be there.
     pub replace: bool,
-    /// Which workers get it.
     pub tags: Vec<String>,
 }
 
-/// Reads it all. Of a field that comes twice the last one counts, unless what came before a file has
-/// spoken against it already. `named` gets the wheel's name, also
-/// when the form is refused later.
-///
-/// # Errors
-/// A form of another shape (400, 422), a wheel that is refused (409, 413, 422), NATS trouble (503),
-/// a full store (507). Nothing stays in the store then.
+/// Of a field that comes twice the last one counts, unless a file was refused for the first. `named` gets
+/// the wheel's name, also when the form is refused. After an error nothing stays in the store.
 pub(super) fn read(
     parts: &Parts,
     content_type: &str,
@@ -71,7 +64,6 @@ struct Fields<'g> {
 /// What was sent for a field that is text.
 enum Field {
     Text(String),
-    /// The name of a file that was sent instead.
     File(String),
 }
 
@@ -109,7 +101,6 @@ impl Fields<'_> {
         Ok(())
     }
 
-    /// Brings a wheel's bytes into the store.
     fn store<R: Read>(
         &mut self,
         form: &mut FormReader<R>,
@@ -217,8 +208,7 @@ pub(super) fn stored(error: bus::Error) -> ApiError {
     }
 }
 
-/// The first and the last bytes of an archive: enough to tell a wheel from a page of HTML, or from one
-/// that was cut short.
+/// The ends of an archive tell a wheel from a page of HTML, or from one that was cut short.
 #[derive(Default)]
 struct Ends {
     first: Vec<u8>,

@@ -76,7 +76,6 @@ fn note(cx: &Context<'_>, action: HistoryAction, item: &WheelItem, replace: Opti
     }
 }
 
-/// A name or filter that the contract has words for.
 fn unacceptable(detail: &'static str, reason: impl Into<String>) -> ApiError {
     ApiError::Unacceptable { detail, code: Code::BadInput, reason: reason.into() }
 }

@@ -20,10 +20,7 @@ const MAX_PUBLISH_CONFLICTS: usize = 32;
 /// one the connection is cut instead.
 const DRAINED_UPLOAD_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Takes a wheel in.
-///
-/// # Errors
-/// Those of the form and [`ApiError::WheelConflict`]; nothing of the wheel stays in the store then.
+/// After an error nothing of the wheel stays in the store.
 pub fn wheel(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let content_type = cx.request.header("Content-Type").unwrap_or_default().to_owned();
@@ -46,7 +43,7 @@ pub fn wheel(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     Ok(Reply::json(200, json!(item).to_string().into_bytes()))
 }
 
-/// Makes it visible, if the registry still is as it was when that was decided.
+/// Fails when the registry is not as it was when that was decided.
 fn publish(parts: &Parts, form: &Form) -> Result<ObjectMeta, ApiError> {
     let store = &parts.wheels.store;
     let mut headers: Map<String, Value> = Map::new();

@@ -25,8 +25,7 @@ pub enum Change {
 /// What a reader takes at once.
 #[derive(Debug, Default, PartialEq)]
 pub struct Batch {
-    /// Changes that are lost for this reader because it was too slow, or because everything known
-    /// is void; when not zero, it has to load its lists anew.
+    /// When not zero, the reader was too slow or everything known is void: it has to load its lists anew.
     pub lost: u64,
     /// Whether the gateway's view is live, when that has changed or was never told.
     pub live: Option<bool>,

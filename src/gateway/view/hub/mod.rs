@@ -1,11 +1,9 @@
-//! Tells what changes to whoever watches: one mailbox per open stream, none of which can hold
-//! anybody up.
+//! Tells what changes to all watchers: one mailbox per open stream, none of which can hold anybody up.
 //!
-//! The run index and the worker mirror publish here what their watches on NATS tell, in that order
-//! and under their own locks, so that nobody sees a run go backwards. A mailbox is bounded: a
-//! [`RunWatch`] holds the newest version of its run, a [`Feed`] the newest summary of each run that
-//! its reader has not taken yet. What a slow reader did not get is counted. This floor knows
-//! neither HTTP nor how an event is written.
+//! The run index and the worker mirror publish under their own locks what their watches tell, so that nobody
+//! sees a run go backwards. A mailbox is bounded: a [`RunWatch`] holds the newest version of its run, a
+//! [`Feed`] the newest summary of each run that its reader has not taken. What a slow reader did not get is
+//! counted. This floor knows neither HTTP nor how an event is written.
 
 mod feed;
 mod run_watch;
@@ -22,7 +20,6 @@ use crate::model::limits::MAX_STREAMS;
 use crate::model::run::RunSummary;
 use crate::model::worker::WorkerRecord;
 
-/// Where changes are published and streams are opened. Clones share it.
 #[derive(Clone)]
 pub struct Hub {
     inner: Arc<HubInner>,
@@ -30,7 +27,6 @@ pub struct Hub {
 
 struct HubInner {
     subscribers: Mutex<Subscribers>,
-    /// Streams that may be open at once.
     limit: AtomicUsize,
     open: AtomicUsize,
     /// States that slow readers did not get.
@@ -53,7 +49,6 @@ struct Liveness {
     workers: bool,
 }
 
-/// One of the two things that are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Runs,
@@ -93,8 +88,8 @@ impl Hub {
         self.inner.limit.fetch_min(limit, Ordering::SeqCst);
     }
 
-    /// Opens a mailbox for one run. It holds what comes from now on, so look at the present version
-    /// after this. `owner` is the key with which [`Hub::close_streams_of`] ends it.
+    /// It holds what comes from now on, so look at the present version after this. `owner` is the key with
+    /// which [`Hub::close_streams_of`] ends it.
     pub fn watch(&self, run_id: &str, owner: Option<&str>) -> Result<RunWatch, Full> {
         let place = self.place()?;
         let slot = Arc::new(run_watch::Slot::new(owner));
@@ -107,8 +102,7 @@ impl Hub {
         Ok(RunWatch::new(self.clone(), run_id.to_owned(), id, slot, place))
     }
 
-    /// Opens a mailbox for all runs that `visible` lets through, and all workers. The first batch
-    /// says whether the view is live. `owner` as above.
+    /// For runs that `visible` lets through, and all workers; the first batch says whether the view is live.
     pub fn feed(&self, visible: RunFilter, owner: Option<&str>) -> Result<Feed, Full> {
         let place = self.place()?;
         let mut subscribers = self.inner.subscribers.lock();
@@ -122,7 +116,6 @@ impl Hub {
         Ok(Feed::new(self.clone(), id, queue, place))
     }
 
-    /// A run has a new version.
     pub fn run_changed(&self, summary: &Arc<RunSummary>, revision: u64, document: &Arc<Vec<u8>>) {
         let subscribers = self.inner.subscribers.lock();
         let mut skipped = 0;
@@ -151,14 +144,12 @@ impl Hub {
         self.count_skipped(subscribers.unlist(last));
     }
 
-    /// A worker has a new record, or is seen in another state.
     pub fn worker_changed(&self, record: &Arc<WorkerRecord>) {
         let subscribers = self.inner.subscribers.lock();
         let skipped = subscribers.feeds.values().map(|queue| queue.worker_changed(record)).sum();
         self.count_skipped(skipped);
     }
 
-    /// A worker's record is not there any more.
     pub fn worker_removed(&self, worker_id: &str) {
         let subscribers = self.inner.subscribers.lock();
         let skipped = subscribers.feeds.values().map(|queue| queue.worker_removed(worker_id)).sum();

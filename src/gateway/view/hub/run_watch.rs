@@ -7,11 +7,9 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{Hub, Place};
 
-/// A run's snapshot at one revision.
 #[derive(Debug, Clone)]
 pub struct Version {
     pub revision: u64,
-    /// The document as it lies in KV.
     pub document: Arc<Vec<u8>>,
     /// Without and with records; shared by all who were told of this version.
     views: Arc<[OnceLock<Option<Shown>>; 2]>,
@@ -22,9 +20,7 @@ pub struct Version {
 pub struct Shown {
     /// When it was written, unix seconds, by its writer's clock.
     pub updated_at: Option<f64>,
-    /// Whether nothing changes afterwards.
     pub is_terminal: bool,
-    /// The snapshot as it goes out.
     pub json: Vec<u8>,
 }
 
@@ -43,17 +39,14 @@ impl Version {
     }
 }
 
-/// What a mailbox has.
 #[derive(Debug)]
 pub enum News {
     Version(Version),
     /// Revisions begin anew: the bucket was replaced.
     Reset,
-    /// The run was deleted; nothing more follows.
     Removed,
     /// The gateway stops, or the watch's owner may see nothing any more.
     Closed,
-    /// Nothing within the time.
     Nothing,
 }
 

@@ -23,11 +23,9 @@ use crate::model::run::{RunStatus, RunSummary};
 /// Snapshots that the gateway keeps in memory for `GET /runs/{id}`, in bytes of JSON.
 const SNAPSHOT_CACHE_BYTES: usize = 32 * 1024 * 1024;
 
-/// Called for each new version of a run with what was known of it before, the new version, and
-/// whether the index was live.
+/// Gets what was known of the run, the new version, and whether the index was live.
 pub type Observer = Box<dyn Fn(Option<&RunSummary>, &RunSummary, bool) + Send + Sync>;
 
-/// All runs of one bucket. Clones share it.
 #[derive(Clone)]
 pub struct RunIndex {
     mirror: Mirror<RunView>,
@@ -64,20 +62,15 @@ pub struct Filter<'a> {
     pub status: Option<&'a str>,
     pub flow: Option<&'a str>,
     pub tag: Option<&'a str>,
-    /// Only runs that this worker has or had.
     pub worker: Option<&'a str>,
     /// Only runs with this text, in lower case, in their id, flow, tags, worker or error.
     pub text: Option<String>,
-    /// Only runs of this document.
     pub workflow_yaml_sha256: Option<&'a str>,
-    /// Only runs written after this time.
     pub updated_after: Option<f64>,
-    /// Only what stands behind this position.
     pub after: Option<Position>,
 }
 
 impl RunIndex {
-    /// An empty index that publishes to `hub`.
     pub fn new(hub: Hub, observer: Observer) -> Self {
         let view = RunView {
             runs: HashMap::new(),
@@ -89,12 +82,10 @@ impl RunIndex {
         RunIndex { mirror: Mirror::new(view) }
     }
 
-    /// Starts to follow `runs`; the index lives as long as the returned watch.
     pub fn follow(&self, runs: &Kv) -> bus::Result<Watch> {
         runs.watch(self.mirror.observer())
     }
 
-    /// Takes in what this gateway has written or deleted itself.
     pub fn wrote(&self, entry: Entry) {
         self.mirror.wrote(entry);
     }
@@ -103,7 +94,6 @@ impl RunIndex {
         self.mirror.is_live()
     }
 
-    /// Waits until it tells everything; `false` when that takes longer than `timeout`.
     pub fn wait_live(&self, timeout: Duration) -> bool {
         self.mirror.wait_live(timeout)
     }
@@ -128,13 +118,11 @@ impl RunIndex {
         })
     }
 
-    /// What lists show of a run, if it is known.
     pub fn summary(&self, run_id: &str) -> Option<Arc<RunSummary>> {
         self.mirror.look(|view, _| view.runs.get(run_id).map(|run| run.summary.clone()))
     }
 
-    /// The newest version of a run's snapshot, if it is at hand. `None` means: ask NATS, for the index
-    /// is stale, has dropped the document, or does not know the run (yet).
+    /// `None`: ask NATS. The index is stale, has dropped the document, or does not know the run (yet).
     pub fn document(&self, run_id: &str) -> Option<Version> {
         self.mirror.look(|view, contact| {
             contact.live_since()?;
@@ -149,8 +137,7 @@ impl RunIndex {
         self.mirror.look(|view, _| RunStatus::ALL.map(|status| count(view, status)).into())
     }
 
-    /// How many runs in each state were written last on the present day, by the clock of this
-    /// machine's time zone.
+    /// Runs by state that were written last on the present day, in this machine's time zone.
     pub fn counts_today(&self) -> Vec<(RunStatus, usize)> {
         let today = order::today();
         let count = |view: &RunView, status| (status, view.order.count_on(today, status));

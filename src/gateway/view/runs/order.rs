@@ -117,7 +117,6 @@ impl RunOrder {
     }
 }
 
-/// The present day in this machine's time zone.
 pub(super) fn today() -> Option<Date> {
     local_day(clock::now())
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use parking_lot::Mutex;
 
 use super::lock::Lock;
-use super::memory::{self, Memory};
+use super::memory::{self, Memory, is_hash};
 use crate::thread::{self, StopSignal};
 use crate::worker::wheels::error::Error;
 use crate::worker::wheels::fit::Interpreter;
@@ -22,7 +22,6 @@ const SCRATCH: &str = ".tmp-";
 /// A lock of a [`Scratch`] without its folder is left alone for so long: it may be about to be taken.
 const SPARE_LOCK_AGE: Duration = Duration::from_secs(60);
 const LOCK: &str = ".lock";
-const HASH_DIGITS: usize = 64;
 const FOLDER_MODE: u32 = 0o555;
 const OPEN_FOLDER_MODE: u32 = 0o755;
 const FILE_MODE: u32 = 0o444;
@@ -76,7 +75,6 @@ impl Folders {
         held.get(sha256).and_then(Weak::upgrade).filter(|folder| folder.is_there())
     }
 
-    /// Remembers that this worker uses a folder.
     pub(crate) fn hold(&self, folder: Folder) -> Arc<Folder> {
         let folder = Arc::new(folder);
         let mut held = self.held.lock();
@@ -235,10 +233,6 @@ impl Drop for Scratch {
             log::warn!(path = self.path.display().to_string().as_str(); "cannot remove a temporary folder of wheels: {e}");
         }
     }
-}
-
-pub(crate) fn is_hash(name: &str) -> bool {
-    name.len() == HASH_DIGITS && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Makes all below `folder` unchangeable, but for itself: it is still to be moved.

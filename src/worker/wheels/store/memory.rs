@@ -12,13 +12,13 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::folders::is_hash;
 use crate::model::limits::MAX_WHEEL_TEXT_BYTES;
 use crate::model::wheel::{InstalledWheel, hex};
 use crate::worker::wheels::fit::Interpreter;
 
 /// How long the folders of a worker that does not run are kept for its next start.
 const WHEELS_KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
+const HASH_DIGITS: usize = 64;
 const SHOWN: &str = ".installed.json";
 const PREFIX: &str = ".installed-";
 const SUFFIX: &str = ".json";
@@ -124,4 +124,8 @@ fn read(path: &Path) -> Option<Remembered> {
     // They become paths.
     remembered.wheels.retain(|wheel| is_hash(&wheel.sha256));
     Some(remembered)
+}
+
+pub(crate) fn is_hash(name: &str) -> bool {
+    name.len() == HASH_DIGITS && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }

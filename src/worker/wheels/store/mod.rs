@@ -5,5 +5,6 @@ mod folders;
 mod lock;
 pub(super) mod memory;
 
+pub(super) use folders::seal;
 pub use folders::{Folder, Folders, Scratch};
-pub(super) use folders::{is_hash, seal};
+pub(super) use memory::is_hash;

@@ -20,8 +20,8 @@ use crate::model::limits::{
 use crate::model::wheel::hex;
 use crate::wheel_archive::WheelArchive;
 use crate::worker::wheels::error::Fault;
-use crate::worker::wheels::fit::{Interpreter, Python};
-use crate::worker::wheels::helper::{self, HelperError, Impatience, Patience};
+use crate::worker::wheels::fit::Interpreter;
+use crate::worker::wheels::helper::{self, HelperError, Impatience, Patience, Python};
 use crate::worker::wheels::select::Choice;
 use crate::worker::wheels::store::seal;
 use record::Record;
