@@ -69,7 +69,7 @@ fn only_what_is_there_is_served() {
         assert_eq!((answer.status, answer.json()["detail"].as_str()), (404, Some("Not Found")));
     }
     let posted = cluster.post_nothing("/");
-    assert_eq!((posted.status, posted.header("allow")), (405, Some("GET")));
+    assert_eq!((posted.status, posted.header("allow")), (405, Some("GET, HEAD")));
 }
 
 #[test]
