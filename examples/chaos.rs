@@ -40,8 +40,7 @@ fn main() -> Result<(), Error> {
     let submitting = AtomicBool::new(true);
     let begin = Instant::now();
     std::thread::scope(|scope| {
-        let clients: Vec<_> =
-            (0..8).map(|_| scope.spawn(|| submit_until(&cast, &tally, wanted))).collect();
+        let clients: Vec<_> = (0..8).map(|_| scope.spawn(|| submit_until(&cast, &tally, wanted))).collect();
         let killer = scope.spawn(|| kill_in_turn(&cast, &mut processes, &submitting, &tally));
         for client in clients {
             let _ = client.join();

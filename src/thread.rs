@@ -50,19 +50,13 @@ impl Drop for JoinOnDrop {
     }
 }
 
-pub fn spawn(
-    name: impl Into<String>,
-    body: impl FnOnce() + Send + 'static,
-) -> io::Result<JoinOnDrop> {
+pub fn spawn(name: impl Into<String>, body: impl FnOnce() + Send + 'static) -> io::Result<JoinOnDrop> {
     let handle = Builder::new().name(name.into()).spawn(body)?;
     Ok(JoinOnDrop(Some(handle)))
 }
 
 /// Like [`spawn`], with a small stack: for the many threads that only relay or wait.
-pub fn spawn_small(
-    name: impl Into<String>,
-    body: impl FnOnce() + Send + 'static,
-) -> io::Result<JoinOnDrop> {
+pub fn spawn_small(name: impl Into<String>, body: impl FnOnce() + Send + 'static) -> io::Result<JoinOnDrop> {
     let handle = Builder::new().name(name.into()).stack_size(SMALL_STACK_BYTES).spawn(body)?;
     Ok(JoinOnDrop(Some(handle)))
 }

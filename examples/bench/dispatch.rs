@@ -134,11 +134,7 @@ impl Seen {
     pub fn wait(&self, run: &str, ended: &Receiver<()>) -> (Instant, Instant) {
         // The watch drops the sender when the run has ended.
         let outcome = ended.recv_timeout(PATIENCE);
-        assert_eq!(
-            outcome,
-            Err(crossbeam_channel::RecvTimeoutError::Disconnected),
-            "{run} is lost"
-        );
+        assert_eq!(outcome, Err(crossbeam_channel::RecvTimeoutError::Disconnected), "{run} is lost");
         let runs = self.runs.lock().expect("nobody panics with it");
         let times = &runs[run];
         (times.running.expect("it ran"), times.completed.expect("it ended"))

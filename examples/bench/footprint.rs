@@ -20,9 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Measures a gateway of its own, as a process: the figures of this one would count the bench, too.
 pub fn run(setup: &Setup) -> Result<(), Error> {
     let Some(program) = program() else {
-        println!(
-            "footprint: skipped, there is no pyoco-server beside this program (cargo build --release)"
-        );
+        println!("footprint: skipped, there is no pyoco-server beside this program (cargo build --release)");
         return Ok(());
     };
     let (gateway, address) = start(&program, &setup.url())?;
@@ -30,13 +28,11 @@ pub fn run(setup: &Setup) -> Result<(), Error> {
     std::thread::sleep(REST);
     let idle = Footprint::of(gateway.0.id())?;
     println!("gateway at rest: {idle}");
-    let (_, accepted) =
-        Http::connect(address).post("/runs", r#"{"flow_name":"bench","tag":"nobody"}"#);
+    let (_, accepted) = Http::connect(address).post("/runs", r#"{"flow_name":"bench","tag":"nobody"}"#);
     let accepted: serde_json::Value = serde_json::from_str(&accepted)?;
     let run_id = accepted["run_id"].as_str().ok_or("no run id")?;
     let before = Footprint::of(gateway.0.id())?;
-    let watchers: Vec<TcpStream> =
-        (0..WATCHERS).map(|_| watch(address, run_id)).collect::<Result<_, _>>()?;
+    let watchers: Vec<TcpStream> = (0..WATCHERS).map(|_| watch(address, run_id)).collect::<Result<_, _>>()?;
     std::thread::sleep(REST);
     let with = Footprint::of(gateway.0.id())?;
     let each = |with: usize, before: usize| (with as f64 - before as f64) / WATCHERS as f64;
@@ -130,10 +126,6 @@ impl Footprint {
 impl std::fmt::Display for Footprint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mib = self.resident_kib as f64 / 1024.0;
-        write!(
-            f,
-            "{} threads, {} descriptors, {mib:.1} MiB resident",
-            self.threads, self.descriptors
-        )
+        write!(f, "{} threads, {} descriptors, {mib:.1} MiB resident", self.threads, self.descriptors)
     }
 }

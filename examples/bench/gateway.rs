@@ -37,10 +37,7 @@ pub fn run(setup: &Setup) -> Result<(), Box<dyn std::error::Error>> {
         for clients in CLIENTS {
             row(&format!("GET /runs/{{id}}, {runs} runs"), clients, |client| {
                 let (mut http, ids) = (Http::connect(address), ids.clone());
-                move |n| {
-                    http.get(&format!("/runs/{}", ids[(client * 97 + n as usize) % ids.len()]))
-                        == 200
-                }
+                move |n| http.get(&format!("/runs/{}", ids[(client * 97 + n as usize) % ids.len()])) == 200
             });
         }
     }
@@ -133,8 +130,7 @@ pub fn fill(setup: &Setup, count: usize) -> Result<Vec<String>, Box<dyn std::err
                 scope.spawn(move || {
                     for id in chunk {
                         let now = clock::now();
-                        let mut run =
-                            RunSnapshot::pending(id.clone(), "main".into(), "default".into(), now);
+                        let mut run = RunSnapshot::pending(id.clone(), "main".into(), "default".into(), now);
                         run.params.insert("n".into(), 1.into());
                         run.finish(RunStatus::Completed, None, now);
                         let document = json::to_wire(&run).expect("a snapshot is JSON");

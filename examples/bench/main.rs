@@ -18,11 +18,7 @@ mod python;
 mod setup;
 mod watch;
 #[path = "../../tests/support/wheel.rs"]
-#[allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "tests use more of it, and panic where they cannot go on"
-)]
+#[allow(dead_code, clippy::unwrap_used, reason = "tests use more of it, and panic where they cannot go on")]
 mod wheel;
 mod wheels;
 

@@ -55,8 +55,7 @@ pub fn run(setup: &Setup) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn write(runs: &Kv, n: u32) -> Result<u64, Box<dyn std::error::Error>> {
-    let mut run =
-        RunSnapshot::pending("watched".into(), "main".into(), "default".into(), clock::now());
+    let mut run = RunSnapshot::pending("watched".into(), "main".into(), "default".into(), clock::now());
     run.params.insert("n".into(), n.into());
     Ok(runs.put("watched", &json::to_wire(&run)?)?)
 }
@@ -83,10 +82,7 @@ fn ids(address: SocketAddr, path: &str) -> Receiver<(u64, Instant)> {
     ids
 }
 
-fn seen(
-    ids: &Receiver<(u64, Instant)>,
-    revision: u64,
-) -> Result<Instant, Box<dyn std::error::Error>> {
+fn seen(ids: &Receiver<(u64, Instant)>, revision: u64) -> Result<Instant, Box<dyn std::error::Error>> {
     loop {
         let (id, at) = ids.recv_timeout(PATIENCE)?;
         if id >= revision {

@@ -67,10 +67,8 @@ fn large(client: &Client, address: SocketAddr, folder: &Path) -> Result<(), Erro
         upload(client, &path)?;
         up += before.elapsed();
         let before = Instant::now();
-        let head = format!(
-            "GET /wheels/{} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n",
-            wheel.file_name()
-        );
+        let head =
+            format!("GET /wheels/{} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n", wheel.file_name());
         let mut stream = TcpStream::connect(address)?;
         stream.write_all(head.as_bytes())?;
         let mut received = 0;

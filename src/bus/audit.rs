@@ -34,11 +34,7 @@ impl AuditLog {
     }
 
     pub fn ensure(&self) -> Result<()> {
-        jetstream::ensure_stream(
-            &self.control,
-            &resources::audit_stream(&self.config),
-            self.timeout,
-        )
+        jetstream::ensure_stream(&self.control, &resources::audit_stream(&self.config), self.timeout)
     }
 
     /// Appends an entry about `action`, a word or words with dots.

@@ -81,8 +81,7 @@ impl Error {
         match self {
             Error::Timeout { .. } | Error::Disconnected | Error::NoResponders(_) => true,
             Error::Api { code, err_code, .. } => {
-                code::TRANSIENT.contains(err_code)
-                    || (*code == 503 && !code::FULL.contains(err_code))
+                code::TRANSIENT.contains(err_code) || (*code == 503 && !code::FULL.contains(err_code))
             }
             _ => false,
         }
@@ -116,8 +115,7 @@ impl Error {
     }
 
     pub(crate) fn is_wrong_sequence(&self) -> bool {
-        self.has_code(code::WRONG_LAST_SEQUENCE)
-            || self.has_code(code::WRONG_LAST_SEQUENCE_CONSTANT)
+        self.has_code(code::WRONG_LAST_SEQUENCE) || self.has_code(code::WRONG_LAST_SEQUENCE_CONSTANT)
     }
 
     fn has_code(&self, wanted: u64) -> bool {

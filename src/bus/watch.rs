@@ -148,8 +148,7 @@ impl Follower {
                 }
             }
             let was_short = started.elapsed() < REBUILD_MAX;
-            pause =
-                if was_short { (pause * 2).clamp(REBUILD_MIN, REBUILD_MAX) } else { REBUILD_MIN };
+            pause = if was_short { (pause * 2).clamp(REBUILD_MIN, REBUILD_MAX) } else { REBUILD_MIN };
         }
     }
 
@@ -213,8 +212,7 @@ impl Follower {
             match routed {
                 Err(_) => return Ok(End::Rebuild("no sign of life from the server".into())),
                 // The news may come after this consumer has begun over the new socket already.
-                Ok(Routed::Reconnected)
-                    if consumer.generation == self.followed.link.generation() => {}
+                Ok(Routed::Reconnected) if consumer.generation == self.followed.link.generation() => {}
                 Ok(Routed::Reconnected) => {
                     return Ok(End::Rebuild("the connection to NATS has changed".into()));
                 }
@@ -240,12 +238,7 @@ impl Follower {
         }
     }
 
-    fn take(
-        &mut self,
-        consumer: &mut Consumer,
-        meta: Meta,
-        message: Message,
-    ) -> Result<Option<End>> {
+    fn take(&mut self, consumer: &mut Consumer, meta: Meta, message: Message) -> Result<Option<End>> {
         if meta.consumer_seq != consumer.consumer_seq + 1 {
             return Ok(Some(End::Rebuild("a delivery is missing".into())));
         }

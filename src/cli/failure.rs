@@ -18,11 +18,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    pub fn usage(
-        reason: impl Into<String>,
-        usage: Option<String>,
-        hint: impl Into<String>,
-    ) -> Self {
+    pub fn usage(reason: impl Into<String>, usage: Option<String>, hint: impl Into<String>) -> Self {
         Failure {
             exit: Exit::Usage,
             id: Code::BadCommandLine.err_id(),

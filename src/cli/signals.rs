@@ -13,8 +13,8 @@ use crate::thread::{self, StopSignal};
 /// The thread that waits for signals is never joined: it waits until the process ends.
 pub(super) fn stop_signal() -> Result<StopSignal, Failure> {
     let title = "cannot watch for signals";
-    let mut signals = Signals::new([SIGINT, SIGTERM])
-        .map_err(|e| program::failed(Code::CannotStart, title, e))?;
+    let mut signals =
+        Signals::new([SIGINT, SIGTERM]).map_err(|e| program::failed(Code::CannotStart, title, e))?;
     let (source, stop) = thread::stop_channel();
     let mut source = Some(source);
     let body = move || {
@@ -29,8 +29,6 @@ pub(super) fn stop_signal() -> Result<StopSignal, Failure> {
             }
         }
     };
-    thread::spawn("signals", body)
-        .map_err(|e| program::failed(Code::CannotStart, title, e))?
-        .abandon();
+    thread::spawn("signals", body).map_err(|e| program::failed(Code::CannotStart, title, e))?.abandon();
     Ok(stop)
 }

@@ -34,13 +34,9 @@ impl Address {
         }
         let authority = rest.split('/').next().unwrap_or_default();
         let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-        let is_loopback = host.eq_ignore_ascii_case("localhost")
-            || address.is_ok_and(|address| address.is_loopback());
-        Ok(Address {
-            origin: format!("{scheme}://{authority}"),
-            base: base.to_owned(),
-            is_loopback,
-        })
+        let is_loopback =
+            host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback());
+        Ok(Address { origin: format!("{scheme}://{authority}"), base: base.to_owned(), is_loopback })
     }
 
     /// Where a redirect leads, when that is the same server.

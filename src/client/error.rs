@@ -82,9 +82,7 @@ pub enum Error {
         limit: u64,
     },
     /// A redirect to another server, or too many of them; not followed.
-    #[error(
-        "{request}: redirected to {location:?}, which is not followed; is that the server's address?"
-    )]
+    #[error("{request}: redirected to {location:?}, which is not followed; is that the server's address?")]
     Redirected {
         /// The request: its method and its path without the query.
         request: String,

@@ -13,9 +13,8 @@ pub struct Frame {
 /// that the server knows them before it reads the file; the boundary is random, so that no content holds it.
 pub fn around_file(fields: &[(&str, &str)], name: &str, file_name: &str) -> Frame {
     let boundary = format!("pyoco-{}", uuid::Uuid::new_v4().simple());
-    let disposition = |name: &str| {
-        format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{}\"", quoted(name))
-    };
+    let disposition =
+        |name: &str| format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{}\"", quoted(name));
     let mut head = String::new();
     for (name, value) in fields {
         head += &format!("{}\r\n\r\n{value}\r\n", disposition(name));

@@ -72,12 +72,10 @@ pub(super) fn config(address: &Address) -> Config {
 
 /// The header of the API key, marked so that no log shows its value.
 pub fn api_key_header(header: &str, key: &str) -> Result<(HeaderName, HeaderValue), Error> {
-    let bad =
-        |reason: &str| Error::BadApiKey { header: header.to_owned(), reason: reason.to_owned() };
-    let name = HeaderName::from_bytes(header.as_bytes())
-        .map_err(|_| bad("that is no name of a header"))?;
-    let mut value = HeaderValue::from_str(key)
-        .map_err(|_| bad("the key has a character no header can hold"))?;
+    let bad = |reason: &str| Error::BadApiKey { header: header.to_owned(), reason: reason.to_owned() };
+    let name = HeaderName::from_bytes(header.as_bytes()).map_err(|_| bad("that is no name of a header"))?;
+    let mut value =
+        HeaderValue::from_str(key).map_err(|_| bad("the key has a character no header can hold"))?;
     value.set_sensitive(true);
     Ok((name, value))
 }
@@ -139,8 +137,7 @@ impl Client {
     fn url(&self, call: &Call) -> String {
         let mut url = format!("{}{}", self.address.base, call.path);
         if !call.query.is_empty() {
-            let query =
-                form_urlencoded::Serializer::new(String::new()).extend_pairs(&call.query).finish();
+            let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(&call.query).finish();
             url.push('?');
             url.push_str(&query);
         }
@@ -189,10 +186,7 @@ impl Client {
         let mut reader = response.into_body().into_reader().take(CLIENT_MAX_REPLY_BYTES + 1);
         reader.read_to_end(&mut body).map_err(|error| self.failure(call.name(), error.into()))?;
         if body.len() as u64 > CLIENT_MAX_REPLY_BYTES {
-            return Err(Error::ReplyTooLarge {
-                request: call.name(),
-                limit: CLIENT_MAX_REPLY_BYTES,
-            });
+            return Err(Error::ReplyTooLarge { request: call.name(), limit: CLIENT_MAX_REPLY_BYTES });
         }
         Ok(body)
     }

@@ -185,17 +185,7 @@ mod tests {
         file.write_all(b"12345").unwrap();
         file.rewind().unwrap();
         let (hash, early) = (Sha256::new(), EarlyAnswers::default());
-        Form {
-            head: b"<",
-            file,
-            size,
-            left: size,
-            tail: b">",
-            hash,
-            early,
-            failure: None,
-            progress,
-        }
+        Form { head: b"<", file, size, left: size, tail: b">", hash, early, failure: None, progress }
     }
 
     #[test]

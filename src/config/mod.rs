@@ -12,9 +12,7 @@ mod source;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use python::{
-    PythonConfig, parse_env_entry, parse_interpreter, parse_memory_limit, parse_resolver,
-};
+pub use python::{PythonConfig, parse_env_entry, parse_interpreter, parse_memory_limit, parse_resolver};
 pub use reader::{Setting, Warning, parse_positive_seconds};
 pub use source::{Origin, Source};
 
@@ -275,21 +273,14 @@ impl Config {
                 trusted_proxies: r.parsed("PYOCO_TRUSTED_PROXIES", "", Vec::new(), networks),
                 dashboard_lang: r.choice(
                     "PYOCO_DASHBOARD_LANG",
-                    &[
-                        ("auto", DashboardLang::Auto),
-                        ("ja", DashboardLang::Ja),
-                        ("en", DashboardLang::En),
-                    ],
+                    &[("auto", DashboardLang::Auto), ("ja", DashboardLang::Ja), ("en", DashboardLang::En)],
                 ),
             },
             auth: AuthConfig { pepper: r.secret("PYOCO_AUTH_PEPPER") },
             wheels: wheels(&mut r),
             log: LogConfig {
                 level: r.string("PYOCO_LOG_LEVEL", "INFO"),
-                format: r.choice(
-                    "PYOCO_LOG_FORMAT",
-                    &[("json", LogFormat::Json), ("text", LogFormat::Text)],
-                ),
+                format: r.choice("PYOCO_LOG_FORMAT", &[("json", LogFormat::Json), ("text", LogFormat::Text)]),
                 utc: r.flag("PYOCO_LOG_UTC", true),
                 include_traceback: r.flag("PYOCO_LOG_INCLUDE_TRACEBACK", true),
             },

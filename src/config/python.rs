@@ -34,8 +34,7 @@ impl PythonConfig {
     /// Whether the settings let flows see `variable`: it is named, or begins with a prefix that is
     /// named with a trailing `*`. Never one of ours, nor one that may hold NATS credentials.
     pub fn shows(&self, variable: &str) -> bool {
-        !is_withheld(variable)
-            && self.env.iter().any(|pattern| name::matches_pattern(pattern, variable))
+        !is_withheld(variable) && self.env.iter().any(|pattern| name::matches_pattern(pattern, variable))
     }
 }
 
@@ -43,8 +42,7 @@ pub(super) fn python(r: &mut Reader<'_>) -> PythonConfig {
     PythonConfig {
         interpreter: r.string("PYOCO_PYTHON", "python3"),
         resolver: r.parsed("PYOCO_FLOW_RESOLVER", "", None, |text| parse_resolver(text).map(Some)),
-        memory_limit: r
-            .parsed("PYOCO_RUN_MEMORY_LIMIT", "", None, |text| parse_memory_limit(text).map(Some)),
+        memory_limit: r.parsed("PYOCO_RUN_MEMORY_LIMIT", "", None, |text| parse_memory_limit(text).map(Some)),
         env: r.parsed("PYOCO_RUN_ENV", "", Vec::new(), |text| {
             let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
             entries.map(parse_env_entry).collect()
@@ -55,9 +53,7 @@ pub(super) fn python(r: &mut Reader<'_>) -> PythonConfig {
 /// A program's name or path.
 pub fn parse_interpreter(text: &str) -> Result<String, String> {
     match text.trim() {
-        "" => {
-            Err("must name a program, such as python3 or .venv/bin/python, or be `off`".to_owned())
-        }
+        "" => Err("must name a program, such as python3 or .venv/bin/python, or be `off`".to_owned()),
         text => Ok(text.to_owned()),
     }
 }
@@ -145,9 +141,7 @@ mod tests {
         ] {
             assert_eq!(parse_memory_limit(text), Ok(size), "{text}");
         }
-        for text in
-            ["", "15M", "16777215", "1.5", "1.2.3G", "M", "-1G", "1e9", "infG", "1GG", "9999999T"]
-        {
+        for text in ["", "15M", "16777215", "1.5", "1.2.3G", "M", "-1G", "1e9", "infG", "1GG", "9999999T"] {
             assert!(parse_memory_limit(text).is_err(), "{text}");
         }
     }

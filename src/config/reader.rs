@@ -83,8 +83,7 @@ impl<'a> Reader<'a> {
 
     pub(super) fn seconds_or_zero(&mut self, name: &'static str, default: f64) -> Duration {
         self.duration(name, default, |text| {
-            in_seconds(text, |s| s >= 0.0)
-                .ok_or_else(|| "must be a number of seconds, 0 or more".to_owned())
+            in_seconds(text, |s| s >= 0.0).ok_or_else(|| "must be a number of seconds, 0 or more".to_owned())
         })
     }
 
@@ -144,13 +143,7 @@ impl<'a> Reader<'a> {
         self.checked(name, default, name::is_tag, "must be an HTTP header name")
     }
 
-    fn checked(
-        &mut self,
-        name: &'static str,
-        default: &str,
-        ok: fn(&str) -> bool,
-        problem: &str,
-    ) -> String {
+    fn checked(&mut self, name: &'static str, default: &str, ok: fn(&str) -> bool, problem: &str) -> String {
         self.parsed(name, default, default.to_owned(), |text| {
             if ok(text) { Ok(text.to_owned()) } else { Err(problem.to_owned()) }
         })
@@ -217,10 +210,7 @@ fn in_seconds(text: &str, is_good: fn(f64) -> bool) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok()
 }
 
-fn in_range<T: FromStr + PartialOrd + Display>(
-    text: &str,
-    range: &RangeInclusive<T>,
-) -> Result<T, String> {
+fn in_range<T: FromStr + PartialOrd + Display>(text: &str, range: &RangeInclusive<T>) -> Result<T, String> {
     text.parse::<T>()
         .ok()
         .filter(|n| range.contains(n))

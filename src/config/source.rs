@@ -32,8 +32,7 @@ impl Source {
     pub fn from_process() -> Self {
         // A variable whose value is not UTF-8 cannot be one of ours.
         let mut source = Source::from_pairs(
-            std::env::vars_os()
-                .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))),
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))),
         );
         let enabled = source.get("PYOCO_LOAD_DOTENV").is_none_or(|(text, _)| {
             !matches!(text.to_ascii_lowercase().as_str(), "0" | "false" | "no" | "off")
@@ -46,9 +45,7 @@ impl Source {
     }
 
     /// Values as if they stood in the environment.
-    pub fn from_pairs<K: Into<String>, V: Into<String>>(
-        pairs: impl IntoIterator<Item = (K, V)>,
-    ) -> Self {
+    pub fn from_pairs<K: Into<String>, V: Into<String>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
         let values = pairs
             .into_iter()
             .map(|(k, v)| (k.into(), v.into()))

@@ -18,11 +18,8 @@ pub mod graph;
 mod native;
 pub mod python;
 
-pub use executor::{
-    CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome, WorkflowDocument,
-};
+pub use executor::{CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome, WorkflowDocument};
 pub use native::{
-    Environment, Flow, FlowBuilder, FlowError, NativeExecutor, Registry, TaskContext, TaskError,
-    TaskFn,
+    Environment, Flow, FlowBuilder, FlowError, NativeExecutor, Registry, TaskContext, TaskError, TaskFn,
 };
 pub use python::{PythonExecutor, PythonSettings};

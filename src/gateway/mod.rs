@@ -117,11 +117,7 @@ impl Drop for OpenStreams {
 
 impl RunningGateway {
     /// Listens on `address` and serves; NATS may come later.
-    pub fn start(
-        address: SocketAddr,
-        bus: &Bus,
-        settings: GatewaySettings,
-    ) -> Result<RunningGateway, Error> {
+    pub fn start(address: SocketAddr, bus: &Bus, settings: GatewaySettings) -> Result<RunningGateway, Error> {
         let listener = TcpListener::bind(address)
             .map_err(|source| Error::Listen { address: address.to_string(), source })?;
         let hub = Hub::new(settings.max_watchers);
@@ -173,8 +169,7 @@ impl RunningGateway {
             openapi: Cached::new("application/json", openapi::document(&keys)),
             settings,
         };
-        let http =
-            HttpServer::start(listener, http, Dispatcher::new(parts)).map_err(Error::Http)?;
+        let http = HttpServer::start(listener, http, Dispatcher::new(parts)).map_err(Error::Http)?;
         // Watchers hold their places for long: some are always left to other long answers.
         let long = LONG_ANSWERS.min(http.max_streams() / 4);
         hub.lower_limit(http.max_streams() - long);

@@ -42,8 +42,7 @@ impl Reservation<'_> {
     /// Reserves more; `false`, and nothing changes, when that much is not left.
     pub fn grow(&mut self, bytes: usize) -> bool {
         let fits = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.budget.limit);
-        let taken =
-            self.budget.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
+        let taken = self.budget.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
         if taken {
             self.bytes += bytes;
         }

@@ -75,19 +75,11 @@ pub const BODY_TOO_LARGE: Condition =
 pub const EXPECTATION: Condition =
     Condition::bad_input(417, "expectation not supported", "send no Expect header");
 /// 431: too many bytes or too many headers.
-pub const HEAD_TOO_LARGE: Condition = Condition::bad_input(
-    431,
-    "request head too large",
-    "send fewer or shorter headers, or a shorter query",
-);
+pub const HEAD_TOO_LARGE: Condition =
+    Condition::bad_input(431, "request head too large", "send fewer or shorter headers, or a shorter query");
 /// 500: a handler panicked.
-pub const PANICKED: Condition = Condition {
-    status: 500,
-    detail: "Internal Server Error",
-    code: None,
-    hint: None,
-    retry_after: None,
-};
+pub const PANICKED: Condition =
+    Condition { status: 500, detail: "Internal Server Error", code: None, hint: None, retry_after: None };
 /// 501: CONNECT.
 pub const NO_CONNECT: Condition =
     Condition::bad_input(501, "CONNECT is not supported", "send the request itself");
@@ -118,8 +110,7 @@ pub const UNANSWERED: Condition = Condition {
     retry_after: None,
 };
 /// 505: anything but HTTP/1.0 and HTTP/1.1.
-pub const HTTP_VERSION: Condition =
-    Condition::bad_input(505, "HTTP version not supported", "use HTTP/1.1");
+pub const HTTP_VERSION: Condition = Condition::bad_input(505, "HTTP version not supported", "use HTTP/1.1");
 
 /// Every status with which this floor refuses a request by itself.
 pub const REFUSALS: [u16; 9] = [400, 408, 413, 417, 431, 501, 503, 504, 505];

@@ -198,8 +198,7 @@ impl HttpServer {
         });
         let (stop_watchdog, stopped) = stop_channel();
         let watched = Arc::clone(&shared);
-        let watchdog =
-            thread::spawn_small("http-watchdog", move || watchdog::watch(&watched, &stopped))?;
+        let watchdog = thread::spawn_small("http-watchdog", move || watchdog::watch(&watched, &stopped))?;
         let (wake, woken) = UnixStream::pair()?;
         let accepting = {
             let crews = Arc::clone(&crews);

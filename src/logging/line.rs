@@ -31,10 +31,7 @@ pub(super) fn json(
     if record.level() == Level::Error {
         let message = context.get("exc_message").or_else(|| context.get("error")).cloned();
         line.insert("exc_type".into(), "Error".into());
-        line.insert(
-            "exc_message".into(),
-            message.unwrap_or_else(|| record.args().to_string().into()),
-        );
+        line.insert("exc_message".into(), message.unwrap_or_else(|| record.args().to_string().into()));
         if with_traceback {
             line.insert("exc_traceback".into(), Json::Null);
         }
@@ -146,11 +143,7 @@ mod tests {
     fn text_keeps_to_one_line() {
         let mut out = Vec::new();
         let pairs: [(&str, Value<'_>); 1] = [("reason", "a\nb".into())];
-        let record = Record::builder()
-            .args(format_args!("hi"))
-            .level(Level::Info)
-            .key_values(&pairs)
-            .build();
+        let record = Record::builder().args(format_args!("hi")).level(Level::Info).key_values(&pairs).build();
         text(&mut out, &record, false).unwrap();
         let line = String::from_utf8(out).unwrap();
         assert!(line.trim_end().ends_with("INFO  hi reason=a\\nb"), "{line}");

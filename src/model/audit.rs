@@ -64,8 +64,7 @@ mod tests {
 
     #[test]
     fn entries_of_other_versions_are_kept_whole() {
-        let text =
-            r#"{"time":1.5,"actor":"anonymous","action":"run.submit","outcome":"done","new":1}"#;
+        let text = r#"{"time":1.5,"actor":"anonymous","action":"run.submit","outcome":"done","new":1}"#;
         let entry: AuditEntry = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_value(&entry).unwrap()["new"], 1);
     }

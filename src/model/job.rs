@@ -46,8 +46,7 @@ pub enum InvalidJob {
 impl Job {
     /// Reads a message; whatever is optional may be missing or null.
     pub fn parse(payload: &[u8]) -> Result<Job, InvalidJob> {
-        let value: Value =
-            json::from_wire(payload).map_err(|e| InvalidJob::NotJson(e.to_string()))?;
+        let value: Value = json::from_wire(payload).map_err(|e| InvalidJob::NotJson(e.to_string()))?;
         let Value::Object(mut fields) = value else {
             return Err(InvalidJob::NotAnObject);
         };
@@ -96,10 +95,7 @@ fn required(fields: &mut Map<String, Value>, key: &'static str) -> Result<String
     }
 }
 
-fn optional(
-    fields: &mut Map<String, Value>,
-    key: &'static str,
-) -> Result<Option<String>, InvalidJob> {
+fn optional(fields: &mut Map<String, Value>, key: &'static str) -> Result<Option<String>, InvalidJob> {
     match fields.remove(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok((!text.is_empty()).then_some(text)),

@@ -60,8 +60,7 @@ pub fn key_id_of(record_key: &str) -> Option<&str> {
 }
 
 fn has_form(text: &str, lengths: &std::ops::RangeInclusive<usize>) -> bool {
-    lengths.contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+    lengths.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 /// Never the key itself: `docs/spec.md#api-key-record`.
@@ -158,8 +157,8 @@ impl Role {
     /// The one table of who may do what.
     pub fn may(self, permission: Permission) -> bool {
         use Permission::{
-            CancelRuns, DeleteWheels, HideWorkers, ReadMetrics, ReadRuns, ReadWheelHistory,
-            ReadWheels, ReadWorkers, SubmitRuns, UploadWheels,
+            CancelRuns, DeleteWheels, HideWorkers, ReadMetrics, ReadRuns, ReadWheelHistory, ReadWheels,
+            ReadWorkers, SubmitRuns, UploadWheels,
         };
         match self {
             Role::Admin | Role::Operator => true,
@@ -168,8 +167,9 @@ impl Role {
             }
             Role::Viewer => match permission {
                 ReadRuns | ReadWorkers | ReadMetrics | ReadWheels => true,
-                SubmitRuns | CancelRuns | HideWorkers | UploadWheels | DeleteWheels
-                | ReadWheelHistory => false,
+                SubmitRuns | CancelRuns | HideWorkers | UploadWheels | DeleteWheels | ReadWheelHistory => {
+                    false
+                }
             },
         }
     }
@@ -277,10 +277,8 @@ mod tests {
     #[test]
     fn time_and_unknown_roles_close_a_record() {
         let read = |more: &str| -> KeyRecord {
-            serde_json::from_str(&format!(
-                r#"{{"key_id":"k","tenant_id":"t","kdf":"argon2id"{more}}}"#
-            ))
-            .unwrap()
+            serde_json::from_str(&format!(r#"{{"key_id":"k","tenant_id":"t","kdf":"argon2id"{more}}}"#))
+                .unwrap()
         };
         assert!(read(r#","expires_at":10.0"#).is_in_force(9.9));
         assert!(!read(r#","expires_at":10.0"#).is_in_force(10.0));

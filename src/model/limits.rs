@@ -119,8 +119,7 @@ pub const MAX_GRAPH_DEPTH: usize = 32;
 pub const MAX_EXPRESSION_BYTES: usize = 64 * 1024 * 1024;
 
 /// Between two looks at a run that the client waits for: first and longest pause.
-pub const CLIENT_WAIT_PAUSES: (Duration, Duration) =
-    (Duration::from_millis(50), Duration::from_secs(1));
+pub const CLIENT_WAIT_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// How long the gateway may be away while the client waits for a run.
 pub const CLIENT_WAIT_PATIENCE: Duration = Duration::from_secs(30);
 

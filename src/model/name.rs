@@ -30,8 +30,7 @@ pub fn is_subject(text: &str) -> bool {
 
 /// Turns a host name into something that may be part of a worker id.
 pub fn sanitize(text: &str) -> String {
-    let kept: String =
-        text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let kept: String = text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     if kept.is_empty() { "host".to_owned() } else { kept }
 }
 

@@ -324,9 +324,7 @@ mod tests {
     #[test]
     fn tasks_end_with_their_run() {
         use serde_json::json;
-        for (status, running) in
-            [(RunStatus::Failed, "FAILED"), (RunStatus::Cancelled, "CANCELLED")]
-        {
+        for (status, running) in [(RunStatus::Failed, "FAILED"), (RunStatus::Cancelled, "CANCELLED")] {
             let mut snapshot = unfinished();
             let error = (status == RunStatus::Failed).then(|| "died".to_owned());
             snapshot.finish(status, error.clone(), 4.5);

@@ -70,8 +70,7 @@ impl ThreadSet {
     pub fn new(name: &'static str, limit: usize, stack: Stack) -> io::Result<ThreadSet> {
         let (done, ended) = bounded::<u64>(limit);
         let state = Members { next_id: 0, members: HashMap::new(), done: Some(done) };
-        let inner =
-            Arc::new(SetInner { name, limit, state: Mutex::new(state), emptied: Condvar::new() });
+        let inner = Arc::new(SetInner { name, limit, state: Mutex::new(state), emptied: Condvar::new() });
         let reaped = Arc::clone(&inner);
         let reaper = spawn(format!("{name}-reaper"), move || {
             for id in ended {

@@ -4,9 +4,7 @@
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another process has started under the same worker id; its record is theirs now.
-    #[error(
-        "worker id `{worker_id}` was taken over by {by}; start one of the two with another --worker-id"
-    )]
+    #[error("worker id `{worker_id}` was taken over by {by}; start one of the two with another --worker-id")]
     TakenOver {
         /// The id that both processes were started with.
         worker_id: String,
@@ -14,9 +12,7 @@ pub enum Error {
         by: String,
     },
     /// A worker that was to execute one job could not even ask for it.
-    #[error(
-        "the work queue could not be reached; check that NATS runs, or pass a longer --poll-timeout"
-    )]
+    #[error("the work queue could not be reached; check that NATS runs, or pass a longer --poll-timeout")]
     NoQueue,
     /// A worker that was to execute one job could not give it its wheels.
     #[error("the worker's wheels could not be made ready, so no job was taken: {reason}")]

@@ -30,8 +30,7 @@ pub(super) fn run(
     registry: &Registry,
     stop: &StopSignal,
 ) -> Result<Option<String>, Error> {
-    let concurrency =
-        if context.settings.run_once.is_some() { 1 } else { context.settings.concurrency };
+    let concurrency = if context.settings.run_once.is_some() { 1 } else { context.settings.concurrency };
     let slots = Slots::start(context, registry, concurrency)?;
     let mut puller = Puller {
         context,
@@ -168,9 +167,8 @@ impl Puller<'_> {
         }
         let waiting = (0..tags).any(|tag| self.inbox.is_waiting(tag));
         if waiting || self.empty_in_a_row >= tags {
-            return (0..tags).any(|tag| {
-                self.inbox.outstanding(tag) == 0 && self.inbox.ask(tag, 1, true).is_err()
-            });
+            return (0..tags)
+                .any(|tag| self.inbox.outstanding(tag) == 0 && self.inbox.ask(tag, 1, true).is_err());
         }
         let asked = (0..tags).any(|tag| self.inbox.outstanding(tag) > 0);
         let room = if self.careful { 1 } else { free };

@@ -166,8 +166,7 @@ impl RegistryThread {
         let fields = executors.filter_map(|executor| executor.record_field());
         let said = fields.map(|(name, value)| (name.to_owned(), value)).collect();
         let wheel_sync = wheel_sync(&self.context);
-        let is_news =
-            self.record.extra != said || has_other_wheels(&self.record.wheel_sync, &wheel_sync);
+        let is_news = self.record.extra != said || has_other_wheels(&self.record.wheel_sync, &wheel_sync);
         self.record.extra = said;
         self.record.wheel_sync = wheel_sync;
         is_news

@@ -36,12 +36,7 @@ pub(super) fn start(
     })
 }
 
-fn execute_guarded(
-    context: &Arc<Context>,
-    job: Delivered,
-    notes: &RunNotes,
-    hard_stop: &StopSignal,
-) {
+fn execute_guarded(context: &Arc<Context>, job: Delivered, notes: &RunNotes, hard_stop: &StopSignal) {
     let started_at = clock::now();
     let guarded = AssertUnwindSafe(|| {
         execute::execute(context, job.clone(), hard_stop, |run_id| notes.started(run_id))

@@ -20,10 +20,7 @@ fn who_changes_something_is_noted() {
     let cancelled = cluster.as_key(&key).post(&format!("/runs/{run_id}/cancel"), &json!({}));
     assert_eq!(cancelled.status, 200);
     // What is not allowed is noted, too; what changes nothing is not, nor what strangers try.
-    assert_eq!(
-        cluster.as_key(&viewer.text()).post("/runs", &json!({"flow_name": "x"})).status,
-        403
-    );
+    assert_eq!(cluster.as_key(&viewer.text()).post("/runs", &json!({"flow_name": "x"})).status, 403);
     assert_eq!(cluster.as_key(&key).get("/runs").status, 200);
     let wrong = format!("pyoco_{key_id}.{}", "x".repeat(32));
     assert_eq!(cluster.as_key(&wrong).post("/runs", &json!({"flow_name": "x"})).status, 403);
@@ -55,10 +52,7 @@ fn who_changes_something_is_noted() {
     assert!(!text.contains(&made.secret()) && !text.contains(&viewer.secret()));
 
     let mine = admin.audit(&["--actor", &format!("api_key:{key_id}")]);
-    assert_eq!(
-        mine.iter().map(|entry| words(entry).0).collect::<Vec<_>>(),
-        ["run.submit", "run.cancel"]
-    );
+    assert_eq!(mine.iter().map(|entry| words(entry).0).collect::<Vec<_>>(), ["run.submit", "run.cancel"]);
     assert_eq!(admin.audit(&["--action", "run.cancel"]).len(), 1);
     assert_eq!(admin.audit(&["--action", "key"]).len(), 3);
     assert_eq!(words(&admin.audit(&["--limit", "1"])[0]).0, "key.revoke");

@@ -65,9 +65,7 @@ fn what_is_no_key_or_nobodys_costs_no_hash() {
         assert_eq!(cluster.as_key(&format!("nonsense-{n}")).get("/runs").status, 403);
     }
     assert_eq!(cluster.as_key(&viewer).metric("pyoco_auth_hashes_total"), before);
-    assert!(
-        cluster.as_key(&viewer).metric("pyoco_auth_checks_total{outcome=\"invalid\"}") >= 600.0
-    );
+    assert!(cluster.as_key(&viewer).metric("pyoco_auth_checks_total{outcome=\"invalid\"}") >= 600.0);
 }
 
 #[test]

@@ -21,15 +21,11 @@ fn call(address: SocketAddr, route: &Route, id: &str, key: Option<&str>) -> Resp
         (BodyKind::WorkflowForm, _) => {
             form(&[("workflow", Some("f"), b"flow: {graph: a}"), ("flow_name", None, b"m")])
         }
-        (BodyKind::WheelForm, _) => {
-            form(&[("wheel", Some(&passing().file_name()), &passing().build())])
-        }
+        (BodyKind::WheelForm, _) => form(&[("wheel", Some(&passing().file_name()), &passing().build())]),
         (BodyKind::Json, "/runs") => {
             ("application/json".into(), br#"{"flow_name":"m","params":{}}"#.to_vec())
         }
-        (BodyKind::Json, "/workers/{}") => {
-            ("application/json".into(), br#"{"hidden":false}"#.to_vec())
-        }
+        (BodyKind::Json, "/workers/{}") => ("application/json".into(), br#"{"hidden":false}"#.to_vec()),
         (BodyKind::Json, _) => ("application/json".into(), b"{}".to_vec()),
     };
     let body = if route.method == "GET" { Vec::new() } else { body };
@@ -49,8 +45,7 @@ fn call(address: SocketAddr, route: &Route, id: &str, key: Option<&str>) -> Resp
     let head = String::from_utf8(head).unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     let length = head.to_ascii_lowercase();
-    let length =
-        length.split("content-length: ").nth(1).and_then(|l| l.lines().next()?.parse().ok());
+    let length = length.split("content-length: ").nth(1).and_then(|l| l.lines().next()?.parse().ok());
     let body = length.map_or_else(Vec::new, |length| connection.take(length).unwrap());
     Response { status, headers: Vec::new(), body }
 }
@@ -108,8 +103,7 @@ fn every_route_asks_for_a_key_and_says_what_is_wrong_with_it() {
     let owner = cluster.key_text("t", "operator");
     let run_id = submit(&cluster.as_key(&owner));
     keep(&cluster, &owner);
-    let expiring =
-        cluster.admin().key(&["create", "--tenant", "t", "--role", "admin", "--expires-in", "1s"]);
+    let expiring = cluster.admin().key(&["create", "--tenant", "t", "--role", "admin", "--expires-in", "1s"]);
     let revoked = cluster.key("t", "admin");
     cluster.admin().revoke(&revoked);
     let (expired, revoked) = (expiring.text(), revoked.text());
@@ -133,8 +127,7 @@ fn every_route_asks_for_a_key_and_says_what_is_wrong_with_it() {
         seen += 1;
         assert_eq!(of(None), (401, json!("api key required")), "{name}");
         assert_eq!(of(Some("")), (401, json!("api key required")), "{name}");
-        for key in ["nonsense", "pyoco_", "pyoco_x.y", &long, &unknown, &wrong, &revoked, &expired]
-        {
+        for key in ["nonsense", "pyoco_", "pyoco_x.y", &long, &unknown, &wrong, &revoked, &expired] {
             assert_eq!(of(Some(key)), (403, json!("invalid api key")), "{name}: {key}");
         }
     }
@@ -196,8 +189,7 @@ fn a_run_of_another_tenant_is_not_there() {
     for route in ROUTES.iter().filter(|route| route.path.starts_with("/runs/{}")) {
         let name = format!("{} {}", route.method, route.path);
         let hidden = call(cluster.address, route, &run_id, Some(&admin));
-        let absent =
-            call(cluster.address, route, "7c4d1b92-1f0e-4a57-9a0e-000000000000", Some(&admin));
+        let absent = call(cluster.address, route, "7c4d1b92-1f0e-4a57-9a0e-000000000000", Some(&admin));
         assert_eq!(verdict(&hidden), (404, json!("run not found")), "{name}");
         assert_eq!(hidden.body, absent.body, "{name}: the same words");
     }
@@ -207,17 +199,12 @@ fn a_run_of_another_tenant_is_not_there() {
 
 #[test]
 fn the_header_has_another_name_if_it_is_told_so() {
-    let cluster = Cluster::new()
-        .with_keys()
-        .gateway()
-        .envs(&[("PYOCO_HTTP_API_KEY_HEADER", "X-Team-Key")])
-        .start();
+    let cluster =
+        Cluster::new().with_keys().gateway().envs(&[("PYOCO_HTTP_API_KEY_HEADER", "X-Team-Key")]).start();
     let made = cluster.admin().create("t", "viewer");
     let text = made.text();
     let with = |headers: &[(&str, &str)]| cluster.request("GET", "/runs", headers, b"").status;
-    eventually(PATIENCE, "the key to be known", || {
-        (with(&[("x-team-key", &text)]) == 200).then_some(())
-    });
+    eventually(PATIENCE, "the key to be known", || (with(&[("x-team-key", &text)]) == 200).then_some(()));
     let other = [("X-API-Key", text.as_str())];
     let answer = cluster.request("GET", "/runs", &other, b"");
     assert_eq!((answer.status, answer.header("www-authenticate")), (401, Some("ApiKey")));

@@ -24,8 +24,7 @@ fn a_revoked_key_is_refused_on_every_gateway_within_a_second_and_its_streams_end
     let mut streams = Vec::new();
     for address in addresses {
         eventually(PATIENCE, "the run on both", || {
-            (Client::to(address).as_key(&key).get(&format!("/runs/{run_id}")).status == 200)
-                .then_some(())
+            (Client::to(address).as_key(&key).get(&format!("/runs/{run_id}")).status == 200).then_some(())
         });
         for path in ["/events", &watch] {
             streams.push(Client::to(address).as_key(&key).open_stream(path));
@@ -97,9 +96,7 @@ fn a_record_that_was_changed_or_deleted_counts_at_once() {
     ] {
         record[field] = value;
         keys.put(&record_key, record.to_string().as_bytes()).unwrap();
-        eventually(AT_ONCE, &format!("a changed {field} to count"), || {
-            (submit() == 403).then_some(())
-        });
+        eventually(AT_ONCE, &format!("a changed {field} to count"), || (submit() == 403).then_some(()));
         assert_eq!(cluster.as_key(&key).get("/runs").status, reading, "{field}");
         record = good.clone();
         keys.put(&record_key, record.to_string().as_bytes()).unwrap();

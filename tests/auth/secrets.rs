@@ -11,8 +11,7 @@ use crate::support::wait::PATIENCE;
 
 #[test]
 fn no_secret_is_in_a_log_a_stream_or_an_answer() {
-    let cluster =
-        Cluster::new().with_keys().gateway().envs(&[("PYOCO_LOG_LEVEL", "trace")]).start();
+    let cluster = Cluster::new().with_keys().gateway().envs(&[("PYOCO_LOG_LEVEL", "trace")]).start();
     let made = cluster.key("t", "operator");
     let key = made.text();
     let wrong = format!("pyoco_{}.{}", made.id(), "wrongwrongwrongwrongwrong");
@@ -20,13 +19,10 @@ fn no_secret_is_in_a_log_a_stream_or_an_answer() {
     let mut said = String::new();
     let run_id = submit(&cluster.as_key(&key));
     for presented in [&key, &wrong, malformed] {
-        for path in
-            ["/runs", "/runs/x", "/workers", "/metrics", &format!("/runs/{run_id}"), "/nope"]
-        {
+        for path in ["/runs", "/runs/x", "/workers", "/metrics", &format!("/runs/{run_id}"), "/nope"] {
             said += &cluster.as_key(presented).get(path).text();
         }
-        said +=
-            &cluster.as_key(presented).post(&format!("/runs/{run_id}/cancel"), &json!({})).text();
+        said += &cluster.as_key(presented).post(&format!("/runs/{run_id}/cancel"), &json!({})).text();
         said += &cluster.as_key(presented).post("/runs", &json!({"flow_name": 5})).text();
         // In places where it does not belong.
         said += &cluster.get(&format!("/runs?key={presented}")).text();
@@ -71,8 +67,7 @@ fn no_secret_is_in_a_log_a_stream_or_an_answer() {
 
 #[test]
 fn what_was_kept_opens_nothing_without_the_pepper() {
-    let cluster =
-        Cluster::new().with_keys().gateway().envs(&[("PYOCO_AUTH_PEPPER", "another one")]).start();
+    let cluster = Cluster::new().with_keys().gateway().envs(&[("PYOCO_AUTH_PEPPER", "another one")]).start();
     let made = cluster.admin().create("t", "admin");
     // That it is known shows by the hash that it takes.
     cluster.as_key(&made.text()).wait_answer("/runs", 403);

@@ -42,11 +42,7 @@ fn runs_carry_their_tenant_and_lists_hold_ones_own() {
     assert!(ids(&page).iter().all(|id| mine.contains(id)), "{page}");
     assert_eq!(cluster.as_key(&a_key).get("/runs/free").status, 404);
     let admin = cluster.key_text("c", "admin");
-    assert_eq!(
-        cluster.as_key(&admin).get("/runs").json(),
-        json!([]),
-        "a role does not cross tenants"
-    );
+    assert_eq!(cluster.as_key(&admin).get("/runs").json(), json!([]), "a role does not cross tenants");
 }
 
 #[test]
@@ -66,8 +62,7 @@ fn a_cancel_names_the_key() {
 fn idempotency_keys_are_a_tenants_own() {
     let cluster = Cluster::new().with_keys().gateway().start();
     let post = |key: &str| {
-        let headers =
-            [("X-API-Key", key), ("Content-Type", "application/json"), ("Idempotency-Key", "k")];
+        let headers = [("X-API-Key", key), ("Content-Type", "application/json"), ("Idempotency-Key", "k")];
         let body = br#"{"flow_name":"m"}"#;
         let answer = cluster.request("POST", "/runs", &headers, body);
         accepted(&answer)
@@ -90,8 +85,7 @@ fn streams_tell_ones_own_runs_alone() {
     let mut events = cluster.as_key(&a).open_stream("/events");
     let theirs: Vec<String> = (0..3).map(|_| submit(&cluster.as_key(&b))).collect();
     let mine = submit(&cluster.as_key(&a_writer));
-    let cancel =
-        |run_id: &str| cluster.as_key(&b).post(&format!("/runs/{run_id}/cancel"), &json!({}));
+    let cancel = |run_id: &str| cluster.as_key(&b).post(&format!("/runs/{run_id}/cancel"), &json!({}));
     assert!(theirs.iter().all(|run_id| cancel(run_id).status == 200));
     let told = events.take_until(mine.as_bytes()).unwrap();
     let told = String::from_utf8(told).unwrap();
@@ -112,9 +106,8 @@ fn medians(cluster: &Cluster, key: &str, method: &str, paths: [&str; 2]) -> [Dur
         // Each is the first as often as the second.
         let which = (round + round / 2) % 2;
         let path = paths[which];
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\nContent-Length: 0\r\n\r\n"
-        );
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\nContent-Length: 0\r\n\r\n");
         let began = Instant::now();
         connection.send(head.as_bytes()).unwrap();
         assert_eq!(connection.receive().unwrap().status, 404, "{path}");

@@ -18,17 +18,10 @@ fn the_audit_names_the_wheel_also_of_a_refused_upload() {
     assert_eq!(status(cluster.as_key(&key).upload(&wheel, "cpu")), 409);
     assert_eq!(status(cluster.as_key(&key).upload(&WheelFile::new("tools", "1.1"), "a.b")), 422);
     assert_eq!(
-        status(cluster.as_key(&key).upload_bytes(
-            "more-1.0-py3-none-any.whl",
-            b"junk",
-            &[("tags", "")]
-        )),
+        status(cluster.as_key(&key).upload_bytes("more-1.0-py3-none-any.whl", b"junk", &[("tags", "")])),
         422
     );
-    assert_eq!(
-        status(cluster.as_key(&key).upload_bytes("../tools.whl", b"junk", &[("tags", "")])),
-        422
-    );
+    assert_eq!(status(cluster.as_key(&key).upload_bytes("../tools.whl", b"junk", &[("tags", "")])), 422);
     assert_eq!(status(cluster.as_key(&viewer.text()).upload(&wheel, "")), 403);
     assert_eq!(status(cluster.as_key(&viewer.text()).delete_wheel(&name)), 403);
     assert_eq!(status(cluster.as_key(&key).delete_wheel("none-1.0-py3-none-any.whl")), 404);

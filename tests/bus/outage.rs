@@ -41,9 +41,7 @@ fn a_frozen_server_is_noticed_and_left_when_it_answers_again() {
     let before = Instant::now();
     assert!(matches!(kv.put("a", b"2"), Err(Error::Timeout { .. } | Error::Disconnected)));
     assert!(before.elapsed() < Duration::from_secs(2) + SLACK, "{:?}", before.elapsed());
-    eventually(Duration::from_secs(15), "the watchdog notices", || {
-        (!bus.state().connected).then_some(())
-    });
+    eventually(Duration::from_secs(15), "the watchdog notices", || (!bus.state().connected).then_some(()));
     // The best of some, so that one bad moment of the machine does not count.
     let quickest = (0..5).map(|_| {
         let before = Instant::now();
@@ -106,9 +104,7 @@ fn a_dropped_bus_closes_its_connections() {
     let settled = connections(&server);
     let bus = connect(&server);
     bus.runs().put("a", b"1").unwrap();
-    eventually(Duration::from_secs(5), "connected", || {
-        (connections(&server) == settled + 2).then_some(())
-    });
+    eventually(Duration::from_secs(5), "connected", || (connections(&server) == settled + 2).then_some(()));
     drop(bus);
     eventually(Duration::from_secs(10), "its connections are closed", || {
         (connections(&server) == settled).then_some(())

@@ -77,8 +77,7 @@ fn nobody_there_says_how_to_start_one() {
 
 #[test]
 fn an_error_of_the_server_is_shown_with_its_hint() {
-    let body =
-        r#"{"detail":"nats unavailable: kv","err_id":"ERR-PYOCO-0003","hint":"start\u001b NATS"}"#;
+    let body = r#"{"detail":"nats unavailable: kv","err_id":"ERR-PYOCO-0003","hint":"start\u001b NATS"}"#;
     let ended = asked(&[reply(503, body)], &["list"]);
     let parts = ["HTTP 503 GET /runs", "nats unavailable: kv", "start  NATS (ERR-PYOCO-0003)"];
     assert_failed(&ended, "ERR-PYOCO-HTTP: ", &parts);
@@ -108,11 +107,7 @@ fn answers_that_are_none_are_named() {
 fn a_redirect_is_followed_on_the_same_server_only() {
     let there = [redirect("/there?x=1"), reply(200, r#"{"run_id":"r-1"}"#)];
     let ended = asked(&there, &["submit"]);
-    assert_eq!(
-        (ended.code, ended.stdout.as_str()),
-        (Some(0), "{\"run_id\":\"r-1\"}\n"),
-        "{ended:?}"
-    );
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "{\"run_id\":\"r-1\"}\n"), "{ended:?}");
     let away = asked(&[redirect("http://192.0.2.1/")], &["list"]);
     assert_failed(&away, "ERR-PYOCO-HTTP: ", &["192.0.2.1", "not followed"]);
     let round = asked(&[redirect("/runs")], &["list"]);

@@ -72,10 +72,7 @@ fn every_flag_of_the_python_client_is_there() {
             "--status --flow --tag --full --limit --updated-after --cursor \
              --workflow-yaml-sha256 --output",
         ),
-        (
-            "watch",
-            "--records --since --timeout-sec --max-events --until-terminal --output --exit-status",
-        ),
+        ("watch", "--records --since --timeout-sec --max-events --until-terminal --output --exit-status"),
         ("cancel", "--run-id --wait --timeout-sec"),
         ("workers", "--scope --state --include-hidden --limit --output"),
         ("wheels", ""),

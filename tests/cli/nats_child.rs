@@ -52,8 +52,7 @@ fn jetstream(child: &NatsChild, what: &str, body: &str) -> String {
 #[test]
 fn it_answers_when_started_and_is_gone_when_dropped() {
     let (store, port, pages) = (tempfile::tempdir().unwrap(), PortLease::take(), PortLease::take());
-    let wanted =
-        NatsChildSettings { http_port: Some(pages.port()), ..settings(store.path(), &port) };
+    let wanted = NatsChildSettings { http_port: Some(pages.port()), ..settings(store.path(), &port) };
     let child = NatsChild::start(wanted).unwrap();
     assert_eq!(child.url(), format!("nats://127.0.0.1:{}", port.port()));
     assert!(TcpStream::connect(address(&port)).is_ok());
@@ -80,8 +79,7 @@ fn a_port_in_use_is_named_with_the_way_out() {
 #[test]
 fn a_missing_program_and_a_refused_configuration_are_told_apart() {
     let (store, port) = (tempfile::tempdir().unwrap(), PortLease::take());
-    let missing =
-        NatsChildSettings { bin: Some("/nonexistent".into()), ..settings(store.path(), &port) };
+    let missing = NatsChildSettings { bin: Some("/nonexistent".into()), ..settings(store.path(), &port) };
     let error = NatsChild::start(missing).unwrap_err().to_string();
     assert!(error.contains("/nonexistent") && error.contains("PYOCO_NATS_SERVER_BIN"), "{error}");
     // A file where the server wants its directory.

@@ -85,7 +85,5 @@ pub fn reply(status: u16, body: &str) -> String {
 
 /// A 307.
 pub fn redirect(location: &str) -> String {
-    format!(
-        "HTTP/1.1 307 X\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    )
+    format!("HTTP/1.1 307 X\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 }

@@ -40,10 +40,8 @@ fn options_reach_the_server() {
     for part in ["\"auth_required\":true", "\"max_payload\":65536", "of-this-test"] {
         assert!(info.contains(part), "{info}");
     }
-    let _token = NatsServer::start_with(NatsOptions {
-        token: Some("t".to_owned()),
-        ..NatsOptions::default()
-    });
+    let _token =
+        NatsServer::start_with(NatsOptions { token: Some("t".to_owned()), ..NatsOptions::default() });
 }
 
 #[test]

@@ -7,9 +7,7 @@ use crate::peer::{Peer, client, reply};
 use crate::support::port::PortLease;
 
 fn stream(events: &str) -> String {
-    format!(
-        "HTTP/1.1 200 X\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n{events}"
-    )
+    format!("HTTP/1.1 200 X\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n{events}")
 }
 
 fn snapshot(id: &str, status: &str) -> String {
@@ -73,11 +71,7 @@ fn the_exit_code_tells_the_end_when_asked_to() {
 
 #[test]
 fn time_and_number_of_events_are_bounded() {
-    let peer = Peer::start(&[stream(&format!(
-        "{}{}",
-        snapshot("1", "PENDING"),
-        snapshot("2", "RUNNING")
-    ))]);
+    let peer = Peer::start(&[stream(&format!("{}{}", snapshot("1", "PENDING"), snapshot("2", "RUNNING")))]);
     let ended = peer.client(&["watch", "r", "--max-events", "1"]);
     assert_eq!((ended.code, ended.stdout.lines().count()), (Some(0), 1));
     let begun = Instant::now();
@@ -94,8 +88,7 @@ fn time_and_number_of_events_are_bounded() {
 #[test]
 fn what_cannot_be_watched_ends_at_once() {
     let not_found = reply(404, r#"{"detail":"run not found","err_id":"ERR-PYOCO-0005"}"#);
-    let busy =
-        reply(503, r#"{"detail":"too many watchers","hint":"raise PYOCO_HTTP_MAX_WATCHERS"}"#);
+    let busy = reply(503, r#"{"detail":"too many watchers","hint":"raise PYOCO_HTTP_MAX_WATCHERS"}"#);
     let garbage = stream("event: snapshot\ndata: not json\n\n");
     for (answer, parts) in [
         (not_found, ["HTTP 404 GET /runs/r/watch", "run not found"]),
@@ -105,25 +98,15 @@ fn what_cannot_be_watched_ends_at_once() {
         let begun = Instant::now();
         let ended = Peer::start(&[answer]).client(&WATCH);
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""));
-        assert!(
-            ended.stderr.starts_with("ERR-PYOCO-HTTP: the request failed\n"),
-            "{}",
-            ended.stderr
-        );
-        parts
-            .iter()
-            .for_each(|part| assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr));
+        assert!(ended.stderr.starts_with("ERR-PYOCO-HTTP: the request failed\n"), "{}", ended.stderr);
+        parts.iter().for_each(|part| assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr));
         assert!(begun.elapsed() < Duration::from_secs(10));
     }
     let lease = PortLease::take();
     let server = format!("http://127.0.0.1:{}", lease.port());
     let ended = client(&[&["--server", &server], &WATCH[..]].concat());
     assert_eq!(ended.code, Some(1));
-    assert!(
-        ended.stderr.starts_with("ERR-PYOCO-0001: cannot reach the gateway\n"),
-        "{}",
-        ended.stderr
-    );
+    assert!(ended.stderr.starts_with("ERR-PYOCO-0001: cannot reach the gateway\n"), "{}", ended.stderr);
 }
 
 #[test]
@@ -152,16 +135,8 @@ fn bad_arguments_are_told_with_the_way_out() {
 #[test]
 fn workers_and_metrics_are_shown_as_they_come() {
     let peer = Peer::start(&[reply(200, r#"[{"worker_id":"w","state":"IDLE","tags":["a"]}]"#)]);
-    let ended = peer.client(&[
-        "workers",
-        "--scope",
-        "all",
-        "--state",
-        "IDLE",
-        "--include-hidden",
-        "--limit",
-        "3",
-    ]);
+    let ended =
+        peer.client(&["workers", "--scope", "all", "--state", "IDLE", "--include-hidden", "--limit", "3"]);
     assert_eq!(
         (ended.code, ended.stdout.as_str()),
         (Some(0), "[{\"worker_id\":\"w\",\"state\":\"IDLE\",\"tags\":[\"a\"]}]\n")
@@ -175,8 +150,7 @@ fn workers_and_metrics_are_shown_as_they_come() {
     assert_eq!(ended.stdout, "worker_id  state  tags  runs\nw          IDLE   a     0\n");
     let ended = peer.client(&["workers", "--output", "plugins"]);
     assert!(ended.stdout.starts_with("worker_id  state  tags  package  version  wheel_name\n"));
-    let refused =
-        reply(422, r#"{"detail":"invalid workers request","err_id":"ERR-PYOCO-0019","hint":"h"}"#);
+    let refused = reply(422, r#"{"detail":"invalid workers request","err_id":"ERR-PYOCO-0019","hint":"h"}"#);
     let ended = Peer::start(&[refused]).client(&["workers", "--state", "BUSY"]);
     assert!(ended.code == Some(1) && ended.stderr.contains("(ERR-PYOCO-0019)"), "{}", ended.stderr);
     let ended = Peer::start(&[reply(200, "a 1\nb 2\n")]).client(&["metrics"]);

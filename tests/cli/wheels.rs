@@ -78,8 +78,7 @@ fn assert_refused(ended: &Finished, parts: &[&str]) {
 /// It was looked at, and sent; there was nobody.
 #[track_caller]
 fn assert_sent(ended: &Finished, warnings: &[&str]) {
-    let mut expected: Vec<String> =
-        warnings.iter().map(|text| format!("warning: {text}")).collect();
+    let mut expected: Vec<String> = warnings.iter().map(|text| format!("warning: {text}")).collect();
     expected.push("ERR-PYOCO-0001: cannot reach the gateway".to_owned());
     let lines: Vec<&str> = ended.stderr.lines().take(expected.len()).collect();
     assert_eq!(lines, expected, "{ended:?}");
@@ -97,10 +96,7 @@ fn bad_arguments_say_what_and_how() {
         (&["wheel-upload", "--wheel-file", "/nonexistent.whl"], &["/nonexistent.whl", "path"]),
         (&["wheel-upload", "--wheel-file", "/"], &["not a file"]),
         (&["wheel-upload", "--wheel-file", "x", "--tags", "a b"], &["`a b` is no tag"]),
-        (
-            &["wheel-upload", "--wheel-file", "x", "--preflight", "no"],
-            &["'no'", "strict, warn, off"],
-        ),
+        (&["wheel-upload", "--wheel-file", "x", "--preflight", "no"], &["'no'", "strict, warn, off"]),
         (&["wheel-delete"], &["--name", "usage: pyoco-client wheel-delete"]),
         (&["wheel-delete", "--name", ""], &["--name"]),
         (&["wheel-history", "--action", "replace"], &["'replace'", "upload, delete"]),
@@ -109,8 +105,7 @@ fn bad_arguments_say_what_and_how() {
         assert_refused(&client(arguments), parts);
     }
     // The file is opened for the upload, too.
-    let ended =
-        upload("http://127.0.0.1:9", Path::new("/nonexistent.whl"), &["--preflight", "off"]);
+    let ended = upload("http://127.0.0.1:9", Path::new("/nonexistent.whl"), &["--preflight", "off"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.starts_with("ERR-PYOCO-0018: "), "{}", ended.stderr);
     assert!(ended.stderr.contains("/nonexistent.whl"), "{}", ended.stderr);
@@ -122,10 +117,7 @@ fn a_wheel_that_lacks_something_is_not_sent() {
     assert_sent(&nobody.upload(&good(), &[]), &[]);
     assert_refused(
         &nobody.upload(&described(), &[]),
-        &[
-            &format!("- reason: wheel preflight failed: {NO_ENTRY_POINTS}\n"),
-            "--allow-no-entry-points",
-        ],
+        &[&format!("- reason: wheel preflight failed: {NO_ENTRY_POINTS}\n"), "--allow-no-entry-points"],
     );
     let ended = nobody.upload(&bare(), &["--preflight", "strict"]);
     let reason = format!("- reason: wheel preflight failed: {NO_USAGE_DOC}; {NO_ENTRY_POINTS}\n");

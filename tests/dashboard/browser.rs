@@ -62,8 +62,7 @@ fn chromium() -> PathBuf {
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let names = ["chromium", "chromium-browser", "google-chrome"];
-    let mut candidates =
-        std::env::split_paths(&path).flat_map(|folder| names.map(|name| folder.join(name)));
+    let mut candidates = std::env::split_paths(&path).flat_map(|folder| names.map(|name| folder.join(name)));
     candidates.find(|candidate| candidate.is_file()).unwrap_or_else(|| {
         panic!("no chromium; run `bash tests/setup.sh`, or name it with PYOCO_TEST_CHROMIUM")
     })

@@ -19,9 +19,7 @@ const LEAST_VERSION: u32 = 18;
 #[test]
 fn modules_do_what_their_unit_tests_say() {
     let Some(mut node) = node() else {
-        eprintln!(
-            "skipped: no node of version {LEAST_VERSION} or later; install Debian's `nodejs`"
-        );
+        eprintln!("skipped: no node of version {LEAST_VERSION} or later; install Debian's `nodejs`");
         return;
     };
     // A copy, beside a file that tells any version of node that these are modules.

@@ -44,10 +44,7 @@ fn pictures_are_there_and_small() {
     for entry in fs::read_dir(images).unwrap() {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();
-        assert!(
-            page.contains(&format!("(images/{name})")),
-            "docs/dashboard.md does not show {name}"
-        );
+        assert!(page.contains(&format!("(images/{name})")), "docs/dashboard.md does not show {name}");
         assert!(entry.metadata().unwrap().len() < MAX_BYTES, "{name} is too large");
         count += 1;
     }

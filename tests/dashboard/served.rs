@@ -62,9 +62,7 @@ fn what_the_browser_has_is_not_sent_again() {
 #[test]
 fn only_what_is_there_is_served() {
     let cluster = english().start();
-    for path in
-        ["/static/nothing.js", "/static/", "/static", "/static/..%2Fmod.rs", "/static/index.html"]
-    {
+    for path in ["/static/nothing.js", "/static/", "/static", "/static/..%2Fmod.rs", "/static/index.html"] {
         let answer = cluster.get(path);
         assert_eq!((answer.status, answer.json()["detail"].as_str()), (404, Some("Not Found")));
     }
@@ -78,27 +76,18 @@ fn the_language_is_the_one_asked_for_or_the_one_that_is_set() {
         let page = cluster.get(path).text();
         page.split("<html lang=\"").nth(1).unwrap().split('"').next().unwrap().to_owned()
     };
-    let auto: [(&str, &str); 3] =
-        [("LC_ALL", "ja_JP.UTF-8"), ("LANG", "de_DE.UTF-8"), ("LANG", "C")];
+    let auto: [(&str, &str); 3] = [("LC_ALL", "ja_JP.UTF-8"), ("LANG", "de_DE.UTF-8"), ("LANG", "C")];
     for ((name, locale), expected) in auto.into_iter().zip(["ja", "en", "en"]) {
         let locale = [("LC_ALL", ""), ("LC_MESSAGES", ""), ("LANG", ""), (name, locale)];
-        assert_eq!(
-            lang(&Cluster::new().gateway().envs(&locale).start(), "/"),
-            expected,
-            "{locale:?}"
-        );
+        assert_eq!(lang(&Cluster::new().gateway().envs(&locale).start(), "/"), expected, "{locale:?}");
     }
-    let japanese =
-        Cluster::new().gateway().envs(&[("PYOCO_DASHBOARD_LANG", "ja"), ("LANG", "C")]).start();
+    let japanese = Cluster::new().gateway().envs(&[("PYOCO_DASHBOARD_LANG", "ja"), ("LANG", "C")]).start();
     assert_eq!(lang(&japanese, "/"), "ja");
     assert_eq!(lang(&japanese, "/?lang=en"), "en");
     assert_eq!(lang(&japanese, "/?lang=fr"), "ja");
     let flag_first = [("PYOCO_DASHBOARD_LANG", "ja")];
     assert_eq!(
-        lang(
-            &Cluster::new().gateway().flags(&["--dashboard-lang", "en"]).envs(&flag_first).start(),
-            "/"
-        ),
+        lang(&Cluster::new().gateway().flags(&["--dashboard-lang", "en"]).envs(&flag_first).start(), "/"),
         "en"
     );
 }

@@ -23,8 +23,7 @@ fn texts(lang: &str) -> BTreeMap<String, String> {
 
 /// The places of a text that are filled in.
 fn places(text: &str) -> Vec<&str> {
-    let mut found: Vec<&str> =
-        text.split('{').skip(1).map(|rest| rest.split('}').next().unwrap()).collect();
+    let mut found: Vec<&str> = text.split('{').skip(1).map(|rest| rest.split('}').next().unwrap()).collect();
     found.sort_unstable();
     found
 }

@@ -26,9 +26,8 @@ impl Wheels {
         fs::create_dir(wheels.files()).unwrap();
         let example = folder().join("../../examples/textflows/src/textflows/__init__.py");
         let example = fs::read(example).unwrap();
-        let textflows = |version: &str| {
-            WheelFile::new("textflows", version).file("textflows/__init__.py", &example)
-        };
+        let textflows =
+            |version: &str| WheelFile::new("textflows", version).file("textflows/__init__.py", &example);
         for wheel in [
             textflows("1.0"),
             textflows("1.1"),

@@ -176,9 +176,7 @@ fn a_stop_lets_an_upload_finish_or_cuts_it() {
             (server.stop(grace), started.elapsed())
         });
         if finishes {
-            eventually("the end of the port", || {
-                std::net::TcpStream::connect(site.address).is_err()
-            });
+            eventually("the end of the port", || std::net::TcpStream::connect(site.address).is_err());
             wire.send_bytes(&body[500_000..]);
             let answer = wire.answer();
             assert_eq!(answer.text(), expected(&body));
@@ -314,8 +312,7 @@ fn a_handler_is_not_told_that_a_chunked_body_has_ended_before_it_has() {
     ] {
         for path in ["/upload", "/whole"] {
             let mut wire = site.wire();
-            let head =
-                format!("POST {path} HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n");
+            let head = format!("POST {path} HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n");
             wire.send(&(head + body));
             wire.half_close();
             if path == "/upload" {
@@ -338,9 +335,7 @@ fn a_chunked_body_is_bounded_as_any_other() {
     let chunk = format!("2710\r\n{}\r\n", "x".repeat(10_000));
     for (path, chunks, status) in [("/", 10, 200), ("/", 11, 413), ("/big", 100, 200)] {
         let mut wire = site.wire();
-        wire.send(&format!(
-            "POST {path} HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
-        ));
+        wire.send(&format!("POST {path} HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"));
         (0..chunks).for_each(|_| wire.send(&chunk));
         wire.send("0\r\n\r\n");
         let answer = wire.answer();
@@ -356,9 +351,7 @@ fn a_chunked_body_is_bounded_as_any_other() {
     }
     // Leave to send is asked for as with any other body, and what drips meets the same deadline.
     let mut wire = site.wire();
-    wire.send(
-        "POST / HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n",
-    );
+    wire.send("POST / HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n");
     assert_eq!(wire.answer().status, 100);
     wire.send("3\r\nabc\r\n");
     wire.answer().assert_refused(408);

@@ -73,9 +73,7 @@ fn place(wire: &mut Wire, state: usize) {
         7 => "POST /upload HTTP/1.1\r\nHost: t\r\nContent-Length: 1000000\r\n\r\nabc",
         8 => "GET /endless HTTP/1.1\r\nHost: t\r\n\r\n",
         9 => "\0\r\n\r\n",
-        10 => {
-            "POST /unread HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"
-        }
+        10 => "POST /unread HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n",
         _ => "GET / HTTP/1.1\r\nHost: t\r\n\r\nGET /slow HTTP/1.1\r\nHost: t\r\n\r\nGET /",
     };
     wire.send(text);

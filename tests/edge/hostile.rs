@@ -10,8 +10,7 @@ const GET: &str = "GET /evil HTTP/1.1\r\nHost: t\r\n\r\n";
 fn an_absurd_length_is_refused_from_the_head_alone() {
     let site = site(quick());
     for length in ["17592186044416", "9223372036854775807", "18446744073709551615", "100001"] {
-        let answer =
-            site.ask(&format!("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n"));
+        let answer = site.ask(&format!("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n"));
         answer.assert_refused(413);
         assert!(answer.text().contains(r#""detail":"request body too large""#));
     }
@@ -43,9 +42,7 @@ fn a_refusal_is_not_overtaken_by_a_reset_while_megabytes_are_on_their_way() {
     let site = site(quick());
     for target in ["/", "/unread", "/upload-early"] {
         let mut wire = site.wire();
-        wire.send(&format!(
-            "POST {target} HTTP/1.1\r\nHost: t\r\nContent-Length: 400000000\r\n\r\n"
-        ));
+        wire.send(&format!("POST {target} HTTP/1.1\r\nHost: t\r\nContent-Length: 400000000\r\n\r\n"));
         assert_eq!(wire.stream.peek(&mut [0]).unwrap(), 1);
         for _ in 0..80 {
             wire.send_bytes(&vec![b'a'; 100_000]);
@@ -129,8 +126,7 @@ fn a_head_without_bounds_is_refused() {
     let many = "X-A: 1\r\n".repeat(1000);
     let before = resident_kib();
     for _ in 0..20 {
-        site.ask(&format!("GET / HTTP/1.1\r\nHost: t\r\nX-Long: {long}\r\n\r\n"))
-            .assert_refused(431);
+        site.ask(&format!("GET / HTTP/1.1\r\nHost: t\r\nX-Long: {long}\r\n\r\n")).assert_refused(431);
         site.ask(&format!("GET / HTTP/1.1\r\nHost: t\r\n{many}\r\n")).assert_refused(431);
         site.ask(&format!("GET /{long} HTTP/1.1\r\nHost: t\r\n\r\n")).assert_refused(431);
     }

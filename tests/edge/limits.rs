@@ -184,22 +184,16 @@ fn bodies_share_one_allowance_of_memory() {
     let mut stalled = site.wire();
     stalled.send("POST /big HTTP/1.1\r\nHost: t\r\nContent-Length: 2000000\r\n\r\n");
     stalled.send_bytes(&vec![b'a'; 1_900_000]);
-    let big = format!(
-        "POST /big HTTP/1.1\r\nHost: t\r\nContent-Length: 1000000\r\n\r\n{}",
-        "b".repeat(1_000_000)
-    );
+    let big =
+        format!("POST /big HTTP/1.1\r\nHost: t\r\nContent-Length: 1000000\r\n\r\n{}", "b".repeat(1_000_000));
     eventually("the server to have read all of it", || stalled.unread_by_server() == 0);
     site.ask(&big).assert_refused(503);
     // Small bodies need none of it.
-    let small = format!(
-        "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 16000\r\n\r\n{}",
-        "c".repeat(16_000)
-    );
+    let small = format!("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 16000\r\n\r\n{}", "c".repeat(16_000));
     assert_eq!(site.ask(&small).status, 200);
     drop(stalled);
     eventually("the allowance to be given back", || site.ask(&big).status == 200);
-    site.ask("POST /big HTTP/1.1\r\nHost: t\r\nContent-Length: 3000000\r\n\r\n")
-        .assert_refused(413);
+    site.ask("POST /big HTTP/1.1\r\nHost: t\r\nContent-Length: 3000000\r\n\r\n").assert_refused(413);
 }
 
 #[test]

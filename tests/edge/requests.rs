@@ -7,9 +7,8 @@ use crate::support::{quick, site};
 #[test]
 fn a_handler_sees_the_request_as_it_was_meant() {
     let site = site(quick());
-    let answer = site.ask(
-        "POST /a/b%20c?x=1&y HTTP/1.1\r\nHost: t\r\nX-Mine: 1\r\nContent-Length: 5\r\n\r\nhello",
-    );
+    let answer =
+        site.ask("POST /a/b%20c?x=1&y HTTP/1.1\r\nHost: t\r\nX-Mine: 1\r\nContent-Length: 5\r\n\r\nhello");
     assert_eq!(answer.status, 200);
     let text = answer.text();
     assert!(text.starts_with("POST /a/b%20c?x=1&y\npeer=127.0.0.1 id="), "{text}");
@@ -73,9 +72,7 @@ fn old_clients_get_what_they_understand() {
 fn a_head_request_gets_the_head_alone() {
     let site = site(quick());
     let mut wire = site.wire();
-    for (target, length) in
-        [("/bytes?1000", "1000"), ("/bytes?300000", "300000"), ("/download", "3000000")]
-    {
+    for (target, length) in [("/bytes?1000", "1000"), ("/bytes?300000", "300000"), ("/download", "3000000")] {
         wire.send(&format!("HEAD {target} HTTP/1.1\r\nHost: t\r\n\r\n"));
         let answer = wire.try_answer(true).unwrap();
         assert_eq!((answer.status, answer.header("content-length")), (200, Some(length)));
@@ -104,9 +101,7 @@ fn bodies_and_answers_of_all_sizes_arrive_whole() {
         let answer = wire.answer();
         assert!(answer.body == vec![b'b'; size], "{size}");
     }
-    wire.send(
-        "GET /empty HTTP/1.1\r\nHost: t\r\n\r\nGET /bytes?3000000 HTTP/1.1\r\nHost: t\r\n\r\n",
-    );
+    wire.send("GET /empty HTTP/1.1\r\nHost: t\r\n\r\nGET /bytes?3000000 HTTP/1.1\r\nHost: t\r\n\r\n");
     let empty = wire.answer();
     assert_eq!((empty.status, empty.header("content-length")), (204, None));
     assert_eq!(wire.answer().body.len(), 3_000_000);
@@ -121,14 +116,11 @@ fn a_client_that_waits_for_leave_to_send_is_told_to_go_on() {
     wire.send("hello");
     assert!(wire.answer().text().ends_with("hello"));
     // A body over the limit is refused before it is sent.
-    wire.send(
-        "POST / HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 100001\r\n\r\n",
-    );
+    wire.send("POST / HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 100001\r\n\r\n");
     wire.answer().assert_refused(413);
     // Whoever sends the body anyway is not held up by an interim answer.
-    let answer = site.ask(
-        "POST / HTTP/1.1\r\nHost: t\r\nExpect: 100-Continue\r\nContent-Length: 5\r\n\r\nhello",
-    );
+    let answer =
+        site.ask("POST / HTTP/1.1\r\nHost: t\r\nExpect: 100-Continue\r\nContent-Length: 5\r\n\r\nhello");
     assert!(answer.text().ends_with("hello"), "{answer:?}");
 }
 

@@ -40,9 +40,7 @@ fn an_old_client_gets_a_stream_without_chunks() {
     let mut wire = site.wire();
     wire.send("GET /events HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
     let head = wire.try_answer(true).unwrap();
-    assert!(
-        head.header("transfer-encoding").is_none() && head.header("connection") == Some("close")
-    );
+    assert!(head.header("transfer-encoding").is_none() && head.header("connection") == Some("close"));
     let events = site.events.take().unwrap();
     events.send("one".into()).unwrap();
     wire.read_more().unwrap();
@@ -87,9 +85,7 @@ fn a_vanished_watcher_frees_its_handler() {
         drop(wire);
         let gone = Instant::now();
         // The edge notices by itself, without an event to write.
-        eventually("the end of the connection", || {
-            site.server.as_ref().unwrap().connections() == 0
-        });
+        eventually("the end of the connection", || site.server.as_ref().unwrap().connections() == 0);
         assert!(gone.elapsed() < Duration::from_secs(2), "{:?}", gone.elapsed());
         // One of the next writes must fail, although none of them fills a buffer.
         let written = loop {

@@ -24,8 +24,7 @@ pub const BODY_LIMIT: u64 = 100_000;
 pub const UPLOAD_LIMIT: u64 = 300_000_000;
 
 /// What is answered to more than that.
-const UPLOAD_TOO_LARGE: Condition =
-    Condition::bad_input(413, "upload too large", "send less in one request");
+const UPLOAD_TOO_LARGE: Condition = Condition::bad_input(413, "upload too large", "send less in one request");
 
 /// Tests of one process that measure the process itself (threads, memory) run alone.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -176,9 +175,7 @@ pub fn site_with(settings: HttpSettings, hooks: Hooks) -> Site {
                 out.flush()?;
                 Err(io::Error::other("as the test wishes"))
             }),
-            "/broken-download" => {
-                Reply::download(200, "text/plain", 100, |out| out.write_all(b"half"))
-            }
+            "/broken-download" => Reply::download(200, "text/plain", 100, |out| out.write_all(b"half")),
             "/panic-stream" => Reply::stream(200, "text/plain", |_| panic!("as the test wishes")),
             "/download" => Reply::download(200, "application/octet-stream", 3_000_000, |out| {
                 (0..3000).try_for_each(|_| out.write_all(&[b'd'; 1000]))
@@ -222,8 +219,7 @@ pub fn site_with(settings: HttpSettings, hooks: Hooks) -> Site {
 }
 
 fn echo(request: &mut Request) -> Reply {
-    let mut text =
-        format!("{} {}?{}\n", request.method(), request.path(), request.query().unwrap_or(""));
+    let mut text = format!("{} {}?{}\n", request.method(), request.path(), request.query().unwrap_or(""));
     text.push_str(&format!("peer={} id={}\n", request.peer(), request.request_id()));
     text.push_str(&format!("host={} scheme={}\n", request.host().unwrap_or("-"), request.scheme()));
     for (name, value) in request.headers() {

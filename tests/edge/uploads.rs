@@ -8,9 +8,7 @@ use pyoco_server::http::form::FormReader;
 use pyoco_server::http::{Reply, Request};
 use sha2::{Digest, Sha256};
 
-use crate::support::{
-    Answer, PATIENCE, Site, eventually, in_child, peak_kib, quick, resident_kib, site,
-};
+use crate::support::{Answer, PATIENCE, Site, eventually, in_child, peak_kib, quick, resident_kib, site};
 
 /// The test handler of everything below `/upload`.
 pub fn handle(request: &mut Request, ended: &Sender<Result<u64, String>>) -> Reply {
@@ -250,9 +248,7 @@ fn leave_to_send_is_given_when_the_handler_reads() {
 #[test]
 fn an_answer_may_come_before_the_end_of_the_body() {
     let site = site(quick());
-    for (path, status) in
-        [("/upload-refused", 401), ("/upload-half", 409), ("/upload-download", 200)]
-    {
+    for (path, status) in [("/upload-refused", 401), ("/upload-half", 409), ("/upload-download", 200)] {
         let mut wire = site.wire();
         wire.send(&head(path, 2_000_000, ""));
         wire.send_bytes(&content(150_000));

@@ -5,15 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
-use pyoco_server::flow::{
-    CancelToken, Executor, FlowEvent, NativeExecutor, Outcome, Registry, TaskError,
-};
+use pyoco_server::flow::{CancelToken, Executor, FlowEvent, NativeExecutor, Outcome, Registry, TaskError};
 use pyoco_server::model::run::TaskStatus;
 use serde_json::{Value, json};
 
-use crate::support::flow::{
-    DEADLINE, job, run_with, run_yaml, start, turn, wait_for_no_flow_threads,
-};
+use crate::support::flow::{DEADLINE, job, run_with, run_yaml, start, turn, wait_for_no_flow_threads};
 
 fn failed(error: &str) -> Outcome {
     Outcome::Failed { error: error.to_owned() }

@@ -10,9 +10,7 @@ use pyoco_server::model::limits::MAX_PARALLEL_TASKS;
 use pyoco_server::model::run::TaskStatus;
 use serde_json::{Value, json};
 
-use crate::support::flow::{
-    flow_threads, job, run_with, run_yaml, start, turn, wait_for_no_flow_threads,
-};
+use crate::support::flow::{flow_threads, job, run_with, run_yaml, start, turn, wait_for_no_flow_threads};
 
 #[test]
 fn a_sequence_runs_in_order_and_its_records_are_whole() {
@@ -33,10 +31,7 @@ tasks:
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(
-        run.story(),
-        ["first Running", "first Succeeded", "second Running", "second Succeeded"]
-    );
+    assert_eq!(run.story(), ["first Running", "first Succeeded", "second Running", "second Succeeded"]);
     let FlowEvent::Task { record: running, .. } = &run.seen[1] else { panic!("not a task") };
     assert_eq!(running.inputs, json!({"hello": "world"}));
     assert!(running.started_at.is_some() && running.ended_at.is_none());
@@ -220,10 +215,8 @@ fn a_thousand_tasks_in_layers_run() {
             format!("({})", nodes.join(" & "))
         })
         .collect();
-    let yaml = format!(
-        "flow:\n  graph: {}\ntasks: {{builtin: {{use: builtin/echo}}}}\n",
-        layers.join(" >> ")
-    );
+    let yaml =
+        format!("flow:\n  graph: {}\ntasks: {{builtin: {{use: builtin/echo}}}}\n", layers.join(" >> "));
     let run = run_yaml(&yaml);
     assert_eq!(run.outcome(), Outcome::Completed);
     assert_eq!(run.story().len(), 2000);
@@ -277,11 +270,7 @@ fn a_flow_that_cannot_be_built_says_why() {
         (Flow::builder("f").task("a", nothing).edge("a", "b"), "no task `b`"),
         (Flow::builder("f").input("a", "x", 1), "no task `a`"),
         (
-            Flow::builder("f")
-                .task("a", nothing)
-                .task("b", nothing)
-                .edge("a", "b")
-                .any_of(&["b"], "a"),
+            Flow::builder("f").task("a", nothing).task("b", nothing).edge("a", "b").any_of(&["b"], "a"),
             "cycle: a >> b >> a",
         ),
     ] {

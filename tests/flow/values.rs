@@ -101,9 +101,7 @@ fn a_chain_that_doubles_its_values_is_stopped() {
     for n in 1..60 {
         yaml.push_str(&format!(" >> n{n}"));
         let before = format!("$node.n{}.output.l", n - 1);
-        tasks.push_str(&format!(
-            "  n{n}: {{use: builtin/echo, inputs: {{l: [{before}, {before}]}}}}\n"
-        ));
+        tasks.push_str(&format!("  n{n}: {{use: builtin/echo, inputs: {{l: [{before}, {before}]}}}}\n"));
     }
     let run = run_yaml(&format!("{yaml}\n{tasks}"));
     let error = error_of(run.outcome());
@@ -120,8 +118,7 @@ fn inputs_of_builtins_are_checked() {
         ("{seconds: 1.0e+300}", "it must be from 0"),
         ("{seconds: 0, ignore_cancel: 3}", "input `ignore_cancel` of task `s`"),
     ] {
-        let yaml =
-            format!("flow: {{graph: s}}\ntasks: {{s: {{use: builtin/sleep, inputs: {inputs}}}}}");
+        let yaml = format!("flow: {{graph: s}}\ntasks: {{s: {{use: builtin/sleep, inputs: {inputs}}}}}");
         let run = run_yaml(&yaml);
         let error = error_of(run.outcome());
         assert!(error.contains(why), "{inputs}: {error}");
@@ -138,21 +135,9 @@ fn a_document_that_cannot_run_says_so_in_the_outcome() {
         ("flow: {graph: a}\nflows: {}", false, "F invalid workflow yaml: unsupported_key_flows"),
         ("flow: {graph: a}", false, "N task `a` uses `a`, which is not registered"),
         ("flow: {graph: a}\ntasks: {a: {use: my/task}}", false, "N task `a` uses `my/task`"),
-        (
-            "flow: {graph: a}\ntasks: {a: {callable: 'm:f'}}",
-            false,
-            "N task `a` is the Python function `m:f`",
-        ),
-        (
-            "flow: {graph: a}\ntasks: {a: {use: builtin/echo}, b: {callable: 'm:f'}}",
-            false,
-            "completed",
-        ),
-        (
-            "flow: {graph: a >> a}\ntasks: {a: {use: builtin/echo}}",
-            true,
-            "F invalid graph: cycle: a >> a",
-        ),
+        ("flow: {graph: a}\ntasks: {a: {callable: 'm:f'}}", false, "N task `a` is the Python function `m:f`"),
+        ("flow: {graph: a}\ntasks: {a: {use: builtin/echo}, b: {callable: 'm:f'}}", false, "completed"),
+        ("flow: {graph: a >> a}\ntasks: {a: {use: builtin/echo}}", true, "F invalid graph: cycle: a >> a"),
         (
             "flow: {graph: 'a >> repeat(n=2){ a }'}\ntasks: {a: {use: builtin/echo}}",
             true,

@@ -33,11 +33,8 @@ fn a_full_queue_refuses_the_submit_and_leaves_no_run() {
         (ids(&cluster.get("/runs?limit=200").json()) == [kept.as_str()]).then_some(())
     });
     assert_eq!(jetstream::messages(&cluster.nats, "KV_pyoco_runs"), 7, "six tombstones and a run");
-    let tombstones = jetstream::call(
-        &cluster.nats,
-        "STREAM.INFO.KV_pyoco_runs",
-        &json!({"subjects_filter": ">"}),
-    );
+    let tombstones =
+        jetstream::call(&cluster.nats, "STREAM.INFO.KV_pyoco_runs", &json!({"subjects_filter": ">"}));
     for (subject, _) in tombstones["state"]["subjects"].as_object().unwrap() {
         let run_id = subject.strip_prefix("$KV.pyoco_runs.").unwrap();
         if run_id != kept {

@@ -115,9 +115,7 @@ fn runs_that_are_not_there_are_404() {
     let gone = cluster.submit(&main_flow());
     let (_, revision) = cluster.snapshot(&gone);
     cluster.bus.runs().delete(&gone, revision).unwrap();
-    for run_id in
-        ["nope", "a.b", "%20", "a..b", "*", "%3E", "%0d%0aPUB", "%ff", &gone, &"x".repeat(300)]
-    {
+    for run_id in ["nope", "a.b", "%20", "a..b", "*", "%3E", "%0d%0aPUB", "%ff", &gone, &"x".repeat(300)] {
         for answer in [
             cancel(&cluster, run_id, None),
             cluster.get(&format!("/runs/{run_id}")),

@@ -69,11 +69,7 @@ fn what_has_ended_stays_as_it_is_under_a_hail_of_cancels() {
                     let late = cluster.post_nothing(&path).json();
                     assert_eq!(late["status"], "COMPLETED", "{run_id}");
                     let (snapshot, revision): (RunSnapshot, u64) = cluster.snapshot(&run_id);
-                    assert_eq!(
-                        (snapshot.status, revision),
-                        (RunStatus::Completed, last),
-                        "{run_id}"
-                    );
+                    assert_eq!((snapshot.status, revision), (RunStatus::Completed, last), "{run_id}");
                     // Nobody's write was lost on the way.
                     assert_eq!(snapshot.tasks.len(), WRITES, "{run_id}");
                 }

@@ -38,8 +38,7 @@ fn a_chunked_submit_is_a_run() {
         Transfer-Encoding: chunked\r\n\r\n";
     let body = json!({"flow_name": "main"}).to_string();
     let (first, second) = body.split_at(7);
-    let chunks =
-        format!("{:x}\r\n{first}\r\n{:X}\r\n{second}\r\n0\r\n\r\n", first.len(), second.len());
+    let chunks = format!("{:x}\r\n{first}\r\n{:X}\r\n{second}\r\n0\r\n\r\n", first.len(), second.len());
     connection.send(format!("{head}{chunks}").as_bytes()).unwrap();
     let answer = connection.receive().unwrap();
     assert_eq!((answer.status, answer.json()["status"].as_str()), (200, Some("PENDING")));

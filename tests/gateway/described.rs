@@ -69,9 +69,8 @@ impl Described {
             return;
         };
         let content_type = answer.header("content-type").unwrap_or_default();
-        let content = contents
-            .get(content_type)
-            .unwrap_or_else(|| panic!("{what}: {content_type} is not described"));
+        let content =
+            contents.get(content_type).unwrap_or_else(|| panic!("{what}: {content_type} is not described"));
         if content_type.ends_with("json") {
             self.hold_to(&content["schema"], &answer.json(), &what);
         }

@@ -20,8 +20,7 @@ fn open(cluster: &Cluster) -> Events {
 }
 
 fn record(worker_id: &str, seen: f64) -> Vec<u8> {
-    let record =
-        json!({"worker_id": worker_id, "state": "IDLE", "tags": ["default"], "last_seen_at": seen});
+    let record = json!({"worker_id": worker_id, "state": "IDLE", "tags": ["default"], "last_seen_at": seen});
     record.to_string().into_bytes()
 }
 
@@ -67,10 +66,7 @@ fn a_worker_that_falls_silent_is_told() {
     cluster.bus.workers().put("w", &record("w", clock::now())).unwrap();
     assert_eq!(stream.named("worker").data["state"], "IDLE");
     let told = stream.named("worker");
-    assert_eq!(
-        (&told.data["worker_id"], &told.data["state"]),
-        (&json!("w"), &json!("DISCONNECTED"))
-    );
+    assert_eq!((&told.data["worker_id"], &told.data["state"]), (&json!("w"), &json!("DISCONNECTED")));
 }
 
 #[test]

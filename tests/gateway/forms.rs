@@ -45,8 +45,7 @@ fn a_document_becomes_a_run_whose_params_are_its_defaults() {
 #[test]
 fn every_form_that_is_not_right_is_told_what_is_missing() {
     let cluster = Cluster::with_gateway();
-    let post =
-        |parts: &[(&str, Option<&str>, &[u8])]| detail(&cluster.post_form("/runs/yaml", parts));
+    let post = |parts: &[(&str, Option<&str>, &[u8])]| detail(&cluster.post_form("/runs/yaml", parts));
     let name = ("flow_name", None, &b"main"[..]);
     let flow = ("workflow", FILE, FLOW);
     assert_eq!(post(&[flow]), (422, json!([missing("flow_name")])));
@@ -72,21 +71,14 @@ fn every_form_that_is_not_right_is_told_what_is_missing() {
     assert_eq!(post(&[("workflow", FILE, &larger), name]).0, 413);
 
     let raw = |content_type: Option<&str>, body: &[u8]| {
-        let headers: Vec<_> =
-            content_type.map(|value| ("Content-Type", value)).into_iter().collect();
+        let headers: Vec<_> = content_type.map(|value| ("Content-Type", value)).into_iter().collect();
         detail(&cluster.request("POST", "/runs/yaml", &headers, body))
     };
     let both = (422, json!([missing("workflow"), missing("flow_name")]));
     assert_eq!(raw(None, b""), both);
     assert_eq!(raw(Some("application/json"), b"{\"flow_name\":\"main\"}"), both);
-    assert_eq!(
-        raw(Some("multipart/form-data"), b"x"),
-        (400, json!("Missing boundary in multipart."))
-    );
-    assert_eq!(
-        raw(Some("multipart/form-data; boundary=abc"), b"x"),
-        (400, json!("Invalid multipart data."))
-    );
+    assert_eq!(raw(Some("multipart/form-data"), b"x"), (400, json!("Missing boundary in multipart.")));
+    assert_eq!(raw(Some("multipart/form-data; boundary=abc"), b"x"), (400, json!("Invalid multipart data.")));
     // A form without a file may come in the older encoding of forms.
     let older = Some("application/x-www-form-urlencoded");
     assert_eq!(raw(older, b"flow_name=main"), (422, json!([missing("workflow")])));
@@ -132,8 +124,8 @@ fn every_refused_document_names_its_reason() {
         (b"version: null\nflow: {graph: a}", "invalid_version"),
     ];
     for (yaml, reason) in table {
-        let answer = cluster
-            .post_form("/runs/yaml", &[("workflow", FILE, yaml), ("flow_name", None, b"main")]);
+        let answer =
+            cluster.post_form("/runs/yaml", &[("workflow", FILE, yaml), ("flow_name", None, b"main")]);
         let what = String::from_utf8_lossy(yaml);
         assert_eq!(detail(&answer), (422, json!("invalid workflow yaml")), "{what}");
         let body = answer.json();
@@ -160,8 +152,8 @@ fn documents_that_the_python_gateway_takes_are_taken() {
         b"flow: {graph: a, defaults: {b: !!binary aGk=, s: !!set {a}, n: .nan, i: .inf}}",
     ];
     for yaml in table {
-        let answer = cluster
-            .post_form("/runs/yaml", &[("workflow", FILE, yaml), ("flow_name", None, b"main")]);
+        let answer =
+            cluster.post_form("/runs/yaml", &[("workflow", FILE, yaml), ("flow_name", None, b"main")]);
         assert_eq!(answer.status, 200, "{}: {}", String::from_utf8_lossy(yaml), answer.text());
     }
     assert_eq!(cluster.get("/runs").json().as_array().unwrap().len(), table.len());
@@ -210,10 +202,7 @@ fn a_form_of_another_page_is_refused_before_anything_is_done() {
 fn a_page_is_not_ours_because_a_stranger_says_so() {
     let cluster = Cluster::with_gateway();
     let (content_type, body) = form(&[("workflow", FILE, FLOW), ("flow_name", None, b"main")]);
-    let headers = [
-        ("Content-Type", content_type.as_str()),
-        ("Origin", "https://front"),
-        ("X-Forwarded-Host", "front"),
-    ];
+    let headers =
+        [("Content-Type", content_type.as_str()), ("Origin", "https://front"), ("X-Forwarded-Host", "front")];
     assert_eq!(cluster.request("POST", "/runs/yaml", &headers, &body).status, 403);
 }

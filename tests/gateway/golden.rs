@@ -34,8 +34,7 @@ impl Normalizer {
     fn value(&mut self, name: &str, value: &Value) -> Value {
         match value {
             Value::Object(fields) => {
-                let fields =
-                    fields.iter().map(|(key, value)| (key.clone(), self.value(key, value)));
+                let fields = fields.iter().map(|(key, value)| (key.clone(), self.value(key, value)));
                 Value::Object(fields.collect::<Map<_, _>>())
             }
             Value::Array(items) => items.iter().map(|item| self.value(name, item)).collect(),
@@ -57,8 +56,7 @@ impl Normalizer {
             "server" => return "<server and version>".to_owned(),
             // Nothing stays nothing.
             _ if text.is_empty() => return String::new(),
-            "nuid" | "event_id" | "mtime" | "digest" | "sha256" | "sha256_b64" | "sha256_hex"
-            | "host" => {
+            "nuid" | "event_id" | "mtime" | "digest" | "sha256" | "sha256_b64" | "sha256_hex" | "host" => {
                 return format!("<{name}>");
             }
             _ => {}
@@ -97,9 +95,7 @@ impl Album {
         let host = cluster.url();
         let headers: Map<String, Value> = HEADERS
             .iter()
-            .filter_map(|header| {
-                Some((*header, answer.header(header)?.replace(&host, "<gateway>")))
-            })
+            .filter_map(|header| Some((*header, answer.header(header)?.replace(&host, "<gateway>"))))
             .map(|(header, value)| (header.to_owned(), value.into()))
             .collect();
         let body = if answer.body.is_empty() { Value::Null } else { answer.json() };
@@ -156,16 +152,12 @@ fn good_answers(cluster: &Cluster, album: &mut Album) {
     album.answer("ready", cluster, &cluster.get("/readyz"));
     album.answer("list_empty", cluster, &cluster.get("/runs"));
     album.answer("page_empty", cluster, &cluster.get("/runs?cursor="));
-    let submitted =
-        cluster.post("/runs", &json!({"flow_name": "main", "params": {"é": [1, 1.5, null]}}));
+    let submitted = cluster.post("/runs", &json!({"flow_name": "main", "params": {"é": [1, 1.5, null]}}));
     album.answer("submitted", cluster, &submitted);
     let run_id = submitted.json()["run_id"].as_str().unwrap().to_owned();
     let key = format!("$KV.pyoco_runs.{run_id}");
     album.stored("kv_pending", &jetstream::last(&cluster.nats, "KV_pyoco_runs", &key).unwrap());
-    album.stored(
-        "job",
-        &jetstream::last(&cluster.nats, "PYOCO_WORK", "pyoco.work.default").unwrap(),
-    );
+    album.stored("job", &jetstream::last(&cluster.nats, "PYOCO_WORK", "pyoco.work.default").unwrap());
     album.answer("run_pending", cluster, &cluster.get(&format!("/runs/{run_id}")));
     album.answer("tasks_pending", cluster, &cluster.get(&format!("/runs/{run_id}/tasks")));
     let cancelled = cluster.post(&format!("/runs/{run_id}/cancel"), &json!({"reason": "no need"}));
@@ -180,10 +172,7 @@ fn good_answers(cluster: &Cluster, album: &mut Album) {
     album.answer("submitted_yaml", cluster, &submitted);
     let run_id = submitted.json()["run_id"].as_str().unwrap().to_owned();
     album.answer("run_yaml", cluster, &cluster.get(&format!("/runs/{run_id}")));
-    album.stored(
-        "job_yaml",
-        &jetstream::last(&cluster.nats, "PYOCO_WORK", "pyoco.work.gpu").unwrap(),
-    );
+    album.stored("job_yaml", &jetstream::last(&cluster.nats, "PYOCO_WORK", "pyoco.work.gpu").unwrap());
 
     let now = pyoco_server::model::clock::now();
     let worker = json!({"worker_id": "w", "instance_id": "i", "state": "RUNNING", "tags": ["default"], "last_seen_at": now});
@@ -232,8 +221,7 @@ fn wheels(cluster: &Cluster, album: &mut Album) {
     };
     album.answer("wheel_uploaded", cluster, &upload(&name, &bytes, &[("tags", "cpu, linux,cpu")]));
     let subject = format!("$O.pyoco_wheels.M.{}", URL_SAFE.encode(&name));
-    let stored =
-        |subject: &str| jetstream::last(&cluster.nats, "OBJ_pyoco_wheels", subject).unwrap();
+    let stored = |subject: &str| jetstream::last(&cluster.nats, "OBJ_pyoco_wheels", subject).unwrap();
     album.stored("object_wheel", &stored(&subject));
     album.answer("wheels", cluster, &cluster.get("/wheels"));
     album.answer("409_wheel", cluster, &upload(&name, &bytes, &[]));
@@ -284,8 +272,7 @@ fn errors(cluster: &Cluster, album: &mut Album) {
     album.answer("405", cluster, &cluster.delete("/runs"));
     album.answer("413_body", cluster, &post(&vec![b' '; 1_100_000]));
     let large = vec![b'#'; 262_145];
-    let parts: &[(&str, Option<&str>, &[u8])] =
-        &[("workflow", FILE, &large), ("flow_name", None, b"main")];
+    let parts: &[(&str, Option<&str>, &[u8])] = &[("workflow", FILE, &large), ("flow_name", None, b"main")];
     album.answer("413_workflow", cluster, &cluster.post_form("/runs/yaml", parts));
     album.answer("422_json", cluster, &post(b"{bad"));
     album.answer("422_schema", cluster, &post(br#"{"params":[],"tag":"a.b"}"#));
@@ -304,8 +291,7 @@ fn errors(cluster: &Cluster, album: &mut Album) {
         album.answer(name, cluster, &cluster.post_form("/runs/yaml", &parts));
     }
     let headers = [json_type[0], ("Idempotency-Key", "k")];
-    for (body, name) in [(r#"{"flow_name":"m"}"#, None), (r#"{"flow_name":"n"}"#, Some("422_key"))]
-    {
+    for (body, name) in [(r#"{"flow_name":"m"}"#, None), (r#"{"flow_name":"n"}"#, Some("422_key"))] {
         let answer = cluster.request("POST", "/runs", &headers, body.as_bytes());
         if let Some(name) = name {
             album.answer(name, cluster, &answer);
@@ -318,8 +304,7 @@ fn unavailable(cluster: &mut Cluster, album: &mut Album) {
     eventually(PATIENCE, "the gateway to notice", || {
         let body = cluster.get("/readyz").json();
         let checks = &body["checks"];
-        (checks["nats"]["status"] == "unavailable"
-            && checks["run_index"]["status"] == "unavailable")
+        (checks["nats"]["status"] == "unavailable" && checks["run_index"]["status"] == "unavailable")
             .then_some(())
     });
     album.answer("503_ready", cluster, &cluster.get("/readyz"));

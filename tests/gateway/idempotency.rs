@@ -30,11 +30,7 @@ fn the_same_key_is_the_same_run_and_one_job() {
     let first = run_id(&post(&cluster, "k1", &body));
     for _ in 0..3 {
         assert_eq!(run_id(&post(&cluster, "k1", &body)), first);
-        assert_eq!(
-            run_id(&post(&cluster, "  k1 ", &body)),
-            first,
-            "spaces around a header count not"
-        );
+        assert_eq!(run_id(&post(&cluster, "  k1 ", &body)), first, "spaces around a header count not");
     }
     assert_eq!(jobs(&cluster), 1);
     assert_ne!(run_id(&post(&cluster, "k2", &body)), first);
@@ -73,8 +69,7 @@ fn sixteen_at_once_are_one_run() {
     for round in 0..10 {
         let key = format!("round {round}");
         let answers: Vec<Response> = std::thread::scope(|scope| {
-            let posts: Vec<_> =
-                (0..16).map(|_| scope.spawn(|| post(&cluster, &key, &main_flow()))).collect();
+            let posts: Vec<_> = (0..16).map(|_| scope.spawn(|| post(&cluster, &key, &main_flow()))).collect();
             posts.into_iter().map(|post| post.join().unwrap()).collect()
         });
         let runs: HashSet<String> = answers.iter().map(run_id).collect();
@@ -135,8 +130,7 @@ fn the_key_of_a_run_that_has_ended_still_answers_with_it() {
 fn forms_have_keys_too() {
     let cluster = Cluster::with_gateway();
     let post = |yaml: &[u8]| {
-        let (content_type, body) =
-            form(&[("workflow", Some("f"), yaml), ("flow_name", None, b"m")]);
+        let (content_type, body) = form(&[("workflow", Some("f"), yaml), ("flow_name", None, b"m")]);
         let headers = [("Content-Type", content_type.as_str()), ("Idempotency-Key", "k")];
         cluster.request("POST", "/runs/yaml", &headers, &body)
     };

@@ -120,8 +120,7 @@ fn values_that_do_not_parse_are_warned_of_by_name_and_the_gateway_starts() {
     let run_id = cluster.submit(&main_flow());
     assert_eq!(cluster.get(&format!("/runs/{run_id}")).json()["tag"], "default");
     for (name, _) in bad {
-        let line =
-            cluster.gateways[0].process.wait_for_line(PATIENCE, name, |line| line.contains(name));
+        let line = cluster.gateways[0].process.wait_for_line(PATIENCE, name, |line| line.contains(name));
         assert!(line.contains("\"level\":\"WARNING\""), "{line}");
     }
 }
@@ -141,11 +140,7 @@ fn config_check_and_show_name_values_and_where_they_come_from() {
     assert!(ended.stderr.contains("PYOCO_CANCEL_GRACE_PERIOD_SEC"), "{}", ended.stderr);
     let line = |name: &str| {
         let start = format!("{name}=");
-        ended
-            .stdout
-            .lines()
-            .find(|line| line.starts_with(&start))
-            .unwrap_or_else(|| panic!("no {name}"))
+        ended.stdout.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("no {name}"))
     };
     assert_eq!(line("PYOCO_NATS_URL"), "PYOCO_NATS_URL=nats://127.0.0.1:4222  # default");
     assert!(line("PYOCO_NATS_PASSWORD").ends_with("# environment"), "{}", ended.stdout);
@@ -153,8 +148,7 @@ fn config_check_and_show_name_values_and_where_they_come_from() {
 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("settings.env");
-    std::fs::write(&file, "export PYOCO_DEFAULT_TAG='gpu' # ours\nPYOCO_LOG_LEVEL=debug\n")
-        .unwrap();
+    std::fs::write(&file, "export PYOCO_DEFAULT_TAG='gpu' # ours\nPYOCO_LOG_LEVEL=debug\n").unwrap();
     let ended = server(
         &["config", "show"],
         &[

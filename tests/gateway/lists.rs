@@ -121,9 +121,6 @@ fn a_runs_worker_is_shown_beside_it() {
         });
         assert_eq!(shown["worker_alive"], alive, "{state}");
         assert_eq!(shown["worker_heartbeat_at"], seen);
-        assert_eq!(
-            (&shown["worker_hidden"], &shown["worker_tags"]),
-            (&json!(true), &json!(["default"]))
-        );
+        assert_eq!((&shown["worker_hidden"], &shown["worker_tags"]), (&json!(true), &json!(["default"])));
     }
 }

@@ -118,9 +118,8 @@ fn a_run_that_was_accepted_at_any_try_stays() {
     let next = std::sync::atomic::AtomicUsize::new(0);
     let (accepted, refused): (Vec<HashSet<String>>, Vec<usize>) = std::thread::scope(|scope| {
         let next = &next;
-        let clients: Vec<_> = (0..8)
-            .map(|_| scope.spawn(move || submit_until_accepted(client, next, KEYS)))
-            .collect();
+        let clients: Vec<_> =
+            (0..8).map(|_| scope.spawn(move || submit_until_accepted(client, next, KEYS))).collect();
         while clients.iter().any(|client| !client.is_finished()) {
             cluster.nats.pause();
             std::thread::sleep(Duration::from_millis(400));
@@ -136,8 +135,7 @@ fn a_run_that_was_accepted_at_any_try_stays() {
     let until = Instant::now() + Duration::from_secs(3);
     let bus = cluster.connect();
     while Instant::now() < until {
-        let gone: Vec<_> =
-            accepted.iter().filter(|id| bus.runs().get(id).unwrap().is_none()).collect();
+        let gone: Vec<_> = accepted.iter().filter(|id| bus.runs().get(id).unwrap().is_none()).collect();
         assert!(gone.is_empty(), "accepted and gone: {gone:?}");
     }
     let jobs = jobs(&cluster);

@@ -54,13 +54,11 @@ fn check(text: &str) {
         let (name, labels, value) = sample(line);
         let kind = kinds[family];
         let suffix = name.strip_prefix(family).unwrap_or_else(|| panic!("{line} within {family}"));
-        let allowed: &[&str] =
-            if kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+        let allowed: &[&str] = if kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
         assert!(allowed.contains(&suffix), "{line} within {family}");
         assert!(samples.insert(line.rsplit_once(' ').unwrap().0), "twice: {line}");
         assert!(!value.is_nan() && (kind == "gauge" || value >= 0.0), "{line}");
-        let others =
-            labels.iter().filter(|(name, _)| name != "le").map(|(n, v)| format!("{n}={v}"));
+        let others = labels.iter().filter(|(name, _)| name != "le").map(|(n, v)| format!("{n}={v}"));
         let series = format!("{family} {}", others.collect::<Vec<_>>().join(" "));
         if suffix == "_bucket" {
             let bound = &labels.iter().find(|(name, _)| name == "le").unwrap().1;
@@ -225,8 +223,7 @@ fn the_queue_is_told_by_tag_waiting_and_taken() {
     let text = scrape(&cluster);
     assert!(value(&text, &figure("oldest_age_seconds")) > age);
     assert_eq!(value(&text, "pyoco_workers_alive_total"), 1.0);
-    let heartbeat =
-        text.lines().find(|l| l.starts_with("pyoco_worker_heartbeat_timestamp_seconds{"));
+    let heartbeat = text.lines().find(|l| l.starts_with("pyoco_worker_heartbeat_timestamp_seconds{"));
     assert!(heartbeat.is_some(), "{text}");
     cluster.bus.queue().ensure_all().unwrap();
     cluster.bus.queue().publish_dlq("gpu", b"{}").unwrap();
@@ -257,11 +254,7 @@ fn labels_are_escaped_and_bounded() {
         ("method=\"other\",route=\"(none)\",code=\"405\"", 1.0),
         ("method=\"POST\",route=\"/runs\",code=\"200\"", 120.0),
     ] {
-        assert_eq!(
-            value(&text, &format!("pyoco_http_requests_total{{{labels}}}")),
-            count,
-            "{labels}"
-        );
+        assert_eq!(value(&text, &format!("pyoco_http_requests_total{{{labels}}}")), count, "{labels}");
     }
 }
 
@@ -288,14 +281,12 @@ fn a_scrape_never_hangs_on_nats() {
     cluster.nats.resume();
     eventually(PATIENCE, "NATS to be back", || {
         let text = timed("resumed");
-        (value(&text, "pyoco_nats_up") == 1.0 && value(&text, "pyoco_view_live") == 1.0)
-            .then_some(())
+        (value(&text, "pyoco_nats_up") == 1.0 && value(&text, "pyoco_view_live") == 1.0).then_some(())
     });
     cluster.nats.stop();
     eventually(PATIENCE, "the end of NATS to be noticed", || {
         let text = scrape(&cluster);
-        (value(&text, "pyoco_nats_up") == 0.0 && value(&text, "pyoco_view_live") == 0.0)
-            .then_some(())
+        (value(&text, "pyoco_nats_up") == 0.0 && value(&text, "pyoco_view_live") == 0.0).then_some(())
     });
     cluster.nats.restart();
     eventually(PATIENCE, "the reconnect to be counted", || {

@@ -230,9 +230,8 @@ fn an_upload_of_no_known_length_or_coding_is_answered_as_described() {
     let described = Described::by(&cluster);
     for (coding, status) in [("chunked", 422), ("gzip", 501)] {
         let mut connection = http::Connection::open(cluster.address);
-        let head = format!(
-            "POST /wheels HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: {coding}\r\n\r\n0\r\n\r\n"
-        );
+        let head =
+            format!("POST /wheels HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: {coding}\r\n\r\n0\r\n\r\n");
         connection.send(head.as_bytes()).unwrap();
         let answer = connection.receive().unwrap();
         assert_eq!(answer.status, status, "{}", answer.text());
@@ -256,12 +255,9 @@ fn service(described: &Described) {
 
 fn failures(cluster: &Cluster, described: &Described, run_id: &str) {
     let problem = [("Accept", "application/problem+json")];
-    for (template, path) in [
-        (RUN, "/runs/none"),
-        (TASKS, "/runs/none/tasks"),
-        (WATCH, "/runs/none/watch"),
-        (RUN, "/runs/a..b"),
-    ] {
+    for (template, path) in
+        [(RUN, "/runs/none"), (TASKS, "/runs/none/tasks"), (WATCH, "/runs/none/watch"), (RUN, "/runs/a..b")]
+    {
         described.get(404, template, path);
         described.call(404, "GET", template, path, &problem, b"");
     }

@@ -53,8 +53,7 @@ fn without_nats_every_request_is_answered_503_in_time_and_with_it_all_goes_on() 
     cluster.wait_answer("/readyz", 503);
     assert_alive_but_not_ready(&cluster);
     let path = format!("/runs/{run_id}");
-    let paths =
-        ["/runs", "/runs?limit=1&cursor=", "/runs?include=full", &path, &format!("{path}/tasks")];
+    let paths = ["/runs", "/runs?limit=1&cursor=", "/runs?include=full", &path, &format!("{path}/tasks")];
     for path in paths {
         assert_unavailable(path, &timed(|| cluster.get(path)));
     }
@@ -79,10 +78,7 @@ fn a_frozen_nats_is_noticed_and_forgiven() {
     cluster.nats.pause();
     // At first nobody can know; each request has its own deadline.
     assert_unavailable("submit", &timed(|| cluster.post("/runs", &main_flow())));
-    assert_unavailable(
-        "cancel",
-        &timed(|| cluster.post_nothing(&format!("/runs/{run_id}/cancel"))),
-    );
+    assert_unavailable("cancel", &timed(|| cluster.post_nothing(&format!("/runs/{run_id}/cancel"))));
     assert_unavailable("unknown run", &timed(|| cluster.get("/runs/nope")));
     eventually(PATIENCE, "the gateway to notice", || {
         let ready = timed(|| cluster.get("/readyz")).json();
@@ -104,9 +100,7 @@ fn a_frozen_nats_is_noticed_and_forgiven() {
     cluster.wait_ready();
     cluster.submit(&main_flow());
     // The cancel that was answered 503 may have been stored, and no submit may.
-    eventually(PATIENCE, "two runs", || {
-        (ids(&cluster.get("/runs").json()).len() == 2).then_some(())
-    });
+    eventually(PATIENCE, "two runs", || (ids(&cluster.get("/runs").json()).len() == 2).then_some(()));
 }
 
 #[test]

@@ -29,8 +29,7 @@ fn a_trailing_slash_is_redirected_with_its_query() {
 #[test]
 fn unknown_paths_are_404_and_known_ones_name_their_methods() {
     let cluster = Cluster::with_gateway();
-    for path in ["/nope", "/static", "//", "/runs/a/b", "//runs", "/runs//tasks", "/nope/", "/RUNS"]
-    {
+    for path in ["/nope", "/static", "//", "/runs/a/b", "//runs", "/runs//tasks", "/nope/", "/RUNS"] {
         let answer = cluster.get(path);
         assert_eq!((answer.status, answer.json()), (404, json!({"detail": "Not Found"})), "{path}");
     }
@@ -56,8 +55,7 @@ fn unknown_paths_are_404_and_known_ones_name_their_methods() {
 fn problem_json_is_given_to_those_who_ask_for_it() {
     let cluster = Cluster::with_gateway();
     let ask = |method: &str, path: &str, body: &[u8]| -> (u16, Value) {
-        let headers =
-            [("Accept", "application/problem+json, */*"), ("Content-Type", "application/json")];
+        let headers = [("Accept", "application/problem+json, */*"), ("Content-Type", "application/json")];
         let answer = cluster.request(method, path, &headers, body);
         assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{path}");
         (answer.status, answer.json())
@@ -92,10 +90,7 @@ fn every_answer_has_a_request_id_and_takes_over_the_clients() {
         assert_eq!(ask(path, "trace-7.a").header("x-request-id"), Some("trace-7.a"), "{path}");
         let made = cluster.get(path);
         let made = made.header("x-request-id").expect(path);
-        assert!(
-            made.len() >= 16 && made != cluster.get(path).header("x-request-id").unwrap(),
-            "{made}"
-        );
+        assert!(made.len() >= 16 && made != cluster.get(path).header("x-request-id").unwrap(), "{made}");
         assert_eq!(cluster.get(path).header("x-content-type-options"), Some("nosniff"));
     }
     for odd in ["a b", &"x".repeat(200), "\"", "a;b{}"] {

@@ -105,13 +105,11 @@ fn no_proxy_gives_an_idle_connection_up_later_than_the_gateway() {
 fn headers_of_a_proxy_that_is_not_trusted_are_ignored_with_one_warning() {
     let cluster = Cluster::new().start();
     let options = with_flags(&["--behind-proxy"]);
-    let mut gateway =
-        cluster.start_gateway(options.and(with_env(&[
-            ("PYOCO_TRUSTED_PROXIES", "10.0.0.0/8"),
-            ("PYOCO_LOG_LEVEL", "debug"),
-        ])));
-    let proxies = [Kind::Nginx, Kind::Caddy, Kind::HaProxy]
-        .map(|kind| ReverseProxy::start(kind, gateway.address));
+    let mut gateway = cluster.start_gateway(
+        options.and(with_env(&[("PYOCO_TRUSTED_PROXIES", "10.0.0.0/8"), ("PYOCO_LOG_LEVEL", "debug")])),
+    );
+    let proxies =
+        [Kind::Nginx, Kind::Caddy, Kind::HaProxy].map(|kind| ReverseProxy::start(kind, gateway.address));
     for (proxy, id) in proxies.iter().zip(["first-1", "second-2", "third-3"]) {
         let id = ("X-Request-ID", id);
         assert_eq!(proxy.client.request("GET", "/runs", &[id], b"").status, 200);
@@ -200,8 +198,7 @@ fn bodies_are_bounded(house: &House) {
     let answer = house.client().send_json("POST", "/runs", &" ".repeat(too_large));
     assert_eq!(answer.status, 413, "{:?}: {}", house.kind, answer.text());
     assert_eq!(answer.json()["detail"], "request body too large");
-    let (kind, body) =
-        form(&[("wheel", Some("big-1-py3-none-any.whl"), &vec![0; MAX_WHEEL_MB << 21])]);
+    let (kind, body) = form(&[("wheel", Some("big-1-py3-none-any.whl"), &vec![0; MAX_WHEEL_MB << 21])]);
     let answer = house.client().request("POST", "/wheels", &[("Content-Type", &kind)], &body);
     assert_eq!(answer.status, 413, "{:?}: {}", house.kind, answer.text());
     assert_eq!(house.client().get("/runs").status, 200);
@@ -228,8 +225,7 @@ fn connections_are_used_again(house: &House) {
 fn connections_so_far(address: SocketAddr) -> usize {
     let own = format!(":{:04X} ", address.port());
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    let ends =
-        |line: &str, end| line.split_whitespace().nth(end).is_some_and(|a| own.trim() == &a[8..]);
+    let ends = |line: &str, end| line.split_whitespace().nth(end).is_some_and(|a| own.trim() == &a[8..]);
     // The closing side alone remembers; of an open connection both ends are here.
     let mut clients: Vec<&str> = table
         .lines()
@@ -250,8 +246,7 @@ fn connections_so_far(address: SocketAddr) -> usize {
 
 fn the_client_is_known(house: &mut House) {
     let scheme = if house.kind == Kind::Caddy { "http" } else { "https" };
-    let forged =
-        "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: gopher\r\nX-Forwarded-Host: evil\r\n";
+    let forged = "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: gopher\r\nX-Forwarded-Host: evil\r\n";
     for (id, headers) in [
         ("plain-1", ""),
         ("forged-1", forged),

@@ -73,7 +73,8 @@ impl Worker<'_> {
     /// A sign of life of a worker.
     fn record(&self, worker_id: &str, instance_id: &str, state: &str) {
         let now = clock::now();
-        let record = json!({"worker_id": worker_id, "instance_id": instance_id, "state": state, "last_seen_at": now});
+        let record =
+            json!({"worker_id": worker_id, "instance_id": instance_id, "state": state, "last_seen_at": now});
         self.bus.workers().put(worker_id, record.to_string().as_bytes()).unwrap();
     }
 }
@@ -129,10 +130,7 @@ fn only_jobs_of_workers_that_are_gone_come_back() {
     for _ in 0..2 {
         let job = worker.next(SOON).expect("a run that fell silent was not rescued");
         let name = names_of[&run_of(&job)];
-        assert!(
-            name == "renewing" && run_of(&job) == renewing || run_of(&job) == recorded,
-            "{name}"
-        );
+        assert!(name == "renewing" && run_of(&job) == renewing || run_of(&job) == recorded, "{name}");
         job.ack().unwrap();
     }
 }

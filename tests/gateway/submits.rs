@@ -19,10 +19,7 @@ fn post(cluster: &Cluster, content_type: Option<&str>, body: &[u8]) -> http::Res
 /// `type`, `loc` and `msg` of each problem.
 fn problems(answer: &http::Response) -> Value {
     let answer = answer.json();
-    assert_eq!(
-        (&answer["err_id"], &answer["msg_id"]),
-        (&json!("ERR-PYOCO-0002"), &json!("MSG-PYOCO-0002"))
-    );
+    assert_eq!((&answer["err_id"], &answer["msg_id"]), (&json!("ERR-PYOCO-0002"), &json!("MSG-PYOCO-0002")));
     assert!(answer["hint"].is_string());
     let list = answer["detail"].as_array().unwrap_or_else(|| panic!("{answer}"));
     list.iter().map(|p| json!([p["type"], p["loc"], p["msg"]])).collect()
@@ -86,10 +83,7 @@ fn every_malformed_body_is_told_what_is_wrong_with_it() {
             "tags that are no strings",
             JSON,
             br#"{"flow_name":"m","tags":[1,"b",null]}"#,
-            json!([
-                ["string_type", ["body", "tags", 0], text],
-                ["string_type", ["body", "tags", 2], text],
-            ]),
+            json!([["string_type", ["body", "tags", 0], text], ["string_type", ["body", "tags", 2], text],]),
         ),
         (
             "a tag with a dot",
@@ -167,8 +161,7 @@ fn a_body_that_is_not_utf8_is_400_and_one_that_is_too_large_413() {
     let answer = post(&cluster, JSON, b"{\"flow_name\":\"\xff\"}");
     assert_eq!(answer.status, 400);
     assert_eq!(answer.json()["detail"], "There was an error parsing the body");
-    let large =
-        format!("{{\"flow_name\":\"m\",\"params\":{{\"x\":\"{}\"}}}}", "x".repeat(1_100_000));
+    let large = format!("{{\"flow_name\":\"m\",\"params\":{{\"x\":\"{}\"}}}}", "x".repeat(1_100_000));
     let answer = post(&cluster, JSON, large.as_bytes());
     assert_eq!(answer.status, 413, "{}", answer.text());
     assert_eq!(answer.json()["detail"], "request body too large");
@@ -182,9 +175,7 @@ fn a_body_that_is_not_utf8_is_400_and_one_that_is_too_large_413() {
 #[test]
 fn what_fastapi_takes_is_taken() {
     let cluster = Cluster::with_gateway();
-    for content_type in
-        ["application/json; charset=utf-8", "application/x+json", "APPLICATION/JSON"]
-    {
+    for content_type in ["application/json; charset=utf-8", "application/x+json", "APPLICATION/JSON"] {
         let answer = post(&cluster, Some(content_type), b" {\"flow_name\":\"m\", \"zzz\": 1}\r\n");
         assert_eq!(answer.status, 200, "{content_type}: {}", answer.text());
     }
@@ -231,7 +222,6 @@ fn what_leaves_a_worker_no_room_to_end_the_run_is_413() {
     assert_eq!(refused.json()["detail"], "request body too large");
     assert_eq!(ids(&cluster.get("/runs").json()).len(), 1);
     // Escaped for the wire, a character of three bytes takes six.
-    let refused =
-        cluster.post("/runs", &json!({"flow_name": "main", "params": {"x": "語".repeat(160_000)}}));
+    let refused = cluster.post("/runs", &json!({"flow_name": "main", "params": {"x": "語".repeat(160_000)}}));
     assert_eq!(refused.status, 413, "{}", refused.text());
 }

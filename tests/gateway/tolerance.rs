@@ -48,10 +48,7 @@ fn a_snapshot_with_nothing_but_a_status_is_a_run() {
     // The run itself is read from the bucket; the list hears of it from the watch.
     let listed = || cluster.get("/runs").json().as_array().unwrap().first().cloned();
     let row = eventually(PATIENCE, "it is listed", listed);
-    assert_eq!(
-        (&row["updated_at"], &row["tags"], &row["error"]),
-        (&Value::Null, &json!([]), &Value::Null)
-    );
+    assert_eq!((&row["updated_at"], &row["tags"], &row["error"]), (&Value::Null, &json!([]), &Value::Null));
     let tasks = cluster.get("/runs/bare/tasks").json();
     assert_eq!((&tasks["tasks"], &tasks["task_records"]), (&json!({}), &json!({})));
     assert_eq!(cluster.post_nothing("/runs/bare/cancel").json()["status"], "CANCELLING");
@@ -99,12 +96,7 @@ fn garbage_spoils_nothing_but_itself() {
             cluster.get(&format!("/runs/{key}/tasks")),
             cluster.post_nothing(&format!("/runs/{key}/cancel")),
         ] {
-            assert!(
-                [200, 500].contains(&answer.status),
-                "{key}: {} {}",
-                answer.status,
-                answer.text()
-            );
+            assert!([200, 500].contains(&answer.status), "{key}: {} {}", answer.status, answer.text());
             if answer.status == 500 {
                 assert_eq!(answer.json()["detail"], "Internal Server Error", "{key}");
             }

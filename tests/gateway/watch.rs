@@ -39,11 +39,9 @@ fn the_present_snapshot_comes_first_and_each_change_after_it() {
     let first = stream.event();
     assert_eq!((first.name.as_str(), first.id), ("snapshot", Some(revision)));
     assert_eq!(stream.retry.as_deref(), Some("2000"));
-    for line in [
-        "content-type: text/event-stream",
-        "cache-control: no-cache\r\n",
-        "x-accel-buffering: no\r\n",
-    ] {
+    for line in
+        ["content-type: text/event-stream", "cache-control: no-cache\r\n", "x-accel-buffering: no\r\n"]
+    {
         assert!(stream.head.contains(line), "{}", stream.head);
     }
     let data = first.data.as_object().unwrap();
@@ -131,8 +129,7 @@ fn a_client_that_comes_back_is_not_told_twice() {
     let cluster = Cluster::with_gateway();
     let revision = put_known(&cluster, 1.0);
     let path = "/runs/r/watch?timeout_sec=1";
-    let resume =
-        |id: &str| cluster.events_after(path, &format!("Last-Event-ID: {id}\r\n")).rest().len();
+    let resume = |id: &str| cluster.events_after(path, &format!("Last-Event-ID: {id}\r\n")).rest().len();
     assert_eq!(resume(&revision.to_string()), 0);
     // Another version, also one of a bucket that is gone, and what is no id at all.
     for id in [(revision - 1).to_string(), "999999".into(), "x".into(), String::new()] {
@@ -234,19 +231,13 @@ fn strange_snapshots_end_nothing() {
     for text in &documents {
         let revision = cluster.put("r", text.as_bytes());
         let told = stream.named("snapshot");
-        assert_eq!(
-            (told.id, &told.data["snapshot"]["status"]),
-            (Some(revision), &json!("RUNNING"))
-        );
+        assert_eq!((told.id, &told.data["snapshot"]["status"]), (Some(revision), &json!("RUNNING")));
     }
     // Too deep for anybody: nobody is told, and nothing ends.
-    cluster
-        .put("r", format!(r#"{{"run_id":"r","status":"RUNNING","x":{}}}"#, deep(5_000)).as_bytes());
+    cluster.put("r", format!(r#"{{"run_id":"r","status":"RUNNING","x":{}}}"#, deep(5_000)).as_bytes());
     cluster.put("r", b"not json");
     let mut list = cluster.events("/events");
-    eventually(PATIENCE, "the run to be left out", || {
-        (cluster.get("/runs").text() == "[]").then_some(())
-    });
+    eventually(PATIENCE, "the run to be left out", || (cluster.get("/runs").text() == "[]").then_some(()));
     let revision = cluster.put_run("r", 9.0, completed);
     assert_eq!(list.named("run").data["run_id"], "r");
     assert_eq!(stream.until(|event| event.id == Some(revision)).name, "snapshot");

@@ -26,8 +26,7 @@ fn clients(cluster: &Cluster) -> f64 {
 #[test]
 fn beyond_the_bound_the_answer_is_503_and_all_else_goes_on() {
     let cluster = cluster("3");
-    let mut streams: Vec<Events> =
-        [WATCH, WATCH, "/events"].map(|path| cluster.events(path)).into();
+    let mut streams: Vec<Events> = [WATCH, WATCH, "/events"].map(|path| cluster.events(path)).into();
     assert_eq!(clients(&cluster), 3.0);
     for path in [WATCH, "/events"] {
         let refused = cluster.get(path);
@@ -37,8 +36,7 @@ fn beyond_the_bound_the_answer_is_503_and_all_else_goes_on() {
         assert!(body["hint"].as_str().unwrap().contains("PYOCO_HTTP_MAX_WATCHERS"), "{body}");
     }
     // A long answer needs no place of a watcher.
-    cluster
-        .put_run("big", 2.0, |run| drop(run.params.insert("x".into(), "y".repeat(100_000).into())));
+    cluster.put_run("big", 2.0, |run| drop(run.params.insert("x".into(), "y".repeat(100_000).into())));
     cluster.wait_count(2);
     assert!(cluster.get("/runs?include=full").body.len() > 100_000);
     // A client that vanishes gives its place back within 10 s.

@@ -62,8 +62,7 @@ fn a_fresh_run_is_a_pending_snapshot_and_a_job_with_its_id() {
     let message = jetstream::last(&cluster.nats, "PYOCO_WORK", "pyoco.work.gpu").unwrap();
     assert_eq!(header(&message.headers, "Nats-Msg-Id"), Some(run_id.as_str()));
     let job = message.json();
-    let wanted =
-        ["run_id", "flow_name", "tag", "tags", "params", "submitted_at", "tenant_id", "api_key_id"];
+    let wanted = ["run_id", "flow_name", "tag", "tags", "params", "submitted_at", "tenant_id", "api_key_id"];
     assert_eq!(keys(&job), BTreeSet::from(wanted));
     for field in wanted {
         assert_eq!(job[field], snapshot[field], "{field}");
@@ -103,8 +102,7 @@ fn resources_are_created_with_the_settings_of_the_contract() {
     let cluster = Cluster::with_gateway();
     cluster.submit(&json!({"flow_name": "m"}));
     let config = |stream: &str| {
-        jetstream::call(&cluster.nats, &format!("STREAM.INFO.{stream}"), &json!(null))["config"]
-            .clone()
+        jetstream::call(&cluster.nats, &format!("STREAM.INFO.{stream}"), &json!(null))["config"].clone()
     };
     let work = config("PYOCO_WORK");
     assert_eq!(work["subjects"], json!(["pyoco.work.>"]));

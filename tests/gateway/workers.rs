@@ -59,11 +59,7 @@ fn records_are_listed_by_their_derived_state_the_newest_first() {
     put(&cluster, "stopped", &python_record("stopped", "STOPPED_GRACEFUL", now - 3.0));
     put(&cluster, "lost", &python_record("lost", "IDLE", now - 100.0));
     put(&cluster, "bare", &json!({"worker_id": "bare"}));
-    put(
-        &cluster,
-        "odd",
-        &json!({"worker_id": "other", "state": "NAPPING", "last_seen_at": now, "zzz": [1]}),
-    );
+    put(&cluster, "odd", &json!({"worker_id": "other", "state": "NAPPING", "last_seen_at": now, "zzz": [1]}));
     let mut hidden = python_record("hidden", "IDLE", now);
     hidden["hidden"] = true.into();
     put(&cluster, "hidden", &hidden);
@@ -126,20 +122,12 @@ fn what_cannot_be_asked_for_is_refused() {
         (r#"{"hidden":2}"#, "bool_parsing"),
     ] {
         let answer = patch(&cluster, "w", body);
-        assert_eq!(
-            (answer.status, &answer.json()["detail"][0]["type"]),
-            (422, &json!(kind)),
-            "{body}"
-        );
+        assert_eq!((answer.status, &answer.json()["detail"][0]["type"]), (422, &json!(kind)), "{body}");
     }
     for worker_id in ["nope", "a%20b", "x*"] {
         let answer = patch(&cluster, worker_id, r#"{"hidden":true}"#);
         let body = answer.json();
-        assert_eq!(
-            (answer.status, &body["detail"]),
-            (404, &json!("worker not found")),
-            "{worker_id}"
-        );
+        assert_eq!((answer.status, &body["detail"]), (404, &json!("worker not found")), "{worker_id}");
         assert_eq!(body["err_id"], "ERR-PYOCO-0020");
     }
     assert_eq!(cluster.get("/workers/w").status, 405);

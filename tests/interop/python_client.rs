@@ -41,15 +41,8 @@ fn its_commands_work() {
     assert_eq!(tasks["tasks"], json!({"add": "SUCCEEDED", "twice": "SUCCEEDED"}));
 
     let document = cluster.write("flow.yaml", GREETING_YAML);
-    let yaml = client.json(&[
-        "submit-yaml",
-        "--workflow-file",
-        &document,
-        "--flow-name",
-        "greeting",
-        "--tag",
-        "py",
-    ]);
+    let yaml =
+        client.json(&["submit-yaml", "--workflow-file", &document, "--flow-name", "greeting", "--tag", "py"]);
     let yaml_id = yaml["run_id"].as_str().unwrap();
     assert_eq!(gateway.ended(yaml_id)["status"], "COMPLETED");
 

@@ -83,10 +83,7 @@ fn runs_by_name(gateway: &Gateway) {
 
     let run = gateway.ended(&bad);
     assert_eq!((&run["status"], &run["error"]), (&json!("FAILED"), &json!("it went boom")));
-    assert_eq!(
-        (&run["tasks"]["after"], &run["tasks"]["boom"]),
-        (&json!("SUCCEEDED"), &json!("FAILED"))
-    );
+    assert_eq!((&run["tasks"]["after"], &run["tasks"]["boom"]), (&json!("SUCCEEDED"), &json!("FAILED")));
     assert_ne!(run["tasks"]["twice"], "SUCCEEDED");
     let traceback = run["task_records"]["boom"]["traceback"].as_str().unwrap();
     assert!(traceback.contains("ValueError: it went boom"), "{traceback}");

@@ -72,8 +72,7 @@ fn our_client_submits_shows_lists_and_cancels() {
 
     let cancelled = gateway.submit_flow("py", "cancel_between", json!({}));
     wait_python_task(&gateway, &cancelled, "until_cancelled");
-    let finished =
-        client.finish(&["cancel", "--run-id", &cancelled, "--wait", "--timeout-sec", "20"]);
+    let finished = client.finish(&["cancel", "--run-id", &cancelled, "--wait", "--timeout-sec", "20"]);
     assert_eq!(finished.code, Some(0), "{finished:?}");
     assert_eq!(gateway.run(&cancelled)["status"], "CANCELLED");
 
@@ -116,10 +115,7 @@ fn our_worker_executes_what_was_submitted_there() {
     wait_task(&gateway, &waiting, "wait");
     assert_eq!(gateway.cancel(&waiting)["status"], "CANCELLING");
     let run = gateway.ended(&waiting);
-    assert_eq!(
-        (&run["status"], &run["tasks"]),
-        (&json!("CANCELLED"), &json!({"wait": "CANCELLED"}))
-    );
+    assert_eq!((&run["status"], &run["tasks"]), (&json!("CANCELLED"), &json!({"wait": "CANCELLED"})));
 
     assert_eq!(ids(&gateway.get_json("/runs")), [waiting.as_str(), &bad, &yaml]);
     eventually(PATIENCE, "the worker's record to name its last run", || {

@@ -68,8 +68,7 @@ fn whatever_python_writes_is_shown_as_json() {
     let gateway = cluster.start_gateway(Options::default());
     let _worker = cluster.start_python_worker("py");
     let flows = ["numbers", "not_json", "text", "half_a_character", "large", "broken_resolver"];
-    let runs: Vec<String> =
-        flows.iter().map(|flow| gateway.submit_flow("py", flow, json!({}))).collect();
+    let runs: Vec<String> = flows.iter().map(|flow| gateway.submit_flow("py", flow, json!({}))).collect();
     let ended: Vec<Value> = runs.iter().map(|run| gateway.ended(run)).collect();
     let output = |at: usize| &ended[at]["task_records"][flows[at]]["output"];
 
@@ -81,10 +80,7 @@ fn whatever_python_writes_is_shown_as_json() {
     assert_eq!(ended[4]["task_records_truncated"], true);
     assert_eq!(ended[4]["tasks"], json!({"large": "SUCCEEDED"}));
     // What it stores after an error of its own has lost tag, tags and params.
-    assert_eq!(
-        (&ended[5]["status"], &ended[5]["error"]),
-        (&json!("FAILED"), &json!("the resolver broke"))
-    );
+    assert_eq!((&ended[5]["status"], &ended[5]["error"]), (&json!("FAILED"), &json!("the resolver broke")));
     assert_eq!(ids(&gateway.get_json("/runs")).len(), flows.len());
     assert_eq!(ids(&gateway.get_json("/runs?flow=broken_resolver")), [runs[5].as_str()]);
 }

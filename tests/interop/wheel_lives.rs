@@ -142,10 +142,8 @@ fn history(gateway: &Gateway) -> Option<Value> {
 #[test]
 fn what_one_gateway_does_the_other_one_knows() {
     let cluster = cluster_with_flows();
-    let (ours, theirs) = (
-        cluster.start_gateway(Options::default()),
-        cluster.start_python_gateway(Options::default()),
-    );
+    let (ours, theirs) =
+        (cluster.start_gateway(Options::default()), cluster.start_python_gateway(Options::default()));
     let both = [&ours, &theirs];
     // Each of several pieces.
     let first = tasks("1.0").file("first.bin", noise(300_000));

@@ -174,8 +174,8 @@ fn fields_of_the_form() {
         post(gateway, &[("tags", None, tags.as_bytes()), ("wheel", Some(&name), &bytes)])
     });
     let flags = all(&[
-        "true", "1", "yes", "false", "0", "no", "off", "f", "n", "False", "on", "T", "", "maybe",
-        "2", " true", " false ",
+        "true", "1", "yes", "false", "0", "no", "off", "f", "n", "False", "on", "T", "", "maybe", "2",
+        " true", " false ",
     ]);
     differences.extend(compare(&gateways, flags, |gateway, flag| {
         let name = format!("flag_{}", name_of(flag));
@@ -186,26 +186,14 @@ fn fields_of_the_form() {
     let forms: &[(&str, &[Part<'_>])] = &[
         ("it", &[("wheel", Some(there), &bytes)]),
         ("bad tags", &[("tags", None, b"a.b"), ("wheel", Some(there), &bytes)]),
-        (
-            "late bad tags",
-            &[("wheel", Some("late-1-py3-none-any.whl"), &bytes), ("tags", None, b"*")],
-        ),
+        ("late bad tags", &[("wheel", Some("late-1-py3-none-any.whl"), &bytes), ("tags", None, b"*")]),
         ("bad name, bad tags", &[("tags", None, b"*"), ("wheel", Some("x.zip"), &bytes)]),
-        (
-            "bad flag",
-            &[("replace", None, b"maybe"), ("wheel", Some("bad-1-py3-none-any.whl"), &bytes)],
-        ),
+        ("bad flag", &[("replace", None, b"maybe"), ("wheel", Some("bad-1-py3-none-any.whl"), &bytes)]),
         ("no wheel", &[("tags", None, b"a")]),
         ("no wheel, bad flag", &[("replace", None, b"maybe")]),
         ("text", &[("wheel", None, b"abc")]),
-        (
-            "file of tags",
-            &[("tags", Some("t"), b"a"), ("wheel", Some("t-1-py3-none-any.whl"), &bytes)],
-        ),
-        (
-            "file of a flag",
-            &[("replace", Some("t"), b"1"), ("wheel", Some("t-2-py3-none-any.whl"), &bytes)],
-        ),
+        ("file of tags", &[("tags", Some("t"), b"a"), ("wheel", Some("t-1-py3-none-any.whl"), &bytes)]),
+        ("file of a flag", &[("replace", Some("t"), b"1"), ("wheel", Some("t-2-py3-none-any.whl"), &bytes)]),
         ("files only", &[("tags", Some("t"), b"1"), ("replace", Some("t"), b"1")]),
         (
             "text after a file",

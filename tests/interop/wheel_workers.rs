@@ -174,11 +174,7 @@ fn our_worker_gets_the_wheels_of_the_gateway_of_the_package() {
         registry.delete(wheel);
     }
     let sync = registry.wait_installed(&[]);
-    assert_eq!(
-        (&sync["last_result"], &sync["selected_count"]),
-        (&json!("ok"), &json!(0)),
-        "{sync}"
-    );
+    assert_eq!((&sync["last_result"], &sync["selected_count"]), (&json!("ok"), &json!(0)), "{sync}");
     let run = gateway.ended(&gateway.submit_yaml("py", "main", GREET_YAML));
     assert_eq!(run["status"], "FAILED", "{run}");
     assert_eq!(worker.stop(STOP_DEADLINE).code(), Some(0));

@@ -52,9 +52,9 @@ fn the_flow_of_the_resolver_counts_words() {
 fn the_flow_that_waits_can_be_cancelled() {
     for executor in executors() {
         let mut run = start(&executor, job("wait", None, json!({"seconds": 600})));
-        run.wait_for(|event| {
-            matches!(event, FlowEvent::Task { record, .. } if record.state == TaskStatus::Running)
-        });
+        run.wait_for(
+            |event| matches!(event, FlowEvent::Task { record, .. } if record.state == TaskStatus::Running),
+        );
         run.cancel.cancel();
         assert_eq!(run.finish(), Outcome::Cancelled);
         let output = run.record("wait").output.as_str().unwrap().to_owned();

@@ -12,9 +12,7 @@ use serde_json::{Value, json};
 use crate::support::flow::Run;
 use crate::support::measure::{is_running, kill, signal, wait_gone};
 use crate::support::python::V08;
-use crate::support::python_flows::{
-    CodeFolders, Kept, PythonFlows, code, give, output, wheels, write_flows,
-};
+use crate::support::python_flows::{CodeFolders, Kept, PythonFlows, code, give, output, wheels, write_flows};
 use crate::support::wait::{PATIENCE, eventually};
 
 /// `tool` is in the wheels; `wait` imports it only when it is told to.
@@ -49,9 +47,7 @@ fn stage_with(folders: &CodeFolders, version: &str) -> (PythonFlows, Kept) {
 fn waiting(flows: &PythonFlows, name: &str) -> (Run, PathBuf) {
     let go = flows.path(name);
     let mut run = flows.start("wait", json!({"go": go}));
-    run.wait_for(
-        |event| matches!(event, FlowEvent::Task { record, .. } if record.started_at.is_some()),
-    );
+    run.wait_for(|event| matches!(event, FlowEvent::Task { record, .. } if record.started_at.is_some()));
     (run, go)
 }
 
@@ -107,8 +103,7 @@ fn code_that_cannot_be_loaded_changes_nothing() {
     let kept = give(&flows.executor, "1", &[&folders.tool("1")]).unwrap();
     let template = flows.template_pid();
     let (mut run, go) = waiting(&flows, "go");
-    let broken =
-        folders.wheel("broken", &[("tool.py", "import json\nraise OSError('no device')\n")]);
+    let broken = folders.wheel("broken", &[("tool.py", "import json\nraise OSError('no device')\n")]);
     let (bad, bad_kept) = code("2", &[&broken]);
     let error = flows.executor.use_code(bad).unwrap_err();
     assert!(error.to_string().contains("OSError: no device"), "{error}");
@@ -156,8 +151,7 @@ if not os.path.exists(marker):
         flows.path("died")
     );
     write_flows(flows.folder.path(), &format!("import tool\n{FLOWS}"));
-    let _kept =
-        give(&flows.executor, "2", &[&folders.wheel("dying", &[("tool.py", &text)])]).unwrap();
+    let _kept = give(&flows.executor, "2", &[&folders.wheel("dying", &[("tool.py", &text)])]).unwrap();
     assert_eq!(output(&flows.run("tell"), "tell"), "2");
     assert_eq!(flows.status()["generation"], "2");
     assert_eq!(flows.status()["starts"], 3);

@@ -127,8 +127,7 @@ flow_of(die)
 #[test]
 fn an_error_of_the_resolver_may_be_long_and_in_any_language() {
     for letter in ["失", "😀", "\\n"] {
-        let flows =
-            PythonFlows::with(&format!("def f(): raise RuntimeError('{letter}' * 50_000)\nf()\n"));
+        let flows = PythonFlows::with(&format!("def f(): raise RuntimeError('{letter}' * 50_000)\nf()\n"));
         let text = flows.warm_up_error().to_string();
         assert!(text.contains("RuntimeError"), "{}", text.len());
     }

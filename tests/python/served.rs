@@ -299,7 +299,5 @@ fn the_server_with_a_worker_takes_a_resolver_too() {
     command.env("PYOCO_PYTHON", V08.path());
     let _server = Running::start(&mut command);
     let run = cluster.queue("default", "fetch", json!({"n": 7}));
-    eventually(PATIENCE, "the run ends", || {
-        (cluster.stored(&run)?["status"] == "COMPLETED").then_some(())
-    });
+    eventually(PATIENCE, "the run ends", || (cluster.stored(&run)?["status"] == "COMPLETED").then_some(()));
 }

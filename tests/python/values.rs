@@ -234,10 +234,8 @@ fn a_document_may_use_the_tasks_of_a_plug_in() {
     // What an installed package would leave beside it.
     let info = flows.path("demo-1.0.dist-info");
     std::fs::create_dir(&info).unwrap();
-    std::fs::write(info.join("METADATA"), "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n")
-        .unwrap();
-    std::fs::write(info.join("entry_points.txt"), "[pyoco.tasks]\ndemo = demo_plugin:register\n")
-        .unwrap();
+    std::fs::write(info.join("METADATA"), "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n").unwrap();
+    std::fs::write(info.join("entry_points.txt"), "[pyoco.tasks]\ndemo = demo_plugin:register\n").unwrap();
     std::fs::write(
         flows.path("demo_plugin.py"),
         "def twice(n): return n * 2\n\

@@ -40,10 +40,7 @@ fn plugin(folders: &CodeFolders, name: &str, version: &str) -> PathBuf {
                 &format!("{info}/METADATA"),
                 &format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"),
             ),
-            (
-                &format!("{info}/entry_points.txt"),
-                &format!("[pyoco.tasks]\n{name} = {name}:hook\n"),
-            ),
+            (&format!("{info}/entry_points.txt"), &format!("[pyoco.tasks]\n{name} = {name}:hook\n")),
         ],
     )
 }
@@ -55,13 +52,11 @@ fn tasks_are_found_by_entry_points() {
         let executor = PythonExecutor::new(plain(interpreter));
         let [one, two] = ["1.0", "2.0"].map(|version| plugin(&folders, "plug", version));
         let other = plugin(&folders, "other", "3.0");
-        for (generation, paths, expected) in [
-            ("1", [&one, &other], json!(["1.0", "1.0"])),
-            ("2", [&two, &other], json!(["2.0", "2.0"])),
-        ] {
+        for (generation, paths, expected) in
+            [("1", [&one, &other], json!(["1.0", "1.0"])), ("2", [&two, &other], json!(["2.0", "2.0"]))]
+        {
             give(&executor, generation, &paths.map(PathBuf::as_path)).unwrap();
-            let run =
-                run_yaml(&executor, "version: 1\nflow:\n  graph: plug_hello >> other_hello\n");
+            let run = run_yaml(&executor, "version: 1\nflow:\n  graph: plug_hello >> other_hello\n");
             assert_eq!(output(&run, "plug_hello"), expected);
             assert_eq!(output(&run, "other_hello"), json!(["3.0", "3.0"]));
         }
@@ -141,12 +136,8 @@ flow_of(wait)\n",
         let told = eventually(PATIENCE, "the run tells its wheels", || {
             cluster.stored(&run).filter(|snapshot| snapshot.get("wheels").is_some())
         });
-        assert_eq!(
-            (&told["status"], &told["wheel_generation"]),
-            (&json!("RUNNING"), &json!(version))
-        );
-        cluster
-            .wait_record("w1", "tells what new runs get", |r| r["python"]["generation"] == version);
+        assert_eq!((&told["status"], &told["wheel_generation"]), (&json!("RUNNING"), &json!(version)));
+        cluster.wait_record("w1", "tells what new runs get", |r| r["python"]["generation"] == version);
         runs.push((run, format!("tool-{version}.whl")));
     }
     cluster.wait_record("w1", "has an older run", |r| r["python"]["older_templates"] == 1);
@@ -162,14 +153,12 @@ flow_of(wait)\n",
 fn more_wheels_than_one_message_holds_are_no_trouble() {
     let folders = CodeFolders::new();
     let long = "x".repeat(200);
-    let folders: Vec<PathBuf> =
-        (0..1100).map(|n| folders.wheel(&format!("{long}-{n}"), &[])).collect();
+    let folders: Vec<PathBuf> = (0..1100).map(|n| folders.wheel(&format!("{long}-{n}"), &[])).collect();
     folders.iter().for_each(|folder| std::fs::create_dir_all(folder).unwrap());
     std::fs::write(folders[1099].join("tool.py"), "def f(ctx=None): return 'last'\n").unwrap();
     let executor = PythonExecutor::new(plain(V08.path()));
     let paths: Vec<_> = folders.iter().map(PathBuf::as_path).collect();
     give(&executor, "1", &paths).unwrap();
-    let run =
-        run_yaml(&executor, "version: 1\nflow:\n  graph: a\ntasks:\n  a:\n    callable: tool:f\n");
+    let run = run_yaml(&executor, "version: 1\nflow:\n  graph: a\ntasks:\n  a:\n    callable: tool:f\n");
     assert_eq!(output(&run, "a"), "last");
 }

@@ -31,8 +31,7 @@ const QUICK: [(&str, &str); 4] = [
     ("PYOCO_LOG_LEVEL", "INFO"),
 ];
 /// Makes a gateway, ours or that of the Python package, ask for API keys.
-pub const ASKING: [(&str, &str); 2] =
-    [("PYOCO_HTTP_AUTH_MODE", "api_key"), ("PYOCO_AUTH_PEPPER", PEPPER)];
+pub const ASKING: [(&str, &str); 2] = [("PYOCO_HTTP_AUTH_MODE", "api_key"), ("PYOCO_AUTH_PEPPER", PEPPER)];
 
 /// A nats-server, what was started on it, and the test's own way to NATS.
 ///
@@ -160,12 +159,7 @@ impl Cluster {
     }
 
     /// The same in another environment.
-    pub fn start_python_worker_with(
-        &self,
-        program: Command,
-        tag: &str,
-        options: Options,
-    ) -> Running {
+    pub fn start_python_worker_with(&self, program: Command, tag: &str, options: Options) -> Running {
         let mut command = self.place(program);
         command.args(["--tags", tag, "--worker-id", "python"]);
         command.args(["--flow-resolver", "flows.py:resolve_flow"]);
@@ -395,12 +389,7 @@ impl Cluster {
     }
 
     /// Waits for a worker's record to satisfy `wanted`.
-    pub fn wait_record(
-        &self,
-        worker_id: &str,
-        what: &str,
-        wanted: impl Fn(&Value) -> bool,
-    ) -> Value {
+    pub fn wait_record(&self, worker_id: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         eventually(PATIENCE, &format!("record of {worker_id}: {what}"), || {
             self.record(worker_id).filter(|record| wanted(record))
         })

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
 use pyoco_server::flow::{
-    CancelToken, Execution, Executor, FlowEvent, FlowJob, NativeExecutor, Outcome, Registry,
-    WorkflowDocument,
+    CancelToken, Execution, Executor, FlowEvent, FlowJob, NativeExecutor, Outcome, Registry, WorkflowDocument,
 };
 use pyoco_server::model::run::{TaskRecord, TaskStatus};
 use serde_json::{Value, json};
@@ -123,10 +122,7 @@ impl Run {
     /// Position of an event in the story.
     pub fn at(&self, entry: &str) -> usize {
         let story = self.story();
-        story
-            .iter()
-            .position(|found| found == entry)
-            .unwrap_or_else(|| panic!("no `{entry}` in {story:?}"))
+        story.iter().position(|found| found == entry).unwrap_or_else(|| panic!("no `{entry}` in {story:?}"))
     }
 
     /// The last record of a task.

@@ -44,8 +44,7 @@ impl History {
             );
             assert!(lawful, "{} after {}: {statuses:?}", pair[1], pair[0]);
         }
-        let is_terminal =
-            |s: &&Value| ["COMPLETED", "FAILED", "CANCELLED"].contains(&s.as_str().unwrap());
+        let is_terminal = |s: &&Value| ["COMPLETED", "FAILED", "CANCELLED"].contains(&s.as_str().unwrap());
         assert_eq!(self.all("status").filter(is_terminal).count(), 1, "{statuses:?}");
         let last = self.last();
         assert_eq!(last["status"], status, "{last}");

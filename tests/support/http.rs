@@ -65,8 +65,8 @@ impl Connection {
 
     /// Connects from an address of one's own choice; on loopback there are millions.
     pub fn open_from(source: Ipv4Addr, address: SocketAddr) -> Connection {
-        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)
-            .expect("cannot make a socket");
+        let socket =
+            rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("cannot make a socket");
         rustix::net::bind(&socket, &SocketAddrV4::new(source, 0)).expect("cannot bind");
         rustix::net::connect(&socket, &address).expect("cannot connect");
         Connection::on(TcpStream::from(socket), IO_DEADLINE)
@@ -160,9 +160,9 @@ impl Connection {
     /// deadline is no end.
     pub fn is_closed(&mut self) -> bool {
         self.unread.is_empty()
-            && self.read_more().is_err_and(|error| {
-                !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
-            })
+            && self
+                .read_more()
+                .is_err_and(|error| !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
     }
 
     /// The next chunk of a chunked body; `None` for the last.
@@ -236,13 +236,7 @@ impl Client {
         format!("http://{}", self.address)
     }
 
-    pub fn request(
-        &self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: &[u8],
-    ) -> Response {
+    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
         let key = self.key.as_deref().map(|key| ("X-API-Key", key));
         let headers: Vec<(&str, &str)> = key.into_iter().chain(headers.iter().copied()).collect();
         request(self.address, method, path, &headers, body)

@@ -61,8 +61,7 @@ pub fn everything(nats: &NatsServer, stream: &str) -> String {
 fn get(nats: &NatsServer, stream: &str, which: &Value) -> Option<Stored> {
     let answer = try_call(nats, &format!("STREAM.MSG.GET.{stream}"), which);
     let message = answer.get("message")?;
-    let decoded =
-        |field: &str| STANDARD.decode(message[field].as_str().unwrap_or_default()).unwrap();
+    let decoded = |field: &str| STANDARD.decode(message[field].as_str().unwrap_or_default()).unwrap();
     Some(Stored {
         seq: message["seq"].as_u64().unwrap(),
         headers: String::from_utf8(decoded("hdrs")).unwrap(),
@@ -72,9 +71,7 @@ fn get(nats: &NatsServer, stream: &str, which: &Value) -> Option<Stored> {
 
 /// How many messages a stream holds.
 pub fn messages(nats: &NatsServer, stream: &str) -> u64 {
-    call(nats, &format!("STREAM.INFO.{stream}"), &Value::Null)["state"]["messages"]
-        .as_u64()
-        .unwrap()
+    call(nats, &format!("STREAM.INFO.{stream}"), &Value::Null)["state"]["messages"].as_u64().unwrap()
 }
 
 /// Changes settings of a stream.

@@ -19,13 +19,7 @@ pub struct LocalWorker {
 
 impl Cluster {
     /// Starts a worker in this process with native tasks.
-    pub fn local_worker(
-        &self,
-        worker_id: &str,
-        tags: &[&str],
-        slots: usize,
-        tasks: Registry,
-    ) -> LocalWorker {
+    pub fn local_worker(&self, worker_id: &str, tags: &[&str], slots: usize, tasks: Registry) -> LocalWorker {
         self.local_worker_with(worker_id, tags, slots, Arc::new(NativeExecutor::new(tasks)))
     }
 

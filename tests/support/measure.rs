@@ -81,8 +81,7 @@ pub fn below(pid: u32) -> Vec<(u32, char)> {
     let mut processes = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let child = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        let Some((child, (state, parent))) = child.and_then(|child| Some((child, stat(child)?)))
-        else {
+        let Some((child, (state, parent))) = child.and_then(|child| Some((child, stat(child)?))) else {
             continue;
         };
         if parent == pid {

@@ -51,10 +51,8 @@ impl NatsServer {
 
     /// A server with options; returns when JetStream answers.
     pub fn start_with(options: NatsOptions) -> NatsServer {
-        let directory = tempfile::Builder::new()
-            .prefix("pyoco-nats-")
-            .tempdir()
-            .expect("cannot make a store directory");
+        let directory =
+            tempfile::Builder::new().prefix("pyoco-nats-").tempdir().expect("cannot make a store directory");
         // The lease keeps other tests away; a stranger can still take the port between the check
         // and the bind, so a start that dies gets another one.
         let mut server = NatsServer { process: None, port: PortLease::take(), options, directory };
@@ -106,9 +104,8 @@ impl NatsServer {
         let threads = format!("/proc/{}/task", self.pid());
         eventually(STOP_DEADLINE, "nats-server stands still", || {
             let is_stopped = |thread: &fs::DirEntry| {
-                fs::read_to_string(thread.path().join("stat")).is_ok_and(|stat| {
-                    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
-                })
+                fs::read_to_string(thread.path().join("stat"))
+                    .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
             };
             let threads = fs::read_dir(&threads).expect("the server runs");
             threads.flatten().all(|thread| is_stopped(&thread)).then_some(())
@@ -136,8 +133,7 @@ impl NatsServer {
         let address = self.address();
         let config = self.directory.path().join("nats.conf");
         fs::write(&config, self.config_text()).expect("cannot write nats.conf");
-        let process =
-            self.process.insert(Running::start(Command::new(binary()).arg("-c").arg(&config)));
+        let process = self.process.insert(Running::start(Command::new(binary()).arg("-c").arg(&config)));
         let end = Instant::now() + READY_DEADLINE;
         loop {
             if !process.is_running() {
@@ -146,10 +142,7 @@ impl NatsServer {
             match jetstream_answers(address, &self.options) {
                 Ok(()) => return Ok(()),
                 Err(problem) if Instant::now() > end => {
-                    return Err(format!(
-                        "nats-server is not ready: {problem}\n{}",
-                        process.stderr()
-                    ));
+                    return Err(format!("nats-server is not ready: {problem}\n{}", process.stderr()));
                 }
                 Err(_) => std::thread::sleep(Duration::from_millis(5)),
             }
@@ -201,8 +194,7 @@ fn jetstream_answers(address: SocketAddr, options: &NatsOptions) -> Result<(), S
     if let Some(token) = &options.token {
         connect["auth_token"] = token.as_str().into();
     }
-    let request =
-        format!("CONNECT {connect}\r\nSUB _INBOX.r 1\r\nPUB $JS.API.INFO _INBOX.r 0\r\n\r\n");
+    let request = format!("CONNECT {connect}\r\nSUB _INBOX.r 1\r\nPUB $JS.API.INFO _INBOX.r 0\r\n\r\n");
     (&stream).write_all(request.as_bytes()).map_err(text)?;
     loop {
         line.clear();

@@ -137,12 +137,7 @@ impl Running {
     }
 
     /// Waits until a line of stdout or stderr satisfies `wanted`, and returns it.
-    pub fn wait_for_line(
-        &mut self,
-        deadline: Duration,
-        what: &str,
-        wanted: impl Fn(&str) -> bool,
-    ) -> String {
+    pub fn wait_for_line(&mut self, deadline: Duration, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         let what = format!("{}: line with {what}", self.name);
         eventually(deadline, &what, || {
             let found = [&self.stdout, &self.stderr].into_iter().find_map(|tail| {

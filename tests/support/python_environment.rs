@@ -52,9 +52,7 @@ impl PythonEnvironment {
         let found = fs::read_dir(purelib(&self.python())).unwrap();
         let mut names = found.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let prefix = format!("{package}-");
-        names.find_map(|name| {
-            name.strip_prefix(&prefix)?.strip_suffix(".dist-info").map(str::to_owned)
-        })
+        names.find_map(|name| name.strip_prefix(&prefix)?.strip_suffix(".dist-info").map(str::to_owned))
     }
 }
 

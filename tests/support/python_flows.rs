@@ -47,10 +47,8 @@ impl PythonFlows {
 
     pub fn with_settings(flows: &str, change: impl FnOnce(&mut PythonSettings)) -> PythonFlows {
         let folder = tempfile::tempdir().unwrap();
-        let mut settings = PythonSettings {
-            resolver: Some(write_flows(folder.path(), flows)),
-            ..plain(V08.path())
-        };
+        let mut settings =
+            PythonSettings { resolver: Some(write_flows(folder.path(), flows)), ..plain(V08.path()) };
         change(&mut settings);
         PythonFlows { folder, executor: PythonExecutor::new(settings) }
     }
@@ -188,11 +186,7 @@ pub fn code(generation: &str, paths: &[&Path]) -> (Arc<Code>, Kept) {
     (Arc::new(Code { set, paths, keep: Box::new(token) }), kept)
 }
 
-pub fn give(
-    executor: &PythonExecutor,
-    generation: &str,
-    paths: &[&Path],
-) -> Result<Kept, PythonError> {
+pub fn give(executor: &PythonExecutor, generation: &str, paths: &[&Path]) -> Result<Kept, PythonError> {
     let (code, kept) = code(generation, paths);
     executor.use_code(code)?;
     Ok(kept)

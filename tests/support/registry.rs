@@ -95,17 +95,9 @@ impl Cluster {
 }
 
 fn wheel_sync_of(tags: &str) -> Options {
-    with_flags(&[
-        "--tags",
-        tags,
-        "--wheel-sync",
-        "--wheel-sync-interval-sec",
-        "1",
-        "--concurrency",
-        "2",
-    ])
-    .python(V08)
-    .envs(&[("PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC", "0.5")])
+    with_flags(&["--tags", tags, "--wheel-sync", "--wheel-sync-interval-sec", "1", "--concurrency", "2"])
+        .python(V08)
+        .envs(&[("PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC", "0.5")])
 }
 
 impl Worker {

@@ -230,12 +230,7 @@ impl Cluster {
     }
 
     /// Stores a run as a worker would have.
-    pub fn put_run(
-        &self,
-        run_id: &str,
-        updated_at: f64,
-        edit: impl FnOnce(&mut RunSnapshot),
-    ) -> u64 {
+    pub fn put_run(&self, run_id: &str, updated_at: f64, edit: impl FnOnce(&mut RunSnapshot)) -> u64 {
         self.put(run_id, &document(run_id, updated_at, edit))
     }
 
@@ -259,10 +254,7 @@ impl Cluster {
             let snapshot = self.stored(run_id)?;
             let is = snapshot["status"].as_str().unwrap_or_default();
             assert!(is == status || !TERMINAL.contains(&is), "it has ended otherwise: {snapshot}");
-            assert!(
-                is == status || Instant::now() < end,
-                "not {status} in {deadline:?}: {snapshot}"
-            );
+            assert!(is == status || Instant::now() < end, "not {status} in {deadline:?}: {snapshot}");
             (is == status).then_some(snapshot)
         })
     }
@@ -279,8 +271,7 @@ impl Cluster {
 
     /// Every revision of a run's snapshot. It needs [`super::cluster::Builder::quick`].
     pub fn history(&self, run_id: &str) -> History {
-        let stored =
-            jetstream::all(&self.nats, "KV_pyoco_runs", &format!("$KV.pyoco_runs.{run_id}"));
+        let stored = jetstream::all(&self.nats, "KV_pyoco_runs", &format!("$KV.pyoco_runs.{run_id}"));
         let documents = stored.iter().filter(|message| !message.data.is_empty());
         History(documents.map(|message| (message.seq, message.json())).collect())
     }

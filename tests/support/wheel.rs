@@ -193,8 +193,7 @@ impl WheelFile {
         entries.push(Entry::new(format!("{folder}/METADATA"), self.metadata_text()));
         entries.push(Entry::new(format!("{folder}/WHEEL"), self.wheel_text()));
         let record = format!("{folder}/RECORD");
-        let is_there =
-            |entry: &Entry| !self.without.iter().any(|name| name.as_bytes() == entry.name);
+        let is_there = |entry: &Entry| !self.without.iter().any(|name| name.as_bytes() == entry.name);
         entries.retain(is_there);
         let mut rows: Vec<String> = entries
             .iter()
@@ -239,12 +238,9 @@ impl WheelFile {
     }
 
     fn wheel_text(&self) -> String {
-        let mut text = format!(
-            "Wheel-Version: {}\nGenerator: tests\nRoot-Is-Purelib: true\n",
-            self.wheel_version
-        );
-        let parts: Vec<Vec<&str>> =
-            self.tag.split('-').map(|part| part.split('.').collect()).collect();
+        let mut text =
+            format!("Wheel-Version: {}\nGenerator: tests\nRoot-Is-Purelib: true\n", self.wheel_version);
+        let parts: Vec<Vec<&str>> = self.tag.split('-').map(|part| part.split('.').collect()).collect();
         for python in &parts[0] {
             for abi in &parts[1] {
                 for platform in &parts[2] {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use pyoco_server::thread::{self, StopSignal, StopSource};
 use pyoco_server::worker::wheels::{
-    Choice, Error, Folders, Generation, Interpreter, Offer, Patience, Prepared, Python, Refusals,
-    Worker, prepare,
+    Choice, Error, Folders, Generation, Interpreter, Offer, Patience, Prepared, Python, Refusals, Worker,
+    prepare,
 };
 
 use super::python::V08;
@@ -36,8 +36,7 @@ impl WheelSync {
         let folder = tempfile::tempdir().unwrap();
         let (stop, signal) = thread::stop_channel();
         let python = python();
-        let interpreter =
-            Interpreter::ask(&python, folder.path(), &Patience::new(TIMEOUT, &signal)).unwrap();
+        let interpreter = Interpreter::ask(&python, folder.path(), &Patience::new(TIMEOUT, &signal)).unwrap();
         WheelSync {
             folder,
             python,
@@ -96,11 +95,7 @@ impl WheelSync {
         self.sync_files_in(&self.folders(), files)
     }
 
-    fn sync_files_in(
-        &mut self,
-        folders: &Folders,
-        files: &[(String, Vec<u8>)],
-    ) -> Result<Prepared, Error> {
+    fn sync_files_in(&mut self, folders: &Folders, files: &[(String, Vec<u8>)]) -> Result<Prepared, Error> {
         let offers: Vec<Offer> = files.iter().map(|(name, bytes)| offer(name, bytes)).collect();
         self.sync_offers_in(folders, &offers, |choice, to| {
             let bytes = files.iter().find(|(name, _)| *name == choice.offer.name);
@@ -150,9 +145,7 @@ impl WheelSync {
     pub fn refusal(&mut self, name: &str, bytes: Vec<u8>) -> String {
         let prepared = self.sync_files(&[(name.to_owned(), bytes)]).unwrap();
         assert!(prepared.generation.paths.is_empty(), "{name} was taken");
-        let [skipped] = prepared.selection.skipped.as_slice() else {
-            panic!("{:?}", prepared.selection)
-        };
+        let [skipped] = prepared.selection.skipped.as_slice() else { panic!("{:?}", prepared.selection) };
         assert_eq!(self.names(), [] as [String; 0], "something is left of {name}");
         skipped.reason.clone()
     }
@@ -161,9 +154,8 @@ impl WheelSync {
     pub fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.root()).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<String> = names
-            .filter(|name| !name.ends_with(".lock") && !name.starts_with(".installed"))
-            .collect();
+        let mut names: Vec<String> =
+            names.filter(|name| !name.ends_with(".lock") && !name.starts_with(".installed")).collect();
         names.sort();
         names
     }

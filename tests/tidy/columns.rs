@@ -41,9 +41,7 @@ fn breaches(path: &str, text: &str, counts: impl Fn(&str) -> bool) -> Vec<Breach
 
 /// The columns of a line. A URL cannot be broken, so it counts for nothing.
 fn width(line: &str) -> usize {
-    line.split(' ')
-        .map(|word| if word.contains("://") { 1 } else { word.chars().count() + 1 })
-        .sum::<usize>()
+    line.split(' ').map(|word| if word.contains("://") { 1 } else { word.chars().count() + 1 }).sum::<usize>()
         - 1
 }
 
@@ -53,24 +51,14 @@ fn a_long_line_is_found() {
     let fits = "ö".repeat(COLUMNS);
     assert_eq!(page("README.md", &format!("{fits}\n{long}")).len(), 1);
     assert_eq!(page("README.md", &format!("```sh\n{long}\n```\n| a | {long} |")).len(), 2);
-    assert_eq!(
-        page("README.md", &format!("[a](https://x.invalid/{}) b", "y".repeat(COLUMNS))).len(),
-        0
-    );
+    assert_eq!(page("README.md", &format!("[a](https://x.invalid/{}) b", "y".repeat(COLUMNS))).len(), 0);
     let row = format!("| `thread` | {long} |");
     assert_eq!(page("docs/architecture.md", &row).len(), 1);
 
-    for (path, comment) in [
-        ("src/a.rs", "    /// "),
-        ("a.js", " * "),
-        ("a.py", "# "),
-        ("a.css", "/* "),
-        ("a.html", "<!-- "),
-    ] {
+    for (path, comment) in
+        [("src/a.rs", "    /// "), ("a.js", " * "), ("a.py", "# "), ("a.css", "/* "), ("a.html", "<!-- ")]
+    {
         assert_eq!(comments(path, &format!("{comment}{long}")).len(), 1, "{path}");
-        assert!(
-            comments(path, &format!("{comment}short\nlet code = \"{long}\"")).is_empty(),
-            "{path}"
-        );
+        assert!(comments(path, &format!("{comment}short\nlet code = \"{long}\"")).is_empty(), "{path}");
     }
 }

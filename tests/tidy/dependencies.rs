@@ -13,8 +13,7 @@ fn the_crates_of_the_programs_are_counted() {
     let words = TREE.split(' ');
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| words.clone().next().unwrap().to_owned());
     // They are here, or this test would not have been built.
-    let output =
-        Command::new(cargo).args(words.skip(1)).arg("--offline").current_dir(root()).output();
+    let output = Command::new(cargo).args(words.skip(1)).arg("--offline").current_dir(root()).output();
     let output = output.unwrap();
     assert!(output.status.success(), "{TREE}: {}", String::from_utf8_lossy(&output.stderr));
     let crates = counted(&String::from_utf8(output.stdout).unwrap());
@@ -47,10 +46,8 @@ pub fn reasons(manifest: &str) -> Vec<Breach> {
             let begins = line.split_once('=').is_some_and(|(name, _)| is_crate_name(name.trim()));
             let reason = previous.strip_prefix('#').unwrap_or_default().trim();
             if begins && reason.split_whitespace().count() < 2 {
-                breaches.push(format!(
-                    "Cargo.toml:{}: `{line}` has no reason in a comment above it",
-                    number + 1
-                ));
+                breaches
+                    .push(format!("Cargo.toml:{}: `{line}` has no reason in a comment above it", number + 1));
             }
         }
         previous = line;
@@ -64,8 +61,7 @@ fn is_crate_name(text: &str) -> bool {
 
 #[test]
 fn a_dependency_without_a_reason_is_found() {
-    let good =
-        "[dependencies]\n# Wire shapes.\nserde = \"1\"\n\n[lints.rust]\nunsafe_code = \"forbid\"\n";
+    let good = "[dependencies]\n# Wire shapes.\nserde = \"1\"\n\n[lints.rust]\nunsafe_code = \"forbid\"\n";
     assert!(reasons(good).is_empty());
     for bad in [
         "[dependencies]\nserde = \"1\"\n",
@@ -79,7 +75,6 @@ fn a_dependency_without_a_reason_is_found() {
 
 #[test]
 fn a_crate_counts_once_per_version() {
-    let tree =
-        "pyoco-server v0.1.0 (/x)\na v1.0.0\nb v2.0.0 (proc-macro)\na v1.0.0 (*)\na v0.9.0\n\n";
+    let tree = "pyoco-server v0.1.0 (/x)\na v1.0.0\nb v2.0.0 (proc-macro)\na v1.0.0 (*)\na v0.9.0\n\n";
     assert_eq!(counted(tree), 4);
 }

@@ -40,9 +40,7 @@ fn settings_are_documented_with_their_defaults() {
     }
     // Some are read past `Config::load`: where the file is, and what only one program asks for.
     let mut read_somewhere: BTreeSet<String> = settings.iter().map(|s| s.name.to_owned()).collect();
-    for (call, folder) in
-        [(".get(", "src/config"), ("var_os(", "src/cli"), ("setting(&", "src/cli")]
-    {
+    for (call, folder) in [(".get(", "src/config"), ("var_os(", "src/cli"), ("setting(&", "src/cli")] {
         for path in rust_files(folder) {
             let source = Source::read(&path);
             read_somewhere.extend(variables(&source, call));
@@ -66,10 +64,8 @@ fn every_route_has_its_section() {
     let page = read("docs/spec.md");
     let sections: BTreeSet<&str> =
         page.lines().filter_map(|line| quoted(line.strip_prefix("### ")?)).collect();
-    let routes: BTreeSet<String> = ROUTES
-        .iter()
-        .map(|route| format!("{} {}", route.method, route.path.replace("{}", "{id}")))
-        .collect();
+    let routes: BTreeSet<String> =
+        ROUTES.iter().map(|route| format!("{} {}", route.method, route.path.replace("{}", "{id}"))).collect();
     let mut breaches = Vec::new();
     for route in &routes {
         if !sections.contains(route.as_str()) {
@@ -112,10 +108,7 @@ fn every_thread_is_in_the_ledger() {
     let missing: Vec<&String> = spawned.difference(&listed).collect();
     assert!(missing.is_empty(), "not in the ledger of docs/architecture.md: {missing:?}");
     let gone: Vec<&String> = listed.difference(&spawned).collect();
-    assert!(
-        gone.is_empty(),
-        "in the ledger of docs/architecture.md, and nobody starts it: {gone:?}"
-    );
+    assert!(gone.is_empty(), "in the ledger of docs/architecture.md, and nobody starts it: {gone:?}");
 }
 
 #[test]
@@ -143,8 +136,7 @@ fn flags_in_commands_exist() {
         for (path, text) in pages() {
             for command in commands(&text, name) {
                 seen += 1;
-                for flag in flags(&command).filter(|flag| !flags(&help).any(|known| known == *flag))
-                {
+                for flag in flags(&command).filter(|flag| !flags(&help).any(|known| known == *flag)) {
                     breaches.push(format!("{path}: `{command}`: {name} knows no {flag}"));
                 }
             }
@@ -225,11 +217,8 @@ fn prose(text: &str) -> impl Iterator<Item = &str> {
 /// The anchor that a heading gets: lower case, words joined by `-`, punctuation dropped.
 fn anchor(line: &str) -> Option<String> {
     let text = line.strip_prefix('#')?.trim_start_matches('#').strip_prefix(' ')?;
-    let kept = text
-        .to_lowercase()
-        .chars()
-        .filter(|c| c.is_alphanumeric() || " -_".contains(*c))
-        .collect::<String>();
+    let kept =
+        text.to_lowercase().chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>();
     Some(kept.replace(' ', "-"))
 }
 
@@ -279,8 +268,7 @@ fn threads(source: &Source) -> Vec<String> {
             }
             let argument = source.text[at + function.len()..].trim_start_matches('(').trim_start();
             let name = literal(argument).or_else(|| {
-                let variable: String =
-                    argument.chars().take_while(|c| c.is_alphanumeric()).collect();
+                let variable: String = argument.chars().take_while(|c| c.is_alphanumeric()).collect();
                 let given = source.text[..at].rsplit_once(&format!("let {variable} = "))?.1;
                 literal(given)
             });
@@ -380,8 +368,7 @@ fn threads_and_variables_are_found_in_every_spelling() {
     let mut found = threads(&Source::new("src/x.rs", text));
     found.sort();
     assert_eq!(found, ["a", "b-*", "c-*", "d", "d-reaper", "f", "g"]);
-    let source =
-        Source::new("src/x.rs", "fn f() { let a = env.get(\"PYOCO_A\"); b(\"PYOCO_B\"); }");
+    let source = Source::new("src/x.rs", "fn f() { let a = env.get(\"PYOCO_A\"); b(\"PYOCO_B\"); }");
     assert_eq!(variables(&source, ".get("), ["PYOCO_A"]);
 }
 
@@ -396,8 +383,7 @@ fn commands_and_their_flags_are_found() {
 
 #[test]
 fn settings_and_error_numbers_are_found_in_their_lines() {
-    let page =
-        "- `PYOCO_A`, default `1` (count; S): a\n- `PYOCO_B`, default – (path; S W): b\n- `C`, x";
+    let page = "- `PYOCO_A`, default `1` (count; S): a\n- `PYOCO_B`, default – (path; S W): b\n- `C`, x";
     let found: Vec<_> = page.lines().filter_map(setting).collect();
     assert_eq!(found, [("PYOCO_A", "`1`"), ("PYOCO_B", "–")]);
     let page = "- **ERR-PYOCO-0001** (client): a\n- **ERR-PYOCO-HTTP**: b\nERR-PYOCO-0002";

@@ -21,9 +21,7 @@ pub fn loose_files(files: &[PathBuf]) -> Vec<Breach> {
         .into_iter()
         .filter(|(_, count)| *count > MOST_FILES)
         .filter(|(folder, _)| EXEMPT.iter().all(|(exempt, _)| folder != &Path::new(exempt)))
-        .map(|(folder, count)| {
-            format!("{}: {count} loose files; part them by meaning", folder.display())
-        })
+        .map(|(folder, count)| format!("{}: {count} loose files; part them by meaning", folder.display()))
         .collect()
 }
 

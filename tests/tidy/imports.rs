@@ -100,9 +100,7 @@ pub fn floors(source: &Source) -> Vec<Breach> {
 
 /// A folder within a floor may know less than its floor.
 pub fn rooms(source: &Source) -> Vec<Breach> {
-    let Some((room, allowed, reason)) =
-        ROOMS.iter().find(|(room, ..)| source.path.starts_with(room))
-    else {
+    let Some((room, allowed, reason)) = ROOMS.iter().find(|(room, ..)| source.path.starts_with(room)) else {
         return Vec::new();
     };
     imported_floors(source)
@@ -317,9 +315,7 @@ fn a_downward_import_is_none_of_our_business() {
 
 #[test]
 fn a_room_that_imports_what_only_its_floor_may_is_found() {
-    for text in
-        ["use crate::bus::Bus;", "use crate::flow::Executor;", "super::super::super::bus::x()"]
-    {
+    for text in ["use crate::bus::Bus;", "use crate::flow::Executor;", "super::super::super::bus::x()"] {
         let breaches = rooms(&Source::new("src/worker/wheels/prepare.rs", text));
         assert_eq!(breaches.len(), 1, "{text}: {breaches:?}");
         assert!(rooms(&Source::new("src/worker/wheel_sync/mod.rs", text)).is_empty());

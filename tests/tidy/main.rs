@@ -43,8 +43,7 @@ fn sources_keep_the_house_rules() {
 fn tests_keep_the_rules_for_every_file() {
     let files = rust_files("tests");
     assert!(!files.is_empty());
-    let breaches: Vec<Breach> =
-        files.iter().flat_map(|path| text::every_file(&Source::read(path))).collect();
+    let breaches: Vec<Breach> = files.iter().flat_map(|path| text::every_file(&Source::read(path))).collect();
     report(&breaches);
 }
 
@@ -70,8 +69,7 @@ fn every_area_of_tests_is_declared() {
 #[test]
 fn prose_fits_into_a_terminal() {
     let pages = docs::pages();
-    let mut breaches: Vec<Breach> =
-        pages.iter().flat_map(|(path, text)| columns::page(path, text)).collect();
+    let mut breaches: Vec<Breach> = pages.iter().flat_map(|(path, text)| columns::page(path, text)).collect();
     breaches.extend(sources().iter().flat_map(|(path, text)| columns::comments(path, text)));
     report(&breaches);
 }

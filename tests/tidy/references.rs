@@ -44,9 +44,7 @@ pub fn lost(path: &str, text: &str) -> Vec<Breach> {
 /// The text of the page that `name` means in the file `path`: seen from the root, or from its folder.
 fn page(path: &str, name: &str) -> Option<String> {
     let folder = Path::new(path).parent()?;
-    [root().join(name), root().join(folder).join(name)]
-        .iter()
-        .find_map(|file| fs::read_to_string(file).ok())
+    [root().join(name), root().join(folder).join(name)].iter().find_map(|file| fs::read_to_string(file).ok())
 }
 
 fn start_of_name(text: &str, end: usize) -> usize {

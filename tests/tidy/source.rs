@@ -176,8 +176,7 @@ fn without_tests(code: &str) -> String {
 
 #[test]
 fn comments_and_literals_are_blanked_and_lines_stay() {
-    let text =
-        "a // b\n/* c /* d */ */ e\nlet s = \"f \\\" g\"; 'h'; '\\'' ; br#\"i\"j\"#; &'k str";
+    let text = "a // b\n/* c /* d */ */ e\nlet s = \"f \\\" g\"; 'h'; '\\'' ; br#\"i\"j\"#; &'k str";
     let code = Source::new("x.rs", text).code;
     for gone in ["b", "c", "d", "f", "g", "h", "i", "j"] {
         assert_eq!(words(&code, gone).count(), 0, "{gone}: {code}");
@@ -191,7 +190,8 @@ fn comments_and_literals_are_blanked_and_lines_stay() {
 
 #[test]
 fn tests_are_no_product() {
-    let text = "fn a() {}\n#[cfg(test)]\nmod tests { fn b() { {} } }\nfn c() {}\n#[cfg(test)]\nuse d;\nfn e() {}";
+    let text =
+        "fn a() {}\n#[cfg(test)]\nmod tests { fn b() { {} } }\nfn c() {}\n#[cfg(test)]\nuse d;\nfn e() {}";
     let product = Source::new("x.rs", text).product;
     assert_eq!(words(&product, "b").count() + words(&product, "d").count(), 0);
     assert_eq!(["a", "c", "e"].map(|name| words(&product, name).count()), [1, 1, 1]);

@@ -37,11 +37,7 @@ pub fn every_file(source: &Source) -> Vec<Breach> {
     }
     for word in PUT_OFF {
         for at in words(&source.text, word) {
-            breaches.push(breach(
-                source,
-                at,
-                &format!("`{word}`: do it, or write it down elsewhere"),
-            ));
+            breaches.push(breach(source, at, &format!("`{word}`: do it, or write it down elsewhere")));
         }
     }
     breaches

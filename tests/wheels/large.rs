@@ -36,17 +36,15 @@ impl Sender {
     fn open_with(address: SocketAddr, name: &str, size: usize, behind: usize) -> Sender {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let part = format!(
-            "--x\r\nContent-Disposition: form-data; name=\"wheel\"; filename=\"{name}\"\r\n\r\n"
-        );
+        let part =
+            format!("--x\r\nContent-Disposition: form-data; name=\"wheel\"; filename=\"{name}\"\r\n\r\n");
         let length = part.len() + size + b"\r\n--x--\r\n".len() + behind;
         let head = format!(
             "POST /wheels HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
              Content-Type: multipart/form-data; boundary=x\r\nContent-Length: {length}\r\n\r\n{part}"
         );
         stream.write_all(head.as_bytes()).unwrap();
-        let mut sender =
-            Sender { stream, left: size - END.len(), piece: noise(MIB), hash: Sha256::new() };
+        let mut sender = Sender { stream, left: size - END.len(), piece: noise(MIB), hash: Sha256::new() };
         sender.piece[..4].copy_from_slice(b"PK\x03\x04");
         sender
     }
@@ -159,9 +157,7 @@ fn an_upload_that_crawls_after_its_file_is_not_named() {
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     assert!(answer.contains("at rest for too long"), "{answer}");
     assert!(cluster.wheel_names().is_empty());
-    eventually(PATIENCE, "the chunks to be gone", || {
-        (cluster.stored_wheel_messages() == 0).then_some(())
-    });
+    eventually(PATIENCE, "the chunks to be gone", || (cluster.stored_wheel_messages() == 0).then_some(()));
 }
 
 #[test]
@@ -169,13 +165,9 @@ fn a_client_that_breaks_off_leaves_nothing() {
     let cluster = Cluster::with_gateway();
     let mut sender = Sender::open(cluster.address, NAME, 20 * MIB);
     sender.send(8 * MIB);
-    eventually(PATIENCE, "chunks in the store", || {
-        (cluster.stored_wheel_messages() > 8).then_some(())
-    });
+    eventually(PATIENCE, "chunks in the store", || (cluster.stored_wheel_messages() > 8).then_some(()));
     drop(sender);
-    eventually(PATIENCE, "the chunks to be gone", || {
-        (cluster.stored_wheel_messages() == 0).then_some(())
-    });
+    eventually(PATIENCE, "the chunks to be gone", || (cluster.stored_wheel_messages() == 0).then_some(()));
     assert!(cluster.wheel_names().is_empty());
     assert_eq!(cluster.get("/wheels/history").json(), serde_json::json!([]));
 }
@@ -185,9 +177,7 @@ fn a_gateway_that_dies_in_the_middle_leaves_nothing_for_long() {
     let mut cluster = Cluster::with_gateway();
     let mut sender = Sender::open(cluster.address, NAME, 20 * MIB);
     sender.send(8 * MIB);
-    eventually(PATIENCE, "chunks in the store", || {
-        (cluster.stored_wheel_messages() > 8).then_some(())
-    });
+    eventually(PATIENCE, "chunks in the store", || (cluster.stored_wheel_messages() > 8).then_some(()));
     cluster.gateways[0].process.kill();
     drop(sender);
     cluster.gateways[0].restart();

@@ -31,10 +31,7 @@ fn a_wheel_comes_is_shown_and_goes() {
     let download = cluster.get(&format!("/wheels/{name}"));
     assert_eq!((download.status, &download.body), (200, &bytes));
     assert_eq!(download.header("content-type"), Some("application/octet-stream"));
-    assert_eq!(
-        download.header("content-disposition"),
-        Some(&*format!("attachment; filename=\"{name}\""))
-    );
+    assert_eq!(download.header("content-disposition"), Some(&*format!("attachment; filename=\"{name}\"")));
     assert_eq!(cluster.delete_wheel(&name).json(), json!({"name": name, "deleted": true}));
     assert_eq!(detail(&cluster.delete_wheel(&name)), (404, json!("wheel not found")));
     assert_eq!(detail(&cluster.get(&format!("/wheels/{name}"))), (404, json!("wheel not found")));
@@ -71,11 +68,7 @@ fn a_version_is_uploaded_once_and_rises() {
         let answer = send(name, version, tag, replace);
         assert_eq!(detail(&answer), (409, expected.clone()), "{name} {version} {tag} {replace}");
         assert_eq!(answer.json()["err_id"], "ERR-PYOCO-0022");
-        assert!(
-            answer.json()["reason"].as_str().unwrap().contains("foo-1.10-"),
-            "{}",
-            answer.text()
-        );
+        assert!(answer.json()["reason"].as_str().unwrap().contains("foo-1.10-"), "{}", answer.text());
     }
     assert_eq!(cluster.wheel_names(), ["foo-1.10-py3-none-any.whl", "foo-1.9-py3-none-any.whl"]);
     // What is deleted does not count any more.
@@ -176,8 +169,7 @@ fn the_history_tells_who_from_where() {
     let foo = WheelFile::new("foo", "1.0");
     cluster.add_wheel(&foo, "cpu");
     cluster.add_wheel(&WheelFile::new("bar", "1.0"), "");
-    let headers =
-        [("User-Agent", "tests/1"), ("X-Real-IP", "10.0.0.1"), ("X-Forwarded-For", "1.2.3.4")];
+    let headers = [("User-Agent", "tests/1"), ("X-Real-IP", "10.0.0.1"), ("X-Forwarded-For", "1.2.3.4")];
     let path = format!("/wheels/{}", foo.file_name());
     assert_eq!(cluster.request("DELETE", &path, &headers, b"").status, 200);
     let events = cluster.get("/wheels/history").json();
@@ -200,10 +192,7 @@ fn the_history_tells_who_from_where() {
             "user_agent": "tests/1", "host": cluster.address.to_string(), "scheme": "http",
         })
     );
-    assert_eq!(
-        (&events[1]["replace"], events[1]["event_id"].as_str().unwrap().len()),
-        (&json!(true), 32)
-    );
+    assert_eq!((&events[1]["replace"], events[1]["event_id"].as_str().unwrap().len()), (&json!(true), 32));
     let count = |query: &str| {
         let answer = cluster.get(&format!("/wheels/history?{query}"));
         assert_eq!(answer.status, 200, "{query}: {}", answer.text());
@@ -214,9 +203,7 @@ fn the_history_tells_who_from_where() {
     assert_eq!(count(&format!("wheel_name={foo_name}")), 2);
     assert_eq!(count(&format!("wheel_name={foo_name}&action=delete")), 1);
     assert_eq!(count("wheel_name=&action="), 3);
-    for (query, words) in
-        [("wheel_name=foo", "invalid wheel name"), ("action=look", "invalid action")]
-    {
+    for (query, words) in [("wheel_name=foo", "invalid wheel name"), ("action=look", "invalid action")] {
         let answer = cluster.get(&format!("/wheels/history?{query}"));
         assert_eq!(detail(&answer), (422, json!(words)), "{query}");
     }

@@ -75,9 +75,7 @@ fn runs_finish_on_the_code_with_which_they_have_begun() {
     let old = cluster.ended_as(&old, "COMPLETED");
     assert_eq!(told(&old), ("1.0", "1.0"));
     assert_ne!(old["wheel_generation"], new["wheel_generation"]);
-    eventually(RUN_DEADLINE, "the old folder to be collected", || {
-        (!folder_of_old[0].exists()).then_some(())
-    });
+    eventually(RUN_DEADLINE, "the old folder to be collected", || (!folder_of_old[0].exists()).then_some(()));
     assert_eq!(worker.unpacked().len(), 1);
 }
 
@@ -88,8 +86,7 @@ fn what_is_deleted_is_gone_and_an_older_version_comes_back() {
     cluster.add_wheel(&flows("1.1"), "");
     let worker = cluster.spawn_wheel_worker("w1", "default", &[]);
     let yaml = "version: 1\nflow: {graph: tell}\ntasks: {tell: {callable: 'flows:tell'}}\n";
-    let run =
-        |status: &str| cluster.ended_as(&cluster.submit_yaml("default", "main", yaml), status);
+    let run = |status: &str| cluster.ended_as(&cluster.submit_yaml("default", "main", yaml), status);
     cluster.wait_installed("w1", &["flows-1.1-py3-none-any.whl"]);
     assert_eq!(told(&run("COMPLETED")), ("1.1", "1.1"));
     cluster.delete_wheel("flows-1.1-py3-none-any.whl");
@@ -100,9 +97,7 @@ fn what_is_deleted_is_gone_and_an_older_version_comes_back() {
     assert_eq!((&sync["last_result"], &sync["last_error"]), (&json!("ok"), &Value::Null));
     let failed = run("FAILED");
     assert!(failed["error"].as_str().unwrap().contains("flows"), "{failed}");
-    eventually(RUN_DEADLINE, "the folders to be collected", || {
-        worker.unpacked().is_empty().then_some(())
-    });
+    eventually(RUN_DEADLINE, "the folders to be collected", || worker.unpacked().is_empty().then_some(()));
 }
 
 #[test]
@@ -134,10 +129,7 @@ fn a_wheel_that_is_wrong_changes_nothing_for_its_package() {
         assert!(error.len() < 2000, "{} bytes", error.len());
         assert_eq!(sync["last_result"], "error");
         let skipped = &sync["skipped_incompatible"][0];
-        assert_eq!(
-            (&skipped["wheel_name"], &skipped["package_name"]),
-            (&json!(name), &json!("flows"))
-        );
+        assert_eq!((&skipped["wheel_name"], &skipped["package_name"]), (&json!(name), &json!("flows")));
         assert_eq!(sync["installed_wheels"][0]["wheel_name"], good, "{sync}");
         cluster.delete_wheel(&name);
     }
@@ -149,8 +141,8 @@ fn a_wheel_that_is_wrong_changes_nothing_for_its_package() {
         metrics().contains("pyoco_workers_wheel_sync{result=\"ok\"} 1\n").then_some(())
     });
     cluster.add_wheel(&flows("1.7").tag("cp39-cp39-win_amd64"), "");
-    let sync = cluster
-        .wait_sync("w1", "the misfit is listed", |sync| sync["skipped_incompatible_count"] == 1);
+    let sync =
+        cluster.wait_sync("w1", "the misfit is listed", |sync| sync["skipped_incompatible_count"] == 1);
     assert_eq!((&sync["last_result"], &sync["selected_count"]), (&json!("ok"), &json!(1)));
     let reason = sync["skipped_incompatible"][0]["reason"].as_str().unwrap();
     assert!(reason.starts_with("unsupported_wheel_tags"), "{reason}");
@@ -169,8 +161,7 @@ fn bytes_that_are_damaged_and_code_that_does_not_load_change_nothing() {
         let run = cluster.submit_flow("default", "main", json!({}));
         assert_eq!(told(&cluster.ended_as(&run, "COMPLETED")), ("1.0", "1.0"));
     };
-    let broken =
-        WheelFile::new("flows", "2.0").file("flows/__init__.py", "import nowhere_at_all\n");
+    let broken = WheelFile::new("flows", "2.0").file("flows/__init__.py", "import nowhere_at_all\n");
     cluster.add_wheel(&broken, "");
     let sync = cluster.wait_sync("w1", "the new code does not load", |sync| {
         sync["last_error"].as_str().is_some_and(|error| error.contains("nowhere_at_all"))
@@ -205,10 +196,7 @@ fn entry_points_and_namespace_packages_work_and_missing_modules_are_named() {
         .file("space/one.py", shout)
         .entry_points("[pyoco.tasks]\none = space.one:register\n");
     let two = WheelFile::new("space_two", "1.0")
-        .file(
-            "space/two.py",
-            "from space.one import shout\ndef both(ctx): return shout(ctx, 'two')\n",
-        )
+        .file("space/two.py", "from space.one import shout\ndef both(ctx): return shout(ctx, 'two')\n")
         .file("space/lonely.py", "import not_uploaded\ndef alone(ctx): pass\n");
     cluster.add_wheel(&one, "");
     cluster.add_wheel(&two, "");

@@ -14,9 +14,7 @@ const RESOLVER: [&str; 2] = ["--flow-resolver", "flows:resolve_flow"];
 fn holding(cluster: &Cluster) -> Worker {
     let mut worker = cluster.spawn_wheel_worker("w1", "default", &RESOLVER);
     cluster.wait_sync("w1", "the resolver is not there", |sync| sync["last_result"] == "error");
-    worker
-        .process
-        .wait_for_line(RUN_DEADLINE, "that it waits", |line| line.contains("no job is taken"));
+    worker.process.wait_for_line(RUN_DEADLINE, "that it waits", |line| line.contains("no job is taken"));
     worker
 }
 

@@ -31,9 +31,7 @@ fn a_thousand_runs_are_all_completed_by_one_worker() {
         }
     });
     let submitted = began.elapsed();
-    eventually(Duration::from_secs(90), "all jobs are settled", || {
-        (cluster.queued() == 0).then_some(())
-    });
+    eventually(Duration::from_secs(90), "all jobs are settled", || (cluster.queued() == 0).then_some(()));
     let took = began.elapsed();
     eprintln!("{RUNS} runs: submitted in {submitted:?}, all settled after {took:?}");
     let runs = runs.into_inner().unwrap();

@@ -13,8 +13,7 @@ use crate::support::wait::{PATIENCE, eventually};
 #[test]
 fn a_running_run_that_listens_is_cancelled_within_a_second_or_so() {
     // So long that a heartbeat would not find the request in time.
-    let cluster =
-        Cluster::new().quick().envs(&[("PYOCO_RUN_HEARTBEAT_INTERVAL_SEC", "20")]).start();
+    let cluster = Cluster::new().quick().envs(&[("PYOCO_RUN_HEARTBEAT_INTERVAL_SEC", "20")]).start();
     let _worker = cluster.local_worker("w1", &["default"], 1, Registry::with_builtins());
     let run_id = cluster.queue_yaml("default", &flows::sleep(60.0));
     cluster.wait_stored(&run_id, "RUNNING");
@@ -32,11 +31,9 @@ fn a_running_run_that_listens_is_cancelled_within_a_second_or_so() {
 
 #[test]
 fn a_request_that_races_with_heartbeats_is_never_lost() {
-    let cluster =
-        Cluster::new().quick().envs(&[("PYOCO_RUN_HEARTBEAT_INTERVAL_SEC", "0.01")]).start();
+    let cluster = Cluster::new().quick().envs(&[("PYOCO_RUN_HEARTBEAT_INTERVAL_SEC", "0.01")]).start();
     let _worker = cluster.local_worker("w1", &["default"], 4, Registry::with_builtins());
-    let runs: Vec<String> =
-        (0..12).map(|_| cluster.queue_yaml("default", &flows::sleep(60.0))).collect();
+    let runs: Vec<String> = (0..12).map(|_| cluster.queue_yaml("default", &flows::sleep(60.0))).collect();
     for run_id in &runs {
         cluster.wait_stored(run_id, "RUNNING");
         cluster.mark_cancelling(run_id);

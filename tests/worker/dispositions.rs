@@ -81,8 +81,7 @@ fn what_is_no_job_is_terminated_and_shown_in_the_dlq() {
 fn a_job_with_nothing_but_the_required_fields_is_executed() {
     let cluster = Cluster::new().quick().start();
     let _worker = worker(&cluster);
-    let payload =
-        json!({"run_id": "bare", "flow_name": "x", "workflow_yaml": flows::ECHO, "zzz": 1});
+    let payload = json!({"run_id": "bare", "flow_name": "x", "workflow_yaml": flows::ECHO, "zzz": 1});
     jetstream::publish(&cluster.nats, "pyoco.work.default", payload.to_string().as_bytes());
     let history = cluster.settled("bare", "COMPLETED");
     let last = history.last();
@@ -105,8 +104,7 @@ fn a_python_dialect_job_is_executed() {
 
 #[test]
 fn an_unknown_flow_fails_and_is_shown_in_the_dlq() {
-    let cluster =
-        Cluster::new().quick().envs(&[("PYOCO_DLQ_PUBLISH_EXECUTION_ERROR", "false")]).start();
+    let cluster = Cluster::new().quick().envs(&[("PYOCO_DLQ_PUBLISH_EXECUTION_ERROR", "false")]).start();
     let _worker = worker(&cluster);
     let by_name = cluster.queue("default", "no_such_flow", json!({}));
     let python = "version: 1\nflow: {graph: t}\ntasks: {t: {callable: 'my.module:f'}}\n";
@@ -122,10 +120,7 @@ fn an_unknown_flow_fails_and_is_shown_in_the_dlq() {
         let entry = entries.iter().find(|entry| entry["run_id"] == run_id.as_str()).unwrap();
         assert_eq!(entry["reason"], "flow_not_found");
         assert_eq!((&entry["tag"], &entry["num_delivered"]), (&json!("default"), &json!(1)));
-        assert_eq!(
-            (&entry["worker_id"], &entry["subject"]),
-            (&json!("w1"), &json!("pyoco.work.default"))
-        );
+        assert_eq!((&entry["worker_id"], &entry["subject"]), (&json!("w1"), &json!("pyoco.work.default")));
     }
 }
 
@@ -137,16 +132,10 @@ fn a_failed_flow_keeps_its_text_in_the_snapshot_and_in_the_dlq() {
     let history = cluster.settled(&run_id, "FAILED");
     let last = history.last();
     assert!(last["error"].as_str().unwrap().contains("disk is full: é"), "{last}");
-    assert_eq!(
-        last["tasks"],
-        json!({"first": "SUCCEEDED", "broken": "FAILED", "never": "CANCELLED"})
-    );
+    assert_eq!(last["tasks"], json!({"first": "SUCCEEDED", "broken": "FAILED", "never": "CANCELLED"}));
     let entries = cluster.wait_dlq(1);
     assert_eq!(entries.len(), 1);
-    assert_eq!(
-        (&entries[0]["reason"], &entries[0]["run_id"]),
-        (&json!("execution_error"), &json!(run_id))
-    );
+    assert_eq!((&entries[0]["reason"], &entries[0]["run_id"]), (&json!("execution_error"), &json!(run_id)));
     assert_eq!(entries[0]["error"], last["error"]);
     assert_eq!(entries[0]["flow_name"], last["flow_name"]);
 }
@@ -190,13 +179,10 @@ fn kv_trouble_gives_the_job_back_and_a_later_attempt_completes_it() {
             "CONSUMER.INFO.PYOCO_WORK.pyoco_workers_default",
             &Value::Null,
         );
-        (info["num_redelivered"] == 1 && info["delivered"]["consumer_seq"].as_u64() >= Some(3))
-            .then_some(())
+        (info["num_redelivered"] == 1 && info["delivered"]["consumer_seq"].as_u64() >= Some(3)).then_some(())
     });
     assert_eq!(cluster.stored("refused").unwrap()["status"], "PENDING");
-    jetstream::update(&cluster.nats, "KV_pyoco_runs", |config| {
-        config["max_msg_size"] = (-1).into()
-    });
+    jetstream::update(&cluster.nats, "KV_pyoco_runs", |config| config["max_msg_size"] = (-1).into());
     let history = cluster.settled("refused", "COMPLETED");
     let attempt = history.last()["attempt"].as_u64().unwrap();
     assert!((2..=4).contains(&attempt), "completed in attempt {attempt}");

@@ -41,8 +41,7 @@ fn a_worker_that_wakes_up_during_the_other_ones_attempt_leaves_the_run() {
     let history = cluster.settled(&run_id, "COMPLETED");
     let last = history.last();
     assert_eq!((&last["worker_id"], &last["attempt"]), (&json!("second"), &json!(2)));
-    let after_claim =
-        history.0.iter().skip_while(|(_, document)| document["worker_id"] != "second");
+    let after_claim = history.0.iter().skip_while(|(_, document)| document["worker_id"] != "second");
     for (revision, document) in after_claim {
         assert_eq!(document["worker_id"], "second", "the loser has written revision {revision}");
     }

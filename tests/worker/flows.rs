@@ -39,8 +39,7 @@ pub fn fail(message: &str) -> String {
 /// `count` tasks in a row that do nothing.
 pub fn chain(count: usize) -> String {
     let names: Vec<String> = (0..count).map(|n| format!("t{n}")).collect();
-    let tasks: Vec<String> =
-        names.iter().map(|name| format!("  {name}: {{use: builtin/echo}}\n")).collect();
+    let tasks: Vec<String> = names.iter().map(|name| format!("  {name}: {{use: builtin/echo}}\n")).collect();
     format!("version: 1\nflow:\n  graph: {}\ntasks:\n{}", names.join(" >> "), tasks.concat())
 }
 

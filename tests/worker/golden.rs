@@ -23,16 +23,8 @@ const TIMES: [&str; 15] = [
     "last_run_finished_at",
     "stopped_at",
 ];
-const IDS: [&str; 8] = [
-    "run_id",
-    "instance_id",
-    "ack",
-    "last_run_id",
-    "current_run_id",
-    "hostname",
-    "version",
-    "traceback",
-];
+const IDS: [&str; 8] =
+    ["run_id", "instance_id", "ack", "last_run_id", "current_run_id", "hostname", "version", "traceback"];
 
 /// Compares a document with its golden file, what differs from run to run aside.
 pub fn check(name: &str, document: &Value) {
@@ -62,8 +54,7 @@ fn masked(field: &str, value: &Value) -> Value {
             // The order of keys is not part of the contract.
             let mut sorted: Vec<_> = fields.iter().collect();
             sorted.sort_by_key(|(name, _)| name.as_str());
-            let fields =
-                sorted.into_iter().map(|(name, value)| (name.clone(), masked(name, value)));
+            let fields = sorted.into_iter().map(|(name, value)| (name.clone(), masked(name, value)));
             Value::Object(fields.collect::<Map<_, _>>())
         }
         Value::Array(items) => items.iter().map(|item| masked(item_of(field), item)).collect(),

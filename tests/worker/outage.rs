@@ -83,24 +83,14 @@ fn nats_stopped_for_ten_seconds() {
 #[test]
 fn nats_frozen_for_eight_seconds() {
     let cluster = Cluster::new().quick().envs(&OUTLASTS).start();
-    survive(
-        cluster,
-        |cluster| cluster.nats.pause(),
-        |cluster| cluster.nats.resume(),
-        Duration::from_secs(8),
-    );
+    survive(cluster, |cluster| cluster.nats.pause(), |cluster| cluster.nats.resume(), Duration::from_secs(8));
 }
 
 /// The server delivers again what executes; the attempts go on under the new deliveries.
 #[test]
 fn nats_stopped_for_longer_than_ack_wait() {
     let cluster = Cluster::new().quick().envs(&[("PYOCO_CONSUMER_ACK_WAIT_SEC", "3")]).start();
-    survive(
-        cluster,
-        |cluster| cluster.nats.stop(),
-        |cluster| cluster.nats.restart(),
-        Duration::from_secs(8),
-    );
+    survive(cluster, |cluster| cluster.nats.stop(), |cluster| cluster.nats.restart(), Duration::from_secs(8));
 }
 
 #[test]
@@ -142,8 +132,7 @@ fn everything_deleted_under_a_worker_is_made_again() {
     let _worker = cluster.local_worker("w1", &["a", "b"], 1, registry);
     cluster.settled(&cluster.queue_yaml("a", flows::ECHO), "COMPLETED");
     for stream in ["PYOCO_WORK", "KV_pyoco_workers", "PYOCO_DLQ", "PYOCO_ADVISORY"] {
-        let answer =
-            jetstream::try_call(&cluster.nats, &format!("STREAM.DELETE.{stream}"), &json!(null));
+        let answer = jetstream::try_call(&cluster.nats, &format!("STREAM.DELETE.{stream}"), &json!(null));
         assert_eq!(answer["success"], true, "{answer}");
     }
     for tag in ["a", "b"] {

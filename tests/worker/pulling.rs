@@ -95,9 +95,7 @@ fn a_burst_on_one_of_three_tags_fills_all_slots() {
     let _worker = cluster.local_worker("w1", &TAGS, 4, gated(&gate, PATIENCE));
     cluster.settled(&cluster.queue_yaml("c", flows::ECHO), "COMPLETED");
     let runs: Vec<String> = (0..8).map(|_| cluster.queue("a", "gated", json!({}))).collect();
-    eventually(Duration::from_secs(12), "four runs execute", || {
-        (gate.entered() == 4).then_some(())
-    });
+    eventually(Duration::from_secs(12), "four runs execute", || (gate.entered() == 4).then_some(()));
     gate.open();
     assert_first_attempt(&cluster, &runs);
     assert_eq!(gate.most(), 4);
@@ -114,9 +112,7 @@ fn two_tags_with_a_backlog_share_one_slot() {
     let _worker = cluster.local_worker("w1", &["a", "b"], 1, Registry::with_builtins());
     let mut started: Vec<(f64, &str)> = order
         .iter()
-        .map(|(run_id, tag)| {
-            (seconds(&cluster.wait_stored(run_id, "COMPLETED"), "start_time"), *tag)
-        })
+        .map(|(run_id, tag)| (seconds(&cluster.wait_stored(run_id, "COMPLETED"), "start_time"), *tag))
         .collect();
     let took = before.elapsed();
     started.sort_by(|x, y| x.0.total_cmp(&y.0));
@@ -162,8 +158,7 @@ fn a_job_is_not_handed_around_by_workers_that_are_busy() {
 fn slots_are_what_the_flag_says() {
     let cluster = Cluster::new().quick().start();
     let _worker = cluster.start_worker("w1", with_flags(&["--concurrency", "3"]));
-    let runs: Vec<String> =
-        (0..6).map(|_| cluster.queue_yaml("default", &flows::sleep(0.6))).collect();
+    let runs: Vec<String> = (0..6).map(|_| cluster.queue_yaml("default", &flows::sleep(0.6))).collect();
     let record = cluster.wait_record("w1", "three runs at once", |record| {
         record["current_run_ids"].as_array().is_some_and(|runs| runs.len() == 3)
     });

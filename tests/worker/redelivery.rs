@@ -25,11 +25,8 @@ const SHORT: [(&str, &str); 3] = [
 const LONGER: Duration = Duration::from_secs(9);
 
 fn redelivered(cluster: &Cluster) -> u64 {
-    let info = jetstream::try_call(
-        &cluster.nats,
-        "CONSUMER.INFO.PYOCO_WORK.pyoco_workers_default",
-        &Value::Null,
-    );
+    let info =
+        jetstream::try_call(&cluster.nats, "CONSUMER.INFO.PYOCO_WORK.pyoco_workers_default", &Value::Null);
     let delivered = info["delivered"]["consumer_seq"].as_u64().unwrap();
     delivered - info["delivered"]["stream_seq"].as_u64().unwrap()
 }
@@ -38,9 +35,8 @@ fn redelivered(cluster: &Cluster) -> u64 {
 fn a_run_longer_than_ack_wait_is_executed_once() {
     let cluster = Cluster::new().quick().envs(&SHORT).start();
     let gate = Arc::new(Gate::default());
-    let _workers: Vec<LocalWorker> = ["w1", "w2"]
-        .map(|id| cluster.local_worker(id, &["default"], 2, gated(&gate, LONGER)))
-        .into();
+    let _workers: Vec<LocalWorker> =
+        ["w1", "w2"].map(|id| cluster.local_worker(id, &["default"], 2, gated(&gate, LONGER))).into();
     let run_id = cluster.queue("default", "gated", json!({}));
     let history = cluster.settled(&run_id, "COMPLETED");
     assert_eq!((gate.entered(), redelivered(&cluster)), (1, 0));
@@ -139,10 +135,7 @@ fn a_gateway_brings_the_run_of_a_killed_worker_back_long_before_ack_wait() {
     // The times of the defaults; only ack_wait would take 30 s.
     let cluster = Cluster::new()
         .quick()
-        .envs(&[
-            ("PYOCO_RUN_HEARTBEAT_INTERVAL_SEC", "1"),
-            ("PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC", "5"),
-        ])
+        .envs(&[("PYOCO_RUN_HEARTBEAT_INTERVAL_SEC", "1"), ("PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC", "5")])
         .start();
     let _gateway = cluster.another_gateway();
     let mut first = cluster.start_worker("first", with_flags(&["--concurrency", "1"]));
@@ -165,8 +158,7 @@ fn a_gateway_brings_the_run_of_a_killed_worker_back_long_before_ack_wait() {
 
 #[test]
 fn a_worker_that_comes_back_under_its_id_gets_its_run_again() {
-    let cluster =
-        Cluster::new().quick().envs(&[("PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC", "5")]).start();
+    let cluster = Cluster::new().quick().envs(&[("PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC", "5")]).start();
     let _gateway = cluster.another_gateway();
     let mut first = cluster.start_worker("same", with_flags(&["--concurrency", "1"]));
     let run_id = cluster.queue_yaml("default", &flows::sleep(6.0));
@@ -180,10 +172,8 @@ fn a_worker_that_comes_back_under_its_id_gets_its_run_again() {
 #[test]
 fn a_run_that_kills_each_of_its_workers_fails_when_its_deliveries_are_exhausted() {
     let [ack_wait, progress, _] = SHORT;
-    let cluster = Cluster::new()
-        .quick()
-        .envs(&[ack_wait, progress, ("PYOCO_CONSUMER_MAX_DELIVER", "2")])
-        .start();
+    let cluster =
+        Cluster::new().quick().envs(&[ack_wait, progress, ("PYOCO_CONSUMER_MAX_DELIVER", "2")]).start();
     let run_id = cluster.queue_yaml("default", &flows::sleep(30.0));
     for attempt in 1..=2 {
         let mut worker = cluster.start_worker(&format!("w{attempt}"), Options::default());
@@ -203,10 +193,7 @@ fn a_run_that_kills_each_of_its_workers_fails_when_its_deliveries_are_exhausted(
     assert_eq!(entries.len(), 1, "{entries:?}");
     assert_eq!(entries[0]["reason"], "max_deliver_exceeded");
     assert_eq!(entries[0]["run_id"], run_id.as_str());
-    assert_eq!(
-        (&entries[0]["num_delivered"], &entries[0]["worker_id"]),
-        (&json!(2), &json!("healthy"))
-    );
+    assert_eq!((&entries[0]["num_delivered"], &entries[0]["worker_id"]), (&json!(2), &json!("healthy")));
     // Nothing that has ended is shown as going on.
     assert_eq!(last["tasks"], json!({"nap": "FAILED"}), "{last}");
     assert_eq!(last["task_records"]["nap"]["error"], last["error"], "{last}");
@@ -247,8 +234,7 @@ fn jobs_of_other_builds_with_ordinary_headers_are_read() {
     jetstream::send(
         &cluster.nats,
         "pyoco.work.default",
-        "NATS/1.0\r\nTraceparent: 00-é-01\r\nX-Empty:\r\nX-Twice: 1\r\nX-Twice: 2\r\n\r\n"
-            .as_bytes(),
+        "NATS/1.0\r\nTraceparent: 00-é-01\r\nX-Empty:\r\nX-Twice: 1\r\nX-Twice: 2\r\n\r\n".as_bytes(),
         job.to_string().as_bytes(),
     );
     cluster.settled("h1", "COMPLETED");

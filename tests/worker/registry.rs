@@ -23,9 +23,8 @@ fn the_record_tells_the_life_of_a_worker() {
     golden::check("worker/idle.json", &idle);
     let first = cluster.queue("a", "gated", json!({}));
     let second = cluster.queue("b", "gated", json!({}));
-    let running = cluster.wait_record("w1", "two runs", |record| {
-        record["current_run_ids"].as_array().unwrap().len() == 2
-    });
+    let running = cluster
+        .wait_record("w1", "two runs", |record| record["current_run_ids"].as_array().unwrap().len() == 2);
     golden::check("worker/running.json", &running);
     let ids = running["current_run_ids"].as_array().unwrap();
     assert!(ids.contains(&json!(first)) && ids.contains(&json!(second)), "{running}");
@@ -39,8 +38,7 @@ fn the_record_tells_the_life_of_a_worker() {
     assert_eq!((&after["current_run_id"], &after["current_run_ids"]), (&Value::Null, &json!([])));
     // A sign of life, without any run.
     let seen = after["last_seen_at"].as_f64().unwrap();
-    cluster
-        .wait_record("w1", "a heartbeat", |record| record["last_seen_at"].as_f64().unwrap() > seen);
+    cluster.wait_record("w1", "a heartbeat", |record| record["last_seen_at"].as_f64().unwrap() > seen);
     worker.stop().unwrap();
     let stopped = cluster.record("w1").unwrap();
     golden::check("worker/stopped.json", &stopped);
@@ -103,8 +101,7 @@ fn a_second_process_under_one_id_takes_over_and_the_first_ends_with_its_runs_fin
     assert_eq!(status.code(), Some(1));
     let told = first.stderr();
     let host = pyoco_server::worker::hostname();
-    let last =
-        told.lines().rev().find(|line| line.contains("was taken over by")).unwrap_or_default();
+    let last = told.lines().rev().find(|line| line.contains("was taken over by")).unwrap_or_default();
     assert!(last.contains(&host) && last.contains(&format!("pid {}", second.pid())), "{told}");
     let history = cluster.settled(&run_id, "COMPLETED");
     assert_eq!(history.last()["attempt"], 1, "what ran was finished by the first");
@@ -122,23 +119,15 @@ fn ended_by_itself(mut running: Worker) {
 fn run_once_ends_after_one_job_and_leaves_the_others() {
     let cluster = Cluster::new().quick().start();
     let runs: Vec<String> = (0..3).map(|_| cluster.queue_yaml("default", flows::ECHO)).collect();
-    ended_by_itself(
-        cluster.spawn_worker("once", with_flags(&["--run-once", "--poll-timeout", "10"])),
-    );
+    ended_by_itself(cluster.spawn_worker("once", with_flags(&["--run-once", "--poll-timeout", "10"])));
     let done = |cluster: &Cluster| {
-        runs.iter()
-            .filter(|run_id| cluster.stored(run_id).unwrap()["status"] == "COMPLETED")
-            .count()
+        runs.iter().filter(|run_id| cluster.stored(run_id).unwrap()["status"] == "COMPLETED").count()
     };
     assert_eq!((done(&cluster), cluster.queued()), (1, 2));
     assert_eq!(cluster.record("once").unwrap()["state"], "STOPPED_GRACEFUL");
     // What is left was not touched, so it comes at once.
-    ended_by_itself(
-        cluster.spawn_worker("once", with_flags(&["--run-once", "--poll-timeout", "10"])),
-    );
-    ended_by_itself(
-        cluster.spawn_worker("once", with_flags(&["--run-once", "--poll-timeout", "10"])),
-    );
+    ended_by_itself(cluster.spawn_worker("once", with_flags(&["--run-once", "--poll-timeout", "10"])));
+    ended_by_itself(cluster.spawn_worker("once", with_flags(&["--run-once", "--poll-timeout", "10"])));
     assert_eq!((done(&cluster), cluster.queued()), (3, 0));
     for run_id in &runs {
         assert_eq!(cluster.stored(run_id).unwrap()["attempt"], 1);
@@ -153,18 +142,14 @@ fn run_once_ends_without_a_job_when_none_comes() {
     ended_by_itself(cluster.spawn_worker("once", with_flags(&tags)));
     assert_eq!(cluster.stored(&foreign).unwrap()["status"], "PENDING");
     let record = cluster.record("once").unwrap();
-    assert_eq!(
-        (&record["state"], &record["last_run_id"]),
-        (&json!("STOPPED_GRACEFUL"), &Value::Null)
-    );
+    assert_eq!((&record["state"], &record["last_run_id"]), (&json!("STOPPED_GRACEFUL"), &Value::Null));
 }
 
 #[test]
 fn run_once_tells_a_queue_that_is_away_from_one_that_is_empty() {
     let mut cluster = Cluster::new().quick().start();
     cluster.nats.stop();
-    let mut once =
-        cluster.spawn_worker("once", with_flags(&["--run-once", "--poll-timeout", "0.5"]));
+    let mut once = cluster.spawn_worker("once", with_flags(&["--run-once", "--poll-timeout", "0.5"]));
     assert_eq!(once.wait(PATIENCE).code(), Some(1));
     assert!(once.stderr().contains("could not be reached"), "{}", once.stderr());
 }
@@ -173,8 +158,6 @@ fn run_once_tells_a_queue_that_is_away_from_one_that_is_empty() {
 fn run_once_counts_a_message_that_is_no_job() {
     let cluster = Cluster::new().quick().start();
     jetstream::publish(&cluster.nats, "pyoco.work.default", b"garbage");
-    ended_by_itself(
-        cluster.spawn_worker("once", with_flags(&["--run-once", "--poll-timeout", "10"])),
-    );
+    ended_by_itself(cluster.spawn_worker("once", with_flags(&["--run-once", "--poll-timeout", "10"])));
     assert_eq!(cluster.dlq().len(), 1);
 }

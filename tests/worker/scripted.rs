@@ -72,8 +72,7 @@ fn printed(text: String) -> TaskRecord {
 #[test]
 fn what_an_executor_says_of_itself_is_in_the_workers_record_soon() {
     // So long that nothing but the change can be the reason of a write.
-    let cluster =
-        Cluster::new().quick().envs(&[("PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC", "600")]).start();
+    let cluster = Cluster::new().quick().envs(&[("PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC", "600")]).start();
     let executor = Scripted::new(|_, _| {});
     let worker = cluster.local_worker_with("w1", &["default"], 1, executor.clone());
     let first = cluster.wait_record("w1", "nothing is said", |_| true);
@@ -161,10 +160,7 @@ fn a_snapshot_tells_which_wheels_the_run_has() {
     }
     drop(open);
     for run_id in [&none, &two, &many] {
-        assert_eq!(
-            cluster.settled(run_id, "COMPLETED").last()["wheel_generation"],
-            "0123456789abcdef"
-        );
+        assert_eq!(cluster.settled(run_id, "COMPLETED").last()["wheel_generation"], "0123456789abcdef");
     }
     let wheel = json!({"wheel_name": "pack1-1.1-py3-none-any.whl", "package_name": "pack1",
         "package_version": "1.1", "sha256": format!("{:064x}", 1)});

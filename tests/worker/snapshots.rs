@@ -20,8 +20,7 @@ fn worker(cluster: &Cluster) -> LocalWorker {
 
 #[test]
 fn each_kind_of_snapshot_has_the_shape_of_its_golden_file() {
-    let cluster =
-        Cluster::new().quick().envs(&[("PYOCO_RUN_HEARTBEAT_INTERVAL_SEC", "20")]).start();
+    let cluster = Cluster::new().quick().envs(&[("PYOCO_RUN_HEARTBEAT_INTERVAL_SEC", "20")]).start();
     let _worker = worker(&cluster);
     let params = json!({"who": "é", "n": 1});
     let completed = cluster.queue_yaml_with("default", flows::ECHO, params.clone());
@@ -57,13 +56,11 @@ fn the_document_on_the_wire_is_compact_ascii() {
 
 #[test]
 fn a_running_run_gives_signs_of_life() {
-    let cluster =
-        Cluster::new().quick().envs(&[("PYOCO_RUN_HEARTBEAT_INTERVAL_SEC", "0.3")]).start();
+    let cluster = Cluster::new().quick().envs(&[("PYOCO_RUN_HEARTBEAT_INTERVAL_SEC", "0.3")]).start();
     let _worker = worker(&cluster);
     let run_id = cluster.queue_yaml("default", &flows::sleep(3.0));
     let history = cluster.settled(&run_id, "COMPLETED");
-    let beats: Vec<f64> =
-        history.of_attempt(1).iter().map(|s| s["heartbeat_at"].as_f64().unwrap()).collect();
+    let beats: Vec<f64> = history.of_attempt(1).iter().map(|s| s["heartbeat_at"].as_f64().unwrap()).collect();
     let gaps: Vec<f64> = beats.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!((9..=14).contains(&beats.len()), "{} writes in 3 s: {gaps:?}", beats.len());
     assert!(gaps.iter().all(|gap| *gap < 0.8), "{gaps:?}");
@@ -71,8 +68,7 @@ fn a_running_run_gives_signs_of_life() {
 
 #[test]
 fn many_quick_transitions_make_few_writes_and_the_first_goes_out_at_once() {
-    let cluster =
-        Cluster::new().quick().envs(&[("PYOCO_RUN_HEARTBEAT_INTERVAL_SEC", "20")]).start();
+    let cluster = Cluster::new().quick().envs(&[("PYOCO_RUN_HEARTBEAT_INTERVAL_SEC", "20")]).start();
     let _worker = worker(&cluster);
     let run_id = cluster.queue_yaml("default", &flows::chain(200));
     let history = cluster.settled(&run_id, "COMPLETED");
@@ -145,17 +141,13 @@ fn a_bucket_that_refuses_a_running_snapshot_is_not_hammered_and_the_end_is_store
     let refused = |worker: &Running| {
         worker.stderr().lines().filter(|l| l.contains("cannot write the snapshot")).count()
     };
-    worker.wait_for_line(PATIENCE, "a refused write", |line| {
-        line.contains("cannot write the snapshot")
-    });
+    worker.wait_for_line(PATIENCE, "a refused write", |line| line.contains("cannot write the snapshot"));
     // Until well after the end of the task.
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(cluster.stored(&run_id).unwrap()["status"], "RUNNING");
     let count = refused(&worker);
     assert!((1..=8).contains(&count), "{count} refused writes in 2 s");
-    jetstream::update(&cluster.nats, "KV_pyoco_runs", |config| {
-        config["max_msg_size"] = (-1).into()
-    });
+    jetstream::update(&cluster.nats, "KV_pyoco_runs", |config| config["max_msg_size"] = (-1).into());
     let history = cluster.settled(&run_id, "COMPLETED");
     assert_eq!(history.last()["attempt"], 1, "it was executed again");
     assert!(worker.is_running());

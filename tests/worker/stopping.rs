@@ -25,10 +25,7 @@ fn sigterm_finishes_what_runs_and_takes_nothing_new() {
     let record = cluster.record("w1").unwrap();
     assert_eq!(record["state"], "STOPPED_GRACEFUL");
     assert_eq!(record["stop_reason"], "graceful_shutdown");
-    assert_eq!(
-        (&record["last_run_id"], &record["last_run_status"]),
-        (&json!(run_id), &json!("COMPLETED"))
-    );
+    assert_eq!((&record["last_run_id"], &record["last_run_status"]), (&json!(run_id), &json!("COMPLETED")));
     assert!(record["stopped_at"].as_f64().is_some(), "{record}");
     // It had no job in its hands that would have to wait for ack_wait now.
     let _next = cluster.start_worker("w2", Options::default());
@@ -92,8 +89,7 @@ fn a_worker_can_be_stopped_before_it_has_ever_reached_nats() {
     let mut cluster = Cluster::new().quick().start();
     cluster.nats.stop();
     let mut worker = cluster.spawn_worker("w1", Options::default());
-    worker
-        .wait_for_line(PATIENCE, "that it waits for NATS", |line| line.contains("cannot connect"));
+    worker.wait_for_line(PATIENCE, "that it waits for NATS", |line| line.contains("cannot connect"));
     let asked = Instant::now();
     assert_eq!(worker.stop(Duration::from_secs(10)).code(), Some(0));
     assert!(asked.elapsed() < Duration::from_secs(5), "took {:?}", asked.elapsed());
@@ -112,8 +108,7 @@ fn a_stopped_worker_leaves_no_thread_behind() {
         let gate = Arc::new(Gate::default());
         gate.open();
         let worker = cluster.local_worker("w1", &["a", "b"], 4, gated(&gate, PATIENCE));
-        let mut runs: Vec<String> =
-            (0..10).map(|_| cluster.queue("a", "gated", json!({}))).collect();
+        let mut runs: Vec<String> = (0..10).map(|_| cluster.queue("a", "gated", json!({}))).collect();
         runs.push(cluster.queue_yaml("b", &flows::fail("boom")));
         // Its thread is given up and ends a second later.
         let stubborn = cluster.queue_yaml("b", &flows::stubborn(1.0));
@@ -152,8 +147,7 @@ fn a_stopped_worker_leaves_no_thread_behind() {
 fn a_worker_does_not_grow_threads_or_descriptors_with_its_runs() {
     let cluster = Cluster::new().quick().start();
     let worker = cluster.start_worker("w1", with_flags(&["--concurrency", "4"]));
-    let (threads, descriptors) =
-        (|| measure::threads(worker.pid()), || measure::descriptors(worker.pid()));
+    let (threads, descriptors) = (|| measure::threads(worker.pid()), || measure::descriptors(worker.pid()));
     let burst = || {
         for _ in 0..60 {
             cluster.queue_yaml("default", flows::ECHO);

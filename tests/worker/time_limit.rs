@@ -16,8 +16,7 @@ fn took(snapshot: &Value) -> f64 {
 fn a_run_fails_at_its_time_limit_and_the_worker_takes_the_next_job() {
     // The flag counts before the environment.
     let cluster = Cluster::new().quick().envs(&[("PYOCO_RUN_TIMEOUT_SEC", "600")]).start();
-    let worker =
-        cluster.start_worker("w1", with_flags(&["--concurrency", "1", "--run-timeout-sec", "1.5"]));
+    let worker = cluster.start_worker("w1", with_flags(&["--concurrency", "1", "--run-timeout-sec", "1.5"]));
     let run_id = cluster.queue_yaml("default", &flows::stubborn(60.0));
     let next = cluster.queue_yaml("default", flows::ECHO);
     let history = cluster.settled(&run_id, "FAILED");

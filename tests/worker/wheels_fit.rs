@@ -17,24 +17,21 @@ use crate::support::wheel_sync::WheelSync;
 fn what_is_computed_without_a_library_is_what_the_library_says() {
     let worker = WheelSync::new();
     let own =
-        Interpreter::ask_without_library(&worker.python, worker.folder.path(), &worker.patience())
-            .unwrap();
+        Interpreter::ask_without_library(&worker.python, worker.folder.path(), &worker.patience()).unwrap();
     assert_eq!(own.version, worker.interpreter.version);
     assert!(own.tags().len() > 100, "{:?}", own.tags());
     // Where versions of the library disagree: the place of tags without any C library, and modules for
     // one interpreter on any platform.
     let agreed = |python: &Interpreter| -> Vec<String> {
-        let is_agreed = |tag: &&String| {
-            !(tag.contains("-linux_") || tag.starts_with("cp") && tag.ends_with("-any"))
-        };
+        let is_agreed =
+            |tag: &&String| !(tag.contains("-linux_") || tag.starts_with("cp") && tag.ends_with("-any"));
         python.tags().iter().filter(is_agreed).cloned().collect()
     };
     let pairs = agreed(&own).into_iter().zip(agreed(&worker.interpreter));
     let first_difference = pairs.enumerate().find(|(_, (own, library))| own != library);
     assert_eq!(first_difference, None);
     let set = |python: &Interpreter| python.tags().iter().cloned().collect::<BTreeSet<_>>();
-    let differences: Vec<_> =
-        set(&own).symmetric_difference(&set(&worker.interpreter)).cloned().collect();
+    let differences: Vec<_> = set(&own).symmetric_difference(&set(&worker.interpreter)).cloned().collect();
     assert!(differences.iter().all(|tag| tag.ends_with("-none-any")), "{differences:?}");
     assert!(differences.len() <= 1, "{differences:?}");
 }
@@ -46,14 +43,11 @@ fn wheels_for_others_do_not_fit() {
         let name = WheelName::parse(&format!("a-1-{tag}.whl")).unwrap();
         worker.interpreter.rank(&name).is_some()
     };
-    for tag in ["py3-none-any", "py2.py3-none-any", "cp32-abi3-manylinux1_x86_64.linux_aarch64.any"]
-    {
+    for tag in ["py3-none-any", "py2.py3-none-any", "cp32-abi3-manylinux1_x86_64.linux_aarch64.any"] {
         let expected = !tag.starts_with("cp") || cfg!(target_arch = "x86_64");
         assert_eq!(fits(tag), expected, "{tag}");
     }
-    for tag in
-        ["cp39-cp39-win_amd64", "py2-none-any", "py4-none-any", "cp311-cp311-macosx_11_0_arm64"]
-    {
+    for tag in ["cp39-cp39-win_amd64", "py2-none-any", "py4-none-any", "cp311-cp311-macosx_11_0_arm64"] {
         assert!(!fits(tag), "{tag}");
     }
 }
@@ -115,8 +109,7 @@ fn an_interpreter_may_greet_whoever_starts_it() {
 fn nothing_of_the_folder_where_it_is_asked_is_imported() {
     let worker = WheelSync::new();
     for name in ["packaging", "json", "sysconfig", "struct", "compileall"] {
-        fs::write(worker.folder.path().join(format!("{name}.py")), "raise SystemExit('caught')")
-            .unwrap();
+        fs::write(worker.folder.path().join(format!("{name}.py")), "raise SystemExit('caught')").unwrap();
     }
     let again = Interpreter::ask(&worker.python, worker.folder.path(), &worker.patience()).unwrap();
     assert_eq!(again, worker.interpreter);

@@ -185,8 +185,7 @@ fn what_cannot_be_read_is_nothing_to_go_on_with() {
 #[test]
 fn workers_that_unpack_the_same_wheel_at_once_share_its_folder() {
     let worker = WheelSync::new();
-    let many =
-        (0..50).fold(wheel("1.0"), |wheel, n| wheel.file(&format!("foo/m{n}.py"), "A = 1\n"));
+    let many = (0..50).fold(wheel("1.0"), |wheel, n| wheel.file(&format!("foo/m{n}.py"), "A = 1\n"));
     let (name, bytes) = (many.file_name(), many.build());
     let workers = 4;
     let barrier = Barrier::new(workers);
@@ -234,12 +233,7 @@ fn what_a_killed_worker_has_left_is_removed_and_nothing_else() {
     // A lock alone may be one that somebody is about to take.
     fs::write(root.join(".tmp-d.lock"), "").unwrap();
     let long_ago = SystemTime::now() - Duration::from_secs(3600);
-    File::options()
-        .append(true)
-        .open(root.join(".tmp-c.lock"))
-        .unwrap()
-        .set_modified(long_ago)
-        .unwrap();
+    File::options().append(true).open(root.join(".tmp-c.lock")).unwrap().set_modified(long_ago).unwrap();
     let spare = root.join(format!("{}.lock", "0".repeat(64)));
     fs::write(&spare, "").unwrap();
     // One that is at work now.
@@ -261,9 +255,7 @@ fn what_a_killed_worker_has_left_is_removed_and_nothing_else() {
 fn what_fails_otherwise_changes_nothing_and_may_be_tried_again() {
     let mut worker = WheelSync::new();
     let (name, bytes) = (wheel("1.0").file_name(), wheel("1.0").build());
-    let fault = |result: Result<_, Error>| match result
-        .map(|_: pyoco_server::worker::wheels::Prepared| ())
-    {
+    let fault = |result: Result<_, Error>| match result.map(|_: pyoco_server::worker::wheels::Prepared| ()) {
         Err(Error::Wheel { wheel, fault }) => {
             assert_eq!(wheel, "foo-1.0-py3-none-any.whl");
             fault

@@ -195,14 +195,12 @@ fn a_wheel_that_grows_too_much_is_refused_before_it_is_written() {
 #[test]
 fn an_older_wheel_takes_the_place_of_a_refused_one_which_is_looked_at_once() {
     let mut worker = WheelSync::new();
-    let wrong =
-        WheelFile::new("foo", "2.0").file("foo/__init__.py", "").corrupt_record("foo/__init__.py");
+    let wrong = WheelFile::new("foo", "2.0").file("foo/__init__.py", "").corrupt_record("foo/__init__.py");
     let other = WheelFile::new("bar", "1.0");
     let wheels = [wrong, foo(), other];
     for _ in 0..2 {
         let prepared = worker.sync(&wheels).unwrap();
-        let names: Vec<&str> =
-            prepared.generation.installed.iter().map(|w| w.wheel_name.as_str()).collect();
+        let names: Vec<&str> = prepared.generation.installed.iter().map(|w| w.wheel_name.as_str()).collect();
         assert_eq!(names, ["bar-1.0-py3-none-any.whl", "foo-1.0-py3-none-any.whl"]);
         assert_eq!(prepared.selection.skipped[0].wheel_name, "foo-2.0-py3-none-any.whl");
         assert_eq!(worker.fetched, 3, "each wheel is fetched once");

@@ -109,10 +109,7 @@ impl Link {
         let info = shared.info.lock();
         LinkState {
             connected: shared.is_up(),
-            server: info
-                .as_ref()
-                .map(|i| format!("{} {}", i.server_name, i.version))
-                .unwrap_or_default(),
+            server: info.as_ref().map(|i| format!("{} {}", i.server_name, i.version)).unwrap_or_default(),
             disconnects: shared.disconnects.load(Ordering::Relaxed),
             reconnects: shared.reconnects.load(Ordering::Relaxed),
         }

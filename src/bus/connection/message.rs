@@ -33,8 +33,7 @@ impl Message {
 
     /// `<stream>.<consumer>` that delivered it.
     pub(crate) fn consumer(&self) -> Option<String> {
-        let tokens: Vec<&str> =
-            self.reply.as_deref()?.strip_prefix("$JS.ACK.")?.split('.').collect();
+        let tokens: Vec<&str> = self.reply.as_deref()?.strip_prefix("$JS.ACK.")?.split('.').collect();
         let names = if tokens.len() == 7 { &tokens[..2] } else { tokens.get(2..4)? };
         Some(names.join("."))
     }
@@ -83,8 +82,7 @@ mod tests {
     fn both_forms_of_an_ack_subject_are_read() {
         let expected = Meta { num_delivered: 2, stream_seq: 30, consumer_seq: 4, pending: 5 };
         let short = "$JS.ACK.PYOCO_WORK.pyoco_workers_default.2.30.4.1700000000000000000.5";
-        let long =
-            "$JS.ACK._.acc.PYOCO_WORK.pyoco_workers_default.2.30.4.1700000000000000000.5.tok";
+        let long = "$JS.ACK._.acc.PYOCO_WORK.pyoco_workers_default.2.30.4.1700000000000000000.5.tok";
         assert_eq!(Meta::parse(short), Some(expected));
         assert_eq!(Meta::parse(long), Some(expected));
         for bad in ["", "$JS.ACK.a.b.c", "$JS.ACK.s.c.x.1.1.1.1", "_INBOX.x.1"] {

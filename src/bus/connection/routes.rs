@@ -81,8 +81,7 @@ impl Routes {
     ) -> Option<(u64, Receiver<Answer>)> {
         let mut table = self.table.lock();
         // One request alone may be larger than the bound, or it could never be sent.
-        let is_full =
-            |table: &mut Table| table.bytes > 0 && table.bytes + bytes > MAX_BYTES_IN_FLIGHT;
+        let is_full = |table: &mut Table| table.bytes > 0 && table.bytes + bytes > MAX_BYTES_IN_FLIGHT;
         self.room.wait_while_until(&mut table, is_full, deadline);
         if is_full(&mut table) {
             return None;
@@ -123,8 +122,7 @@ impl Routes {
 
     /// A message that nobody waits for is dropped.
     pub(crate) fn deliver(&self, message: Message) {
-        let token =
-            message.subject.strip_prefix(&self.inbox).and_then(|rest| rest.strip_prefix('.'));
+        let token = message.subject.strip_prefix(&self.inbox).and_then(|rest| rest.strip_prefix('.'));
         match token.map(|token| token.split_once('-').unwrap_or((token, ""))) {
             None => self.deliver_stored(message),
             Some((id, "")) => {

@@ -51,11 +51,7 @@ pub(crate) struct Live {
 }
 
 impl LinkShared {
-    pub(crate) fn new(
-        role: &'static str,
-        nats: NatsConfig,
-        servers: Vec<nats::ServerAddress>,
-    ) -> LinkShared {
+    pub(crate) fn new(role: &'static str, nats: NatsConfig, servers: Vec<nats::ServerAddress>) -> LinkShared {
         LinkShared {
             role,
             nats,
@@ -82,12 +78,10 @@ impl LinkShared {
     pub(crate) fn connect(self: &Arc<Self>) -> std::result::Result<(), String> {
         let info = connect::probe(&self.servers)?;
         let (changed, on_change) = bounded(1);
-        let signals =
-            Arc::new(Signals { up: AtomicBool::new(true), epoch: AtomicU64::new(0), changed });
+        let signals = Arc::new(Signals { up: AtomicBool::new(true), epoch: AtomicU64::new(0), changed });
         let name = format!("pyoco-server {}", self.role);
         let connection = self.dial(name, &signals)?;
-        let replies =
-            connection.subscribe(&format!("{}.*", self.routes.inbox)).map_err(|e| e.to_string())?;
+        let replies = connection.subscribe(&format!("{}.*", self.routes.inbox)).map_err(|e| e.to_string())?;
         replies.set_message_limits(MAX_UNREAD_MESSAGES);
         let (stop, stopped) = thread::stop_channel();
         let (kick, kicked) = bounded(1);
@@ -121,11 +115,7 @@ impl LinkShared {
     }
 
     /// The crate's handshake has no deadline: its thread is given up when the server falls silent.
-    fn dial(
-        &self,
-        name: String,
-        signals: &Arc<Signals>,
-    ) -> std::result::Result<nats::Connection, String> {
+    fn dial(&self, name: String, signals: &Arc<Signals>) -> std::result::Result<nats::Connection, String> {
         let (sender, made) = bounded(1);
         let (nats, servers, signals) = (self.nats.clone(), self.servers.clone(), signals.clone());
         thread::spawn(format!("dial-{}", self.role), move || {
@@ -194,8 +184,7 @@ impl LinkShared {
         if let Some((_, value)) = headers.iter().find(|(_, v)| v.contains(['\r', '\n'])) {
             return Err(Error::BadName((*value).to_owned()));
         }
-        let headers =
-            (!headers.is_empty()).then(|| headers.iter().copied().collect::<nats::HeaderMap>());
+        let headers = (!headers.is_empty()).then(|| headers.iter().copied().collect::<nats::HeaderMap>());
         self.check_size(payload.len())?;
         live.connection
             .publish_with_reply_or_headers(subject, reply, headers.as_ref(), payload)

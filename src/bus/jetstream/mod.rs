@@ -122,12 +122,7 @@ pub(crate) fn stream_info(link: &Link, stream: &str, timeout: Duration) -> Resul
     })
 }
 
-pub(crate) fn subjects(
-    link: &Link,
-    stream: &str,
-    filter: &str,
-    deadline: Instant,
-) -> Result<Subjects> {
+pub(crate) fn subjects(link: &Link, stream: &str, filter: &str, deadline: Instant) -> Result<Subjects> {
     let mut found = Subjects::default();
     loop {
         // The server tells them in pages.
@@ -154,12 +149,7 @@ pub(crate) fn get_message(
     stored(begin_get(link, stream, which, timeout)?.wait())
 }
 
-pub(crate) fn begin_get(
-    link: &Link,
-    stream: &str,
-    which: &Value,
-    timeout: Duration,
-) -> Result<Pending> {
+pub(crate) fn begin_get(link: &Link, stream: &str, which: &Value, timeout: Duration) -> Result<Pending> {
     let subject = format!("$JS.API.STREAM.MSG.GET.{stream}");
     link.begin(&subject, &[], which.to_string().as_bytes(), timeout)
 }
@@ -233,7 +223,5 @@ fn unix_seconds(text: &str) -> Option<f64> {
 
 fn decoded(text: &str) -> Result<Vec<u8>> {
     use base64::Engine;
-    base64::engine::general_purpose::STANDARD
-        .decode(text)
-        .map_err(|e| Error::BadAnswer(e.to_string()))
+    base64::engine::general_purpose::STANDARD.decode(text).map_err(|e| Error::BadAnswer(e.to_string()))
 }

@@ -81,12 +81,8 @@ impl Kv {
     fn write<T>(&self, key: &str, revision: u64, edit: Edit<T>) -> Result<Option<Edited<T>>> {
         let (written, value, operation, result) = match edit {
             Edit::Leave(result) => return Ok(Some(Edited { result, written: None })),
-            Edit::Put(value, result) => {
-                (self.update(key, &value, revision), value, Operation::Put, result)
-            }
-            Edit::Delete(result) => {
-                (self.delete(key, revision), Vec::new(), Operation::Delete, result)
-            }
+            Edit::Put(value, result) => (self.update(key, &value, revision), value, Operation::Put, result),
+            Edit::Delete(result) => (self.delete(key, revision), Vec::new(), Operation::Delete, result),
         };
         match written {
             Ok(revision) => {

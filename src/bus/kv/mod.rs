@@ -32,8 +32,8 @@ pub enum Operation {
 impl Operation {
     /// What a message's headers say; an expiry marker of the server is a delete too.
     pub(crate) fn of<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Operation {
-        let deleted = header("KV-Operation").is_some_and(|op| op != "PUT")
-            || header("Nats-Marker-Reason").is_some();
+        let deleted =
+            header("KV-Operation").is_some_and(|op| op != "PUT") || header("Nats-Marker-Reason").is_some();
         if deleted { Operation::Delete } else { Operation::Put }
     }
 }
@@ -160,10 +160,7 @@ impl Kv {
 
     /// Follows every key: `on_event` is called on the watch's own thread, first with the present
     /// value of each key, then [`WatchEvent::Live`], then with each change.
-    pub fn watch(
-        &self,
-        mut on_event: impl FnMut(WatchEvent<Entry>) + Send + 'static,
-    ) -> Result<Watch> {
+    pub fn watch(&self, mut on_event: impl FnMut(WatchEvent<Entry>) + Send + 'static) -> Result<Watch> {
         let kv = self.clone();
         let followed = Followed {
             name: self.name().to_owned(),
@@ -248,9 +245,7 @@ impl Kv {
                 Err(e) => e,
             };
             in_doubt |= error.is_outcome_unknown();
-            if !(error.is_outcome_unknown() || error.is_transient())
-                || left(deadline) <= RETRY_PAUSE
-            {
+            if !(error.is_outcome_unknown() || error.is_transient()) || left(deadline) <= RETRY_PAUSE {
                 return Err(error);
             }
             // Wakes early when the connection is back; there is nothing to lose by trying.

@@ -41,8 +41,7 @@ impl ObjectMeta {
     /// Missing fields and `null` are as good as empty ones.
     pub(crate) fn read(name: &str, revision: u64, data: &[u8]) -> Result<ObjectMeta> {
         let bad = |why: &str| Error::BadAnswer(format!("meta of object `{name}`: {why}"));
-        let mut fields: Map<String, Value> =
-            serde_json::from_slice(data).map_err(|e| bad(&e.to_string()))?;
+        let mut fields: Map<String, Value> = serde_json::from_slice(data).map_err(|e| bad(&e.to_string()))?;
         let mut take = |field: &str| fields.shift_remove(field).unwrap_or_default();
         let text = |value: Value| match value {
             Value::String(text) => text,

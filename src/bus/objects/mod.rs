@@ -121,10 +121,7 @@ impl ObjectStore {
 
     /// Follows all metas: `on_event` is called on the watch's own thread, first with the present
     /// meta of each object, deleted ones too, then [`WatchEvent::Live`], then with each change.
-    pub fn watch(
-        &self,
-        mut on_event: impl FnMut(WatchEvent<ObjectMeta>) + Send + 'static,
-    ) -> Result<Watch> {
+    pub fn watch(&self, mut on_event: impl FnMut(WatchEvent<ObjectMeta>) + Send + 'static) -> Result<Watch> {
         let store = self.clone();
         let followed = Followed {
             name: self.name().to_owned(),
@@ -161,8 +158,7 @@ impl ObjectStore {
         let conflict = || Err(Error::Conflict(meta.name.clone()));
         let mut doubt: Option<Error> = None;
         loop {
-            let stored =
-                jetstream::publish(&self.control, &subject, headers, &json, left(deadline));
+            let stored = jetstream::publish(&self.control, &subject, headers, &json, left(deadline));
             let error = match (stored, doubt.take()) {
                 (Ok(ack), _) => return Ok(ack.seq),
                 (Err(e), None) if e.is_wrong_sequence() => return conflict(),

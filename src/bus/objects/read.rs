@@ -26,10 +26,8 @@ impl ObjectStore {
         sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
         stop: &dyn Fn() -> bool,
     ) -> Result<()> {
-        let damaged = |problem: &str| Error::Damaged {
-            object: meta.name.clone(),
-            problem: problem.to_owned(),
-        };
+        let damaged =
+            |problem: &str| Error::Damaged { object: meta.name.clone(), problem: problem.to_owned() };
         if meta.deleted {
             return Err(damaged("it is deleted"));
         }
@@ -62,10 +60,8 @@ impl ObjectStore {
                     return Err(damaged("it has more bytes than it should"));
                 }
                 sha256.update(&chunk);
-                sink(&chunk).map_err(|e| Error::Sink {
-                    object: meta.name.clone(),
-                    problem: e.to_string(),
-                })?;
+                sink(&chunk)
+                    .map_err(|e| Error::Sink { object: meta.name.clone(), problem: e.to_string() })?;
             }
         }
         if sha256.finalize()[..] == expected { Ok(()) } else { Err(damaged("its digest is wrong")) }

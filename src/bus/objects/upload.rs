@@ -197,12 +197,7 @@ impl Sealed {
     /// [`Listing::revision`](super::Listing::revision), 0 when there is none), and removes what the name
     /// stood for. After [`Error::Conflict`] the caller may look again and repeat it. After
     /// [`Error::is_outcome_unknown`] the bytes stay until [`ObjectStore::purge_orphans`] finds them unnamed.
-    pub fn publish(
-        &self,
-        name: &str,
-        headers: Map<String, Value>,
-        expected: u64,
-    ) -> Result<ObjectMeta> {
+    pub fn publish(&self, name: &str, headers: Map<String, Value>, expected: u64) -> Result<ObjectMeta> {
         // Whoever looks for orphans may be about to take its bytes for one.
         if self.sent.elapsed() > OBJECT_NAMING_DEADLINE {
             return Err(Error::Stalled(name.to_owned()));
@@ -229,11 +224,8 @@ impl Sealed {
             extra: Map::new(),
         };
         let (expected, metas) = (expected.to_string(), store.metas_subject());
-        let conditions = [
-            ROLLUP,
-            (kv::EXPECTED_SEQUENCE, expected.as_str()),
-            (EXPECTED_SUBJECT, metas.as_str()),
-        ];
+        let conditions =
+            [ROLLUP, (kv::EXPECTED_SEQUENCE, expected.as_str()), (EXPECTED_SUBJECT, metas.as_str())];
         let stored = store.commit(&meta, &conditions);
         if stored.as_ref().map_or_else(Error::is_outcome_unknown, |_| true) {
             self.chunks.keep();

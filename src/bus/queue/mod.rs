@@ -52,12 +52,7 @@ pub struct ExhaustedJob {
 }
 
 impl WorkQueue {
-    pub(crate) fn new(
-        control: Link,
-        stream: Link,
-        config: ResourceConfig,
-        timeout: Duration,
-    ) -> Self {
+    pub(crate) fn new(control: Link, stream: Link, config: ResourceConfig, timeout: Duration) -> Self {
         WorkQueue { control, stream, config, timeout }
     }
 
@@ -91,8 +86,7 @@ impl WorkQueue {
 
     /// The consumers of `tags` must exist.
     pub fn pull_inbox(&self, tags: &[String]) -> PullInbox {
-        let consumers =
-            tags.iter().map(|tag| (WORK_STREAM.to_owned(), resources::consumer_name(tag)));
+        let consumers = tags.iter().map(|tag| (WORK_STREAM.to_owned(), resources::consumer_name(tag)));
         PullInbox::open(self.stream.clone(), self.control.clone(), consumers)
     }
 
@@ -115,27 +109,26 @@ impl WorkQueue {
         loop {
             let headers = [("Nats-Msg-Id", id.as_str()), ("Nats-Expected-Stream", WORK_STREAM)];
             let patience = left(deadline).min(self.timeout);
-            let error =
-                match jetstream::publish(&self.control, &subject, &headers, payload, patience) {
-                    // The server still knows the id, but the job may have been taken out: by a worker
-                    // that found its run withdrawn. Where it is asked for again, it is wanted again; a
-                    // run that has ended meanwhile is not executed for it.
-                    Ok(ack) if ack.duplicate => match self.stored_job(ack.seq) {
-                        Ok(Some(_)) => return Ok(()),
-                        // The same for all who find this job gone, so that only one of them counts.
-                        Ok(None) => {
-                            id = format!("{run_id}-{}", ack.seq);
-                            continue;
-                        }
-                        Err(e) => e,
-                    },
-                    Ok(_) => return Ok(()),
-                    Err(e) if e.is_missing_stream() => match self.ensure() {
-                        Ok(()) => e,
-                        Err(other) => other,
-                    },
+            let error = match jetstream::publish(&self.control, &subject, &headers, payload, patience) {
+                // The server still knows the id, but the job may have been taken out: by a worker
+                // that found its run withdrawn. Where it is asked for again, it is wanted again; a
+                // run that has ended meanwhile is not executed for it.
+                Ok(ack) if ack.duplicate => match self.stored_job(ack.seq) {
+                    Ok(Some(_)) => return Ok(()),
+                    // The same for all who find this job gone, so that only one of them counts.
+                    Ok(None) => {
+                        id = format!("{run_id}-{}", ack.seq);
+                        continue;
+                    }
                     Err(e) => e,
-                };
+                },
+                Ok(_) => return Ok(()),
+                Err(e) if e.is_missing_stream() => match self.ensure() {
+                    Ok(()) => e,
+                    Err(other) => other,
+                },
+                Err(e) => e,
+            };
             // Once a try may have been stored, a later refusal does not take that back.
             if error.is_outcome_unknown() && !matches!(error, Error::Disconnected) {
                 in_doubt = Some(error.clone());
@@ -192,12 +185,8 @@ impl WorkQueue {
     pub fn jobs_of_tag(&self, tag: &str) -> Result<u64> {
         let subject = self.job_subject(tag)?;
         let body = json!({"subjects_filter": subject});
-        let info: Value = jetstream::call(
-            &self.control,
-            &format!("STREAM.INFO.{WORK_STREAM}"),
-            &body,
-            self.timeout,
-        )?;
+        let info: Value =
+            jetstream::call(&self.control, &format!("STREAM.INFO.{WORK_STREAM}"), &body, self.timeout)?;
         Ok(info["state"]["subjects"][&subject].as_u64().unwrap_or(0))
     }
 

@@ -80,10 +80,8 @@ impl PullInbox {
         control: Link,
         consumers: impl IntoIterator<Item = (String, String)>,
     ) -> Self {
-        let consumers: Vec<String> = consumers
-            .into_iter()
-            .map(|(stream, consumer)| format!("{stream}.{consumer}"))
-            .collect();
+        let consumers: Vec<String> =
+            consumers.into_iter().map(|(stream, consumer)| format!("{stream}.{consumer}")).collect();
         let route = link.open_route(ROUTE_CAPACITY, &consumers);
         let sources = consumers
             .iter()

@@ -49,8 +49,7 @@ impl Show {
 }
 
 pub(super) fn show(show: &Show, log: &AuditLog) -> Result<Exit, Failure> {
-    let unavailable =
-        |e: bus::Error| program::failed(Code::NatsUnavailable, "cannot read the audit", e);
+    let unavailable = |e: bus::Error| program::failed(Code::NatsUnavailable, "cannot read the audit", e);
     let since = clock::now() - show.since.as_secs_f64();
     let mut next = log.since(since).map_err(unavailable)?;
     let mut lines = std::collections::VecDeque::new();
@@ -72,11 +71,7 @@ pub(super) fn note(log: &AuditLog, action: &str, object: &str, outcome: Outcome)
     let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
     let entry = AuditEntry {
         time: clock::now(),
-        actor: format!(
-            "cli:{}@{}",
-            user.as_deref().unwrap_or("unknown"),
-            crate::worker::hostname()
-        ),
+        actor: format!("cli:{}@{}", user.as_deref().unwrap_or("unknown"), crate::worker::hostname()),
         action: action.to_owned(),
         object: Some(object.to_owned()),
         outcome,

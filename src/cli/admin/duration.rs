@@ -6,8 +6,7 @@ use std::time::Duration;
 pub(super) fn parse(text: &str) -> Result<Duration, String> {
     const MAX_SECONDS: u64 = 10 * 366 * 86_400;
     let bad = || "write it like 90d, 12h, 30m or 45s, and at most ten years".to_owned();
-    let (number, unit) =
-        text.split_at(text.len() - text.chars().next_back().map_or(0, char::len_utf8));
+    let (number, unit) = text.split_at(text.len() - text.chars().next_back().map_or(0, char::len_utf8));
     let factor = match unit {
         "s" => 1,
         "m" => 60,

@@ -71,12 +71,7 @@ pub(super) enum KeyCommand {
     },
 }
 
-pub(super) fn run(
-    command: KeyCommand,
-    keys: &Kv,
-    pepper: &Pepper,
-    log: &AuditLog,
-) -> Result<Exit, Failure> {
+pub(super) fn run(command: KeyCommand, keys: &Kv, pepper: &Pepper, log: &AuditLog) -> Result<Exit, Failure> {
     match command {
         KeyCommand::Create { tenant, role, expires_in, note } => {
             let expires_at = expires_in.map(|time| clock::now() + time.as_secs_f64());
@@ -92,8 +87,7 @@ pub(super) fn run(
         KeyCommand::Revoke { key_id } => {
             let now = clock::now();
             // Who was first stays.
-            let revoke =
-                |record: &mut KeyRecord| record.revoked_at = record.revoked_at.or(Some(now));
+            let revoke = |record: &mut KeyRecord| record.revoked_at = record.revoked_at.or(Some(now));
             match change(keys, &key_id, revoke)? {
                 Some(record) => {
                     audit::note(log, "key.revoke", &key_id, Outcome::Done);
@@ -166,8 +160,8 @@ fn rotate(
 }
 
 fn create(keys: &Kv, new: NewKey, pepper: &Pepper) -> Result<(KeyRecord, String), Failure> {
-    let (record, text) = hash::make(new, pepper)
-        .map_err(|e| program::failed(Code::BadCommandLine, "cannot make a key", e))?;
+    let (record, text) =
+        hash::make(new, pepper).map_err(|e| program::failed(Code::BadCommandLine, "cannot make a key", e))?;
     let document = wire::to_wire(&record).map_err(|e| unavailable(e.into()))?;
     keys.create(&key::record_key(&record.key_id), &document).map_err(unavailable)?;
     Ok((record, text))
@@ -213,11 +207,7 @@ fn listed(entry: &Entry) -> Option<KeyRecord> {
 }
 
 /// Changes a record by compare-and-set; `None` when there is none.
-fn change(
-    keys: &Kv,
-    key_id: &str,
-    edit: impl Fn(&mut KeyRecord),
-) -> Result<Option<KeyRecord>, Failure> {
+fn change(keys: &Kv, key_id: &str, edit: impl Fn(&mut KeyRecord)) -> Result<Option<KeyRecord>, Failure> {
     if !key::is_key_id(key_id) {
         return Ok(None);
     }

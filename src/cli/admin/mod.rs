@@ -51,8 +51,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         if let Some(url) = args.nats_url {
             config.nats.url = url;
         }
-        let unavailable =
-            |e| program::failed(Code::NatsUnavailable, "cannot use the NATS settings", e);
+        let unavailable = |e| program::failed(Code::NatsUnavailable, "cannot use the NATS settings", e);
         let bus = Bus::start(&config.nats, &config.resources).map_err(unavailable)?;
         if !bus.wait_connected(CONNECT_TIMEOUT) {
             let reason = format!("no connection within {CONNECT_TIMEOUT:?}");
@@ -75,8 +74,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 
 /// One JSON document per check.
 fn report(bus: &Bus) -> Result<Exit, Failure> {
-    let mut text =
-        format!("{}\n", json!({"check": "nats", "ok": true, "server": bus.state().server}));
+    let mut text = format!("{}\n", json!({"check": "nats", "ok": true, "server": bus.state().server}));
     let mut all_ok = true;
     for (name, found) in bus.inspect() {
         all_ok &= found.is_ok();

@@ -8,9 +8,7 @@ use crate::model::error::Code;
 /// A failed call as the user sees it.
 pub fn failure_of(error: Error) -> Failure {
     let (id, title) = match &error {
-        Error::Unreachable { .. } => {
-            (Code::GatewayUnreachable.err_id(), "cannot reach the gateway")
-        }
+        Error::Unreachable { .. } => (Code::GatewayUnreachable.err_id(), "cannot reach the gateway"),
         Error::BadServer { .. } | Error::BadApiKey { .. } | Error::BadFile { .. } => {
             (Code::BadCommandLine.err_id(), "cannot use the command line")
         }

@@ -26,13 +26,12 @@ pub fn merged(
         params.extend(object("--params", text)?);
     }
     for pair in single {
-        let (key, value) =
-            pair.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(|| {
-                bad(
-                    format!("--param must be KEY=VALUE, not {pair:?}"),
-                    "for example: pyoco-client submit --param x=1 --param name=alice",
-                )
-            })?;
+        let (key, value) = pair.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(|| {
+            bad(
+                format!("--param must be KEY=VALUE, not {pair:?}"),
+                "for example: pyoco-client submit --param x=1 --param name=alice",
+            )
+        })?;
         let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
         params.insert(key.to_owned(), value);
     }
@@ -61,10 +60,9 @@ mod tests {
     fn the_later_wins() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), r#"{"a": 1, "b": 1, "c": 1}"#).unwrap();
-        let single: Vec<String> =
-            ["c=3", "d=true", "e=x y", "f=", "g=a=b", "h=\"1\"", "i=[1,{}]", "j=1x"]
-                .map(str::to_owned)
-                .into();
+        let single: Vec<String> = ["c=3", "d=true", "e=x y", "f=", "g=a=b", "h=\"1\"", "i=[1,{}]", "j=1x"]
+            .map(str::to_owned)
+            .into();
         let params = merged(Some(file.path()), Some(r#"{"b": {"deep": 2}, "c": 2}"#), &single);
         assert_eq!(
             Value::Object(params.unwrap()),

@@ -97,10 +97,7 @@ mod tests {
     fn the_line_says_what_is_done_and_what_runs() {
         let snapshot = json!({"status": "RUNNING", "tasks":
             {"a": "SUCCEEDED", "b": "RUNNING", "日本\u{1b}": "RUNNING", "d": "PENDING"}});
-        assert_eq!(
-            line_of(&snapshot, 12.4),
-            "RUNNING  [=====>              ]  1/4  b, 日本   12 s"
-        );
+        assert_eq!(line_of(&snapshot, 12.4), "RUNNING  [=====>              ]  1/4  b, 日本   12 s");
         assert_eq!(line_of(&json!({"status": "PENDING", "tasks": {}}), 0.2), "PENDING  0 s");
         assert_eq!(bar(3, 3), "[====================]");
     }

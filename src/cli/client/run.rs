@@ -5,8 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::args::{
-    Cancel, Command, Filter, ListVnext, Scope, Submit, SubmitWait, SubmitYaml, Workers,
-    WorkersFormat,
+    Cancel, Command, Filter, ListVnext, Scope, Submit, SubmitWait, SubmitYaml, Workers, WorkersFormat,
 };
 use super::failed_call::failure_of;
 use super::output::{Format, Output};
@@ -38,9 +37,7 @@ pub fn run(client: &Client, command: Command, output: &mut Output) -> Result<Exi
         Command::Watch(args) => watch::watch(client, &args, output),
         Command::Cancel(args) => cancel(client, &args, output),
         Command::Workers(args) => workers(client, &args, output),
-        Command::Wheels(args) => {
-            output.show_list(client.wheels(), args.output, wheel::tables::of_wheels)
-        }
+        Command::Wheels(args) => output.show_list(client.wheels(), args.output, wheel::tables::of_wheels),
         Command::WheelHistory(args) => wheel::history(client, &args, output),
         Command::WheelUpload(args) => wheel::upload(client, &args, output),
         Command::WheelDelete(args) => output.show(client.delete_wheel(&args.name)),

@@ -26,8 +26,7 @@ pub fn client(connection: &Connection) -> Result<Client, Ending> {
         flag.clone().or_else(|| source.get(name).map(|(value, _)| value.to_owned()))
     };
     let settings = ClientSettings {
-        server: setting(&connection.server, "PYOCO_SERVER")
-            .unwrap_or_else(|| DEFAULT_SERVER.to_owned()),
+        server: setting(&connection.server, "PYOCO_SERVER").unwrap_or_else(|| DEFAULT_SERVER.to_owned()),
         api_key: setting(&connection.api_key, "PYOCO_API_KEY"),
         api_key_header: setting(&connection.api_key_header, "PYOCO_HTTP_API_KEY_HEADER")
             .unwrap_or_else(|| DEFAULT_API_KEY_HEADER.to_owned()),

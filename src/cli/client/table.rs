@@ -16,11 +16,7 @@ pub struct Table {
 
 impl Table {
     /// A row per item, of which `cell` shows what belongs into a column; a column without values is left out.
-    pub fn of(
-        items: &[Value],
-        header: &[&'static str],
-        cell: impl Fn(&Value, &str) -> String,
-    ) -> Table {
+    pub fn of(items: &[Value], header: &[&'static str], cell: impl Fn(&Value, &str) -> String) -> Table {
         let row = |item| header.iter().map(|column| cell(item, column)).collect();
         let table = Table { header: header.to_vec(), rows: items.iter().map(row).collect() };
         table.without_empty_columns()
@@ -54,8 +50,7 @@ impl Table {
 
     /// Workers as `GET /workers` has them; `now` in unix seconds.
     pub fn of_workers(items: &[Value], now: f64) -> Table {
-        let header =
-            ["worker_id", "state", "tags", "runs", "last_seen", "hostname", "version", "plugins"];
+        let header = ["worker_id", "state", "tags", "runs", "last_seen", "hostname", "version", "plugins"];
         Table::of(items, &header, |item, column| match column {
             "tags" => tags(item),
             "runs" => {
@@ -64,20 +59,17 @@ impl Table {
                 runs.max(usize::from(!item["current_run_id"].is_null())).to_string()
             }
             "last_seen" => since(&item["last_seen_at"], now),
-            "plugins" => {
-                match item["wheel_sync"]["installed_wheels"].as_array().map_or(0, Vec::len) {
-                    0 => dash(),
-                    count => count.to_string(),
-                }
-            }
+            "plugins" => match item["wheel_sync"]["installed_wheels"].as_array().map_or(0, Vec::len) {
+                0 => dash(),
+                count => count.to_string(),
+            },
             _ => text(item, column),
         })
     }
 
     /// The wheels that workers have installed, a row each; a worker without any has one row.
     pub fn of_plugins(items: &[Value]) -> Table {
-        let mut table =
-            Table::new(&["worker_id", "state", "tags", "package", "version", "wheel_name"]);
+        let mut table = Table::new(&["worker_id", "state", "tags", "package", "version", "wheel_name"]);
         for item in items {
             let wheels = item["wheel_sync"]["installed_wheels"].as_array();
             let none = [Value::Null];
@@ -287,8 +279,7 @@ mod tests {
 
     #[test]
     fn workers_show_what_they_do_and_what_they_have() {
-        let wheel =
-            json!({"package_name": "pkg", "package_version": "1.0", "wheel_name": "pkg.whl"});
+        let wheel = json!({"package_name": "pkg", "package_version": "1.0", "wheel_name": "pkg.whl"});
         let items = [
             json!({"worker_id": "w1", "state": "RUNNING", "tags": ["a", "b"], "last_seen_at": 95.0,
                 "current_run_ids": ["r", "s"], "hostname": "h", "version": "0.1.0",

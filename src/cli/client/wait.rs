@@ -41,9 +41,7 @@ impl Wait {
                 Err(error) => return Err(failure_of(error).into()),
             }
             if left() == Some(Duration::ZERO) {
-                return Err(
-                    timed_out(run_id, self.timeout.unwrap_or_default(), self.exit_status).into()
-                );
+                return Err(timed_out(run_id, self.timeout.unwrap_or_default(), self.exit_status).into());
             }
             // Ctrl-C ends the program from within its signal.
             std::thread::sleep(pause.min(left().unwrap_or(pause)));

@@ -196,9 +196,7 @@ fn is_recent(answered: Option<Instant>) -> bool {
 fn ending_of(snapshot: &Value) -> String {
     let text = |name: &str| crate::cli::failure::one_line(snapshot[name].as_str().unwrap_or("-"));
     let mut line = format!("{} {}", text("status"), text("flow_name"));
-    if let (Some(start), Some(end)) =
-        (snapshot["start_time"].as_f64(), snapshot["end_time"].as_f64())
-    {
+    if let (Some(start), Some(end)) = (snapshot["start_time"].as_f64(), snapshot["end_time"].as_f64()) {
         line.push_str(&format!(" in {:.1} s", end - start));
     }
     if !snapshot["error"].is_null() {

@@ -14,9 +14,8 @@ use crate::model::error::Code;
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
 pub(super) fn healthcheck(url: &str) -> Result<Exit, Failure> {
-    let unready = |e: crate::client::Error| {
-        program::failed(Code::GatewayUnreachable, "the gateway is not ready", e)
-    };
+    let unready =
+        |e: crate::client::Error| program::failed(Code::GatewayUnreachable, "the gateway is not ready", e);
     let client = Client::new(ClientSettings {
         server: url.to_owned(),
         api_key: None,
@@ -32,8 +31,7 @@ pub(super) fn config(command: ConfigCommand) -> Result<Exit, Failure> {
     let source = Source::from_process();
     let loaded = Config::load(&source);
     let problems = source.problems().iter().cloned();
-    let problems: Vec<String> =
-        problems.chain(loaded.warnings.iter().map(ToString::to_string)).collect();
+    let problems: Vec<String> = problems.chain(loaded.warnings.iter().map(ToString::to_string)).collect();
     if let ConfigCommand::Show = command {
         let mut text = String::new();
         for setting in &loaded.settings {

@@ -53,9 +53,8 @@ pub(super) fn up(args: Up) -> Result<Exit, Failure> {
     }
     let bus = Bus::start(&config.nats, &config.resources)
         .map_err(|e| program::failed(Code::NatsUnavailable, "cannot use the NATS settings", e))?;
-    let gateway =
-        RunningGateway::start(address, &bus, gateway_settings(&config, args.behind_proxy))
-            .map_err(|e| program::failed(Code::CannotStart, "cannot start the gateway", e))?;
+    let gateway = RunningGateway::start(address, &bus, gateway_settings(&config, args.behind_proxy))
+        .map_err(|e| program::failed(Code::CannotStart, "cannot start the gateway", e))?;
     let worker_ended = if args.with_worker {
         let mut settings = worker::settings(&config, args.worker_tags)?;
         config.python.resolver = args.worker_flow_resolver.or(config.python.resolver);
@@ -89,9 +88,7 @@ pub(super) fn up(args: Up) -> Result<Exit, Failure> {
     }
     drop(bus);
     drop(nats);
-    outcome
-        .map(|()| Exit::Done)
-        .map_err(|e| program::failed(Code::CannotStart, "the worker has ended", e))
+    outcome.map(|()| Exit::Done).map_err(|e| program::failed(Code::CannotStart, "the worker has ended", e))
 }
 
 /// The default for a mode that cannot be read would be to let everybody in.

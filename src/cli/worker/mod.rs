@@ -47,10 +47,8 @@ fn start(args: Args) -> Result<Exit, Failure> {
     config.wheels.sync_enabled |= args.wheel_sync;
     config.wheels.sync_enabled &= !args.no_wheel_sync;
     config.wheels.sync_dir = args.wheel_sync_dir.unwrap_or(config.wheels.sync_dir);
-    config.wheels.sync_interval =
-        args.wheel_sync_interval_sec.unwrap_or(config.wheels.sync_interval);
-    config.wheels.install_timeout =
-        args.wheel_install_timeout_sec.unwrap_or(config.wheels.install_timeout);
+    config.wheels.sync_interval = args.wheel_sync_interval_sec.unwrap_or(config.wheels.sync_interval);
+    config.wheels.install_timeout = args.wheel_install_timeout_sec.unwrap_or(config.wheels.install_timeout);
     let mut settings = settings(&config, args.tags)?;
     if let Some(worker_id) = args.worker_id {
         settings.worker_id = worker_id;
@@ -110,8 +108,8 @@ pub(super) fn executors(
     settings: &mut WorkerSettings,
 ) -> Result<Vec<Arc<dyn Executor>>, Failure> {
     // Only names that a flow exposes are ever looked up, and never PYOCO_ ones.
-    let native = NativeExecutor::new(Registry::with_builtins())
-        .with_environment(|name| std::env::var(name).ok());
+    let native =
+        NativeExecutor::new(Registry::with_builtins()).with_environment(|name| std::env::var(name).ok());
     if config.python.is_off() {
         let needs_python = |what: &str, flags: &str| {
             let hint = format!("leave out one of {flags}");

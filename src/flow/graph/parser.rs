@@ -21,13 +21,9 @@ const CONTROL_FLOW: [&str; 5] = ["pipe", "switch", "repeat", "foreach", "until"]
 /// that name the same node share it. `#` begins a comment.
 pub fn parse(text: &str) -> Result<Graph, GraphError> {
     if text.len() > MAX_GRAPH_BYTES {
-        return Err(whole(format!(
-            "{} bytes of text, at most {MAX_GRAPH_BYTES} are read",
-            text.len()
-        )));
+        return Err(whole(format!("{} bytes of text, at most {MAX_GRAPH_BYTES} are read", text.len())));
     }
-    let mut parser =
-        Parser { lexer: Lexer::new(text)?, graph: Graph::default(), places: HashMap::new() };
+    let mut parser = Parser { lexer: Lexer::new(text)?, graph: Graph::default(), places: HashMap::new() };
     parser.statements()?;
     if parser.graph.nodes.is_empty() {
         return Err(whole("it names no task".to_owned()));
@@ -61,10 +57,8 @@ impl Parser<'_> {
             match token.kind {
                 TokenKind::End | TokenKind::Newline | TokenKind::Semicolon => {}
                 TokenKind::And | TokenKind::Or => {
-                    return Err(token.error(format!(
-                        "put parentheses around branches: `(a {} b) >> c`",
-                        token.shown()
-                    )));
+                    return Err(token
+                        .error(format!("put parentheses around branches: `(a {} b) >> c`", token.shown())));
                 }
                 _ => return Err(token.error(format!("expected `>>` before {}", token.shown()))),
             }
@@ -128,15 +122,13 @@ impl Parser<'_> {
                     return Err(open.error("this parenthesis is not closed".to_owned()));
                 }
                 _ => {
-                    return Err(
-                        token.error(format!("expected `&`, `|` or `)` before {}", token.shown()))
-                    );
+                    return Err(token.error(format!("expected `&`, `|` or `)` before {}", token.shown())));
                 }
             };
             if join.is_some_and(|join| join != this) {
-                return Err(token.error(
-                    "`&` and `|` in one group; put parentheses around one of them".to_owned(),
-                ));
+                return Err(
+                    token.error("`&` and `|` in one group; put parentheses around one of them".to_owned())
+                );
             }
             join = Some(this);
         }
@@ -311,10 +303,7 @@ mod tests {
     #[test]
     fn the_bounds_hold_and_large_graphs_are_quick() {
         let chain = |n: usize| (0..n).map(|i| format!("n{i}")).collect::<Vec<_>>();
-        assert_eq!(
-            parse(&chain(MAX_GRAPH_NODES).join(" >> ")).unwrap().nodes.len(),
-            MAX_GRAPH_NODES
-        );
+        assert_eq!(parse(&chain(MAX_GRAPH_NODES).join(" >> ")).unwrap().nodes.len(), MAX_GRAPH_NODES);
         let (left, right) = (chain(MAX_GRAPH_NODES), "(".repeat(MAX_GRAPH_DEPTH + 1));
         let (front, back) = left.split_at(MAX_GRAPH_NODES / 2);
         let wide = parse(&format!("({}) >> ({})", front.join("&"), back.join("&"))).unwrap();

@@ -172,8 +172,7 @@ impl<'a> Engine<'a> {
             expose_env: &self.plan.expose_env,
             environment: self.plan.environment,
         };
-        let resolved =
-            expression::resolve_inputs(&self.plan.inputs[node], &scope, &mut self.budget);
+        let resolved = expression::resolve_inputs(&self.plan.inputs[node], &scope, &mut self.budget);
         let mut record = TaskRecord::new(TaskStatus::Running);
         record.started_at = Some(started_at);
         match resolved {
@@ -333,8 +332,7 @@ impl Progress {
                 if self.open[slot] == 0 {
                     continue; // An `any` that was reached before.
                 }
-                let any =
-                    matches!(follower, Source::Join(join) if graph.joins[join].join == Join::Any);
+                let any = matches!(follower, Source::Join(join) if graph.joins[join].join == Join::Any);
                 self.open[slot] = if any { 0 } else { self.open[slot] - 1 };
                 if self.open[slot] == 0 {
                     match follower {

@@ -60,12 +60,7 @@ pub(super) fn resolve_inputs(
         .collect()
 }
 
-fn resolve(
-    value: &Value,
-    scope: &Scope,
-    budget: &mut Budget,
-    depth: usize,
-) -> Result<Value, String> {
+fn resolve(value: &Value, scope: &Scope, budget: &mut Budget, depth: usize) -> Result<Value, String> {
     let Some(below) = depth.checked_sub(1) else { return Err("nested too deeply".to_owned()) };
     match value {
         Value::String(text) => match text.strip_prefix('$') {
@@ -80,9 +75,7 @@ fn resolve(
                 Ok(found.into_owned())
             }
         },
-        Value::Array(items) => {
-            items.iter().map(|item| resolve(item, scope, budget, below)).collect()
-        }
+        Value::Array(items) => items.iter().map(|item| resolve(item, scope, budget, below)).collect(),
         Value::Object(fields) => fields
             .iter()
             .map(|(key, value)| Ok((key.clone(), resolve(value, scope, budget, below)?)))

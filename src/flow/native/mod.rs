@@ -54,24 +54,22 @@ impl NativeExecutor {
 
     fn plan(&self, job: FlowJob) -> Result<Plan, Outcome> {
         let Some(document) = job.workflow.clone() else { return self.plan_registered(job) };
-        let workflow = document.workflow().map_err(|refusal| Outcome::Failed {
-            error: format!("invalid workflow yaml: {refusal}"),
-        })?;
+        let workflow = document
+            .workflow()
+            .map_err(|refusal| Outcome::Failed { error: format!("invalid workflow yaml: {refusal}") })?;
         self.plan_document(workflow, job)
     }
 
     fn plan_document(&self, workflow: &Workflow, job: FlowJob) -> Result<Plan, Outcome> {
-        let graph = graph::parse(&workflow.graph)
-            .map_err(|error| Outcome::Failed { error: error.to_string() })?;
+        let graph =
+            graph::parse(&workflow.graph).map_err(|error| Outcome::Failed { error: error.to_string() })?;
         let specs: HashMap<&str, &TaskSpec> =
             workflow.tasks.iter().map(|spec| (spec.name.as_str(), spec)).collect();
         let mut bodies = Vec::with_capacity(graph.nodes.len());
         let mut inputs = Vec::with_capacity(graph.nodes.len());
         for node in &graph.nodes {
             let spec = specs.get(node.task.as_str()).copied();
-            bodies.push(
-                self.body(&node.task, spec).map_err(|error| Outcome::FlowNotFound { error })?,
-            );
+            bodies.push(self.body(&node.task, spec).map_err(|error| Outcome::FlowNotFound { error })?);
             inputs.push(spec.map(|spec| spec.inputs.clone()).unwrap_or_default());
         }
         Ok(Plan {
@@ -102,11 +100,9 @@ impl NativeExecutor {
             .zip(&flow.graph.nodes)
             .map(|(body, node)| match body {
                 TaskBody::Own(body) => Ok(Arc::clone(body)),
-                TaskBody::Named(task) => self
-                    .registry
-                    .find_task(task)
-                    .cloned()
-                    .ok_or_else(|| not_registered(&node.name, task)),
+                TaskBody::Named(task) => {
+                    self.registry.find_task(task).cloned().ok_or_else(|| not_registered(&node.name, task))
+                }
             })
             .collect::<Result<_, _>>()
             .map_err(|error| Outcome::FlowNotFound { error })?;
@@ -156,11 +152,11 @@ impl Executor for NativeExecutor {
         }
         match graph::parse(&workflow.graph) {
             Ok(graph) => {
-                let listed: HashSet<&str> =
-                    workflow.tasks.iter().map(|spec| spec.name.as_str()).collect();
-                graph.nodes.iter().all(|node| {
-                    listed.contains(node.task.as_str()) || self.registry.has_task(&node.task)
-                })
+                let listed: HashSet<&str> = workflow.tasks.iter().map(|spec| spec.name.as_str()).collect();
+                graph
+                    .nodes
+                    .iter()
+                    .all(|node| listed.contains(node.task.as_str()) || self.registry.has_task(&node.task))
             }
             Err(_) => !workflow.tasks.is_empty(),
         }

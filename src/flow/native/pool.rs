@@ -31,15 +31,14 @@ impl Call {
     pub fn run(self) -> Return {
         let before = Instant::now();
         // A task that panics leaves nothing of ours half done: it is given shared, unchanging data.
-        let result =
-            catch_unwind(AssertUnwindSafe(|| (self.body)(&self.context))).unwrap_or_else(|panic| {
-                let text = panic
-                    .downcast_ref::<&str>()
-                    .map(|text| (*text).to_owned())
-                    .or_else(|| panic.downcast_ref::<String>().cloned())
-                    .unwrap_or_else(|| "no text".to_owned());
-                Err(TaskError::new(format!("task panicked: {text}")))
-            });
+        let result = catch_unwind(AssertUnwindSafe(|| (self.body)(&self.context))).unwrap_or_else(|panic| {
+            let text = panic
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "no text".to_owned());
+            Err(TaskError::new(format!("task panicked: {text}")))
+        });
         Return {
             node: self.node,
             inputs: self.context.inputs,

@@ -200,10 +200,7 @@ impl FlowBuilder {
     fn add(mut self, name: &str, body: TaskBody, task: &str) -> Self {
         let index = self.flow.graph.nodes.len();
         if self.places.insert(name.to_owned(), index).is_some() {
-            self.report(FlowError::DuplicateTask {
-                flow: self.flow.name.clone(),
-                task: name.to_owned(),
-            });
+            self.report(FlowError::DuplicateTask { flow: self.flow.name.clone(), task: name.to_owned() });
         }
         let node = GraphNode { name: name.to_owned(), task: task.to_owned(), needs: Vec::new() };
         self.flow.graph.nodes.push(node);

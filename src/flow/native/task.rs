@@ -35,9 +35,8 @@ impl TaskContext {
     /// Names the input when its value is not a `T`.
     pub fn input<T: DeserializeOwned>(&self, name: &str) -> Result<T, TaskError> {
         let value = self.inputs.get(name).unwrap_or(&Value::Null);
-        T::deserialize(value).map_err(|error| {
-            TaskError::new(format!("input `{name}` of task `{}`: {error}", self.node))
-        })
+        T::deserialize(value)
+            .map_err(|error| TaskError::new(format!("input `{name}` of task `{}`: {error}", self.node)))
     }
 }
 

@@ -82,8 +82,7 @@ pub(super) struct TaskMessage {
 }
 
 /// The error of a run whose shim was killed.
-pub(super) const SUPERVISOR_DIED: &str =
-    "the supervisor of the run's process has died, and the run with it";
+pub(super) const SUPERVISOR_DIED: &str = "the supervisor of the run's process has died, and the run with it";
 
 /// From the shim: that it is there, then how it has ended.
 #[derive(Debug, Clone, Deserialize)]

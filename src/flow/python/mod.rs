@@ -101,11 +101,7 @@ impl PythonExecutor {
     ///
     /// # Errors
     /// Also [`PythonError::Stopped`].
-    pub fn use_code_unless_stopped(
-        &self,
-        code: Arc<Code>,
-        stop: &StopSignal,
-    ) -> Result<(), PythonError> {
+    pub fn use_code_unless_stopped(&self, code: Arc<Code>, stop: &StopSignal) -> Result<(), PythonError> {
         self.supervisor.use_code(code, stop)
     }
 }

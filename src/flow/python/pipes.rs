@@ -51,11 +51,7 @@ pub(super) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Hands on what is in a pipe that never blocks, `most` bytes or a little more, so that of an endless
 /// stream others have their turn. `false` when nothing will ever come again.
-pub(super) fn read_available(
-    pipe: &mut impl Read,
-    most: usize,
-    mut take: impl FnMut(&[u8]),
-) -> bool {
+pub(super) fn read_available(pipe: &mut impl Read, most: usize, mut take: impl FnMut(&[u8])) -> bool {
     let mut buffer = [0; 16 * 1024];
     let mut left = most;
     while left > 0 {

@@ -20,11 +20,8 @@ impl Service for Dispatcher {
 
     fn find(&self, method: &Method, path: &str, query: Option<&str>) -> (Found, Conduct) {
         let found = route::find(method.as_str(), path);
-        let conduct = route::conduct(
-            found.as_ref().ok().map(|(route, _)| *route),
-            query,
-            &self.parts.settings,
-        );
+        let conduct =
+            route::conduct(found.as_ref().ok().map(|(route, _)| *route), query, &self.parts.settings);
         (found, conduct)
     }
 
@@ -85,9 +82,7 @@ fn admit(route: &Route, cx: &mut Context<'_>) -> Result<(), ApiError> {
     let Access::Protected(needs) = route.access else { return Ok(()) };
     cx.caller = cx.parts.auth.authenticate(cx.request)?;
     match cx.caller.holder() {
-        Some(holder) if !cx.caller.may(needs) => {
-            Err(ApiError::Forbidden { role: holder.role, needs })
-        }
+        Some(holder) if !cx.caller.may(needs) => Err(ApiError::Forbidden { role: holder.role, needs }),
         // A key is more than a foreign page can have.
         None if route.takes_form() && origin::is_foreign(cx.request) => Err(ApiError::ForeignPage),
         _ => Ok(()),

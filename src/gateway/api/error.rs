@@ -125,9 +125,7 @@ impl From<AuthRefusal> for ApiError {
                 ApiError::TooManyInvalidKeys { retry_after: retry_after.as_secs() + 1 }
             }
             AuthRefusal::Busy => ApiError::Bound(&TOO_MANY_KEYS),
-            AuthRefusal::Unknown => {
-                ApiError::NatsUnavailable("the list of API keys is not current".into())
-            }
+            AuthRefusal::Unknown => ApiError::NatsUnavailable("the list of API keys is not current".into()),
         }
     }
 }
@@ -167,9 +165,7 @@ impl ApiError {
             | ApiError::WheelNotFound => 404,
             ApiError::MethodNotAllowed { .. } => 405,
             ApiError::WheelConflict { .. } => 409,
-            ApiError::Schema(_)
-            | ApiError::Unacceptable { .. }
-            | ApiError::InvalidWorkflow { .. } => 422,
+            ApiError::Schema(_) | ApiError::Unacceptable { .. } | ApiError::InvalidWorkflow { .. } => 422,
             ApiError::TooManyInvalidKeys { .. } => 429,
             ApiError::Internal(_) => 500,
             ApiError::NatsUnavailable(_) => 503,
@@ -180,9 +176,7 @@ impl ApiError {
     pub fn code(&self) -> Option<Code> {
         Some(match self {
             ApiError::Bound(condition) => return condition.code,
-            ApiError::Schema(_) | ApiError::BadBody(_) | ApiError::InvalidWorkflow { .. } => {
-                Code::BadInput
-            }
+            ApiError::Schema(_) | ApiError::BadBody(_) | ApiError::InvalidWorkflow { .. } => Code::BadInput,
             ApiError::Unacceptable { code, .. } => *code,
             ApiError::RunNotFound => Code::RunNotFound,
             ApiError::WorkerNotFound => Code::WorkerNotFound,

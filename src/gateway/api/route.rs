@@ -229,11 +229,7 @@ mod tests {
             ("GET", "/wheels/history", "/wheels/history []"),
             ("DELETE", "/wheels/history", "/wheels/{} [\"history\"]"),
             ("POST", "/wheels/history", "allow GET, HEAD, DELETE"),
-            (
-                "GET",
-                "/wheels/a-1.0%2Bx-py3-none-any.whl",
-                "/wheels/{} [\"a-1.0+x-py3-none-any.whl\"]",
-            ),
+            ("GET", "/wheels/a-1.0%2Bx-py3-none-any.whl", "/wheels/{} [\"a-1.0+x-py3-none-any.whl\"]"),
             ("DELETE", "/runs", "allow GET, POST"),
             ("POST", "/health", "allow GET"),
             ("GET", "/runs/", "to /runs"),
@@ -257,8 +253,7 @@ mod tests {
 
     #[test]
     fn only_what_holds_no_data_is_public() {
-        let public: Vec<_> =
-            ROUTES.iter().filter(|r| r.access == Access::Public).map(|r| r.path).collect();
+        let public: Vec<_> = ROUTES.iter().filter(|r| r.access == Access::Public).map(|r| r.path).collect();
         let probes = ["/health", "/healthz", "/livez", "/readyz"];
         assert_eq!(public, [&probes[..], &["/openapi.json", "/", "/static/{}"]].concat());
     }

@@ -57,8 +57,7 @@ pub struct CannotMake(String);
 
 /// Makes a key: the record to keep, and the text that its owner gets once.
 pub fn make(new: NewKey, pepper: &Pepper) -> Result<(KeyRecord, String), CannotMake> {
-    let key_id: String =
-        random::<KEY_ID_BYTES>()?.iter().map(|byte| format!("{byte:02x}")).collect();
+    let key_id: String = random::<KEY_ID_BYTES>()?.iter().map(|byte| format!("{byte:02x}")).collect();
     let secret = URL_SAFE_NO_PAD.encode(random::<SECRET_BYTES>()?);
     let salt = random::<SALT_BYTES>()?;
     let failed = |e: &dyn std::fmt::Display| CannotMake(e.to_string());
@@ -130,8 +129,7 @@ fn argon2(params: Params, pepper: &Pepper) -> Result<Argon2<'_>, argon2::Error> 
 
 pub(super) fn random<const N: usize>() -> Result<[u8; N], CannotMake> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)
-        .map_err(|e| CannotMake(format!("no random bytes from the system: {e}")))?;
+    getrandom::fill(&mut bytes).map_err(|e| CannotMake(format!("no random bytes from the system: {e}")))?;
     Ok(bytes)
 }
 

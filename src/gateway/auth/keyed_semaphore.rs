@@ -38,8 +38,7 @@ impl KeyedSemaphore {
     pub fn enter(&self, key_id: &str, patience: Duration) -> Result<Permit<'_>, Busy> {
         let deadline = Instant::now() + patience;
         let mut state = self.state.lock();
-        let is_free =
-            |state: &Taken| state.inside.len() < self.width && !state.inside.contains(key_id);
+        let is_free = |state: &Taken| state.inside.len() < self.width && !state.inside.contains(key_id);
         if !is_free(&state) {
             if state.waiting >= self.queue {
                 return Err(Busy);

@@ -207,25 +207,18 @@ impl Keys {
     }
 
     /// Whether the secret is that of the record, by what is remembered or by a hash.
-    fn is_right(
-        &self,
-        key: &PresentedKey<'_>,
-        known: &KnownKey,
-        peer: &str,
-    ) -> Result<bool, AuthRefusal> {
+    fn is_right(&self, key: &PresentedKey<'_>, known: &KnownKey, peer: &str) -> Result<bool, AuthRefusal> {
         let digest = self.verdicts.digest(key.text);
         if let Some(is_right) = self.verdicts.recall(&digest, known.version) {
             return Ok(is_right);
         }
-        let limited =
-            |e: rate_limiter::TooMany| AuthRefusal::TooManyTries { retry_after: e.retry_after };
+        let limited = |e: rate_limiter::TooMany| AuthRefusal::TooManyTries { retry_after: e.retry_after };
         self.limiter.take(key.key_id, peer, Instant::now()).map_err(limited)?;
         let give_back = || self.limiter.give_back(key.key_id, peer, Instant::now());
-        let permit =
-            self.hashing.enter(key.key_id, HASH_PATIENCE).map_err(|keyed_semaphore::Busy| {
-                give_back();
-                AuthRefusal::Busy
-            })?;
+        let permit = self.hashing.enter(key.key_id, HASH_PATIENCE).map_err(|keyed_semaphore::Busy| {
+            give_back();
+            AuthRefusal::Busy
+        })?;
         // Whoever was before us may have brought the same key.
         if let Some(is_right) = self.verdicts.recall(&digest, known.version) {
             give_back();
@@ -309,11 +302,9 @@ mod tests {
             assert_eq!(keys.is_right(&key, &known, "p"), Ok(false));
         }
         assert_eq!(keys.hashes.load(Ordering::Relaxed), 1);
-        let answers: Vec<_> = (1..100)
-            .map(|n| keys.is_right(&PresentedKey::parse(&wrong(n)).unwrap(), &known, "p"))
-            .collect();
-        let limited =
-            answers.iter().filter(|a| matches!(a, Err(AuthRefusal::TooManyTries { .. }))).count();
+        let answers: Vec<_> =
+            (1..100).map(|n| keys.is_right(&PresentedKey::parse(&wrong(n)).unwrap(), &known, "p")).collect();
+        let limited = answers.iter().filter(|a| matches!(a, Err(AuthRefusal::TooManyTries { .. }))).count();
         let hashes = keys.hashes.load(Ordering::Relaxed);
         assert!(hashes < 40 && limited > 60, "{hashes} hashes, {limited} limited");
         // Its owner elsewhere gets in all the same.

@@ -68,8 +68,7 @@ mod tests {
         assert!(!foreign(None, Some("http://front.lan"), Some("front.lan")));
         // The dashboard behind a proxy that does not.
         let hosts = [Some("127.0.0.1:8000"), None];
-        let asked =
-            Signs { site: None, origin: Some("http://front.lan"), hosts, was_asked_for: true };
+        let asked = Signs { site: None, origin: Some("http://front.lan"), hosts, was_asked_for: true };
         assert!(!is_of_another_page(&asked));
     }
 }

@@ -93,8 +93,7 @@ impl<K: Hash + Eq> Buckets<K> {
 
     fn level(&self, key: &K, now: Instant) -> f64 {
         self.levels.get(key).map_or(self.size, |(level, at)| {
-            let gained =
-                now.saturating_duration_since(*at).as_secs_f64() / self.refill.as_secs_f64();
+            let gained = now.saturating_duration_since(*at).as_secs_f64() / self.refill.as_secs_f64();
             (level + gained).min(self.size)
         })
     }

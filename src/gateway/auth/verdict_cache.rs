@@ -91,10 +91,7 @@ mod tests {
             cache.learn(cache.digest(&format!("wrong {number}")), 1, false);
         }
         let wrong = cache.wrong.lock();
-        assert_eq!(
-            (wrong.versions.len(), wrong.order.len()),
-            (MAX_REMEMBERED_KEYS, MAX_REMEMBERED_KEYS)
-        );
+        assert_eq!((wrong.versions.len(), wrong.order.len()), (MAX_REMEMBERED_KEYS, MAX_REMEMBERED_KEYS));
         drop(wrong);
         assert_eq!((cache.recall(&a, 1), cache.recall(&b, 1)), (Some(true), None));
     }

@@ -122,11 +122,7 @@ impl Chore {
         Chore { name, every, due, on_kick: false, asks_nats: true, run: Box::new(run) }
     }
 
-    fn in_memory(
-        name: &'static str,
-        every: Duration,
-        mut run: impl FnMut() + Send + 'static,
-    ) -> Chore {
+    fn in_memory(name: &'static str, every: Duration, mut run: impl FnMut() + Send + 'static) -> Chore {
         let run = move |_: &Turn<'_>| {
             run();
             Next::InTime

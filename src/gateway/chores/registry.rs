@@ -62,8 +62,7 @@ impl Sweep {
             Ok(revision) => {
                 log::info!(worker_id = worker_id; "removed the record of an old worker");
                 let operation = Operation::Delete;
-                self.workers
-                    .wrote(Entry { operation, ..Entry::put(worker_id, Vec::new(), revision) });
+                self.workers.wrote(Entry { operation, ..Entry::put(worker_id, Vec::new(), revision) });
             }
             // It has come back, or another gateway was quicker; the watch tells. But a bucket with
             // a TTL, as the Python side makes it, forgets a record without a word.

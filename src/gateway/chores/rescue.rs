@@ -115,13 +115,7 @@ impl Rescue {
     }
 
     /// Looks for runs that wait for a job that is not there any more.
-    fn find_lost(
-        &mut self,
-        unfinished: &[Indexed],
-        live_since: Instant,
-        now: Instant,
-        turn: &Turn<'_>,
-    ) {
+    fn find_lost(&mut self, unfinished: &[Indexed], live_since: Instant, now: Instant, turn: &Turn<'_>) {
         let overdue = unfinished.iter().filter(|run| {
             run.summary.status == RunStatus::Pending
                 && now.saturating_duration_since(run.seen_at.max(live_since)) >= JOB_MISSING_AFTER
@@ -186,13 +180,7 @@ impl Rescue {
         }
     }
 
-    fn is_gone(
-        &self,
-        worker: Option<&Seen>,
-        delivery: &Delivery,
-        since: Instant,
-        now: Instant,
-    ) -> bool {
+    fn is_gone(&self, worker: Option<&Seen>, delivery: &Delivery, since: Instant, now: Instant) -> bool {
         let Some(seen) = worker else { return true };
         seen.record.instance_id != delivery.instance_id
             || seen.record.state == WorkerState::StoppedGraceful
@@ -235,13 +223,7 @@ impl Rescue {
     }
 
     /// Turns a run that still is in `from` to a terminal state, in the place of a worker.
-    fn end(
-        &self,
-        run: &Indexed,
-        from: RunStatus,
-        to: RunStatus,
-        error: Option<String>,
-    ) -> bus::Result<()> {
+    fn end(&self, run: &Indexed, from: RunStatus, to: RunStatus, error: Option<String>) -> bus::Result<()> {
         let ended = self.change(run, |snapshot| {
             let is_due = snapshot.status == from;
             if is_due {
@@ -253,11 +235,7 @@ impl Rescue {
     }
 
     /// Changes a snapshot if it still is the version that was decided on; `false`: nothing was written.
-    fn change(
-        &self,
-        run: &Indexed,
-        mut change: impl FnMut(&mut RunSnapshot) -> bool,
-    ) -> bus::Result<bool> {
+    fn change(&self, run: &Indexed, mut change: impl FnMut(&mut RunSnapshot) -> bool) -> bus::Result<bool> {
         let deadline = Instant::now() + TIMEOUT;
         let edited = self.runs.edit(&run.summary.run_id, deadline, |newest| {
             let decided_on = newest.filter(|entry| entry.revision == run.revision);

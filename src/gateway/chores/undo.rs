@@ -89,8 +89,7 @@ fn undo(runs: &Kv, index: &RunIndex, submit: &Doubtful, deadline: Instant) -> bu
             return Ok::<_, bus::Error>(Edit::Delete(false));
         };
         let is_untouched = json::from_wire::<RunSnapshot>(value).is_ok_and(|snapshot| {
-            snapshot.status == RunStatus::Pending
-                && snapshot.submitted_at == Some(submit.submitted_at)
+            snapshot.status == RunStatus::Pending && snapshot.submitted_at == Some(submit.submitted_at)
         });
         Ok(if is_untouched { Edit::Delete(true) } else { Edit::Leave(false) })
     })?;

@@ -8,8 +8,7 @@ use crate::model::clock;
 /// `default_tag` is there also when it is empty.
 pub(super) fn write(queued: &Queued, default_tag: &str, text: &mut Text) {
     let is_kept = queued.is_kept();
-    let mut tags: Vec<&TagBacklog> =
-        if is_kept { queued.tags.iter().collect() } else { Vec::new() };
+    let mut tags: Vec<&TagBacklog> = if is_kept { queued.tags.iter().collect() } else { Vec::new() };
     let none = TagBacklog { tag: default_tag.to_owned(), ..TagBacklog::default() };
     if is_kept && !tags.iter().any(|one| one.tag == default_tag) {
         tags.push(&none);

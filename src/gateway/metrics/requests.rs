@@ -10,8 +10,7 @@ use super::histogram::Histogram;
 use super::text::{Kind, Text};
 
 /// Upper bounds of a request's time, in seconds; no request takes much longer than its wait for NATS.
-const TIMES: [f64; 13] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const TIMES: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// What answers without a route count under: unknown paths, wrong methods.
 const NO_ROUTE: &str = "(none)";
 /// Requests that the HTTP floor has refused by itself count under.

@@ -88,11 +88,9 @@ impl RunFigures {
             family.sample(&[("status", status.as_str()), ("tag", DEFAULT_TAG)], 0.0);
         }
         let help = "From the start of a run's last attempt to its end.";
-        text.family("pyoco_run_duration_seconds", Kind::Histogram, help)
-            .histogram(&[], &counts.durations);
+        text.family("pyoco_run_duration_seconds", Kind::Histogram, help).histogram(&[], &counts.durations);
         let help = "From the submit of a run to its first start.";
-        text.family("pyoco_run_queue_wait_seconds", Kind::Histogram, help)
-            .histogram(&[], &counts.waits);
+        text.family("pyoco_run_queue_wait_seconds", Kind::Histogram, help).histogram(&[], &counts.waits);
     }
 }
 

@@ -46,11 +46,7 @@ impl Family<'_> {
         self.line("", labels, None, value);
     }
 
-    pub(crate) fn histogram<const N: usize>(
-        &mut self,
-        labels: &[(&str, &str)],
-        histogram: &Histogram<N>,
-    ) {
+    pub(crate) fn histogram<const N: usize>(&mut self, labels: &[(&str, &str)], histogram: &Histogram<N>) {
         for (bound, count) in histogram.cumulated() {
             self.line("_bucket", labels, Some(bound), count as f64);
         }
@@ -63,8 +59,7 @@ impl Family<'_> {
         let mut pairs: Vec<String> =
             labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
         pairs.extend(bound.map(|bound| format!("le=\"{}\"", number(bound))));
-        let pairs =
-            if pairs.is_empty() { String::new() } else { format!("{{{}}}", pairs.join(",")) };
+        let pairs = if pairs.is_empty() { String::new() } else { format!("{{{}}}", pairs.join(",")) };
         put(self.text, format_args!("{}{suffix}{pairs} {}\n", self.name, number(value)));
     }
 }

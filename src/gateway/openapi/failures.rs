@@ -35,16 +35,8 @@ const ALL: &[(u16, &str, &str)] = &[
     (431, "HeadTooLarge", "The head is too large, or has too many headers."),
     (500, "InternalError", "A fault of the gateway; its log line has the same request id."),
     (501, "NotImplemented", "A transfer coding other than a lone `chunked`, or CONNECT."),
-    (
-        503,
-        "Unavailable",
-        "NATS is not there, or a bound is reached. May be repeated after `Retry-After`.",
-    ),
-    (
-        504,
-        "Unanswered",
-        "No answer in time. Look whether the request took effect before it is repeated.",
-    ),
+    (503, "Unavailable", "NATS is not there, or a bound is reached. May be repeated after `Retry-After`."),
+    (504, "Unanswered", "No answer in time. Look whether the request took effect before it is repeated."),
     (505, "HttpVersion", "Neither HTTP/1.1 nor HTTP/1.0."),
     (507, "StoreFull", "The store of wheels takes no more until some are deleted."),
 ];
@@ -116,8 +108,7 @@ fn with_numbers(about: &str, required: &[&str], own: Value) -> Value {
 }
 
 fn error() -> Value {
-    let about =
-        "What went wrong. `err_id`, `msg_id` and `hint` are there when the error has a number.";
+    let about = "What went wrong. `err_id`, `msg_id` and `hint` are there when the error has a number.";
     let mut schema = with_numbers(about, &["detail"], json!({"detail": text("In words")}));
     schema["examples"] = json!([{
         "detail": "run not found",

@@ -61,8 +61,7 @@ fn put_together(keys: &Keys<'_>) -> Value {
     for operation in operations() {
         let Some(route) = route_of(&operation) else { continue };
         let item = paths.entry(operation.path).or_insert_with(|| json!({}));
-        item[operation.method.to_ascii_lowercase()] =
-            operation.to_json(route.access, keys.required);
+        item[operation.method.to_ascii_lowercase()] = operation.to_json(route.access, keys.required);
     }
     json!({
         "openapi": "3.1.0",
@@ -110,15 +109,14 @@ have more than is written here. Of a repeated query parameter the last value cou
 ignored. An unknown path is 404, another method 405 with `Allow`, a trailing slash 307.";
 
 fn route_of(operation: &Operation) -> Option<&'static Route> {
-    ROUTES.iter().find(|route| {
-        route.method == operation.method && route.path == without_names(operation.path)
-    })
+    ROUTES
+        .iter()
+        .find(|route| route.method == operation.method && route.path == without_names(operation.path))
 }
 
 /// `/runs/{run_id}` as the router's table has it: `/runs/{}`.
 fn without_names(path: &str) -> String {
-    let bare =
-        |segment: &str| if segment.starts_with('{') { "{}".into() } else { segment.to_owned() };
+    let bare = |segment: &str| if segment.starts_with('{') { "{}".into() } else { segment.to_owned() };
     path.split('/').map(bare).collect::<Vec<String>>().join("/")
 }
 
@@ -212,10 +210,8 @@ mod tests {
                 assert!(ids.insert(id), "{id} twice");
                 assert!(id.chars().all(|c| c.is_ascii_alphanumeric()), "{id}");
                 assert!(!operation["summary"].as_str().unwrap().is_empty(), "{id}");
-                let named: Vec<&str> = path
-                    .split('/')
-                    .filter_map(|s| s.strip_prefix('{')?.strip_suffix('}'))
-                    .collect();
+                let named: Vec<&str> =
+                    path.split('/').filter_map(|s| s.strip_prefix('{')?.strip_suffix('}')).collect();
                 let parameters = operation["parameters"].as_array().unwrap();
                 let in_path: Vec<&str> = parameters
                     .iter()
@@ -318,8 +314,7 @@ mod tests {
 
     /// Whether a request that the router has given to `route` can end with `error`.
     fn happens_at(error: &ApiError, route: &Route) -> bool {
-        let has_query =
-            matches!(route.path, "/runs" | "/runs/{}/watch" | "/workers" | "/wheels/history");
+        let has_query = matches!(route.path, "/runs" | "/runs/{}/watch" | "/workers" | "/wheels/history");
         let takes_body = !matches!(route.method, "GET" | "DELETE");
         let is_upload = route.body == BodyKind::WheelForm;
         match error {
@@ -329,8 +324,7 @@ mod tests {
             ApiError::MethodNotAllowed { .. } | ApiError::TrailingSlash { .. } => false,
             ApiError::Schema(_) => has_query || takes_body,
             ApiError::Unacceptable { .. } => {
-                matches!(route.path, "/runs" | "/runs/yaml" | "/workers" | "/wheels/history")
-                    || is_upload
+                matches!(route.path, "/runs" | "/runs/yaml" | "/workers" | "/wheels/history") || is_upload
             }
             ApiError::InvalidWorkflow { .. } => route.body == BodyKind::WorkflowForm,
             ApiError::RunNotFound => route.path.starts_with("/runs/{}"),
@@ -368,13 +362,7 @@ mod tests {
         for ((route, operation), wanted) in described.iter().zip(&wanted) {
             for status in ["404", "409", "422", "507"] {
                 let has = operation["responses"].get(status).is_some();
-                assert_eq!(
-                    has,
-                    wanted.contains(status),
-                    "{} {} {status}",
-                    route.method,
-                    route.path
-                );
+                assert_eq!(has, wanted.contains(status), "{} {} {status}", route.method, route.path);
             }
         }
     }

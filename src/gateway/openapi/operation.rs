@@ -59,8 +59,7 @@ impl Operation {
     /// A parameter of the query; its description is taken from its schema.
     pub fn query(mut self, name: &str, mut schema: Value) -> Self {
         let about = schema.as_object_mut().and_then(|fields| fields.shift_remove("description"));
-        self.parameters
-            .push(json!({"name": name, "in": "query", "description": about, "schema": schema}));
+        self.parameters.push(json!({"name": name, "in": "query", "description": about, "schema": schema}));
         self
     }
 
@@ -116,8 +115,7 @@ impl Operation {
         let mut statuses = [failures::EVERYWHERE, guarded, self.failures].concat();
         statuses.sort_unstable();
         for status in statuses {
-            let answer =
-                json!({"$ref": format!("#/components/responses/{}", failures::name(status))});
+            let answer = json!({"$ref": format!("#/components/responses/{}", failures::name(status))});
             // What an operation says itself comes first.
             responses.entry(status.to_string()).or_insert(answer);
         }

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::operation::{Operation, json_of, operation};
 use super::shape::{
-    bounded, count, described, flag, list_of, map_of, object, or_null, reference, text, time,
-    usual_word, word,
+    bounded, count, described, flag, list_of, map_of, object, or_null, reference, text, time, usual_word,
+    word,
 };
 use crate::model::limits::{LIST_LIMIT, MAX_FLOW_NAME_BYTES, MAX_NAME_BYTES, MAX_RUN_TAGS};
 use crate::model::name::TAG_PATTERN;
@@ -105,7 +105,11 @@ fn list() -> Operation {
         .query("updated_after", time("Only runs that were written after this time"))
         .query("workflow_yaml_sha256", text("Only runs of this document"))
         .query("cursor", cursor)
-        .answers(200, "Newest `updated_at` first, then `run_id` descending.", json!({"application/json": {"schema": answer}}))
+        .answers(
+            200,
+            "Newest `updated_at` first, then `run_id` descending.",
+            json!({"application/json": {"schema": answer}}),
+        )
         .fails(&[422])
 }
 
@@ -144,8 +148,7 @@ fn submit_yaml() -> Value {
     let mut flow_name = text("A name for the flow");
     flow_name["minLength"] = 1.into();
     flow_name["maxLength"] = MAX_FLOW_NAME_BYTES.into();
-    let workflow =
-        json!({"type": "string", "format": "binary", "description": "The flow.yaml, as a file"});
+    let workflow = json!({"type": "string", "format": "binary", "description": "The flow.yaml, as a file"});
     object(
         "A run by document.",
         &["workflow", "flow_name"],
@@ -309,8 +312,7 @@ fn record() -> Value {
 }
 
 fn page() -> Value {
-    let items =
-        json!({"type": "array", "items": {"anyOf": [reference("Run"), reference("RunSummary")]}});
+    let items = json!({"type": "array", "items": {"anyOf": [reference("Run"), reference("RunSummary")]}});
     object(
         "A page of runs.",
         &["items", "next_cursor"],

@@ -8,12 +8,13 @@ use super::shape::{count, object, or_null, reference, text, word};
 const TAG: &str = "service";
 
 pub(super) fn operations() -> Vec<Operation> {
-    let alive =
-        |path, id| {
-            operation("GET", path, id, TAG)
-                .says("Alive", "Without looking at anything else.")
-                .answers(200, "The process answers.", json_of("Alive", json!({"status": "ok"})))
-        };
+    let alive = |path, id| {
+        operation("GET", path, id, TAG).says("Alive", "Without looking at anything else.").answers(
+            200,
+            "The process answers.",
+            json_of("Alive", json!({"status": "ok"})),
+        )
+    };
     vec![
         alive("/health", "getHealth"),
         alive("/healthz", "getHealthz"),
@@ -52,17 +53,10 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         json!({"nats": reference("Check"), "run_index": reference("Check")}),
     );
     vec![
-        (
-            "Alive",
-            object("A sign of life.", &["status"], json!({"status": word("Always ok", &["ok"])})),
-        ),
+        ("Alive", object("A sign of life.", &["status"], json!({"status": word("Always ok", &["ok"])}))),
         (
             "Readiness",
-            object(
-                "All checks.",
-                &["status", "checks"],
-                json!({"status": state(), "checks": checks}),
-            ),
+            object("All checks.", &["status", "checks"], json!({"status": state(), "checks": checks})),
         ),
         ("Check", check),
     ]

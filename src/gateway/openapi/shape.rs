@@ -83,10 +83,7 @@ mod tests {
     #[test]
     fn null_is_allowed_wherever_it_is_asked_for() {
         let plain = or_null(word("", &["a"]));
-        assert_eq!(
-            (&plain["type"], &plain["enum"]),
-            (&json!(["string", "null"]), &json!(["a", null]))
-        );
+        assert_eq!((&plain["type"], &plain["enum"]), (&json!(["string", "null"]), &json!(["a", null])));
         let null = json!({"type": "null"});
         assert_eq!(or_null(usual_word("", &["a"]))["anyOf"][2], null);
         assert_eq!(or_null(reference("A"))["anyOf"], json!([reference("A"), {"type": "null"}]));

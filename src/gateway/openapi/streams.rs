@@ -65,11 +65,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         ),
         (
             "WatchHeartbeat",
-            object(
-                "Data of `heartbeat`.",
-                &["run_id", "ts"],
-                json!({"run_id": run_id(), "ts": now()}),
-            ),
+            object("Data of `heartbeat`.", &["run_id", "ts"], json!({"run_id": run_id(), "ts": now()})),
         ),
         (
             "FeedState",
@@ -91,11 +87,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         ("RunRemoved", object("Data of `run_removed`.", &["run_id"], json!({"run_id": run_id()}))),
         (
             "WorkerRemoved",
-            object(
-                "Data of `worker_removed`.",
-                &["worker_id"],
-                json!({"worker_id": text("The worker")}),
-            ),
+            object("Data of `worker_removed`.", &["worker_id"], json!({"worker_id": text("The worker")})),
         ),
     ]
 }

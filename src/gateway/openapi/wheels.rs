@@ -3,9 +3,7 @@
 use serde_json::{Value, json};
 
 use super::operation::{Operation, json_of, operation};
-use super::shape::{
-    bounded, count, described, flag, list_of, object, or_null, reference, text, time, word,
-};
+use super::shape::{bounded, count, described, flag, list_of, object, or_null, reference, text, time, word};
 use crate::model::limits::WHEEL_HISTORY_LIMIT;
 use crate::model::wheel::CONTENT_TYPE;
 

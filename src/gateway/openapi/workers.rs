@@ -3,9 +3,7 @@
 use serde_json::{Value, json};
 
 use super::operation::{Operation, json_of, operation};
-use super::shape::{
-    bounded, count, described, flag, list_of, object, or_null, reference, text, time, word,
-};
+use super::shape::{bounded, count, described, flag, list_of, object, or_null, reference, text, time, word};
 use crate::model::limits::WORKERS_LIMIT;
 use crate::model::wheel::SyncResult;
 use crate::model::worker::WorkerState;
@@ -43,17 +41,11 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         ("Worker", worker()),
         (
             "WorkerState",
-            word(
-                "State of a worker; `DISCONNECTED` is derived: it was silent for too long.",
-                &states(),
-            ),
+            word("State of a worker; `DISCONNECTED` is derived: it was silent for too long.", &states()),
         ),
         ("WorkerPython", python()),
         ("WheelSync", wheel_sync()),
-        (
-            "WorkerPatch",
-            object("What an operator can change.", &["hidden"], json!({"hidden": hidden()})),
-        ),
+        ("WorkerPatch", object("What an operator can change.", &["hidden"], json!({"hidden": hidden()}))),
         (
             "WorkerPatched",
             object(

@@ -75,9 +75,8 @@ impl KeyMirror {
 
     /// Ends the streams of keys that have expired since then.
     pub fn end_expired(&self, since: f64, now: f64) {
-        let has_ended = |known: &&KnownKey| {
-            known.record.expires_at.is_some_and(|end| since <= end && end < now)
-        };
+        let has_ended =
+            |known: &&KnownKey| known.record.expires_at.is_some_and(|end| since <= end && end < now);
         self.mirror.look(|view, _| {
             let ended = view.records.values().filter(has_ended);
             ended.for_each(|known| view.hub.close_streams_of(&known.record.key_id));

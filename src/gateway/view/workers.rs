@@ -129,9 +129,7 @@ mod tests {
     #[test]
     fn a_write_of_ours_that_the_watch_has_passed_by_brings_nothing_back() {
         let mirror = WorkerMirror::default();
-        let put = |revision| {
-            Entry::put("w", br#"{"worker_id":"w","last_seen_at":1.0}"#.to_vec(), revision)
-        };
+        let put = |revision| Entry::put("w", br#"{"worker_id":"w","last_seen_at":1.0}"#.to_vec(), revision);
         mirror.0.observe(WatchEvent::Entry(put(1)));
         mirror.0.observe(WatchEvent::Entry(Entry { operation: Operation::Delete, ..put(3) }));
         // The thread that wrote revision 2 gets to say so only now.

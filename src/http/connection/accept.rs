@@ -157,8 +157,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(5));
             (client, socket)
         };
-        let [(mut asking, longest), (_second, second), (_third, third)] =
-            [(); 3].map(|()| connect());
+        let [(mut asking, longest), (_second, second), (_third, third)] = [(); 3].map(|()| connect());
         asking.write_all(b"GET / HTTP/1.1\r\n").unwrap();
         longest.stream.peek(&mut [0]).unwrap();
         let all = [third, longest, second];

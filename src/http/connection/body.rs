@@ -49,9 +49,7 @@ impl Framed {
     fn new(end: BodyEnd, conduct: &Conduct) -> Framed {
         let coding = match end {
             BodyEnd::Length(left) => Coding::Length { left },
-            BodyEnd::Chunked => {
-                Coding::Chunked { decoder: Decoder::default(), allowed: conduct.max_body }
-            }
+            BodyEnd::Chunked => Coding::Chunked { decoder: Decoder::default(), allowed: conduct.max_body },
         };
         Framed { coding, too_large: conduct.too_large }
     }
@@ -64,12 +62,7 @@ impl Framed {
     }
 
     /// Reads some data into `out`, which has room; zero at the end of the body and at no other place.
-    fn read(
-        &mut self,
-        wire: &mut Wire,
-        out: &mut [u8],
-        until: Instant,
-    ) -> Result<usize, &'static Condition> {
+    fn read(&mut self, wire: &mut Wire, out: &mut [u8], until: Instant) -> Result<usize, &'static Condition> {
         if self.has_ended() {
             return Ok(0);
         }
@@ -169,13 +162,7 @@ pub struct Arriving {
 }
 
 impl Arriving {
-    pub fn new(
-        wire: Wire,
-        end: BodyEnd,
-        conduct: &Conduct,
-        expects_continue: bool,
-        pace: Pace,
-    ) -> Arriving {
+    pub fn new(wire: Wire, end: BodyEnd, conduct: &Conduct, expects_continue: bool, pace: Pace) -> Arriving {
         let framed = Framed::new(end, conduct);
         Arriving { wire, framed, pace, allowance: pace.silence, expects_continue, failed: None }
     }
@@ -203,11 +190,7 @@ impl Arriving {
         let count = self.framed.read(&mut self.wire, out, until)?;
         self.allowance = self.allowance.saturating_sub(begun.elapsed());
         self.allowance = self.allowance.saturating_add(earned(count, self.pace.rate));
-        if self.wire.socket.enter(Phase::Handling) {
-            Ok(count)
-        } else {
-            Err(&error::BODY_ENDED_EARLY)
-        }
+        if self.wire.socket.enter(Phase::Handling) { Ok(count) } else { Err(&error::BODY_ENDED_EARLY) }
     }
 }
 

@@ -76,8 +76,7 @@ impl Decoder {
             }
             self.place = step(self.place, input[used]).ok_or(Broken)?;
             used += 1;
-            if matches!(self.place, Place::Space { .. } | Place::Extension { .. } | Place::Trailer)
-            {
+            if matches!(self.place, Place::Space { .. } | Place::Extension { .. } | Place::Trailer) {
                 self.ignored += 1;
                 if self.ignored > MAX_IGNORED_BYTES {
                     return Err(Broken);
@@ -152,16 +151,12 @@ mod tests {
     #[test]
     fn anything_else_is_broken() {
         for coded in [
-            "x\r\n", "5\nhello", "2\r\nabc", "\r\n", "-1\r\n", "0x5\r\n", "5;\n", "0\r\nA\n",
-            ";\r\n", "5 6\r\n", "5 x\r\n",
+            "x\r\n", "5\nhello", "2\r\nabc", "\r\n", "-1\r\n", "0x5\r\n", "5;\n", "0\r\nA\n", ";\r\n",
+            "5 6\r\n", "5 x\r\n",
         ] {
             assert_eq!(decoded(coded.as_bytes(), 100, 100), Err(Broken), "{coded:?}");
         }
-        let sizes = [
-            "0".repeat(17),
-            format!("5;{}", "x".repeat(5000)),
-            format!("0\r\n{}", "x".repeat(5000)),
-        ];
+        let sizes = ["0".repeat(17), format!("5;{}", "x".repeat(5000)), format!("0\r\n{}", "x".repeat(5000))];
         for coded in sizes {
             assert_eq!(decoded(coded.as_bytes(), 1000, 100), Err(Broken));
         }

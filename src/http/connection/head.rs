@@ -121,8 +121,7 @@ impl Head {
             start..start + part.len()
         };
         let host = target.authority.map(str::as_bytes).or(framing.hosts.first().copied());
-        let is_among =
-            |names: &[&str], name: &str| names.iter().any(|n| n.eq_ignore_ascii_case(name));
+        let is_among = |names: &[&str], name: &str| names.iter().any(|n| n.eq_ignore_ascii_case(name));
         // A client could otherwise hide what its proxy says of it: some proxies pass `Connection` on.
         let is_removed = |name: &str| named(name.as_bytes()) && !is_among(&FORWARDING, name);
         let is_for_handlers = |name: &str| !is_among(&HOP_BY_HOP, name) && !is_removed(name);
@@ -138,9 +137,7 @@ impl Head {
             is_http_1_0,
             body,
             // An HTTP/1.0 client cannot read an interim answer.
-            expects_continue: framing.expects_continue
-                && !is_http_1_0
-                && body != BodyEnd::Length(0),
+            expects_continue: framing.expects_continue && !is_http_1_0 && body != BodyEnd::Length(0),
             request_id: request_id.unwrap_or_else(new_request_id),
             bytes: bytes.to_vec(),
         })
@@ -218,10 +215,7 @@ fn refusal_of(error: httparse::Error) -> Refusal {
     }
 }
 
-fn read_headers<'b>(
-    headers: &[httparse::Header<'b>],
-    framing: &mut Framing<'b>,
-) -> Result<(), Refusal> {
+fn read_headers<'b>(headers: &[httparse::Header<'b>], framing: &mut Framing<'b>) -> Result<(), Refusal> {
     for header in headers {
         let is = |other: &str| header.name.eq_ignore_ascii_case(other);
         let value = trimmed(header.value);
@@ -256,10 +250,7 @@ fn read_headers<'b>(
 }
 
 /// Whether the request may pass, and what it asks for.
-fn judge<'b>(
-    request: &httparse::Request<'_, 'b>,
-    framing: &Framing<'_>,
-) -> Result<Target<'b>, Refusal> {
+fn judge<'b>(request: &httparse::Request<'_, 'b>, framing: &Framing<'_>) -> Result<Target<'b>, Refusal> {
     if request.method == Some("CONNECT") {
         return Err((&error::NO_CONNECT).into());
     }
@@ -273,9 +264,9 @@ fn judge<'b>(
 
 /// `/path?query`, or the same behind `http://host`, as clients of a proxy send it (RFC 9112, 3.2).
 fn read_target(target: &str) -> Result<Target<'_>, Refusal> {
-    let scheme = target.split_once("://").filter(|(scheme, _)| {
-        ["http", "https"].iter().any(|known| known.eq_ignore_ascii_case(scheme))
-    });
+    let scheme = target
+        .split_once("://")
+        .filter(|(scheme, _)| ["http", "https"].iter().any(|known| known.eq_ignore_ascii_case(scheme)));
     let (authority, rest) = match scheme {
         Some((_, rest)) => {
             let (host, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
@@ -299,15 +290,10 @@ fn read_target(target: &str) -> Result<Target<'_>, Refusal> {
 
 /// Where the body ends: by one length, or by a lone `chunked` of HTTP/1.1. Both together, or any
 /// other coding, is how requests are smuggled.
-fn body_end(
-    request: &httparse::Request<'_, '_>,
-    framing: &Framing<'_>,
-) -> Result<BodyEnd, Refusal> {
+fn body_end(request: &httparse::Request<'_, '_>, framing: &Framing<'_>) -> Result<BodyEnd, Refusal> {
     match (&framing.codings[..], framing.length) {
         ([], length) => Ok(BodyEnd::Length(length.unwrap_or(0))),
-        ([coding], None)
-            if coding.eq_ignore_ascii_case(b"chunked") && request.version == Some(1) =>
-        {
+        ([coding], None) if coding.eq_ignore_ascii_case(b"chunked") && request.version == Some(1) => {
             Ok(BodyEnd::Chunked)
         }
         _ => Err((&error::TRANSFER_CODING).into()),
@@ -349,8 +335,7 @@ mod tests {
     }
 
     fn seen(head: &Head) -> Vec<String> {
-        let show =
-            |(name, value): (&str, &[u8])| format!("{name}={}", String::from_utf8_lossy(value));
+        let show = |(name, value): (&str, &[u8])| format!("{name}={}", String::from_utf8_lossy(value));
         head.headers().map(show).collect()
     }
 

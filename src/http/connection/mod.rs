@@ -147,8 +147,7 @@ fn exchange<S: Service>(
     let (body, mut wire, reserved) = match body {
         Some((bytes, reserved)) => (Body::Whole { bytes, taken: 0 }, Some(wire), Some(reserved)),
         None => {
-            let pace =
-                Pace { silence: shared.settings.body_deadline, rate: shared.settings.upload_rate };
+            let pace = Pace { silence: shared.settings.body_deadline, rate: shared.settings.upload_rate };
             let arriving = Arriving::new(wire, head.body, &conduct, head.expects_continue, pace);
             (Body::Arriving(Box::new(arriving)), None, None)
         }
@@ -237,9 +236,7 @@ fn hold<S: Service>(
 ) -> Result<Hold<'_>, &'static Condition> {
     match transfer {
         Transfer::Immediate => Ok(Hold::Nothing),
-        Transfer::Stream => {
-            shared.streams.take_one().map(Hold::Stream).ok_or(&error::TOO_MANY_STREAMS)
-        }
+        Transfer::Stream => shared.streams.take_one().map(Hold::Stream).ok_or(&error::TOO_MANY_STREAMS),
         Transfer::Upload if is_upload => {
             shared.uploads.take_one().map(Hold::Upload).ok_or(&error::TOO_MANY_UPLOADS)
         }
@@ -318,8 +315,7 @@ fn write<'s, S: Service>(
             let (first, rest) = bytes.split_at(bytes.len().min(PIECE_BYTES));
             let begun = wire.write_all(&mut [IoSlice::new(out), IoSlice::new(first)]);
             let mut pieces = rest.chunks(PIECE_BYTES);
-            let sent = begun
-                .and_then(|()| pieces.try_for_each(|p| wire.write_all(&mut [IoSlice::new(p)])));
+            let sent = begun.and_then(|()| pieces.try_for_each(|p| wire.write_all(&mut [IoSlice::new(p)])));
             (bytes.len() as u64, sent)
         }
         ReplyBody::Stream { write, .. } => {
@@ -337,10 +333,7 @@ fn write<'s, S: Service>(
             let sent = begun.and_then(|()| run(write, &mut writer, request_id));
             let bytes = writer.written;
             let is_open = wire.socket.enter(Phase::Busy);
-            (
-                bytes,
-                sent.and_then(|()| is_open.then_some(()).ok_or(io::ErrorKind::BrokenPipe.into())),
-            )
+            (bytes, sent.and_then(|()| is_open.then_some(()).ok_or(io::ErrorKind::BrokenPipe.into())))
         }
     };
     drop((place, memory));
@@ -351,11 +344,7 @@ fn write<'s, S: Service>(
 }
 
 /// Lets a handler write its body; a panic breaks the answer off.
-fn run(
-    write: super::reply::WriteBody,
-    writer: &mut BodyWriter<'_>,
-    request_id: &str,
-) -> io::Result<()> {
+fn run(write: super::reply::WriteBody, writer: &mut BodyWriter<'_>, request_id: &str) -> io::Result<()> {
     let written = catch_unwind(AssertUnwindSafe(|| write(writer)));
     written.unwrap_or_else(|panic| {
         log::error!(request_id; "a streaming handler panicked: {}", panic_text(&*panic));
@@ -383,13 +372,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 
 /// Answers a request that no handler answers, and closes the connection: what follows on it may not
 /// be the start of a request.
-fn refuse<S: Service>(
-    shared: &Shared<S>,
-    wire: Wire,
-    refusal: Refusal,
-    request_id: &str,
-    is_head: bool,
-) {
+fn refuse<S: Service>(shared: &Shared<S>, wire: Wire, refusal: Refusal, request_id: &str, is_head: bool) {
     let status = refusal.condition.status;
     let detail = refusal.detail.as_deref().unwrap_or(refusal.condition.detail);
     log::debug!(request_id, status; "refused: {detail}");
@@ -402,13 +385,7 @@ fn last_answer(refusal: ErrorReply, request_id: &str, is_head: bool) -> Vec<u8> 
     let (head, body) = refusal.into_reply(false).into_parts();
     let ReplyBody::Bytes(body) = body else { return Vec::new() };
     let mut out = Vec::new();
-    write_head(
-        head,
-        Framing::Length(body.len() as u64),
-        ConnectionWord::Close,
-        request_id,
-        &mut out,
-    );
+    write_head(head, Framing::Length(body.len() as u64), ConnectionWord::Close, request_id, &mut out);
     if !is_head {
         out.extend_from_slice(&body);
     }

@@ -34,15 +34,8 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Phase; 7] = [
-        Phase::New,
-        Phase::Idle,
-        Phase::Head,
-        Phase::Busy,
-        Phase::Handling,
-        Phase::Streaming,
-        Phase::Closed,
-    ];
+    const ALL: [Phase; 7] =
+        [Phase::New, Phase::Idle, Phase::Head, Phase::Busy, Phase::Handling, Phase::Streaming, Phase::Closed];
 
     /// The phase in a state of a [`Socket`].
     fn of(state: u64) -> Phase {

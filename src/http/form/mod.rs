@@ -81,10 +81,7 @@ mod tests {
             --XX\r\nContent-Disposition: form-data; name=\"workflow\"; filename=\"a \\\"b\\\".yaml\"\r\n\
             Content-Type: application/x-yaml\r\n\r\nline 1\r\n--X\r\n\r\n--XX--\r\n";
         let parts = parse(TYPE, body).unwrap();
-        assert_eq!(
-            parts[0],
-            Part { name: "flow_name".into(), filename: None, content: b"main".to_vec() }
-        );
+        assert_eq!(parts[0], Part { name: "flow_name".into(), filename: None, content: b"main".to_vec() });
         assert_eq!(parts[1].filename.as_deref(), Some("a \"b\".yaml"));
         assert_eq!(parts[1].content, b"line 1\r\n--X\r\n");
         assert_eq!(parse("multipart/form-data; x=1; boundary=\"XX\"", body).unwrap(), parts);

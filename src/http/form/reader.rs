@@ -57,17 +57,7 @@ impl<R: Read> FormReader<R> {
         let needle = Finder::new(&needle).into_owned();
         let buffer = vec![0; BUFFER_BYTES];
         let place = Place::Preamble;
-        Ok(FormReader {
-            inner,
-            buffer,
-            start: 0,
-            end: 0,
-            needle,
-            place,
-            parts: 0,
-            clear: 0,
-            found: false,
-        })
+        Ok(FormReader { inner, buffer, start: 0, end: 0, needle, place, parts: 0, clear: 0, found: false })
     }
 
     /// Goes on to the next part, past what is unread of this one. `None` after the last, once the
@@ -197,8 +187,7 @@ impl<R: Read> FormReader<R> {
             left -= end + 2;
             first = false;
             let Some((name, filename)) = named else { continue };
-            if self.need(length)?
-                && self.buffer[self.start..self.end].starts_with(&self.needle.needle()[2..])
+            if self.need(length)? && self.buffer[self.start..self.end].starts_with(&self.needle.needle()[2..])
             {
                 return Err(FormError::Malformed);
             }
@@ -332,12 +321,8 @@ mod tests {
 
     fn sample() -> Vec<u8> {
         let mut sample = b"a preamble --X\r\n--XX\r\n".to_vec();
-        sample.extend_from_slice(
-            b"Content-Disposition: form-data; name=\"tags\"\r\n\r\ncpu,gpu\r\n--XX\r\n",
-        );
-        sample.extend_from_slice(
-            b"content-disposition: form-data; name=wheel; filename=\"a.whl\"\r\n",
-        );
+        sample.extend_from_slice(b"Content-Disposition: form-data; name=\"tags\"\r\n\r\ncpu,gpu\r\n--XX\r\n");
+        sample.extend_from_slice(b"content-disposition: form-data; name=wheel; filename=\"a.whl\"\r\n");
         sample.extend_from_slice(
             b"Content-Type: application/zip\r\n\r\nPK\r\n--X\r\n\r\r\n--Xx\r\n-\r\n--XX\r\n",
         );
@@ -389,8 +374,7 @@ mod tests {
     #[test]
     fn a_form_larger_than_the_buffer_passes_through() {
         let mut random = Random(11);
-        let content: Vec<u8> =
-            (0..5 * BUFFER_BYTES + 77).map(|_| b"\r\n-Xa"[random.below(5)]).collect();
+        let content: Vec<u8> = (0..5 * BUFFER_BYTES + 77).map(|_| b"\r\n-Xa"[random.below(5)]).collect();
         let mut form = vec![b'p'; BUFFER_BYTES + 3];
         form.extend_from_slice(b"\n--XX\r\nContent-Disposition: x; name=w\r\n\r\n");
         form.extend_from_slice(&content);

@@ -84,9 +84,6 @@ mod tests {
         let tags = |value: Value| tags_of(value.as_object().unwrap());
         assert_eq!(tags(json!({"x-pyoco-wheel-tags": "cpu,linux"})), ["cpu", "linux"]);
         assert_eq!(tags(json!({"X-Pyoco-Wheel-Tags": ["cpu, a.b"]})), ["cpu"]);
-        assert!(
-            tags(json!({"sha256": "x"})).is_empty()
-                && tags(json!({"x-pyoco-wheel-tags": 1})).is_empty()
-        );
+        assert!(tags(json!({"sha256": "x"})).is_empty() && tags(json!({"x-pyoco-wheel-tags": 1})).is_empty());
     }
 }

@@ -12,6 +12,4 @@ pub use history::{HistoryAction, HistoryActor, HistoryEntry, HistorySource};
 pub use item::{CONTENT_TYPE, SHA256_HEADER, TAGS_HEADER, WheelItem, parse_tags, tags_of};
 pub use metadata::Metadata;
 pub use name::{NameError, WheelName, normalized};
-pub use sync::{
-    InstalledWheel, SkippedWheel, SyncResult, WheelRef, WheelSet, WheelSync, brief, shortened,
-};
+pub use sync::{InstalledWheel, SkippedWheel, SyncResult, WheelRef, WheelSet, WheelSync, brief, shortened};

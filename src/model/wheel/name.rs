@@ -134,10 +134,7 @@ mod tests {
     #[test]
     fn a_file_name_says_what_it_is() {
         let name = WheelName::parse("Foo_Bar-1!1.0rc1+cpu-1b-py2.py3-None-any.whl").unwrap();
-        assert_eq!(
-            (name.package.as_str(), name.version.to_string()),
-            ("foo-bar", "1!1.0rc1+cpu".into())
-        );
+        assert_eq!((name.package.as_str(), name.version.to_string()), ("foo-bar", "1!1.0rc1+cpu".into()));
         assert_eq!(name.build, Some((1, "b".into())));
         assert_eq!(name.compatibility().collect::<Vec<_>>(), ["py2-none-any", "py3-none-any"]);
         assert_eq!(
@@ -161,18 +158,10 @@ mod tests {
             "1.10",
             "1!0.1",
         ];
-        let names: Vec<_> = ages
-            .iter()
-            .map(|age| WheelName::parse(&format!("a-{age}-py3-none-any.whl")).unwrap())
-            .collect();
+        let names: Vec<_> =
+            ages.iter().map(|age| WheelName::parse(&format!("a-{age}-py3-none-any.whl")).unwrap()).collect();
         for pair in names.windows(2) {
-            assert_eq!(
-                pair[0].age(&pair[1]),
-                Ordering::Less,
-                "{} {}",
-                pair[0].file_name,
-                pair[1].file_name
-            );
+            assert_eq!(pair[0].age(&pair[1]), Ordering::Less, "{} {}", pair[0].file_name, pair[1].file_name);
         }
     }
 

@@ -117,8 +117,7 @@ mod tests {
         }
         assert_eq!(value["selected_wheels"], serde_json::json!([]));
         assert!(value.get("last_error").is_some_and(serde_json::Value::is_null));
-        let back: WheelSync =
-            serde_json::from_str(r#"{"enabled":true,"last_result":"ok"}"#).unwrap();
+        let back: WheelSync = serde_json::from_str(r#"{"enabled":true,"last_result":"ok"}"#).unwrap();
         assert_eq!((back.enabled, back.last_result), (true, SyncResult::Ok));
     }
 

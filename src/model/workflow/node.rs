@@ -75,9 +75,7 @@ impl Node {
             total.height = total.height.max(weight.height + 1);
         };
         match self {
-            Node::Str(text) | Node::Timestamp(text) | Node::Binary(text) => {
-                total.bytes = text.len()
-            }
+            Node::Str(text) | Node::Timestamp(text) | Node::Binary(text) => total.bytes = text.len(),
             Node::Seq(items) | Node::Set(items) => items.iter().for_each(add),
             Node::Map(pairs) | Node::Pairs(pairs) => {
                 for (key, value) in pairs {
@@ -259,10 +257,7 @@ mod tests {
             Node::Bool(true),
             Node::Float(-1.5),
         ];
-        assert_eq!(
-            repr_sorted(&keys),
-            "[-1.5, True, 9, \"it's\", 'zz', 'é\\n\\u200b\\xa0😀\\x7f']"
-        );
+        assert_eq!(repr_sorted(&keys), "[-1.5, True, 9, \"it's\", 'zz', 'é\\n\\u200b\\xa0😀\\x7f']");
         assert_eq!(Node::Str("it's\"".into()).repr(), "'it\\'s\"'");
         for (value, text) in [
             (1e16, "1e+16"),

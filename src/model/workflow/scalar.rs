@@ -23,9 +23,7 @@ pub fn plain(text: &str) -> Result<Resolved, &'static str> {
     let value = match text {
         "" | "~" | "null" | "Null" | "NULL" => Node::Null,
         "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => Node::Bool(true),
-        "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
-            Node::Bool(false)
-        }
+        "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => Node::Bool(false),
         "<<" => return Ok(Resolved::Merge),
         "=" => return Ok(Resolved::Default),
         // Every number and date begins with one of these; everything else is text.
@@ -226,9 +224,5 @@ fn float(text: &str) -> Option<f64> {
 
 /// A float without a sign; Rust's words for infinity and not-a-number are not among them.
 fn decimal(text: &str) -> Option<f64> {
-    if text.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
-        text.parse().ok()
-    } else {
-        None
-    }
+    if text.starts_with(|c: char| c.is_ascii_digit() || c == '.') { text.parse().ok() } else { None }
 }

@@ -80,8 +80,7 @@ impl Workflow {
             detail: Some(error.to_string()),
         })?;
         let Node::Map(fields) = &root else { return refuse("invalid_yaml_root") };
-        for (key, reason) in
-            [("flows", "unsupported_key_flows"), ("discovery", "unsupported_key_discovery")]
+        for (key, reason) in [("flows", "unsupported_key_flows"), ("discovery", "unsupported_key_discovery")]
         {
             if root.get(key).is_some() {
                 return refuse(reason);
@@ -161,9 +160,7 @@ fn flow(flow: Option<&Node>) -> Result<(String, Map<String, Value>), WorkflowRef
 fn tasks(tasks: Option<&Node>) -> Result<Vec<TaskSpec>, WorkflowRefusal> {
     match present(tasks) {
         None => Ok(Vec::new()),
-        Some(Node::Map(entries)) => {
-            entries.iter().map(|(name, config)| task(name, config)).collect()
-        }
+        Some(Node::Map(entries)) => entries.iter().map(|(name, config)| task(name, config)).collect(),
         Some(_) => refuse("invalid_tasks"),
     }
 }
@@ -174,9 +171,7 @@ fn task(name: &Node, config: &Node) -> Result<TaskSpec, WorkflowRefusal> {
         return refuse("invalid_task_name");
     }
     let Node::Map(fields) = config else { return refuse(format!("invalid_task_config: {name}")) };
-    only_keys(fields, &["callable", "use", "inputs", "outputs"], || {
-        format!("unknown_task_keys: {name}")
-    })?;
+    only_keys(fields, &["callable", "use", "inputs", "outputs"], || format!("unknown_task_keys: {name}"))?;
     let callable = match config.get("callable") {
         None | Some(Node::Null) => None,
         Some(Node::Str(callable)) if callable.contains(':') => Some(callable.clone()),
@@ -185,9 +180,7 @@ fn task(name: &Node, config: &Node) -> Result<TaskSpec, WorkflowRefusal> {
     let use_ = match present(config.get("use")) {
         None => None,
         // Two sources of one task contradict each other.
-        Some(Node::Str(used)) if !used.trim().is_empty() && callable.is_none() => {
-            Some(used.clone())
-        }
+        Some(Node::Str(used)) if !used.trim().is_empty() && callable.is_none() => Some(used.clone()),
         Some(_) => return refuse(format!("invalid_task_use: {name}")),
     };
     let inputs = match present(config.get("inputs")) {
@@ -214,9 +207,7 @@ fn pipes(pipes: Option<&Node>) -> Result<Vec<(String, String)>, WorkflowRefusal>
             (Node::Str(name), Node::Str(graph)) if !name.trim().is_empty() => {
                 Ok((name.clone(), graph.clone()))
             }
-            (Node::Str(name), _) if !name.trim().is_empty() => {
-                refuse(format!("invalid_pipes: {name}"))
-            }
+            (Node::Str(name), _) if !name.trim().is_empty() => refuse(format!("invalid_pipes: {name}")),
             _ => refuse("invalid_pipes"),
         })
         .collect()
@@ -288,10 +279,7 @@ runtime: {expose_env: [HOME]}
         let b = workflow.task("b").unwrap();
         assert_eq!(b.callable.as_deref(), Some("m:f"));
         assert_eq!(b.outputs, ["r", "s"]);
-        assert_eq!(
-            Value::Object(b.inputs.clone()),
-            json!({"x": "$node.a.output", "y": [1, {"z": false}]})
-        );
+        assert_eq!(Value::Object(b.inputs.clone()), json!({"x": "$node.a.output", "y": [1, {"z": false}]}));
         assert_eq!(workflow.task("a").unwrap().use_.as_deref(), Some("builtin/echo"));
         assert_eq!(workflow.pipes, [("p".to_owned(), "a >> b".to_owned())]);
         assert_eq!(workflow.expose_env, ["HOME"]);
@@ -352,10 +340,7 @@ runtime: {expose_env: [HOME]}
             ("flow: {graph: a}\npipes: 3\nruntime: 3", "invalid_pipes"),
             ("flow: {graph: a}\npipes: {p: 3}", "invalid_pipes: p"),
             ("flow: {graph: a}\nruntime: 3\nversion: x", "invalid_runtime"),
-            (
-                "flow: {graph: a}\nruntime: {b: 1, a: 2, expose_env: 3}",
-                "unknown_runtime_keys: ['a', 'b']",
-            ),
+            ("flow: {graph: a}\nruntime: {b: 1, a: 2, expose_env: 3}", "unknown_runtime_keys: ['a', 'b']"),
             ("flow: {graph: a}\nruntime: {expose_env: X}", "invalid_runtime_expose_env"),
             ("flow: {graph: a}\nruntime: {expose_env: [1]}", "invalid_runtime_expose_env"),
             ("flow: {graph: a}\nversion:", "invalid_version"),

@@ -40,8 +40,7 @@ fn at(marker: &Marker, problem: &str) -> YamlError {
 /// YAML 1.1 allows no control characters but tab and line breaks, not even in quotes.
 fn refuse_control_characters(text: &str) -> Result<(), YamlError> {
     let allowed = |c: char| {
-        matches!(c, '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{fffd}')
-            || c >= '\u{10000}'
+        matches!(c, '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{fffd}') || c >= '\u{10000}'
     };
     let Some((offset, _)) = text.char_indices().find(|(_, c)| !allowed(*c)) else { return Ok(()) };
     let before = &text[..offset];
@@ -391,8 +390,8 @@ mod tests {
         let table: Vec<Value> =
             serde_json::from_str(include_str!("../../../tests/golden/yaml11.json")).unwrap();
         let pieces = [
-            "[", "]", "{", "}", ": ", "- ", "? ", "&a ", "*a", "!", "!!", "|", ">", "'", "\"", "#",
-            "\n", "\t", ",", "%", "---\n", "...", "<<: ", "\\", "é", "\u{feff}", " ",
+            "[", "]", "{", "}", ": ", "- ", "? ", "&a ", "*a", "!", "!!", "|", ">", "'", "\"", "#", "\n",
+            "\t", ",", "%", "---\n", "...", "<<: ", "\\", "é", "\u{feff}", " ",
         ];
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut random = move |below: usize| {

@@ -80,8 +80,7 @@ pub(crate) fn decide(job: &Job, newest: Option<&Entry>, claimant: Claimant<'_>) 
 
 /// The snapshot that the gateway would have written.
 pub(crate) fn fresh(job: &Job, now: f64) -> RunSnapshot {
-    let mut snapshot =
-        RunSnapshot::pending(job.run_id.clone(), job.flow_name.clone(), job.tag.clone(), now);
+    let mut snapshot = RunSnapshot::pending(job.run_id.clone(), job.flow_name.clone(), job.tag.clone(), now);
     snapshot.tags.clone_from(&job.tags);
     snapshot.params.clone_from(&job.params);
     snapshot.tenant_id.clone_from(&job.tenant_id);
@@ -102,8 +101,7 @@ mod tests {
     }
 
     fn wheel() -> WheelRef {
-        let [wheel_name, package_name, package_version, sha256] =
-            ["w.whl", "w", "1", "0"].map(str::to_owned);
+        let [wheel_name, package_name, package_version, sha256] = ["w.whl", "w", "1", "0"].map(str::to_owned);
         WheelRef { wheel_name, package_name, package_version, sha256 }
     }
 

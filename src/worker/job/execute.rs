@@ -128,9 +128,7 @@ fn claimed(context: &Context, job: &Job, delivered: &Delivered) -> bus::Result<E
                     gone = Some(other);
                     continue;
                 }
-                Claim::Execute(snapshot) => {
-                    Edit::Put(json::to_wire(&snapshot)?, Claimed::Ours(snapshot))
-                }
+                Claim::Execute(snapshot) => Edit::Put(json::to_wire(&snapshot)?, Claimed::Ours(snapshot)),
                 Claim::Cancelled(snapshot) => {
                     let status = Some(snapshot.status);
                     Edit::Put(json::to_wire(&snapshot)?, Claimed::Settled(status))
@@ -193,9 +191,7 @@ impl RunAttempt<'_> {
                 let end = self.follow(&events, &mut ticker, hard_stop);
                 match end {
                     AttemptEnd::Outcome(_) => {}
-                    AttemptEnd::GraceExceeded | AttemptEnd::TimeExceeded(_) => {
-                        execution.kill(TERM_GRACE)
-                    }
+                    AttemptEnd::GraceExceeded | AttemptEnd::TimeExceeded(_) => execution.kill(TERM_GRACE),
                     // Somebody else executes it, or the worker has no time left.
                     AttemptEnd::Lost(_) | AttemptEnd::HardStop => execution.kill(Duration::ZERO),
                 }
@@ -211,10 +207,7 @@ impl RunAttempt<'_> {
         status
     }
 
-    fn start(
-        &self,
-        events: crossbeam_channel::Sender<FlowEvent>,
-    ) -> Result<Box<dyn Execution>, Outcome> {
+    fn start(&self, events: crossbeam_channel::Sender<FlowEvent>) -> Result<Box<dyn Execution>, Outcome> {
         let job = FlowJob {
             run_id: self.job.run_id.clone(),
             flow_name: self.job.flow_name.clone(),

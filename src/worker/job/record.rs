@@ -137,11 +137,7 @@ impl Recorder {
     }
 
     /// Turns the run to a terminal state and writes it; may be repeated after `Trouble`.
-    pub(crate) fn finish(
-        &mut self,
-        status: RunStatus,
-        error: Option<String>,
-    ) -> Result<(), NotWritten> {
+    pub(crate) fn finish(&mut self, status: RunStatus, error: Option<String>) -> Result<(), NotWritten> {
         if !self.snapshot.status.is_terminal() {
             self.snapshot.finish(status, error, clock::now());
         }
@@ -156,9 +152,8 @@ impl Recorder {
         loop {
             let (kv, run_id) = (self.kv.clone(), self.snapshot.run_id.clone());
             let first = Edit::Put(self.document()?, ());
-            let edited = kv.edit_from(&run_id, self.revision, first, kv.deadline(), |newest| {
-                self.read_back(newest)
-            });
+            let edited =
+                kv.edit_from(&run_id, self.revision, first, kv.deadline(), |newest| self.read_back(newest));
             match edited {
                 Ok(edited) => {
                     self.revision = edited.written.map_or(self.revision, |entry| entry.revision);
@@ -171,9 +166,7 @@ impl Recorder {
                     self.budget.max_bytes = limit.saturating_sub(HEADER_ROOM);
                 }
                 // Without its records it is too large still; a run must be able to end.
-                Err(NotWritten::Trouble(bus::Error::TooLarge { .. }))
-                    if self.snapshot.drop_bulk() =>
-                {
+                Err(NotWritten::Trouble(bus::Error::TooLarge { .. })) if self.snapshot.drop_bulk() => {
                     self.budget.clear();
                 }
                 Err(refusal) => return Err(refusal),
@@ -183,8 +176,7 @@ impl Recorder {
 
     fn document(&mut self) -> Result<Vec<u8>, NotWritten> {
         let document = self.budget.document(&mut self.snapshot);
-        document
-            .map_err(|e| NotWritten::Lost(format!("its snapshot cannot be written as JSON: {e}")))
+        document.map_err(|e| NotWritten::Lost(format!("its snapshot cannot be written as JSON: {e}")))
     }
 
     /// Somebody else has written: a cancel request is taken over, anything else has cost us the run.
@@ -207,9 +199,7 @@ impl Recorder {
         }
         if theirs.attempt.is_some_and(|attempt| Some(attempt) > self.snapshot.attempt)
             || (theirs.worker_id.is_some() && theirs.worker_id != self.snapshot.worker_id)
-            || theirs
-                .delivery
-                .is_some_and(|theirs| self.deliveries.iter().all(|d| d.ack != theirs.ack))
+            || theirs.delivery.is_some_and(|theirs| self.deliveries.iter().all(|d| d.ack != theirs.ack))
         {
             let who = theirs.worker_id.unwrap_or_default();
             return lost(format!("worker {who} has it in attempt {}", theirs.attempt.unwrap_or(0)));

@@ -73,12 +73,7 @@ pub(crate) fn terminate_invalid(context: &Context, delivered: &Delivered, error:
     }
 }
 
-pub(crate) fn publish_invalid(
-    context: &Context,
-    message: (&str, u64),
-    payload: &[u8],
-    error: &str,
-) {
+pub(crate) fn publish_invalid(context: &Context, message: (&str, u64), payload: &[u8], error: &str) {
     let head = &payload[..payload.len().min(DLQ_PAYLOAD_BYTES)];
     let entry = DlqEntry {
         payload: Some(String::from_utf8_lossy(head).into_owned()),

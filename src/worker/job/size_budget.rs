@@ -68,8 +68,7 @@ impl SizeBudget {
         self.forget(&name);
         let logs = task.logs.take();
         let mut record = serde_json::to_value(task).unwrap_or_default();
-        let mut size =
-            Size { record: wire_len(&name) + wire_len(&record) + FRAME_BYTES, ..Size::default() };
+        let mut size = Size { record: wire_len(&name) + wire_len(&record) + FRAME_BYTES, ..Size::default() };
         if let (Some(logs), Value::Object(fields)) = (logs, &mut record) {
             size.logs = wire_len(&logs) + LOGS_FRAME_BYTES;
             size.report = self.reports;
@@ -178,8 +177,7 @@ mod tests {
     fn record(output: usize, printed: usize) -> TaskRecord {
         let mut record = TaskRecord::new(TaskStatus::Succeeded);
         record.output = "o".repeat(output).into();
-        record.logs =
-            (printed > 0).then(|| TaskLogs { stdout: "p".repeat(printed), ..TaskLogs::default() });
+        record.logs = (printed > 0).then(|| TaskLogs { stdout: "p".repeat(printed), ..TaskLogs::default() });
         record
     }
 

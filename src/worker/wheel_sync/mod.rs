@@ -20,8 +20,8 @@ use crossbeam_channel::{Receiver, after, bounded, select};
 pub(super) use status::Status;
 
 use super::wheels::{
-    Choice, Error, Fault, Folders, Generation, Impatience, Interpreter, Patience, Prepared, Python,
-    Refusals, Worker, prepare,
+    Choice, Error, Fault, Folders, Generation, Impatience, Interpreter, Patience, Prepared, Python, Refusals,
+    Worker, prepare,
 };
 use crate::bus::{ObjectMeta, ObjectStore, Watch};
 use crate::flow::PythonExecutor;
@@ -97,12 +97,7 @@ impl SyncThread {
 
     /// Waits until runs get wheels: a job that is taken earlier would not find its code. With
     /// `once` one attempt has to do. `taken_over` ends it with who has taken over.
-    pub fn wait_ready(
-        &self,
-        once: bool,
-        taken_over: &Receiver<String>,
-        stop: &StopSignal,
-    ) -> Waited {
+    pub fn wait_ready(&self, once: bool, taken_over: &Receiver<String>, stop: &StopSignal) -> Waited {
         if !thread::is_stopped(&self.ready) {
             log::info!("no job is taken before the first wheels are in use");
         }
@@ -224,9 +219,7 @@ impl WheelSync {
         let before = self.current.clone();
         match before.as_ref().filter(|now| now.set == generation.set && now.is_there()) {
             // The same bytes that were uploaded anew need no other template, only another note.
-            Some(now) if now.installed != generation.installed => {
-                self.set_current(Arc::new(generation))
-            }
+            Some(now) if now.installed != generation.installed => self.set_current(Arc::new(generation)),
             Some(_) => {}
             None => self.start_python_with(generation, stop)?,
         }
@@ -274,11 +267,7 @@ impl WheelSync {
     }
 
     /// Everything that is meant for this worker and fits, unpacked.
-    fn prepare_generation(
-        &mut self,
-        metas: &[ObjectMeta],
-        stop: &StopSignal,
-    ) -> Result<Prepared, SyncError> {
+    fn prepare_generation(&mut self, metas: &[ObjectMeta], stop: &StopSignal) -> Result<Prepared, SyncError> {
         let Some((interpreter, folders)) = &self.disk else { return Err(SyncError::Stopped) };
         let worker = Worker {
             folders,
@@ -302,11 +291,7 @@ impl WheelSync {
     }
 
     /// Gives new runs a generation; those that run keep theirs.
-    fn start_python_with(
-        &mut self,
-        generation: Generation,
-        stop: &StopSignal,
-    ) -> Result<(), SyncError> {
+    fn start_python_with(&mut self, generation: Generation, stop: &StopSignal) -> Result<(), SyncError> {
         let generation = Arc::new(generation);
         let code = Code {
             set: generation.set.clone(),

@@ -15,8 +15,7 @@ pub(crate) struct Status(Arc<Mutex<WheelSync>>);
 impl Status {
     /// Of a worker that has not tried yet.
     pub fn enabled() -> Status {
-        let idle =
-            WheelSync { enabled: true, last_result: SyncResult::Idle, ..WheelSync::default() };
+        let idle = WheelSync { enabled: true, last_result: SyncResult::Idle, ..WheelSync::default() };
         Status(Arc::new(Mutex::new(idle)))
     }
 
@@ -47,8 +46,7 @@ impl Status {
         let (old, installed) = (sorted(before), sorted(after));
         // Another upload under the same name is another wheel, but the name has not gone.
         let updated = names(&installed, |new| !old.iter().any(|old| is_same(old, new)));
-        let removed =
-            names(&old, |old| !installed.iter().any(|new| new.wheel_name == old.wheel_name));
+        let removed = names(&old, |old| !installed.iter().any(|new| new.wheel_name == old.wheel_name));
         let mut selected: Vec<String> =
             selection.chosen.iter().map(|choice| choice.offer.name.clone()).collect();
         selected.sort();

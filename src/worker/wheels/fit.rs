@@ -48,10 +48,8 @@ impl Interpreter {
         place: &Path,
         patience: &Patience<'_>,
     ) -> Result<Self, Error> {
-        let error =
-            |reason: String| Error::Interpreter { interpreter: python.program.clone(), reason };
-        let said = helper::run(python, TAGS, arguments, place, patience)
-            .map_err(|e| error(e.to_string()))?;
+        let error = |reason: String| Error::Interpreter { interpreter: python.program.clone(), reason };
+        let said = helper::run(python, TAGS, arguments, place, patience).map_err(|e| error(e.to_string()))?;
         if !said.status.success() {
             let text = String::from_utf8_lossy(&said.err);
             let end: String = text.trim().chars().rev().take(MAX_REASON_CHARS).collect();
@@ -61,8 +59,8 @@ impl Interpreter {
         // An interpreter may greet whoever starts it, from its sitecustomize for example.
         let text = said.out.trim_ascii_end();
         let line = text.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
-        let told: Told = serde_json::from_slice(line)
-            .map_err(|e| error(format!("its answer cannot be read: {e}")))?;
+        let told: Told =
+            serde_json::from_slice(line).map_err(|e| error(format!("its answer cannot be read: {e}")))?;
         Ok(Interpreter::new(told.version, told.tags))
     }
 

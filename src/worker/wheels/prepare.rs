@@ -93,8 +93,7 @@ pub fn prepare(
 
 /// Removes what nobody uses any more before something is fetched: a full disk may be full of it.
 fn remove_unused_folders(worker: &Worker<'_>, selection: &Selection) {
-    let wanted: HashSet<&str> =
-        selection.chosen.iter().map(|choice| choice.offer.sha256.as_str()).collect();
+    let wanted: HashSet<&str> = selection.chosen.iter().map(|choice| choice.offer.sha256.as_str()).collect();
     if wanted.iter().all(|sha256| worker.folders.held(sha256).is_some()) {
         return;
     }
@@ -171,8 +170,7 @@ impl Refusals {
 
 impl Generation {
     fn new(parts: Vec<(InstalledWheel, Arc<Folder>)>) -> Generation {
-        let (installed, folders): (Vec<InstalledWheel>, Vec<Arc<Folder>>) =
-            parts.into_iter().unzip();
+        let (installed, folders): (Vec<InstalledWheel>, Vec<Arc<Folder>>) = parts.into_iter().unzip();
         let mut hasher = Sha256::new();
         for folder in &folders {
             hasher.update(&folder.sha256);
@@ -215,12 +213,11 @@ impl Generation {
     }
 
     pub fn remember(&self, folders: &Folders) -> Result<(), Error> {
-        let wheels =
-            self.installed.iter().zip(&self.folders).map(|(wheel, folder)| RememberedWheel {
-                wheel: wheel.clone(),
-                sha256: folder.sha256.clone(),
-                folder: folder.path.display().to_string(),
-            });
+        let wheels = self.installed.iter().zip(&self.folders).map(|(wheel, folder)| RememberedWheel {
+            wheel: wheel.clone(),
+            sha256: folder.sha256.clone(),
+            folder: folder.path.display().to_string(),
+        });
         let remembered = Remembered {
             generation: self.set.generation.clone(),
             updated_at: clock::now(),

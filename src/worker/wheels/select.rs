@@ -44,9 +44,8 @@ pub struct Selection {
 /// Chooses per package the newest wheel that is meant for a worker with these tags and fits; of two
 /// that are equally new, the one that fits best.
 pub fn select(worker_tags: &[String], offers: &[Offer], python: &Interpreter) -> Selection {
-    let is_meant = |offer: &&Offer| {
-        offer.tags.is_empty() || offer.tags.iter().any(|t| worker_tags.contains(t))
-    };
+    let is_meant =
+        |offer: &&Offer| offer.tags.is_empty() || offer.tags.iter().any(|t| worker_tags.contains(t));
     let mut selection = Selection::default();
     let mut packages: BTreeMap<String, Vec<Choice>> = BTreeMap::new();
     for offer in offers.iter().filter(is_meant) {
@@ -157,10 +156,8 @@ mod tests {
         let (chosen, skipped) = of(&[], &offers);
         assert_eq!(chosen, ["foo.bar-1.10-py3-none-any.whl"]);
         let unfit = |name: &str| (name.to_owned(), UNFIT.to_owned());
-        let expected = [
-            unfit("foo_bar-1.11-cp39-cp39-win_amd64.whl"),
-            unfit("lost-1.0-cp39-cp39-win_amd64.whl"),
-        ];
+        let expected =
+            [unfit("foo_bar-1.11-cp39-cp39-win_amd64.whl"), unfit("lost-1.0-cp39-cp39-win_amd64.whl")];
         assert_eq!(skipped, expected);
     }
 
@@ -189,10 +186,7 @@ mod tests {
         assert_eq!(chosen, ["a-1-py3-none-any.whl"]);
         let reasons: Vec<&str> = skipped.iter().map(|(_, reason)| reason.as_str()).collect();
         assert_eq!(reasons.len(), 3);
-        assert_eq!(
-            (reasons[1], reasons[0]),
-            ("RECORD lies", "the registry does not tell its SHA-256")
-        );
+        assert_eq!((reasons[1], reasons[0]), ("RECORD lies", "the registry does not tell its SHA-256"));
         assert!(reasons[2].contains("five or six parts"), "{reasons:?}");
     }
 }

@@ -48,8 +48,7 @@ pub fn read(file: impl Read + Seek) -> Result<Contents, String> {
     };
     let [metadata, entry_points, record] =
         ["METADATA", "entry_points.txt", "RECORD"].map(|file| format!("{folder}/{file}"));
-    let wanted =
-        [(metadata.as_str(), MAX_METADATA_BYTES), (entry_points.as_str(), MAX_ENTRY_POINTS_BYTES)];
+    let wanted = [(metadata.as_str(), MAX_METADATA_BYTES), (entry_points.as_str(), MAX_ENTRY_POINTS_BYTES)];
     let texts = archive.read_texts(wanted, || Ok::<(), ZipError>(())).map_err(unreadable)?;
     let mut shown = texts.into_iter().zip(wanted).map(|(text, (name, limit))| {
         text.map(|text| match text {

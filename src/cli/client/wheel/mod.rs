@@ -20,11 +20,7 @@ use crate::client::{Client, WheelHistoryQuery};
 use args::{Action, Preflight, WheelHistory, WheelUpload};
 use preflight::{Finding, Kind};
 
-pub(super) fn history(
-    client: &Client,
-    args: &WheelHistory,
-    output: &mut Output,
-) -> Result<Exit, Ending> {
+pub(super) fn history(client: &Client, args: &WheelHistory, output: &mut Output) -> Result<Exit, Ending> {
     let action = args.action.map(|action| match action {
         Action::Upload => "upload".to_owned(),
         Action::Delete => "delete".to_owned(),
@@ -34,11 +30,7 @@ pub(super) fn history(
     output.show_list(entries, args.output, tables::of_history)
 }
 
-pub(super) fn upload(
-    client: &Client,
-    args: &WheelUpload,
-    output: &mut Output,
-) -> Result<Exit, Ending> {
+pub(super) fn upload(client: &Client, args: &WheelUpload, output: &mut Output) -> Result<Exit, Ending> {
     if args.preflight != Preflight::Off {
         look_at(args)?;
     }

@@ -75,19 +75,12 @@ pub fn findings(file_name: &str, contents: &Result<Contents, String>) -> Vec<Fin
     match &contents.entry_points {
         Some(Err(reason)) => add(Kind::Unusable, reason.clone()),
         Some(Ok(text)) if has_entry_points(text) => {}
-        _ => add(
-            Kind::NoEntryPoints,
-            "entry points are missing (entry_points.txt names none)".to_owned(),
-        ),
+        _ => add(Kind::NoEntryPoints, "entry points are missing (entry_points.txt names none)".to_owned()),
     }
     found
 }
 
-fn check_metadata(
-    metadata: &Metadata,
-    name: Option<&WheelName>,
-    add: &mut impl FnMut(Kind, String),
-) {
+fn check_metadata(metadata: &Metadata, name: Option<&WheelName>, add: &mut impl FnMut(Kind, String)) {
     type Field = (&'static str, fn(&WheelName, &str) -> bool, fn(&WheelName) -> String);
     let fields: [Field; 2] = [
         ("Name", |name, given| normalized(given) == name.package, |name| name.package.clone()),
@@ -100,8 +93,7 @@ fn check_metadata(
         };
         if let Some(name) = name.filter(|name| !agrees(name, given)) {
             let promised = promised(name);
-            let text =
-                format!("METADATA has the {field} {given}, and the name of the file {promised}");
+            let text = format!("METADATA has the {field} {given}, and the name of the file {promised}");
             add(Kind::Unusable, text);
         }
     }
@@ -125,8 +117,7 @@ fn is_stem_of(stem: &str, name: &WheelName) -> bool {
 fn has_usage_doc(metadata: &Metadata) -> bool {
     let is_doc = |url: &str| {
         let (label, address) = url.split_once(',').unwrap_or((url, ""));
-        USAGE_DOC_LABELS.contains(&label.trim().to_ascii_lowercase().as_str())
-            && !address.trim().is_empty()
+        USAGE_DOC_LABELS.contains(&label.trim().to_ascii_lowercase().as_str()) && !address.trim().is_empty()
     };
     metadata.description().trim().chars().count() >= USAGE_DOC_CHARS
         || metadata.all("Project-URL").any(is_doc)
@@ -142,9 +133,7 @@ fn has_entry_points(text: &str) -> bool {
         }
         let is_comment = line.starts_with(['#', ';']);
         let pair = line.split_once('=').map(|(name, object)| (name.trim(), object.trim()));
-        in_group
-            && !is_comment
-            && pair.is_some_and(|(n, object)| !n.is_empty() && !object.is_empty())
+        in_group && !is_comment && pair.is_some_and(|(n, object)| !n.is_empty() && !object.is_empty())
     })
 }
 
@@ -203,10 +192,8 @@ mod tests {
         );
         assert_eq!(
             unusable(Contents { stem: "my_tasks-1.1".to_owned(), ..good() }),
-            [
-                "the folder my_tasks-1.1.dist-info is not that of my-tasks 1.0, which the name of the \
-              file promises"
-            ]
+            ["the folder my_tasks-1.1.dist-info is not that of my-tasks 1.0, which the name of the \
+              file promises"]
         );
         let unreadable = || Some(Err("cannot read x".to_owned()));
         assert_eq!(unusable(Contents { metadata: unreadable(), ..good() }), ["cannot read x"]);
@@ -219,10 +206,7 @@ mod tests {
         let texts: Vec<&str> = all.iter().map(|finding| finding.text.as_str()).collect();
         assert_eq!(
             texts,
-            [
-                "the name of the file is not a file name such as package-1.0-py3-none-any.whl",
-                "no zip"
-            ]
+            ["the name of the file is not a file name such as package-1.0-py3-none-any.whl", "no zip"]
         );
         // What the name would say is then not compared.
         assert_eq!(findings("tasks.zip", &Ok(good())).len(), 1);

@@ -30,8 +30,7 @@ pub fn text(settings: &NatsChildSettings, server_name: &str) -> Result<String, N
 /// `always`, or a number with a unit that the server knows.
 fn sync_interval(value: &str) -> Result<&str, NatsChildError> {
     let digits = value.bytes().take_while(u8::is_ascii_digit).count();
-    let is_duration =
-        (1..10).contains(&digits) && ["ms", "s", "m", "h"].contains(&&value[digits..]);
+    let is_duration = (1..10).contains(&digits) && ["ms", "s", "m", "h"].contains(&&value[digits..]);
     if value == "always" || is_duration {
         return Ok(value);
     }

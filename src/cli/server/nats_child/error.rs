@@ -52,14 +52,10 @@ pub enum NatsChildError {
     BadSetting { flag: &'static str, value: String, reason: &'static str },
     #[error("the local nats-server ended at once; its last lines:\n{log}")]
     Died { log: String },
-    #[error(
-        "the local nats-server was not ready within {seconds} s: {problem}; its last lines:\n{log}"
-    )]
+    #[error("the local nats-server was not ready within {seconds} s: {problem}; its last lines:\n{log}")]
     NotReady { seconds: u64, problem: String, log: String },
     #[error("stopped while the local nats-server was starting")]
     Stopped,
-    #[error(
-        "cannot start a thread for the local nats-server: {source}; raise the limit on threads"
-    )]
+    #[error("cannot start a thread for the local nats-server: {source}; raise the limit on threads")]
     Thread { source: io::Error },
 }

@@ -140,8 +140,7 @@ impl Launch {
     /// accepts clients only after JetStream has recovered its store.
     fn probe(&self) -> Result<(), String> {
         let text = |error: std::io::Error| error.to_string();
-        let stream =
-            TcpStream::connect_timeout(&self.address, NATS_PROBE_DEADLINE).map_err(text)?;
+        let stream = TcpStream::connect_timeout(&self.address, NATS_PROBE_DEADLINE).map_err(text)?;
         stream.set_read_timeout(Some(NATS_PROBE_DEADLINE)).map_err(text)?;
         let mut line = String::new();
         BufReader::new(stream.take(64 * 1024)).read_line(&mut line).map_err(text)?;

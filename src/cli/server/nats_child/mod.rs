@@ -112,13 +112,8 @@ fn created(store: &Path) -> Result<PathBuf, NatsChildError> {
 fn locked(store: &Path) -> Result<File, NatsChildError> {
     let path = store.join("lock");
     let failed = |source: io::Error| NatsChildError::Store { path: path.clone(), source };
-    let mut file = File::options()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(failed)?;
+    let mut file =
+        File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(failed)?;
     let end = Instant::now() + NATS_STOP_DEADLINE + NATS_STOP_DEADLINE / 2;
     loop {
         match file.try_lock() {

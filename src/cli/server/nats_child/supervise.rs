@@ -9,8 +9,7 @@ use super::instance::{Instance, Launch};
 use crate::thread::StopSignal;
 
 /// Between the death of the server and its next start: shortest and longest.
-const NATS_RESTART_PAUSES: (Duration, Duration) =
-    (Duration::from_millis(100), Duration::from_secs(5));
+const NATS_RESTART_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// A life this long makes the next pause the shortest again.
 const NATS_STABLE_AFTER: Duration = Duration::from_secs(30);
 

@@ -11,9 +11,7 @@ use super::capture::{Capture, Stream};
 use super::orders::Orders;
 use super::tasks::Tasks;
 use crate::flow::executor::{FlowEvent, FlowJob, Outcome};
-use crate::flow::python::message::{
-    JobMessage, RunMessage, SUPERVISOR_DIED, ShimMessage, cancel_line,
-};
+use crate::flow::python::message::{JobMessage, RunMessage, SUPERVISOR_DIED, ShimMessage, cancel_line};
 use crate::flow::python::pipes::{self, RunPipes, Waited};
 use crate::flow::python::template::{self, Template, TemplateSupervisor};
 use crate::model::json;
@@ -108,8 +106,7 @@ fn fork(
     let mut problem = String::new();
     for _ in 0..MAX_FORKS {
         let template = supervisor.template().map_err(|error| error.to_string())?;
-        let (pipes, far) =
-            pipes::open().map_err(|e| format!("cannot make pipes for the run: {e}"))?;
+        let (pipes, far) = pipes::open().map_err(|e| format!("cannot make pipes for the run: {e}"))?;
         if !orders.may_start() {
             return Ok(None);
         }
@@ -149,8 +146,7 @@ fn wait_for_shim(
     let deadline = Instant::now() + supervisor.settings.start_deadline;
     let mut text = Vec::new();
     loop {
-        let waited =
-            [woken.as_fd(), pipes.shim.as_fd()].map(|fd| Some(Waited { fd, to_write: false }));
+        let waited = [woken.as_fd(), pipes.shim.as_fd()].map(|fd| Some(Waited { fd, to_write: false }));
         let due = deadline.min(Instant::now() + TEMPLATE_LOOK);
         if pipes::wait(&waited, Some(due)).is_err() {
             return Begun::Lost;
@@ -161,9 +157,8 @@ fn wait_for_shim(
         }
         // Looked at first: what a dead template's shim has said is there by now.
         let is_alive = template.is_alive();
-        let is_open = pipes::read_available(&mut pipes.shim, TURN_BYTES, |bytes| {
-            text.extend_from_slice(bytes)
-        });
+        let is_open =
+            pipes::read_available(&mut pipes.shim, TURN_BYTES, |bytes| text.extend_from_slice(bytes));
         if let Some(end) = text.iter().position(|&byte| byte == b'\n') {
             let said = text.split_off(end + 1);
             return match serde_json::from_slice(&text) {
@@ -172,9 +167,7 @@ fn wait_for_shim(
                     Begun::Forked(Forked { template, pipes, shim_pid, said })
                 }
                 Ok(other) => Begun::Refused(other.error()),
-                Err(e) => {
-                    Begun::Refused(format!("cannot read what the run's supervisor says: {e}"))
-                }
+                Err(e) => Begun::Refused(format!("cannot read what the run's supervisor says: {e}")),
             };
         }
         if !is_open || !is_alive {
@@ -252,8 +245,7 @@ impl PythonAttempt<'_> {
             log::error!(run_id = self.run_id, left = *left; "processes of a run could not be killed");
         }
         if !self.finished {
-            let error =
-                self.exit.as_ref().map_or_else(|| SUPERVISOR_DIED.to_owned(), ShimMessage::error);
+            let error = self.exit.as_ref().map_or_else(|| SUPERVISOR_DIED.to_owned(), ShimMessage::error);
             self.tasks.add_untold(&mut self.capture);
             self.finish(Outcome::Failed { error });
         }
@@ -332,8 +324,7 @@ impl PythonAttempt<'_> {
             };
             if *is_open {
                 let capture = &mut self.capture;
-                *is_open =
-                    pipes::read_available(pipe, TURN_BYTES, |bytes| capture.take(stream, bytes));
+                *is_open = pipes::read_available(pipe, TURN_BYTES, |bytes| capture.take(stream, bytes));
             }
         }
     }

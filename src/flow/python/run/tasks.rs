@@ -104,8 +104,7 @@ impl Tasks {
     pub(super) fn take_all(&mut self) -> Vec<FlowEvent> {
         let records = std::mem::take(&mut self.waiting).into_iter();
         let names = &self.names;
-        let changes =
-            records.map(|(number, record)| FlowEvent::Task { name: names[number].clone(), record });
+        let changes = records.map(|(number, record)| FlowEvent::Task { name: names[number].clone(), record });
         self.wheels.take().into_iter().chain(self.started.take()).chain(changes).collect()
     }
 }

@@ -116,8 +116,7 @@ impl Template {
         let control = Arc::new(control);
         let is_dead = Arc::new(AtomicBool::new(false));
         let (tell, told) = bounded(1);
-        let output =
-            [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
+        let output = [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
         let keeper = Keeper {
             process: process.clone(),
             child,
@@ -263,14 +262,12 @@ fn refused(
     version: String,
 ) -> PythonError {
     match failed {
-        "no_pyoco" => {
-            PythonError::NoPyoco { interpreter: settings.interpreter.clone(), version, reason }
-        }
+        "no_pyoco" => PythonError::NoPyoco { interpreter: settings.interpreter.clone(), version, reason },
         _ => {
-            let what = settings.resolver.as_ref().map_or_else(
-                || "pyoco".to_owned(),
-                |resolver| format!("the flow resolver `{resolver}`"),
-            );
+            let what = settings
+                .resolver
+                .as_ref()
+                .map_or_else(|| "pyoco".to_owned(), |resolver| format!("the flow resolver `{resolver}`"));
             PythonError::Load { what, reason, traceback }
         }
     }
@@ -361,8 +358,7 @@ impl Keeper {
     /// `false` when the other end has closed.
     fn take_message(&mut self) -> bool {
         let mut message = vec![0; 64 * 1024];
-        let received =
-            rustix::net::recv(&*self.control, &mut message[..], rustix::net::RecvFlags::DONTWAIT);
+        let received = rustix::net::recv(&*self.control, &mut message[..], rustix::net::RecvFlags::DONTWAIT);
         match received {
             Ok((0, _)) => false,
             Ok((length, _)) => {

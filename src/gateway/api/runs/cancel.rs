@@ -46,8 +46,7 @@ pub fn run(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
         snapshot.status = RunStatus::Cancelling;
         snapshot.cancel_requested_at.get_or_insert(now);
         if snapshot.cancel_requested_by.is_none() {
-            snapshot.cancel_requested_by =
-                caller.key_id().map(|key_id| format!("api_key:{key_id}"));
+            snapshot.cancel_requested_by = caller.key_id().map(|key_id| format!("api_key:{key_id}"));
         }
         snapshot.cancel_reason.clone_from(&reason);
         snapshot.updated_at = Some(now);

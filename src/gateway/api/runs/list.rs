@@ -52,8 +52,7 @@ pub fn runs(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
         updated_after,
         after,
     };
-    let paged =
-        cursor.is_some() || updated_after.is_some() || filter.workflow_yaml_sha256.is_some();
+    let paged = cursor.is_some() || updated_after.is_some() || filter.workflow_yaml_sha256.is_some();
     if !parts.index.wait_live(INDEX_PATIENCE.min(parts.bus.request_timeout())) {
         return Err(ApiError::NatsUnavailable("the run index is not current".into()));
     }
@@ -71,11 +70,7 @@ pub fn runs(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     } else {
         page.iter().map(|run| json!(**run)).collect()
     };
-    let body = if paged {
-        json!({"items": items, "next_cursor": next_cursor})
-    } else {
-        Value::Array(items)
-    };
+    let body = if paged { json!({"items": items, "next_cursor": next_cursor}) } else { Value::Array(items) };
     Ok(Reply::json(200, body.to_string().into_bytes()))
 }
 
@@ -94,8 +89,7 @@ fn position(text: &str) -> Result<Position, ApiError> {
     if text.len() > MAX_CURSOR_BYTES {
         return Err(bad("too long"));
     }
-    let bytes =
-        URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| bad("not base64url"))?;
+    let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| bad("not base64url"))?;
     let cursor: Cursor = serde_json::from_slice(&bytes).map_err(|_| bad("not one of ours"))?;
     Ok(Position { updated_at: cursor.u, run_id: cursor.r })
 }

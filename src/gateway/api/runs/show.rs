@@ -41,11 +41,7 @@ pub fn tasks(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
 }
 
 /// From memory when that is known to be the newest.
-pub(super) fn document(
-    parts: &Parts,
-    caller: &Caller,
-    run_id: &str,
-) -> Result<Map<String, Value>, ApiError> {
+pub(super) fn document(parts: &Parts, caller: &Caller, run_id: &str) -> Result<Map<String, Value>, ApiError> {
     let version = version(parts, caller, run_id)?;
     lenient::from_wire(&version.document)
         .map_err(|e| ApiError::Internal(format!("the snapshot of run {run_id} is unreadable: {e}")))

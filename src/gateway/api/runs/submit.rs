@@ -185,8 +185,7 @@ fn job(submission: Submission, snapshot: &RunSnapshot) -> Job {
 }
 
 fn idempotency_key(request: &Request) -> Result<Option<String>, ApiError> {
-    let Some(key) = request.header("Idempotency-Key").map(str::trim).filter(|k| !k.is_empty())
-    else {
+    let Some(key) = request.header("Idempotency-Key").map(str::trim).filter(|k| !k.is_empty()) else {
         return Ok(None);
     };
     if key.len() > MAX_NAME_BYTES {
@@ -278,11 +277,9 @@ fn tags(value: Option<Value>, tag: &str, problems: &mut Vec<Problem>) -> Vec<Str
     };
     if items.len() > MAX_RUN_TAGS {
         let actual = items.len();
-        let msg =
-            format!("List should have at most {MAX_RUN_TAGS} items after validation, not {actual}");
+        let msg = format!("List should have at most {MAX_RUN_TAGS} items after validation, not {actual}");
         let problem = Problem::new("too_long", loc("tags"), msg, Value::Null);
-        let ctx =
-            json!({"field_type": "List", "max_length": MAX_RUN_TAGS, "actual_length": actual});
+        let ctx = json!({"field_type": "List", "max_length": MAX_RUN_TAGS, "actual_length": actual});
         problems.push(problem.with_ctx(ctx));
         return Vec::new();
     }
@@ -290,9 +287,7 @@ fn tags(value: Option<Value>, tag: &str, problems: &mut Vec<Problem>) -> Vec<Str
     for (index, item) in items.into_iter().enumerate() {
         match item {
             Value::String(text) => tags.push(text),
-            other => {
-                problems.push(not_a_string(vec!["body".into(), "tags".into(), index.into()], other))
-            }
+            other => problems.push(not_a_string(vec!["body".into(), "tags".into(), index.into()], other)),
         }
     }
     if tags.is_empty() { vec![tag.to_owned()] } else { tags }
@@ -328,8 +323,7 @@ mod tests {
 
     #[test]
     fn every_problem_is_named_in_order() {
-        let Value::Object(fields) = json!({"flow_name": 5, "params": [], "tag": 7, "tags": "x"})
-        else {
+        let Value::Object(fields) = json!({"flow_name": 5, "params": [], "tag": 7, "tags": "x"}) else {
             panic!()
         };
         let kinds: Vec<_> = read(fields, "default").unwrap_err().iter().map(|p| p.kind).collect();

@@ -23,11 +23,8 @@ pub fn run(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     } else if form::is_older_form(content_type) {
         // It cannot carry a file, but what it does carry need not be asked for again.
         let fields = form_urlencoded::parse(body).into_owned().take(MAX_MULTIPART_PARTS);
-        let field = |(name, value): (String, String)| Part {
-            name,
-            filename: None,
-            content: value.into_bytes(),
-        };
+        let field =
+            |(name, value): (String, String)| Part { name, filename: None, content: value.into_bytes() };
         fields.map(field).collect()
     } else {
         Vec::new()
@@ -74,12 +71,11 @@ fn read(fields: &[Part], limit: u64, default_tag: &str) -> Result<Submission, Ap
     if workflow.content.len() as u64 > limit {
         return Err(too_large());
     }
-    let parsed = workflow::Workflow::parse(&workflow.content).map_err(|refusal| {
-        ApiError::InvalidWorkflow {
+    let parsed =
+        workflow::Workflow::parse(&workflow.content).map_err(|refusal| ApiError::InvalidWorkflow {
             reason: refusal.reason().to_owned(),
             place: refusal.detail().map(str::to_owned),
-        }
-    })?;
+        })?;
     let text = std::str::from_utf8(&workflow.content)
         .map_err(|_| unacceptable("invalid workflow yaml", "invalid_utf8".to_owned()))?;
     Ok(Submission {
@@ -162,9 +158,6 @@ mod tests {
         let parts = [part("workflow", Some("f"), &big), part("flow_name", None, b"m")];
         assert_eq!(status_and_text(&parts), (413, "workflow too large".to_owned()));
         let parts = [part("workflow", Some("f"), b"flows: {}"), name];
-        assert_eq!(
-            status_and_text(&parts),
-            (422, "invalid workflow yaml: unsupported_key_flows".to_owned())
-        );
+        assert_eq!(status_and_text(&parts), (422, "invalid workflow yaml: unsupported_key_flows".to_owned()));
     }
 }

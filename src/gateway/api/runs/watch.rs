@@ -56,12 +56,7 @@ struct Stream {
 
 impl Stream {
     /// Writes events until the time is over, the run is gone or has ended, or the gateway stops.
-    fn write(
-        self,
-        out: &mut dyn Write,
-        present: Version,
-        last_event_id: Option<u64>,
-    ) -> io::Result<()> {
+    fn write(self, out: &mut dyn Write, present: Version, last_event_id: Option<u64>) -> io::Result<()> {
         // A client that has this very version already is not told it again.
         let is_known = last_event_id == Some(present.revision);
         if self.tell(out, &present, is_known)? {

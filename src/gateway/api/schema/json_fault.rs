@@ -219,13 +219,8 @@ mod tests {
     #[test]
     fn what_is_json_has_no_fault_however_deep() {
         let deep = format!("{}1{}", "[{\"a\":".repeat(100_000), "}]".repeat(100_000));
-        for text in [
-            "{}",
-            " [ ] ",
-            "{\"a\": [1, -2.5e+3, \"\\u00e9\\n/\"], \"b\": null}",
-            "-Infinity",
-            &deep,
-        ] {
+        for text in ["{}", " [ ] ", "{\"a\": [1, -2.5e+3, \"\\u00e9\\n/\"], \"b\": null}", "-Infinity", &deep]
+        {
             assert_eq!(find(text), None);
         }
     }

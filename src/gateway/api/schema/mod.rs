@@ -324,10 +324,7 @@ mod tests {
     fn only_a_json_content_type_makes_json() {
         let read = |content_type, bytes| json_body(content_type, bytes);
         assert!(matches!(read(None, b""), Ok(JsonBody::Empty)));
-        assert!(matches!(
-            read(Some("application/json; charset=utf-8"), b"{}"),
-            Ok(JsonBody::Document(_))
-        ));
+        assert!(matches!(read(Some("application/json; charset=utf-8"), b"{}"), Ok(JsonBody::Document(_))));
         assert!(matches!(read(Some("application/x+json"), b"{}"), Ok(JsonBody::Document(_))));
         for content_type in [None, Some("text/plain"), Some("text/json")] {
             assert!(matches!(read(content_type, b"{}"), Err(BodyFault::Problem(_))));

@@ -26,10 +26,9 @@ pub fn decide<'a>(
         }
     }
     match newest {
-        Some(newest) if newest.version > new.version => Err(conflict(
-            "wheel version must be greater than existing latest version",
-            &newest.file_name,
-        )),
+        Some(newest) if newest.version > new.version => {
+            Err(conflict("wheel version must be greater than existing latest version", &newest.file_name))
+        }
         _ => Ok(()),
     }
 }
@@ -44,11 +43,9 @@ mod tests {
 
     #[test]
     fn a_version_must_be_above_all_of_its_package() {
+        let there = ["a-1.0-py3-none-any.whl", "A_-1.2-py3-none-any.whl", "b-9-py3-none-any.whl", "junk"];
         let there =
-            ["a-1.0-py3-none-any.whl", "A_-1.2-py3-none-any.whl", "b-9-py3-none-any.whl", "junk"];
-        let there = ["a_b-1.0-py3-none-any.whl", "A.B-1.2-cp311-cp311-linux_x86_64.whl"]
-            .into_iter()
-            .chain(there);
+            ["a_b-1.0-py3-none-any.whl", "A.B-1.2-cp311-cp311-linux_x86_64.whl"].into_iter().chain(there);
         let verdict = |name: &str, replace| {
             let name = WheelName::parse(name).unwrap();
             match decide(there.clone(), &name, replace) {

@@ -134,10 +134,7 @@ impl Fields<'_> {
             upload.write(&piece[..count]).map_err(stored)?;
         }
         if !ends.are_of_a_zip() {
-            return Err(unacceptable(
-                "invalid wheel file",
-                "it is not a zip archive, or not all of one",
-            ));
+            return Err(unacceptable("invalid wheel file", "it is not a zip archive, or not all of one"));
         }
         Ok((name, upload))
     }
@@ -170,9 +167,7 @@ impl Fields<'_> {
             let (kind, msg) = ("string_type", "Input should be a valid string");
             problems.push(Problem::new(kind, loc("tags"), msg, filename.as_str().into()));
         }
-        let (Some((name, upload)), Some(replace), true) =
-            (self.wheel, replace, problems.is_empty())
-        else {
+        let (Some((name, upload)), Some(replace), true) = (self.wheel, replace, problems.is_empty()) else {
             return Err(ApiError::Schema(problems));
         };
         let tags = tags(self.tags.as_ref())?;
@@ -232,8 +227,7 @@ impl Ends {
         let ends_here = |at: &usize| {
             let record = &self.last[*at..];
             record.starts_with(ZIP_ENDS)
-                && usize::from(u16::from_le_bytes([record[20], record[21]]))
-                    == record.len() - ZIP_END_BYTES
+                && usize::from(u16::from_le_bytes([record[20], record[21]])) == record.len() - ZIP_END_BYTES
         };
         let most = self.last.len().saturating_sub(ZIP_END_BYTES - 1);
         self.first == ZIP_BEGINS && (0..most).rev().any(|at| ends_here(&at))

@@ -23,8 +23,7 @@ pub fn list(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let text = |name: &str| query.last(name).map(str::trim).filter(|text| !text.is_empty());
     let wheel_name = text("wheel_name");
     // One that is called like a file, and has only no version for instance, is one that never was there.
-    if let Some(e @ NameError::NotAWheel) = wheel_name.and_then(|name| WheelName::parse(name).err())
-    {
+    if let Some(e @ NameError::NotAWheel) = wheel_name.and_then(|name| WheelName::parse(name).err()) {
         return Err(unacceptable("invalid wheel name", e.to_string()));
     }
     let action = match text("action").map(str::to_ascii_lowercase).as_deref() {

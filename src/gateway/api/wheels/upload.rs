@@ -62,7 +62,5 @@ fn publish(parts: &Parts, form: &Form) -> Result<ObjectMeta, ApiError> {
             Err(e) => return Err(stored(e)),
         }
     }
-    Err(ApiError::NatsUnavailable(
-        "the registry changes faster than a wheel can be published".into(),
-    ))
+    Err(ApiError::NatsUnavailable("the registry changes faster than a wheel can be published".into()))
 }

@@ -332,8 +332,7 @@ mod tests {
         drop((first, second));
         assert_eq!(hub.open_streams(), 0);
         assert!(
-            hub.inner.subscribers.lock().runs.is_empty()
-                && hub.inner.subscribers.lock().feeds.is_empty()
+            hub.inner.subscribers.lock().runs.is_empty() && hub.inner.subscribers.lock().feeds.is_empty()
         );
         assert!(hub.watch("b", None).is_ok());
     }

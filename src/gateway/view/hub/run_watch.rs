@@ -30,11 +30,7 @@ impl Version {
     }
 
     /// What `make` makes of the document, the first time it is asked for; `None` when it cannot be read.
-    pub fn view(
-        &self,
-        with_records: bool,
-        make: impl FnOnce(&[u8]) -> Option<Shown>,
-    ) -> Option<&Shown> {
+    pub fn view(&self, with_records: bool, make: impl FnOnce(&[u8]) -> Option<Shown>) -> Option<&Shown> {
         self.views[usize::from(with_records)].get_or_init(|| make(&self.document)).as_ref()
     }
 }
@@ -75,13 +71,7 @@ struct SlotState {
 }
 
 impl RunWatch {
-    pub(super) fn new(
-        hub: Hub,
-        run_id: String,
-        id: u64,
-        slot: Arc<Slot>,
-        place: Place,
-    ) -> RunWatch {
+    pub(super) fn new(hub: Hub, run_id: String, id: u64, slot: Arc<Slot>, place: Place) -> RunWatch {
         RunWatch { hub, run_id, id, slot, _place: place }
     }
 

@@ -234,9 +234,7 @@ impl Filter<'_> {
             && self.tag.is_none_or(|tag| run.tag == tag)
             && self.worker.is_none_or(|worker| run.worker_id.as_deref() == Some(worker))
             && self.text.as_deref().is_none_or(|text| says(run, text))
-            && self
-                .workflow_yaml_sha256
-                .is_none_or(|hash| run.workflow_yaml_sha256.as_deref() == Some(hash))
+            && self.workflow_yaml_sha256.is_none_or(|hash| run.workflow_yaml_sha256.as_deref() == Some(hash))
     }
 }
 
@@ -254,8 +252,7 @@ mod tests {
     use crate::model::run::RunSnapshot;
 
     fn entry(run_id: &str, updated_at: f64, revision: u64, status: RunStatus) -> Entry {
-        let mut snapshot =
-            RunSnapshot::pending(run_id.into(), "main".into(), "default".into(), updated_at);
+        let mut snapshot = RunSnapshot::pending(run_id.into(), "main".into(), "default".into(), updated_at);
         snapshot.status = status;
         let value = json::to_wire(&snapshot).unwrap();
         Entry { key: run_id.into(), value, revision, operation: Operation::Put }
@@ -318,8 +315,7 @@ mod tests {
     fn a_tenants_pages_hold_its_runs_alone() {
         let index = index();
         let put = |run_id: &str, tenant: Option<&str>, updated_at: f64, revision: u64| {
-            let mut run =
-                RunSnapshot::pending(run_id.into(), "m".into(), "default".into(), updated_at);
+            let mut run = RunSnapshot::pending(run_id.into(), "m".into(), "default".into(), updated_at);
             run.tenant_id = tenant.map(str::to_owned);
             index.wrote(Entry::put(run_id, json::to_wire(&run).unwrap(), revision));
         };

@@ -56,8 +56,7 @@ impl Folders {
 
     /// Makes the folder anew when somebody has removed it.
     pub fn restore(&self) -> Result<(), Error> {
-        fs::create_dir_all(&self.root)
-            .map_err(|e| Error::folder("create the folder", &self.root, e))
+        fs::create_dir_all(&self.root).map_err(|e| Error::folder("create the folder", &self.root, e))
     }
 
     /// Where it is, as an absolute path.
@@ -122,8 +121,7 @@ impl Folders {
             let is_ours = is_hash(stem) || stem.starts_with(SCRATCH);
             let path = self.root.join(stem);
             // The lock of a folder goes with it, and alone only when there is none.
-            let is_spare =
-                name == stem || (!path.exists() && (is_hash(stem) || is_old(&lock_of(&path))));
+            let is_spare = name == stem || (!path.exists() && (is_hash(stem) || is_old(&lock_of(&path))));
             if thread::is_stopped(&self.stop) {
                 break;
             }

@@ -96,8 +96,7 @@ mod tests {
         let soon = Patience::new(Duration::from_millis(50), &signal);
         assert!(Lock::shared(&path, &soon).unwrap_err().to_string().contains("not done within"));
         drop(alone);
-        let many =
-            [Lock::shared(&path, &patience).unwrap(), Lock::shared(&path, &patience).unwrap()];
+        let many = [Lock::shared(&path, &patience).unwrap(), Lock::shared(&path, &patience).unwrap()];
         assert!(Lock::try_alone(&path).unwrap().is_none());
         drop(many);
         assert!(Lock::try_alone(&path).unwrap().is_some());

@@ -101,11 +101,9 @@ pub(crate) fn all(root: &Path) -> io::Result<HashSet<String>> {
     for entry in fs::read_dir(root)? {
         let entry = entry?;
         let name = entry.file_name();
-        let is_one =
-            name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
+        let is_one = name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
         // Another worker may remove it in this moment.
-        let Some(age) = entry.metadata().ok().filter(|_| is_one).and_then(|m| m.modified().ok())
-        else {
+        let Some(age) = entry.metadata().ok().filter(|_| is_one).and_then(|m| m.modified().ok()) else {
             continue;
         };
         if age.elapsed().is_ok_and(|age| age > WHEELS_KEPT_FOR) {

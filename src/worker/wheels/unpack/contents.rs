@@ -59,8 +59,7 @@ pub(super) fn write<R: Read + Seek>(
         let planned = planned.next().filter(|planned| !planned.is_folder);
         let Some(planned) = planned else { return Ok(()) };
         let mut expected = record.expected(&planned.path)?;
-        let mut out =
-            planned.target.as_ref().map(|target| create(folder, target, planned)).transpose()?;
+        let mut out = planned.target.as_ref().map(|target| create(folder, target, planned)).transpose()?;
         let mut contents = entry.contents()?;
         let mut size = 0;
         loop {

@@ -22,9 +22,7 @@ pub(super) fn check(
 ) -> Result<(), Fault> {
     let stem = dist_info.strip_suffix(DIST_INFO).unwrap_or(dist_info).rsplit_once('-');
     if !stem.is_some_and(|(package, version)| name.is_of(package, version)) {
-        return Err(Fault::Identity(format!(
-            "its folder {dist_info} is that of another package or version"
-        )));
+        return Err(Fault::Identity(format!("its folder {dist_info} is that of another package or version")));
     }
     let metadata = Metadata::parse(metadata);
     match (metadata.get("Name"), metadata.get("Version")) {
@@ -95,14 +93,9 @@ mod tests {
 
     #[test]
     fn a_wheel_for_another_python_says_so() {
-        for (needs, is_good) in [
-            (">=3.8", true),
-            (">=3.8,<4", true),
-            ("", true),
-            ("odd", true),
-            (">=3.12", false),
-            ("<3", false),
-        ] {
+        for (needs, is_good) in
+            [(">=3.8", true), (">=3.8,<4", true), ("", true), ("odd", true), (">=3.12", false), ("<3", false)]
+        {
             let metadata = format!("Name: foo.bar\nVersion: 1.0\nRequires-Python: {needs}\n");
             let told = checked("foo_bar-1.0.dist-info", &metadata, WHEEL);
             assert_eq!(told.is_ok(), is_good, "{needs}: {told:?}");

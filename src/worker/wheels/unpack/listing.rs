@@ -238,13 +238,6 @@ mod tests {
         assert!(clashes(&[file("a/b"), file("a")]));
         assert!(clashes(&[folder("a"), file("A")]));
         assert!(clashes(&[file("É"), file("é")]));
-        assert!(!clashes(&[
-            folder("a"),
-            folder("a"),
-            file("a/b"),
-            folder("a"),
-            file("b"),
-            file("b_/b")
-        ]));
+        assert!(!clashes(&[folder("a"), folder("a"), file("a/b"), folder("a"), file("b"), file("b_/b")]));
     }
 }

@@ -54,8 +54,7 @@ pub(crate) fn unpack(
         ("WHEEL", MAX_WHEEL_TEXT_BYTES),
         ("RECORD", MAX_WHEEL_RECORD_BYTES),
     ];
-    let [metadata, wheel, record] =
-        contents::texts(&mut archive, &listing.dist_info, wanted, patience)?;
+    let [metadata, wheel, record] = contents::texts(&mut archive, &listing.dist_info, wanted, patience)?;
     identity::check(
         &choice.name,
         &listing.dist_info,

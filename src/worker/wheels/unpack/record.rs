@@ -31,8 +31,7 @@ impl Record {
     pub(super) fn read(text: &[u8], listing: &Listing) -> Result<Record, Fault> {
         let fault = |what: String| Err(Fault::Record(what));
         let mut rows: HashMap<String, Row> = HashMap::new();
-        let mut reader =
-            csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text);
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text);
         for row in reader.records() {
             let row = row.map_err(|e| Fault::Record(format!("is no table: {e}")))?;
             let path = row.get(0).unwrap_or_default();
