@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use crate::model::run::{TaskRecord, TaskStatus};
+use crate::model::run::TaskRecord;
 use crate::model::wheel::WheelSet;
 use crate::model::workflow::{Workflow, WorkflowRefusal};
 
@@ -229,13 +229,6 @@ impl CancelToken {
 impl Default for CancelToken {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl FlowEvent {
-    /// A task event for a state of which nothing else is known yet.
-    pub fn state(name: &str, state: TaskStatus) -> Self {
-        FlowEvent::Task { name: name.to_owned(), record: TaskRecord::new(state) }
     }
 }
 

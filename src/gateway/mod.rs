@@ -20,7 +20,7 @@ mod settings;
 pub mod view;
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
@@ -152,7 +152,7 @@ impl RunningGateway {
         let header = settings.api_key_header.as_str();
         let auth = Auth::new(settings.auth.clone(), header, key_mirror)?;
         let http = http_settings(&settings);
-        let keys = openapi::Keys { header, required: settings.auth.is_some() };
+        let keys = openapi::Keys { header: header.to_owned(), required: settings.auth.is_some() };
         let parts = Parts {
             bus: bus.clone(),
             auth,
@@ -166,7 +166,9 @@ impl RunningGateway {
             hub: hub.clone(),
             metrics,
             backlog,
-            openapi: Cached::new("application/json", openapi::document(&keys)),
+            openapi: LazyLock::new(Box::new(move || {
+                Cached::new("application/json", openapi::document(&keys))
+            })),
             settings,
         };
         let http = HttpServer::start(listener, http, Dispatcher::new(parts)).map_err(Error::Http)?;

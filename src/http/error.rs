@@ -16,7 +16,6 @@ const LOOK_FIRST: &str = "look whether it took effect before you repeat it";
 /// Something that can be wrong with a request, or stand in its way.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// HTTP status.
     pub status: u16,
     /// `detail` of the answer.
     pub detail: &'static str,
@@ -41,7 +40,6 @@ impl Condition {
         Condition { status: 503, detail, code: None, hint, retry_after }
     }
 
-    /// The same with another hint.
     pub const fn hint(self, hint: &'static str) -> Condition {
         Condition { hint: Some(hint), ..self }
     }
@@ -56,31 +54,24 @@ pub const BODY_ENDED_EARLY: Condition =
 /// 400: the body is not in the chunks that its head announced.
 pub const BROKEN_CHUNKS: Condition =
     Condition::bad_input(400, "malformed chunked body", "send a well-formed HTTP/1.1 request");
-/// 408: the head did not arrive in time.
 pub const HEAD_TOO_SLOW: Condition = Condition::bad_input(
     408,
     "request head took too long to arrive",
     "send the whole request without pauses",
 );
-/// 408: the body did not arrive in time.
 pub const BODY_TOO_SLOW: Condition = Condition::bad_input(
     408,
     "request body took too long to arrive",
     "send the whole request without pauses",
 );
-/// 413: more body than the route takes.
 pub const BODY_TOO_LARGE: Condition =
     Condition::bad_input(413, "request body too large", "send less in one request");
-/// 417: an `Expect` other than `100-continue`.
 pub const EXPECTATION: Condition =
     Condition::bad_input(417, "expectation not supported", "send no Expect header");
-/// 431: too many bytes or too many headers.
 pub const HEAD_TOO_LARGE: Condition =
     Condition::bad_input(431, "request head too large", "send fewer or shorter headers, or a shorter query");
-/// 500: a handler panicked.
 pub const PANICKED: Condition =
     Condition { status: 500, detail: "Internal Server Error", code: None, hint: None, retry_after: None };
-/// 501: CONNECT.
 pub const NO_CONNECT: Condition =
     Condition::bad_input(501, "CONNECT is not supported", "send the request itself");
 /// 501: a transfer coding other than a lone `chunked`.
@@ -89,15 +80,10 @@ pub const TRANSFER_CODING: Condition = Condition::bad_input(
     "transfer-encoding is not supported",
     "send the body with a Content-Length, or with `Transfer-Encoding: chunked` alone",
 );
-/// 503: no place for a connection.
 pub const TOO_MANY_CONNECTIONS: Condition = Condition::busy("too many connections", 1);
-/// 503: no permit to call a handler became free in time.
 pub const NO_FREE_HANDLER: Condition = Condition::busy("all handlers are busy", 1);
-/// 503: the server is stopping.
 pub const STOPPING: Condition = Condition::busy("the gateway is stopping", 1);
-/// 503: the memory for bodies is used up.
 pub const TOO_MANY_BODIES: Condition = Condition::busy("too many request bodies at once", 1);
-/// 503: as many uploads are under way as may be.
 pub const TOO_MANY_UPLOADS: Condition = Condition::busy("too many uploads at once", 5);
 /// 503: as many streams and large answers are being written as may be.
 pub const TOO_MANY_STREAMS: Condition = Condition::busy("too many streaming answers", 5);
@@ -109,7 +95,6 @@ pub const UNANSWERED: Condition = Condition {
     hint: Some(LOOK_FIRST),
     retry_after: None,
 };
-/// 505: anything but HTTP/1.0 and HTTP/1.1.
 pub const HTTP_VERSION: Condition = Condition::bad_input(505, "HTTP version not supported", "use HTTP/1.1");
 
 /// Every status with which this floor refuses a request by itself.
@@ -141,7 +126,6 @@ impl From<Refusal> for ErrorReply {
 /// An error as it is answered: a [`Condition`] with what is special to this request.
 #[derive(Debug)]
 pub struct ErrorReply {
-    /// HTTP status.
     pub status: u16,
     /// A text, or the list of a request of another shape.
     pub detail: Value,
@@ -149,7 +133,6 @@ pub struct ErrorReply {
     pub code: Option<Code>,
     /// The way out; the hint of `code` when there is none.
     pub hint: Option<Cow<'static, str>>,
-    /// Further fields.
     pub fields: Vec<(&'static str, Value)>,
     /// Seconds after which the same request may succeed.
     pub retry_after: Option<u64>,

@@ -21,6 +21,7 @@
 //! [`Reply`]); its server is not used, and `docs/architecture.md` says why. This floor and no other
 //! names `tiny_http` and `httparse`. It knows no route, no NATS, no API key.
 
+mod application;
 mod budget;
 pub mod cached;
 mod connection;
@@ -29,7 +30,6 @@ pub mod form;
 mod permits;
 mod reply;
 mod request;
-mod service;
 pub mod sse;
 
 use std::collections::HashMap;
@@ -43,16 +43,16 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 use rustix::process::{Resource, getrlimit};
 
+pub use application::{Access, Application, Conduct, Transfer};
 pub use connection::proxies::TrustedProxies;
 pub use reply::{Reply, ReplyBody, WriteBody};
 pub use request::Request;
-pub use service::{Access, Conduct, Service, Transfer};
 pub use tiny_http::{Method, StatusCode};
 
 use crate::model::limits;
-use crate::thread::{self, JoinOnDrop, Stack, StopSource, ThreadSet, stop_channel};
+use crate::thread::{self, JoinOnDrop, Service, Stack, StopSource, ThreadSet, stop_channel};
 use budget::Budget;
-use connection::accept::{self, Crews};
+use connection::accept::{self, ConnectionThreads};
 use connection::socket::{Phase, Socket};
 use connection::watchdog;
 use permits::Permits;
@@ -125,30 +125,26 @@ pub struct HttpServer {
     local_addr: SocketAddr,
     /// Closing it ends the accept loop; then the loop is joined, and the port is closed.
     accepting: Option<(UnixStream, JoinOnDrop)>,
-    /// Closing it ends the watchdog; then it is joined.
-    watchdog: Option<(StopSource, JoinOnDrop)>,
+    watchdog: Option<Service>,
     /// Closing it ends waits for a permit.
     hard_stop: Option<StopSource>,
-    crews: Arc<Crews>,
+    threads: Arc<ConnectionThreads>,
     registry: Arc<Registry>,
     max_streams: usize,
 }
 
 /// What the threads of a server share.
 struct Shared<S> {
-    service: S,
+    application: S,
     settings: HttpSettings,
     permits: Permits,
     /// For bodies and answers, in bytes.
     memory: Budget,
-    /// Places of uploads.
     uploads: Budget,
-    /// Places of streams and large answers.
     streams: Budget,
     registry: Arc<Registry>,
 }
 
-/// All open connections.
 #[derive(Default)]
 struct Registry {
     /// Set before idle connections are closed; looked at after a connection has become idle.
@@ -164,15 +160,11 @@ struct Registered {
 }
 
 impl HttpServer {
-    /// Serves `listener` with `service`.
-    ///
-    /// # Errors
-    /// When the listener cannot be used, or the system gives no thread or no descriptor; nothing is left
-    /// running then.
-    pub fn start<S: Service>(
+    /// Serves `listener` with `application`. After an error nothing is left running.
+    pub fn start<S: Application>(
         listener: TcpListener,
         settings: HttpSettings,
-        service: S,
+        application: S,
     ) -> io::Result<HttpServer> {
         let settings = fit_to_descriptors(settings);
         let local_addr = listener.local_addr()?;
@@ -182,7 +174,7 @@ impl HttpServer {
         let (hard_stop, hard_stopped) = stop_channel();
         let registry = Arc::<Registry>::default();
         let shared = Arc::new(Shared {
-            service,
+            application,
             permits: Permits::new(settings.threads.max(1), hard_stopped),
             memory: Budget::new(settings.max_buffered_bytes),
             uploads: Budget::new(settings.max_uploads),
@@ -191,27 +183,26 @@ impl HttpServer {
             settings,
         });
         let most = shared.settings.max_connections + ENDING_THREADS;
-        let crews = Arc::new(Crews {
+        let threads = Arc::new(ConnectionThreads {
             // Not small: a handler takes snapshots apart, and JSON is read by recursion.
             serving: ThreadSet::new("http-conn", most, Stack::Full)?,
             refusing: ThreadSet::new("http-refuse", REFUSING_THREADS, Stack::Small)?,
         });
-        let (stop_watchdog, stopped) = stop_channel();
         let watched = Arc::clone(&shared);
-        let watchdog = thread::spawn_small("http-watchdog", move || watchdog::watch(&watched, &stopped))?;
+        let watchdog = Service::start_small("http-watchdog", move |stop| watchdog::watch(&watched, stop))?;
         let (wake, woken) = UnixStream::pair()?;
         let accepting = {
-            let crews = Arc::clone(&crews);
+            let threads = Arc::clone(&threads);
             thread::spawn_small("http-accept", move || {
-                accept::accept(&listener, &woken, &shared, &crews);
+                accept::accept(&listener, &woken, &shared, &threads);
             })?
         };
         Ok(HttpServer {
             local_addr,
             accepting: Some((wake, accepting)),
-            watchdog: Some((stop_watchdog, watchdog)),
+            watchdog: Some(watchdog),
             hard_stop: Some(hard_stop),
-            crews,
+            threads,
             registry,
             max_streams,
         })
@@ -227,7 +218,6 @@ impl HttpServer {
         self.max_streams
     }
 
-    /// Clients that are connected now.
     pub fn connections(&self) -> usize {
         let sockets = self.registry.sockets.lock();
         sockets.values().filter(|socket| socket.phase().0 != Phase::Closed).count()
@@ -255,7 +245,7 @@ impl HttpServer {
             socket.close_if_idle();
         }
         // 3. What is in flight may finish.
-        let is_empty = |by| self.crews.serving.wait_empty(by) && self.crews.refusing.wait_empty(by);
+        let is_empty = |by| self.threads.serving.wait_empty(by) && self.threads.refusing.wait_empty(by);
         let has_finished = is_empty(until);
         // 4. What is left is cut.
         self.hard_stop.take();
@@ -265,12 +255,9 @@ impl HttpServer {
         // 5. Nothing is left that a thread of ours waits for, but a handler may wait for something else.
         if !is_empty(Instant::now() + STOP_SLACK) {
             log::error!("a handler does not return; its thread is left behind");
-            self.crews.serving.abandon();
+            self.threads.serving.abandon();
         }
-        if let Some((stop, watchdog)) = self.watchdog.take() {
-            drop(stop);
-            watchdog.join();
-        }
+        drop(self.watchdog.take());
         has_finished
     }
 }

@@ -6,7 +6,6 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use crate::thread::StopSignal;
 
-/// The semaphore.
 pub(super) struct Permits {
     /// Handlers that end write, requests that wait read; it holds one token per free permit.
     free: (Sender<()>, Receiver<()>),
@@ -17,12 +16,9 @@ pub(super) struct Permits {
 /// The right to call a handler, given back when dropped.
 pub(super) struct Permit<'p>(&'p Sender<()>);
 
-/// Why there is no permit.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NoPermit {
-    /// None became free in time.
     Busy,
-    /// The server stops.
     Stopped,
 }
 

@@ -9,7 +9,6 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
-/// Names this server in each answer.
 const SERVER: &str = "pyoco-server";
 /// The header that names a request in logs and answers.
 pub const REQUEST_ID_HEADER: &str = "X-Request-ID";
@@ -21,15 +20,11 @@ pub struct Reply {
     body: ReplyBody,
 }
 
-/// The body of an answer.
 pub enum ReplyBody {
-    /// Bytes that are there.
     Bytes(Cow<'static, [u8]>),
-    /// Bytes that come with time.
     Stream {
         /// How many there will be, where that is known; then exactly so many must be written.
         length: Option<u64>,
-        /// Writes them.
         write: WriteBody,
     },
 }
@@ -44,7 +39,6 @@ impl Reply {
         Reply { head: Response::new_empty(StatusCode(status)), body }
     }
 
-    /// An answer of bytes.
     pub fn bytes(status: u16, content_type: &str, bytes: impl Into<Cow<'static, [u8]>>) -> Reply {
         Reply::new(status, ReplyBody::Bytes(bytes.into())).with_header("Content-Type", content_type)
     }
@@ -54,12 +48,10 @@ impl Reply {
         Reply::bytes(status, "application/json", bytes)
     }
 
-    /// Plain text.
     pub fn text(status: u16, text: impl Into<String>) -> Reply {
         Reply::bytes(status, "text/plain; charset=utf-8", text.into().into_bytes())
     }
 
-    /// An answer without a body.
     pub fn empty(status: u16) -> Reply {
         Reply::new(status, ReplyBody::Bytes(Cow::Borrowed(&[])))
     }
@@ -99,12 +91,10 @@ impl Reply {
         self
     }
 
-    /// Its status.
     pub fn status(&self) -> StatusCode {
         self.head.status_code()
     }
 
-    /// Its body.
     pub fn body(&self) -> &ReplyBody {
         &self.body
     }
@@ -117,9 +107,7 @@ impl Reply {
 /// How the end of a body is marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// By a length in the head.
     Length(u64),
-    /// By a last chunk.
     Chunked,
     /// By the end of the connection: a client of HTTP/1.0, and a length that is not known.
     Close,
@@ -132,7 +120,6 @@ pub(super) enum ConnectionWord {
     Unsaid,
     /// It goes on, which HTTP/1.0 has to be told.
     KeepAlive,
-    /// This is its last answer.
     Close,
 }
 

@@ -25,7 +25,6 @@ impl Request {
         (self.head, self.origin, self.body)
     }
 
-    /// `GET`, `POST` and so on.
     pub fn method(&self) -> &Method {
         self.head.method()
     }

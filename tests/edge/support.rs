@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use pyoco_server::http::error::{BODY_TOO_LARGE, Condition};
 use pyoco_server::http::{
-    Access, Conduct, HttpServer, HttpSettings, Method, Reply, Request, Service, Transfer,
+    Access, Application, Conduct, HttpServer, HttpSettings, Method, Reply, Request, Transfer,
 };
 
 use crate::uploads;
@@ -91,7 +91,7 @@ pub struct Hooks {
     pub refused: Option<Refused>,
 }
 
-impl<F: Fn(&mut Request) -> Reply + Send + Sync + 'static> Service for TestService<F> {
+impl<F: Fn(&mut Request) -> Reply + Send + Sync + 'static> Application for TestService<F> {
     type Target = ();
 
     fn find(&self, _: &Method, path: &str, _: Option<&str>) -> ((), Conduct) {

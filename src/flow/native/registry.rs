@@ -71,11 +71,6 @@ impl Registry {
         self.flows.contains_key(name)
     }
 
-    /// The names of all tasks, sorted.
-    pub fn task_names(&self) -> impl Iterator<Item = &str> {
-        self.tasks.keys().map(String::as_str)
-    }
-
     pub(super) fn find_task(&self, name: &str) -> Option<&TaskFn> {
         self.tasks.get(name)
     }

@@ -1,6 +1,6 @@
 //! What a handler gets: who asks for what, and the parts of the gateway that it may use.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crate::bus::{Bus, Kv, WorkQueue};
 use crate::gateway::auth::{Auth, Caller};
@@ -32,6 +32,9 @@ impl<'a> Context<'a> {
     }
 }
 
+/// Made at the first request for it, for which most gateways are never asked.
+pub type LazyDocument = LazyLock<Cached, Box<dyn FnOnce() -> Cached + Send>>;
+
 pub struct Parts {
     pub bus: Bus,
     pub runs: Kv,
@@ -45,6 +48,6 @@ pub struct Parts {
     pub metrics: Metrics,
     pub backlog: Arc<Backlog>,
     pub undo: Undo,
-    pub openapi: Cached,
+    pub openapi: LazyDocument,
     pub settings: GatewaySettings,
 }

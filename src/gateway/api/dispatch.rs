@@ -5,7 +5,7 @@ use super::context::{Context, Parts};
 use super::error::ApiError;
 use super::route::{self, Access, Lasts, Route};
 use crate::gateway::auth::origin;
-use crate::http::{self, Conduct, Method, Reply, Request, Service};
+use crate::http::{self, Application, Conduct, Method, Reply, Request};
 
 pub struct Dispatcher {
     parts: Parts,
@@ -15,7 +15,7 @@ pub struct Dispatcher {
 /// The line of the table, and the segments that stand for `{}`.
 pub type Found = Result<(&'static Route, Vec<String>), ApiError>;
 
-impl Service for Dispatcher {
+impl Application for Dispatcher {
     type Target = Found;
 
     fn find(&self, method: &Method, path: &str, query: Option<&str>) -> (Found, Conduct) {

@@ -94,7 +94,6 @@ pub enum ApiError {
     Internal(String),
 }
 
-/// Which roles may do it.
 fn roles_hint(needs: Permission) -> String {
     let roles = Role::ALL.into_iter().filter(|role| role.may(needs)).map(Role::as_str);
     format!("use a key with one of the roles {}", roles.collect::<Vec<_>>().join(", "))

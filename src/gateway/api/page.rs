@@ -14,7 +14,6 @@ pub fn index(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     Ok(page::index(cx.request, lang, &settings.api_key_header, settings.cancel_grace))
 }
 
-/// A file that the page loads.
 pub fn file(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     page::file(cx.request, cx.param()).ok_or(ApiError::UnknownPath)
 }

@@ -24,7 +24,6 @@ pub enum Access {
     Protected(Permission),
 }
 
-/// What a route's body may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyKind {
     /// Nothing or JSON, within `MAX_JSON_BODY_BYTES`.

@@ -20,13 +20,13 @@ use super::api::route::{ROUTES, Route};
 use crate::model::limits::MAX_NAME_BYTES;
 use operation::Operation;
 
-pub(super) struct Keys<'a> {
-    pub header: &'a str,
+pub(super) struct Keys {
+    pub header: String,
     /// Protected routes ask for one; else none is looked at.
     pub required: bool,
 }
 
-pub(super) fn document(keys: &Keys<'_>) -> Vec<u8> {
+pub(super) fn document(keys: &Keys) -> Vec<u8> {
     put_together(keys).to_string().into_bytes()
 }
 
@@ -56,7 +56,7 @@ fn schemas() -> Map<String, Value> {
     groups.into_iter().flatten().map(|(name, schema)| (name.to_owned(), schema)).collect()
 }
 
-fn put_together(keys: &Keys<'_>) -> Value {
+fn put_together(keys: &Keys) -> Value {
     let mut paths: Map<String, Value> = Map::new();
     for operation in operations() {
         let Some(route) = route_of(&operation) else { continue };
@@ -169,7 +169,7 @@ mod tests {
     use crate::model::key::{Permission, Role};
 
     fn document(required: bool) -> Value {
-        put_together(&Keys { header: "X-Key", required })
+        put_together(&Keys { header: "X-Key".into(), required })
     }
 
     fn described(document: &Value) -> Vec<(&'static Route, &Value)> {

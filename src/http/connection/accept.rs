@@ -13,27 +13,25 @@ use super::head::new_request_id;
 use super::socket::{Phase, Socket};
 use super::{last_answer, serve, turn_away};
 use crate::http::Shared;
+use crate::http::application::Application;
 use crate::http::error::{self, ErrorReply};
-use crate::http::service::Service;
 use crate::thread::{ThreadSet, ThreadSetError};
 
 /// Wait after an error that would only repeat (no descriptors, no memory): first, and at most.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-/// The threads that serve connections.
-pub struct Crews {
-    /// One per connection.
+pub struct ConnectionThreads {
     pub serving: ThreadSet,
     /// A few more, for telling clients that there is no place.
     pub refusing: ThreadSet,
 }
 
 /// Accepts until the other end of `wake` is closed. The listener must not block.
-pub fn accept<S: Service>(
+pub fn accept<S: Application>(
     listener: &TcpListener,
     wake: &UnixStream,
     shared: &Arc<Shared<S>>,
-    crews: &Arc<Crews>,
+    threads: &Arc<ConnectionThreads>,
 ) {
     let mut back_off = BACK_OFF.0;
     loop {
@@ -43,7 +41,7 @@ pub fn accept<S: Service>(
         match listener.accept() {
             Ok((stream, address)) => {
                 back_off = BACK_OFF.0;
-                admit(stream, address.ip(), shared, crews);
+                admit(stream, address.ip(), shared, threads);
             }
             Err(error) if is_momentary(error.kind()) => {}
             Err(error) => {
@@ -57,7 +55,12 @@ pub fn accept<S: Service>(
     }
 }
 
-fn admit<S: Service>(stream: TcpStream, peer: IpAddr, shared: &Arc<Shared<S>>, crews: &Crews) {
+fn admit<S: Application>(
+    stream: TcpStream,
+    peer: IpAddr,
+    shared: &Arc<Shared<S>>,
+    threads: &ConnectionThreads,
+) {
     // Some systems hand the listener's mode down.
     #[cfg(not(target_os = "linux"))]
     if stream.set_nonblocking(false).is_err() {
@@ -67,7 +70,7 @@ fn admit<S: Service>(stream: TcpStream, peer: IpAddr, shared: &Arc<Shared<S>>, c
     if has_place(shared) {
         let registered = shared.register(&socket);
         let (shared, socket) = (Arc::clone(shared), Arc::clone(&socket));
-        let served = crews.serving.spawn(move || {
+        let served = threads.serving.spawn(move || {
             // Moved in, so that it ends with the thread even if that panics.
             let _registered = registered;
             serve(&shared, &socket, peer);
@@ -81,7 +84,7 @@ fn admit<S: Service>(stream: TcpStream, peer: IpAddr, shared: &Arc<Shared<S>>, c
     let refused = {
         let registered = shared.register(&socket);
         let (shared, socket) = (Arc::clone(shared), Arc::clone(&socket));
-        crews.refusing.spawn(move || {
+        threads.refusing.spawn(move || {
             let _registered = registered;
             turn_away(&shared, &socket);
         })
@@ -95,7 +98,7 @@ fn admit<S: Service>(stream: TcpStream, peer: IpAddr, shared: &Arc<Shared<S>>, c
 
 /// Whether one more connection may be served; if all places are taken, the connection that has been idle
 /// for the longest time is closed for it.
-fn has_place<S: Service>(shared: &Shared<S>) -> bool {
+fn has_place<S: Application>(shared: &Shared<S>) -> bool {
     let limit = shared.settings.max_connections;
     let sockets = shared.sockets();
     if sockets.len() < limit {
@@ -130,7 +133,6 @@ fn wait(listener: Option<&TcpListener>, wake: &UnixStream, limit: Option<Duratio
     !ready.is_ok_and(|_| !sources[0].revents().is_empty())
 }
 
-/// Errors that concern one connection only.
 fn is_momentary(kind: ErrorKind) -> bool {
     matches!(
         kind,

@@ -7,16 +7,18 @@ use super::chunked::Decoder;
 use super::head::BodyEnd;
 use super::socket::Phase;
 use super::wire::Wire;
+use crate::http::application::Conduct;
 use crate::http::budget::{Budget, Reservation};
 use crate::http::error::{self, Condition};
-use crate::http::service::Conduct;
 use crate::model::limits::FREE_BUFFER_BYTES;
 
 /// The body as a [`Request`](crate::http::Request) has it.
 pub enum Body {
     /// All of it, and how much of it a reader has taken.
-    Whole { bytes: Vec<u8>, taken: usize },
-    /// It is read by its handler.
+    Whole {
+        bytes: Vec<u8>,
+        taken: usize,
+    },
     Arriving(Box<Arriving>),
 }
 
@@ -141,7 +143,6 @@ pub fn read_whole<'b>(
 /// How slowly a body may arrive.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// Longest silence.
     pub silence: Duration,
     /// Bytes per second below which the client is given up, once `silence` is used up.
     pub rate: u64,
@@ -155,7 +156,6 @@ pub struct Arriving {
     pace: Pace,
     /// How long the client may still be waited for.
     allowance: Duration,
-    /// The client waits for `100 Continue`.
     expects_continue: bool,
     /// Why it cannot be read any more.
     failed: Option<&'static Condition>,
@@ -194,7 +194,6 @@ impl Arriving {
     }
 }
 
-/// Leave to send the body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 impl Read for Arriving {

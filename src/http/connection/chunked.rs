@@ -6,7 +6,6 @@ const MAX_SIZE_DIGITS: u8 = 16;
 /// comes of them is read and means nothing.
 const MAX_IGNORED_BYTES: usize = 4 * 1024;
 
-/// The state of one chunked body.
 #[derive(Debug, Default)]
 pub struct Decoder {
     place: Place,

@@ -37,7 +37,6 @@ const HOP_BY_HOP: [&str; 12] = [
 pub enum BodyEnd {
     /// After so many bytes; none is a length, too.
     Length(u64),
-    /// With its last chunk.
     Chunked,
 }
 
@@ -57,7 +56,6 @@ pub struct Head {
     pub keep_alive: bool,
     /// The client speaks HTTP/1.0: it knows no chunks.
     pub is_http_1_0: bool,
-    /// Where its body ends.
     pub body: BodyEnd,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
@@ -68,11 +66,9 @@ pub struct Head {
 /// A head that may not pass.
 #[derive(Debug)]
 pub struct Rejected {
-    /// The answer.
     pub refusal: Refusal,
     /// The client's own id, where it could be read.
     pub request_id: Option<Arc<str>>,
-    /// The client sent HEAD.
     pub is_head: bool,
 }
 
@@ -87,7 +83,6 @@ struct Framing<'a> {
     request_ids: Vec<&'a [u8]>,
 }
 
-/// What the request line says.
 struct Target<'a> {
     path: &'a str,
     query: Option<&'a str>,
@@ -143,7 +138,6 @@ impl Head {
         })
     }
 
-    /// `GET`, `POST` and so on.
     pub fn method(&self) -> &Method {
         &self.method
     }

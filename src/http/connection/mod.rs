@@ -21,12 +21,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Shared;
+use super::application::{Access, Application, Conduct, Transfer};
 use super::budget::Reservation;
 use super::error::{self, Condition, ErrorReply, Refusal};
 use super::permits::{NoPermit, Permit};
 use super::reply::{ConnectionWord, Framing, Reply, ReplyBody, write_head};
 use super::request::Request;
-use super::service::{Access, Conduct, Service, Transfer};
 use crate::model::limits::{ABSORB_BYTES, FREE_BUFFER_BYTES};
 use body::{Arriving, Body, CONTINUE, Pace, read_whole};
 use head::{BodyEnd, Head, new_request_id};
@@ -41,7 +41,7 @@ const KEPT_BYTES: usize = 4 * 1024;
 const PIECE_BYTES: usize = 64 * 1024;
 
 /// Serves requests one at a time until the connection ends.
-pub fn serve<S: Service>(shared: &Shared<S>, socket: &Arc<Socket>, peer: IpAddr) {
+pub fn serve<S: Application>(shared: &Shared<S>, socket: &Arc<Socket>, peer: IpAddr) {
     let settings = &shared.settings;
     let tick = settings.head_deadline.min(settings.body_deadline).min(settings.idle_deadline);
     let Ok(mut wire) = Wire::new(Arc::clone(socket), tick, settings.write_deadline) else { return };
@@ -91,7 +91,7 @@ pub fn serve<S: Service>(shared: &Shared<S>, socket: &Arc<Socket>, peer: IpAddr)
 }
 
 /// Answers a client for which there is no place.
-pub fn turn_away<S: Service>(shared: &Shared<S>, socket: &Arc<Socket>) {
+pub fn turn_away<S: Application>(shared: &Shared<S>, socket: &Arc<Socket>) {
     let deadline = shared.settings.head_deadline;
     if let Ok(wire) = Wire::new(Arc::clone(socket), deadline, deadline) {
         let refusal = &error::TOO_MANY_CONNECTIONS;
@@ -108,14 +108,14 @@ enum Hold<'s> {
 }
 
 /// Answers one request; the connection, when it takes another one.
-fn exchange<S: Service>(
+fn exchange<S: Application>(
     shared: &Shared<S>,
     mut wire: Wire,
     head: Head,
     origin: Origin,
     out: &mut Vec<u8>,
 ) -> Option<Wire> {
-    let (target, conduct) = shared.service.find(head.method(), head.path(), head.query());
+    let (target, conduct) = shared.application.find(head.method(), head.path(), head.query());
     let socket = Arc::clone(&wire.socket);
     let about = Handled {
         request_id: Arc::clone(&head.request_id),
@@ -154,7 +154,7 @@ fn exchange<S: Service>(
     };
     let mut request = Request::new(head, origin, body);
     let started = Instant::now();
-    let reply = call(&shared.service, &mut request, &target);
+    let reply = call(&shared.application, &mut request, &target);
     let (head, origin, body) = request.into_parts();
     // The watchdog has answered in its place, or the server stops.
     if !socket.enter(Phase::Busy) {
@@ -202,7 +202,7 @@ fn exchange<S: Service>(
         duration_us = u64::try_from(access.duration.as_micros()).unwrap_or(u64::MAX);
         "answered"
     );
-    shared.service.answered(&access, &target);
+    shared.application.answered(&access, &target);
     match written {
         // Only a broken connection tells the client that the answer is not whole.
         Written { is_whole: false, .. } => socket.close(),
@@ -213,8 +213,7 @@ fn exchange<S: Service>(
     None
 }
 
-/// The whole body of a request.
-fn body_of<'s, S: Service>(
+fn body_of<'s, S: Application>(
     shared: &'s Shared<S>,
     wire: &mut Wire,
     head: &Head,
@@ -229,7 +228,7 @@ fn body_of<'s, S: Service>(
 }
 
 /// Takes what a request has to hold.
-fn hold<S: Service>(
+fn hold<S: Application>(
     shared: &Shared<S>,
     transfer: Transfer,
     is_upload: bool,
@@ -257,18 +256,16 @@ struct Answer<'a> {
     is_head: bool,
 }
 
-/// How an answer was written.
 struct Written {
     status: u16,
     bytes: u64,
     /// All of it, as far as the system has taken it.
     is_whole: bool,
-    /// The connection takes another request.
     goes_on: bool,
 }
 
 /// Writes an answer. One that is large or comes with time needs a place, unless it has one.
-fn write<'s, S: Service>(
+fn write<'s, S: Application>(
     shared: &'s Shared<S>,
     wire: &mut Wire,
     reply: Reply,
@@ -354,8 +351,8 @@ fn run(write: super::reply::WriteBody, writer: &mut BodyWriter<'_>, request_id: 
     writer.flush()
 }
 
-fn call<S: Service>(service: &S, request: &mut Request, target: &S::Target) -> Reply {
-    match catch_unwind(AssertUnwindSafe(|| service.answer(request, target))) {
+fn call<S: Application>(application: &S, request: &mut Request, target: &S::Target) -> Reply {
+    match catch_unwind(AssertUnwindSafe(|| application.answer(request, target))) {
         Ok(reply) => reply,
         Err(panic) => {
             let request_id = request.request_id();
@@ -372,11 +369,11 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 
 /// Answers a request that no handler answers, and closes the connection: what follows on it may not
 /// be the start of a request.
-fn refuse<S: Service>(shared: &Shared<S>, wire: Wire, refusal: Refusal, request_id: &str, is_head: bool) {
+fn refuse<S: Application>(shared: &Shared<S>, wire: Wire, refusal: Refusal, request_id: &str, is_head: bool) {
     let status = refusal.condition.status;
     let detail = refusal.detail.as_deref().unwrap_or(refusal.condition.detail);
     log::debug!(request_id, status; "refused: {detail}");
-    shared.service.refused(status);
+    shared.application.refused(status);
     wire.close_with(&last_answer(refusal.into(), request_id, is_head));
 }
 

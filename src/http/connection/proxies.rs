@@ -22,10 +22,8 @@ pub struct TrustedProxies {
     last_warning: Mutex<Option<Instant>>,
 }
 
-/// Where a request comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// See [`Request::peer`](crate::http::Request::peer).
     pub peer: Arc<str>,
     /// `http` or `https`.
     pub scheme: &'static str,

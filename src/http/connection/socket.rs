@@ -21,7 +21,6 @@ pub enum Phase {
     New,
     /// It has been answered, and no further request has begun.
     Idle,
-    /// A head is arriving.
     Head,
     /// A body is arriving, or an answer is on its way.
     Busy,
@@ -29,7 +28,6 @@ pub enum Phase {
     Handling,
     /// An answer is written while it is made.
     Streaming,
-    /// It is closed.
     Closed,
 }
 
@@ -43,16 +41,12 @@ impl Phase {
     }
 }
 
-/// The request that a handler has.
 #[derive(Debug, Clone)]
 pub struct Handled {
-    /// See [`Head::request_id`](super::head::Head::request_id).
     pub request_id: Arc<str>,
-    /// It is a HEAD request.
     pub is_head: bool,
 }
 
-/// See the module.
 pub struct Socket {
     /// Both halves; never cloned, since a clone would cost a second descriptor.
     pub stream: TcpStream,
@@ -65,7 +59,6 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Wraps an accepted connection.
     pub fn new(stream: TcpStream) -> Socket {
         Socket {
             stream,
@@ -142,7 +135,6 @@ impl Socket {
         self.polled(hang_up() | PollFlags::IN) == PollFlags::IN
     }
 
-    /// What of `flags` there is now.
     fn polled(&self, flags: PollFlags) -> PollFlags {
         let mut polled = [PollFd::new(&self.stream, flags)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -164,7 +156,6 @@ impl Socket {
         closed
     }
 
-    /// How long a state has lasted.
     fn since(&self, state: u64) -> Duration {
         Duration::from_micros(self.age().saturating_sub(state >> PHASE_BITS))
     }

@@ -8,14 +8,12 @@ use crate::http::reply::Framing;
 /// Data that is held back until a flush; a larger amount goes out by itself.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// Frames a body, and counts it.
 pub struct BodyWriter<'w> {
     wire: &'w mut Wire,
     framing: Framing,
     /// Of a body of known length: what has not been written yet.
     left: Option<u64>,
     pending: Vec<u8>,
-    /// Bytes of body so far.
     pub written: u64,
 }
 

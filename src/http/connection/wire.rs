@@ -15,19 +15,16 @@ use crate::model::limits::MAX_HEAD_BYTES;
 /// What is still read from a client that was refused, so that it sees the answer and not a reset. A proxy
 /// sends megabytes before it looks for an answer, and takes a reset for a gateway that is broken.
 const LINGER_BYTES: u64 = 64 * 1024 * 1024;
-/// For that reading.
 const LINGER_DEADLINE: Duration = Duration::from_secs(2);
 /// What a connection holds before it has sent anything worth more.
 const FIRST_BUFFER_BYTES: usize = 4 * 1024;
 /// The kernel takes a timeout of zero for none at all.
 const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
 
-/// Why there is no head.
 #[derive(Debug)]
 pub enum NoHead {
     /// The client is gone, has been silent for too long, or the server stops: no answer is due.
     Gone,
-    /// The client gets this answer.
     Refused(Refusal),
 }
 
@@ -120,7 +117,6 @@ impl Wire {
         &self.buffer[self.start..self.end]
     }
 
-    /// Consumes bytes of [`Wire::buffered`].
     pub fn consume(&mut self, count: usize) {
         self.start = (self.start + count).min(self.end);
     }

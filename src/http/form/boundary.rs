@@ -4,7 +4,6 @@ use super::FormError;
 
 /// Longest boundary (RFC 2046).
 const MAX_BOUNDARY_BYTES: usize = 70;
-/// Headers of one part.
 const MAX_PART_HEADERS: usize = 16;
 
 /// What stands before each part: two dashes and the boundary that the content type names.

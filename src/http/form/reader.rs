@@ -25,11 +25,9 @@ pub struct FormReader<R> {
     parts: usize,
     /// How many bytes from `start` are content of the part.
     clear: usize,
-    /// The needle stands right behind those.
     found: bool,
 }
 
-/// The head of a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartHead {
     pub name: String,
@@ -39,13 +37,9 @@ pub struct PartHead {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// Before the first delimiter.
     Preamble,
-    /// In the content of a part.
     Content,
-    /// Right behind a delimiter.
     Delimiter,
-    /// Behind the end of the body.
     Ended,
     Failed(FormError),
 }

@@ -18,7 +18,6 @@ use crate::model::limits::LIST_LIMIT;
 
 /// How long a list waits for an index that is being rebuilt: shorter than any client's patience.
 pub const INDEX_PATIENCE: Duration = Duration::from_secs(2);
-/// Longest cursor that is looked at.
 const MAX_CURSOR_BYTES: usize = 1024;
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -93,7 +93,6 @@ fn owner(document: &[u8]) -> Option<Option<String>> {
     lenient::from_wire::<Owned>(document).ok().map(|owned| owned.tenant_id)
 }
 
-/// What HTTP shows of a snapshot.
 pub(super) fn snapshot_json(mut snapshot: Map<String, Value>, with_records: bool) -> Value {
     // How the job could be given back is between us and NATS.
     snapshot.shift_remove("delivery");

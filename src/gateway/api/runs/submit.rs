@@ -41,7 +41,6 @@ pub(super) struct Workflow {
     pub sha256: String,
 }
 
-/// A run by flow name.
 pub fn run(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let body = schema::json_body(cx.request.header("Content-Type"), cx.request.body())?;

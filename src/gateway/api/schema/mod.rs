@@ -68,7 +68,6 @@ impl Query {
         self.last(name).filter(|value| !value.is_empty())
     }
 
-    /// Whether `include` asks for whole documents.
     pub fn is_full(&self) -> bool {
         self.has_any("include", &["full", "all"])
     }

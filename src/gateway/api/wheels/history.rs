@@ -11,7 +11,6 @@ use crate::http::Reply;
 use crate::model::limits::WHEEL_HISTORY_LIMIT;
 use crate::model::wheel::{HistoryAction, NameError, WheelName};
 
-/// The newest events.
 pub fn list(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let query = Query::parse(cx.request.query());

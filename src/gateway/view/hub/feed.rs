@@ -22,7 +22,6 @@ pub enum Change {
     WorkerRemoved(String),
 }
 
-/// What a reader takes at once.
 #[derive(Debug, Default, PartialEq)]
 pub struct Batch {
     /// When not zero, the reader was too slow or everything known is void: it has to load its lists anew.

@@ -9,7 +9,7 @@ use super::reply::Reply;
 use super::request::Request;
 
 /// Answers requests. One value serves all connections at once.
-pub trait Service: Send + Sync + 'static {
+pub trait Application: Send + Sync + 'static {
     /// What was found out of a request from its method and path, once, and is carried along with it.
     type Target: Send;
 
@@ -35,9 +35,7 @@ pub trait Service: Send + Sync + 'static {
 pub struct Conduct {
     /// What it holds while it is answered.
     pub transfer: Transfer,
-    /// Most bytes of body.
     pub max_body: u64,
-    /// The answer to more than that.
     pub too_large: &'static Condition,
 }
 
@@ -57,19 +55,14 @@ pub enum Transfer {
 /// A request that has been answered, for logs and metrics.
 #[derive(Debug, Clone, Copy)]
 pub struct Access<'a> {
-    /// See [`Request::request_id`].
     pub request_id: &'a str,
     /// In capitals; whatever the client made up otherwise.
     pub method: &'a str,
-    /// See [`Request::path`].
     pub path: &'a str,
-    /// See [`Request::peer`].
     pub peer: &'a str,
-    /// The status of the answer.
     pub status: u16,
     /// From the call of the handler to the end of the answer.
     pub duration: Duration,
-    /// Bytes of the answer's body.
     pub bytes: u64,
     /// The whole answer was handed to the system; else the client was gone or the handler failed midway.
     pub complete: bool,
