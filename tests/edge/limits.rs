@@ -4,16 +4,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::{Hooks, PATIENCE, eventually, quick, site, site_with};
+use crate::support::{Hooks, PATIENCE, Site, Wire, eventually, quick, site, site_with};
 
-#[test]
-fn connections_over_the_cap_are_told_so() {
+/// All of its places are taken, and no deadline ends a connection during a test.
+fn site_with_eight_clients() -> (Site, Vec<Wire>) {
     let mut settings = quick();
     settings.max_connections = 8;
     settings.head_deadline = Duration::from_secs(30);
     settings.idle_deadline = Duration::from_secs(30);
     let site = site(settings);
-    let mut wires: Vec<_> = (0..8).map(|_| site.wire()).collect();
+    let wires = (0..8).map(|_| site.wire()).collect();
+    (site, wires)
+}
+
+#[test]
+fn connections_over_the_cap_are_told_so() {
+    let (site, mut wires) = site_with_eight_clients();
     for wire in &mut wires {
         wire.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
         assert_eq!(wire.answer().status, 200);
@@ -33,12 +39,7 @@ fn connections_over_the_cap_are_told_so() {
 
 #[test]
 fn the_longest_idle_connection_makes_place_for_a_new_one() {
-    let mut settings = quick();
-    settings.max_connections = 8;
-    settings.head_deadline = Duration::from_secs(30);
-    settings.idle_deadline = Duration::from_secs(30);
-    let site = site(settings);
-    let mut wires: Vec<_> = (0..8).map(|_| site.wire()).collect();
+    let (site, mut wires) = site_with_eight_clients();
     for (i, wire) in wires.iter_mut().enumerate() {
         // Two that have never asked, and six idle ones of different ages.
         if i >= 2 {

@@ -18,22 +18,14 @@ const STOP_DEADLINE: Duration = Duration::from_secs(20);
 fn for_our_gateway() {
     let cluster = cluster_with_flows();
     let gateway = cluster.start_gateway(Options::default());
-    let mut worker = python_flow_worker(&cluster, &V08.path());
-    runs_by_name(&gateway);
-    documents(&gateway);
-    cancels(&gateway);
-    assert_eq!(worker.stop(STOP_DEADLINE).code(), Some(0));
+    every_kind_of_run(&cluster, &gateway);
 }
 
 #[test]
 fn for_the_gateway_of_the_python_package() {
     let cluster = cluster_with_flows();
     let gateway = cluster.start_python_gateway(Options::default());
-    let mut worker = python_flow_worker(&cluster, &V08.path());
-    runs_by_name(&gateway);
-    documents(&gateway);
-    cancels(&gateway);
-    assert_eq!(worker.stop(STOP_DEADLINE).code(), Some(0));
+    every_kind_of_run(&cluster, &gateway);
 }
 
 #[test]
@@ -56,6 +48,14 @@ fn a_task_that_exits_fails_its_run_alone() {
     let run = gateway.ended(&left);
     assert_eq!(run["status"], "FAILED", "{run}");
     assert_eq!(gateway.ended(&next)["status"], "COMPLETED");
+}
+
+fn every_kind_of_run(cluster: &Cluster, gateway: &Gateway) {
+    let mut worker = python_flow_worker(cluster, &V08.path());
+    runs_by_name(gateway);
+    documents(gateway);
+    cancels(gateway);
+    assert_eq!(worker.stop(STOP_DEADLINE).code(), Some(0));
 }
 
 fn python_flow_worker(cluster: &Cluster, python: &Path) -> Running {
