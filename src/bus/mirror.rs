@@ -269,12 +269,11 @@ mod tests {
     }
 
     fn put(revision: u64) -> Entry {
-        let (key, operation) = ("a".to_owned(), Operation::Put);
-        Entry { key, value: Vec::new(), revision, operation }
+        Entry::put("a", Vec::new(), revision)
     }
 
     fn delete(revision: u64) -> Entry {
-        Entry { operation: Operation::Delete, ..put(revision) }
+        Entry::tombstone("a", revision)
     }
 
     fn told(mirror: &Mirror<Values>, entry: Entry) {

@@ -106,16 +106,9 @@ impl ThreadSet {
             Stack::Small => spawn_small(self.inner.name, member),
             Stack::Full => spawn(self.inner.name, member),
         };
-        match member {
-            Ok(member) => {
-                state.members.insert(id, member);
-                Ok(())
-            }
-            Err(error) => {
-                // The thread's closure, and with it `Done`, was dropped: an id that nobody knows.
-                Err(ThreadSetError::Spawn(error))
-            }
-        }
+        // After an error `Done` was dropped with the thread's closure: an id that nobody knows.
+        state.members.insert(id, member?);
+        Ok(())
     }
 
     pub fn len(&self) -> usize {
@@ -154,8 +147,6 @@ impl Drop for ThreadSet {
         drop(self.take_reaper());
     }
 }
-
-impl SetInner {}
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::{Entry, Kv, Operation};
+use super::{Entry, Kv};
 use crate::bus::left;
 use crate::bus::{Error, Result};
 
@@ -79,16 +79,19 @@ impl Kv {
 
     /// `None` when another writer was quicker.
     fn write<T>(&self, key: &str, revision: u64, edit: Edit<T>) -> Result<Option<Edited<T>>> {
-        let (written, value, operation, result) = match edit {
+        let (written, result) = match edit {
             Edit::Leave(result) => return Ok(Some(Edited { result, written: None })),
-            Edit::Put(value, result) => (self.update(key, &value, revision), value, Operation::Put, result),
-            Edit::Delete(result) => (self.delete(key, revision), Vec::new(), Operation::Delete, result),
+            Edit::Put(value, result) => {
+                let stored = self.update(key, &value, revision);
+                (stored.map(|revision| Entry::put(key, value, revision)), result)
+            }
+            Edit::Delete(result) => {
+                let stored = self.delete(key, revision);
+                (stored.map(|revision| Entry::tombstone(key, revision)), result)
+            }
         };
         match written {
-            Ok(revision) => {
-                let written = Some(Entry { key: key.to_owned(), value, revision, operation });
-                Ok(Some(Edited { result, written }))
-            }
+            Ok(entry) => Ok(Some(Edited { result, written: Some(entry) })),
             Err(Error::Conflict(_)) => Ok(None),
             Err(e) => Err(e),
         }

@@ -54,6 +54,11 @@ impl Entry {
         Entry { key: key.to_owned(), value, revision, operation: Operation::Put }
     }
 
+    /// What a delete that was stored at `revision` has left under `key`.
+    pub fn tombstone(key: &str, revision: u64) -> Entry {
+        Entry { operation: Operation::Delete, ..Entry::put(key, Vec::new(), revision) }
+    }
+
     pub fn live_value(&self) -> Option<&[u8]> {
         (self.operation == Operation::Put).then_some(&*self.value)
     }

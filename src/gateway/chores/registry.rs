@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Next, TIMEOUT, Turn};
-use crate::bus::{self, Bus, Entry, Kv, Operation};
+use crate::bus::{self, Bus, Entry, Kv};
 use crate::gateway::view::workers::{Seen, WorkerMirror};
 use crate::model::clock;
 
@@ -43,7 +43,8 @@ impl Sweep {
             return Next::InTime;
         }
         let (now, here) = (clock::now(), Instant::now());
-        for seen in self.workers.all().into_iter().filter(|seen| self.is_old(seen, now, here)) {
+        let is_old = |seen: &Seen| is_old(seen, now, here, self.retention, self.disconnect_timeout);
+        for seen in self.workers.all().into_iter().filter(is_old) {
             if turn.is_over() {
                 return Next::Again;
             }
@@ -61,8 +62,7 @@ impl Sweep {
         match self.records.delete(worker_id, seen.revision) {
             Ok(revision) => {
                 log::info!(worker_id = worker_id; "removed the record of an old worker");
-                let operation = Operation::Delete;
-                self.workers.wrote(Entry { operation, ..Entry::put(worker_id, Vec::new(), revision) });
+                self.workers.wrote(Entry::tombstone(worker_id, revision));
             }
             // It has come back, or another gateway was quicker; the watch tells. But a bucket with
             // a TTL, as the Python side makes it, forgets a record without a word.
@@ -74,10 +74,6 @@ impl Sweep {
             Err(e) => return Err(e),
         }
         Ok(())
-    }
-
-    fn is_old(&self, seen: &Seen, now: f64, here: Instant) -> bool {
-        is_old(seen, now, here, self.retention, self.disconnect_timeout)
     }
 }
 

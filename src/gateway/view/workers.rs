@@ -131,7 +131,7 @@ mod tests {
         let mirror = WorkerMirror::default();
         let put = |revision| Entry::put("w", br#"{"worker_id":"w","last_seen_at":1.0}"#.to_vec(), revision);
         mirror.0.observe(WatchEvent::Entry(put(1)));
-        mirror.0.observe(WatchEvent::Entry(Entry { operation: Operation::Delete, ..put(3) }));
+        mirror.0.observe(WatchEvent::Entry(Entry::tombstone("w", 3)));
         // The thread that wrote revision 2 gets to say so only now.
         mirror.wrote(put(2));
         assert!(mirror.get("w").is_none());

@@ -268,13 +268,11 @@ struct Written {
 fn write<'s, S: Application>(
     shared: &'s Shared<S>,
     wire: &mut Wire,
-    reply: Reply,
-    place: Option<Reservation<'s>>,
+    mut reply: Reply,
+    mut place: Option<Reservation<'s>>,
     answer: &Answer<'_>,
     out: &mut Vec<u8>,
 ) -> Written {
-    let mut reply = reply;
-    let mut place = place;
     let mut memory = shared.memory.empty();
     let needs_place = match reply.body() {
         _ if answer.is_head || place.is_some() => false,

@@ -255,12 +255,7 @@ mod tests {
         let mut snapshot = RunSnapshot::pending(run_id.into(), "main".into(), "default".into(), updated_at);
         snapshot.status = status;
         let value = json::to_wire(&snapshot).unwrap();
-        Entry { key: run_id.into(), value, revision, operation: Operation::Put }
-    }
-
-    fn gone(run_id: &str, revision: u64) -> Entry {
-        let (key, operation) = (run_id.to_owned(), Operation::Delete);
-        Entry { key, value: Vec::new(), revision, operation }
+        Entry::put(run_id, value, revision)
     }
 
     fn index() -> RunIndex {
@@ -335,14 +330,14 @@ mod tests {
         // A position from another tenant's page shows nothing of that tenant.
         let after = Some(Position { updated_at: 4.5, run_id: "n1".into() });
         assert_eq!(ids(&index.list(&Filter { after, ..of(Some("b")) }, 9).0), ["b1"]);
-        index.wrote(gone("b1", 6));
+        index.wrote(Entry::tombstone("b1", 6));
         assert_eq!(index.list(&of(Some("b")), 9).0.len(), 0);
     }
 
     #[test]
     fn what_was_deleted_here_does_not_come_back_with_late_news() {
         let index = index();
-        index.wrote(gone("a", 2));
+        index.wrote(Entry::tombstone("a", 2));
         tell(&index, entry("a", 1.0, 1, RunStatus::Pending));
         assert_eq!(index.list(&Filter::default(), 10).0.len(), 0);
         tell(&index, entry("a", 3.0, 3, RunStatus::Pending));
@@ -354,11 +349,11 @@ mod tests {
         let index = index();
         tell(&index, entry("a", 1.0, 1, RunStatus::Running));
         tell(&index, entry("a", 2.0, 2, RunStatus::Cancelling));
-        tell(&index, gone("a", 3));
+        tell(&index, Entry::tombstone("a", 3));
         // The thread that wrote revision 2 gets to say so only now.
         index.wrote(entry("a", 2.0, 2, RunStatus::Cancelling));
         assert_eq!(index.list(&Filter::default(), 10).0.len(), 0);
-        index.wrote(gone("a", 3));
+        index.wrote(Entry::tombstone("a", 3));
         index.wrote(entry("a", 4.0, 4, RunStatus::Pending));
         assert_eq!(index.list(&Filter::default(), 10).0.len(), 1);
     }
@@ -370,7 +365,7 @@ mod tests {
         assert!(index.document("a").is_none());
         index.mirror.observe::<Entry>(WatchEvent::Live);
         assert!(index.document("a").is_some());
-        index.wrote(gone("a", 2));
+        index.wrote(Entry::tombstone("a", 2));
         assert!(index.document("a").is_none());
         assert_eq!(index.list(&Filter::default(), 10).0.len(), 0);
         assert_eq!(index.counts()[0].1, 0);
