@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use pyoco_server::bus::{Edit, Entry, Error, Operation};
 
 use crate::connect;
+use crate::support::jetstream;
 use crate::support::nats::NatsServer;
 
 #[test]
@@ -29,6 +30,20 @@ fn a_value_is_created_read_updated_and_deleted() {
     assert_eq!(kv.newest("a").unwrap().unwrap().operation, Operation::Delete);
     kv.create("a", b"4").unwrap();
     assert_eq!(kv.get("a").unwrap().unwrap().value, b"4");
+}
+
+#[test]
+fn a_write_test_leaves_no_key_behind_and_finds_a_bucket_that_refuses() {
+    let server = NatsServer::start();
+    let bus = connect(&server);
+    let runs = bus.runs();
+    for _ in 0..3 {
+        runs.test_write().unwrap();
+    }
+    assert!(runs.get("pyoco_write_test").unwrap().is_none());
+    assert_eq!(jetstream::messages(&server, "KV_pyoco_runs"), 1);
+    jetstream::update(&server, "KV_pyoco_runs", |config| config["max_msg_size"] = 8.into());
+    assert!(matches!(runs.test_write(), Err(Error::Api { .. })));
 }
 
 #[test]

@@ -19,6 +19,8 @@ use crate::model::name;
 
 pub(crate) const EXPECTED_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
 const OPERATION: &str = "KV-Operation";
+/// No reader shows it: its only message is a tombstone.
+const WRITE_TEST_KEY: &str = "pyoco_write_test";
 /// Between two tries of a write whose outcome is unknown or that was refused for the moment.
 pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -161,6 +163,14 @@ impl Kv {
     /// Deletes the key if its newest message is `revision`; returns the tombstone's revision.
     pub fn delete(&self, key: &str, revision: u64) -> Result<u64> {
         self.compare_and_set(key, b"", revision, Some("DEL"))
+    }
+
+    /// Finds out whether the bucket takes writes, by storing a tombstone under a key of its own. The bucket
+    /// never holds more than one of them.
+    pub fn test_write(&self) -> Result<()> {
+        let subject = self.subject(WRITE_TEST_KEY)?;
+        let deadline = self.deadline();
+        self.creating(|| self.publish(&subject, &[(OPERATION, "DEL")], b"", deadline)).map(drop)
     }
 
     /// Follows every key: `on_event` is called on the watch's own thread, first with the present
