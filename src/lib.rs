@@ -1,7 +1,7 @@
 //! Runs Pyoco workflows on many machines with nothing but NATS beside it.
 //!
 //! The crate is one house with floors; imports run downwards only, and a test keeps it so:
-//! `cli` → `gateway`, `worker`, `client` → `flow`, `bus` → `model`; `config`, `logging`, `thread` and
+//! `cli` → `gateway`, `worker`, `client` → `delivery`, `flow` → `bus` → `model`; `config`, `logging`, `thread` and
 //! `wheel_archive` serve all of them. `docs/architecture.md` holds the map.
 
 #[doc(hidden)]
@@ -10,6 +10,8 @@ pub mod bus;
 pub mod cli;
 pub mod client;
 pub mod config;
+#[doc(hidden)]
+pub mod delivery;
 pub mod flow;
 pub mod gateway;
 #[doc(hidden)]

@@ -33,6 +33,7 @@ pub use kv::{Edit, Edited, Entry, Kv, Operation};
 pub use mirror::{Contact, Mirror, ObjectView, Versioned, View};
 pub use objects::{Listing, ObjectMeta, ObjectStore, Sealed, Upload};
 pub use queue::backlog::TagBacklog;
+pub use queue::contents::{Deliveries, QueueContents};
 pub use queue::pull::{Delivered, MANY_WAIT, PullEvent, PullInbox};
 pub use queue::{ConsumerSettings, ExhaustedJob, StoredJob, WorkQueue};
 pub use watch::{WATCH_SILENCE, Watch, WatchEvent};

@@ -2,6 +2,10 @@
 
 use serde::Serialize;
 
+use super::job::Job;
+use super::limits::MAX_ERROR_BYTES;
+use super::run::truncated;
+
 words! {
     /// Why a job is in the DLQ (`docs/spec.md#how-a-job-ends`).
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -42,4 +46,37 @@ pub struct DlqEntry {
     /// Its first bytes, for messages that are no job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload: Option<String>,
+}
+
+impl DlqEntry {
+    /// An entry about something of which nothing else is known.
+    pub fn new(reason: DlqReason, error: &str, now: f64) -> DlqEntry {
+        DlqEntry {
+            timestamp: now,
+            reason,
+            error: truncated(error.to_owned(), MAX_ERROR_BYTES),
+            run_id: None,
+            flow_name: None,
+            tag: None,
+            tags: None,
+            tenant_id: None,
+            api_key_id: None,
+            worker_id: None,
+            num_delivered: None,
+            subject: None,
+            payload: None,
+        }
+    }
+
+    pub fn of_job(job: &Job, reason: DlqReason, error: &str, now: f64) -> DlqEntry {
+        DlqEntry {
+            run_id: Some(job.run_id.clone()),
+            flow_name: Some(job.flow_name.clone()),
+            tag: Some(job.tag.clone()),
+            tags: Some(job.tags.clone()),
+            tenant_id: job.tenant_id.clone(),
+            api_key_id: job.api_key_id.clone(),
+            ..DlqEntry::new(reason, error, now)
+        }
+    }
 }

@@ -3,10 +3,12 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::run::RunSnapshot;
 use super::{json, name};
 
 /// The tag of a job that names none (`docs/contract.md#words`).
 pub const DEFAULT_TAG: &str = "default";
+const REQUEUED_AT: &str = "requeued_at_revision";
 
 /// What a worker needs to execute a run (`docs/spec.md#job-message`).
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -26,6 +28,9 @@ pub struct Job {
     pub workflow_yaml_sha256: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workflow_yaml_bytes: Option<u64>,
+    /// Set in a job that was published anew: the revision of the snapshot on which that was decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requeued_at_revision: Option<u64>,
 }
 
 /// Why a message is no job; the text goes into the DLQ.
@@ -84,8 +89,33 @@ impl Job {
             workflow_yaml: optional(&mut fields, "workflow_yaml")?,
             workflow_yaml_sha256: optional(&mut fields, "workflow_yaml_sha256")?,
             workflow_yaml_bytes: fields.get("workflow_yaml_bytes").and_then(Value::as_u64),
+            requeued_at_revision: fields.get(REQUEUED_AT).and_then(Value::as_u64),
         })
     }
+
+    /// The snapshot as the gateway has stored it before it queued the job.
+    pub fn pending_snapshot(&self, now: f64) -> RunSnapshot {
+        let mut snapshot =
+            RunSnapshot::pending(self.run_id.clone(), self.flow_name.clone(), self.tag.clone(), now);
+        snapshot.tags.clone_from(&self.tags);
+        snapshot.params.clone_from(&self.params);
+        snapshot.tenant_id.clone_from(&self.tenant_id);
+        snapshot.api_key_id.clone_from(&self.api_key_id);
+        snapshot.workflow_yaml_sha256.clone_from(&self.workflow_yaml_sha256);
+        snapshot.workflow_yaml_bytes = self.workflow_yaml_bytes;
+        snapshot.submitted_at = self.submitted_at;
+        snapshot
+    }
+}
+
+/// The same job, to be published anew as decided on `revision` of the snapshot; unknown fields stay.
+///
+/// # Errors
+/// When the payload is not a JSON object.
+pub fn requeued(payload: &[u8], revision: u64) -> serde_json::Result<Vec<u8>> {
+    let mut fields: Map<String, Value> = json::from_wire(payload)?;
+    fields.insert(REQUEUED_AT.to_owned(), revision.into());
+    json::to_wire(&fields)
 }
 
 fn required(fields: &mut Map<String, Value>, key: &'static str) -> Result<String, InvalidJob> {

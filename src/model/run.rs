@@ -86,8 +86,12 @@ pub struct RunSnapshot {
     pub cancel_requested_by: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel_reason: Option<String>,
+    /// Counts the attempts and the deliveries of its job: each attempt has a higher one than those before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u64>,
+    /// How many of them have ended with the death of their worker; only these are limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_attempts: Option<u64>,
     /// When the gateway took the run, unix seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submitted_at: Option<f64>,
@@ -97,6 +101,10 @@ pub struct RunSnapshot {
     /// The wheels of that set, [`MAX_LISTED_WHEELS`](super::limits::MAX_LISTED_WHEELS) at most; ours.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub wheels: Vec<WheelRef>,
+    /// Sequence of the message that stands for the run in the work queue; another one is void. Internal, not
+    /// shown over HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_seq: Option<u64>,
     /// How to give the job back when its worker is gone; internal, not shown over HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<Delivery>,
@@ -116,6 +124,9 @@ pub struct Delivery {
     /// Set by the gateway that has given the job back in the place of a silent worker.
     #[serde(default, skip_serializing_if = "is_false")]
     pub rescued: bool,
+    /// Set when the job is no worker's any more: given back, or published anew.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub released: bool,
 }
 
 impl RunSnapshot {
@@ -166,6 +177,25 @@ impl RunSnapshot {
         true
     }
 
+    /// Replaces the names of the tasks by how many there are of each status, in a document that no message
+    /// can hold with them. Unless the run has failed or was cancelled anyway it is FAILED: how its tasks
+    /// ended is not recorded.
+    pub fn count_tasks(&mut self, now: f64) {
+        let mut counts: Map<String, Value> = Map::new();
+        for state in self.tasks.values() {
+            let count = counts.entry(state.as_str().unwrap_or("UNKNOWN")).or_insert_with(|| 0.into());
+            *count = Value::from(count.as_u64().unwrap_or(0) + 1);
+        }
+        let tasks = self.tasks.len();
+        self.tasks.clear();
+        self.task_records.clear();
+        self.task_records_truncated = true;
+        self.extra.insert("task_counts".to_owned(), counts.into());
+        if !matches!(self.status, RunStatus::Failed | RunStatus::Cancelled) {
+            self.finish(RunStatus::Failed, Some(too_many_tasks(tasks)), now);
+        }
+    }
+
     /// Nothing of a run that has ended is shown as going on, also when its executor died.
     fn close_tasks(&mut self, now: f64) {
         for (name, state) in &mut self.tasks {
@@ -207,6 +237,7 @@ impl RunSnapshot {
             cancel_requested_at: self.cancel_requested_at,
             submitted_at: self.submitted_at,
             attempt: self.attempt,
+            job_seq: self.job_seq,
             workflow_yaml_sha256: self.workflow_yaml_sha256.clone(),
             delivery: self.delivery.clone(),
         }
@@ -236,12 +267,20 @@ pub struct RunSummary {
     pub cancel_requested_at: Option<f64>,
     pub submitted_at: Option<f64>,
     pub attempt: Option<u64>,
+    /// For the search of its message; not a column.
+    #[serde(default, skip_serializing)]
+    pub job_seq: Option<u64>,
     /// For the list's filter; not a column of it.
     #[serde(default, skip_serializing)]
     pub workflow_yaml_sha256: Option<String>,
     /// For the rescue of runs whose worker is gone; not a column.
     #[serde(default, skip_serializing)]
     pub delivery: Option<Delivery>,
+}
+
+/// Text of the `error` of a run whose task names do not fit into a message.
+pub fn too_many_tasks(tasks: usize) -> String {
+    format!("too_many_tasks: the names of {tasks} tasks do not fit into one message of NATS")
 }
 
 /// Cuts `text` to at most `limit` bytes at a character boundary and marks the cut.

@@ -20,17 +20,20 @@ mod wheel_sync;
 #[doc(hidden)]
 pub mod wheels;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use error::Error;
+use parking_lot::RwLock;
 pub use registry::hostname;
 pub use wheel_sync::WheelSyncSettings;
 use wheel_sync::{SyncThread, Waited};
 
 use crate::bus::{Bus, Kv, WorkQueue};
 use crate::config::{RegistryConfig, RunConfig};
+use crate::delivery::Limits;
 use crate::flow::Executor;
 use crate::thread::{Service, StopSignal};
 
@@ -68,6 +71,8 @@ struct Context {
     executors: Vec<Arc<dyn Executor>>,
     in_flight: job::in_flight::InFlightJobs,
     wheels: wheel_sync::Status,
+    /// How often the consumer of each tag delivers a job at most, as the puller has found it.
+    max_deliver: RwLock<HashMap<String, Option<u64>>>,
     /// Milliseconds between two in-progress ACKs; the puller lowers it when a consumer that was
     /// there before us has a shorter `ack_wait` than ours would have.
     progress_interval_ms: AtomicU64,
@@ -76,6 +81,13 @@ struct Context {
 impl Context {
     fn progress_interval(&self) -> Duration {
         Duration::from_millis(self.progress_interval_ms.load(Ordering::Relaxed))
+    }
+
+    /// The bounds of a job that came on `subject`.
+    fn limits(&self, subject: &str) -> Limits {
+        let configured = self.queue.max_deliver();
+        let known = self.max_deliver.read().get(job::tag_of(subject)).copied();
+        Limits::new(configured, known.unwrap_or(u64::try_from(configured).ok()))
     }
 
     /// Keeps in-progress ACKs well within `ack_wait` (`docs/contract.md#delivery-of-jobs`).
@@ -147,6 +159,7 @@ pub fn run(
         workers: bus.workers(),
         queue: bus.queue(),
         executors,
+        max_deliver: RwLock::default(),
         in_flight: job::in_flight::InFlightJobs::default(),
         wheels: sync.as_ref().map(|sync| sync.status.clone()).unwrap_or_default(),
     });

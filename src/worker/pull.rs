@@ -180,6 +180,7 @@ impl Puller<'_> {
         for tag in &self.context.settings.tags {
             let settings = self.context.queue.ensure_consumer(tag)?;
             self.context.respect_ack_wait(settings.ack_wait);
+            self.context.max_deliver.write().insert(tag.clone(), settings.max_deliver);
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! Ends runs whose deliveries are exhausted: every worker that took them has died.
+//! Takes care of jobs whose deliveries are exhausted: a run whose workers have died so often has FAILED, the
+//! job of any other is published anew.
 //!
 //! The server tells of such a job once, through an advisory that a stream keeps; the workers share
 //! one consumer of it, so each advisory is handled by one of them and comes again if that one dies.
@@ -9,12 +10,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{after, at, select};
 
 use super::Context;
-use super::job::{claim, settle};
-use crate::bus::{self, Delivered, Edit, ExhaustedJob, Operation, PullEvent, PullInbox};
+use super::job::{self, settle};
+use crate::bus::{self, Delivered, ExhaustedJob, PullEvent, PullInbox};
+use crate::delivery::drive::Bench;
+use crate::delivery::requeue::{End, Reason, Requeue};
+use crate::model::clock;
 use crate::model::dlq::DlqReason;
 use crate::model::job::Job;
-use crate::model::run::{RunSnapshot, RunStatus};
-use crate::model::{clock, json};
 use crate::thread::StopSignal;
 
 /// Between two tries to reach the advisories.
@@ -82,52 +84,35 @@ fn handle(context: &Context, advisory: &Delivered) {
 }
 
 fn sweep(context: &Context, told: &ExhaustedJob) -> bus::Result<()> {
-    let Some(stored) = context.queue.stored_job(told.stream_seq)? else { return Ok(()) };
+    let seq = told.stream_seq;
+    let Some(stored) = context.queue.stored_job(seq)? else { return Ok(()) };
     let message = (stored.subject.as_str(), told.deliveries);
-    match Job::parse(&stored.payload) {
-        Err(e) => settle::publish_invalid(context, message, &stored.payload, &e.to_string()),
-        Ok(job) => {
-            let error = format!(
-                "max_deliver_exceeded: the job was delivered {} times and no worker finished it",
-                told.deliveries
-            );
-            if fail(context, &job, &error)? {
-                let reason = DlqReason::MaxDeliverExceeded;
-                settle::publish_dlq(context, &job, message, reason, &error);
-                log::warn!(run_id = job.run_id.as_str(), reason = error.as_str(); "run ended");
-            }
+    let job = match Job::parse(&stored.payload) {
+        Ok(job) => job,
+        Err(e) => {
+            settle::publish_invalid(context, message, &stored.payload, &e.to_string());
+            return context.queue.remove_job(seq);
         }
-    }
-    context.queue.remove_job(told.stream_seq)
-}
-
-/// Turns the run to FAILED unless it has ended; says whether it did.
-fn fail(context: &Context, job: &Job, error: &str) -> bus::Result<bool> {
-    let mut without_bulk = false;
-    loop {
-        let edited = context.runs.edit(&job.run_id, context.runs.deadline(), |newest| {
-            let snapshot = newest.map(|entry| json::from_wire::<RunSnapshot>(&entry.value));
-            let mut snapshot = match snapshot {
-                Some(Ok(snapshot)) => snapshot,
-                _ => claim::fresh(job, clock::now()),
-            };
-            let is_deleted = newest.is_some_and(|entry| entry.operation == Operation::Delete);
-            if is_deleted || snapshot.status.is_terminal() {
-                return Ok(Edit::Leave(false));
-            }
-            let status = match snapshot.status {
-                RunStatus::Cancelling => RunStatus::Cancelled,
-                _ => RunStatus::Failed,
-            };
-            snapshot.finish(status, Some(error.to_owned()), clock::now());
-            if without_bulk {
-                snapshot.drop_bulk();
-            }
-            Ok::<_, bus::Error>(Edit::Put(json::to_wire(&snapshot)?, true))
-        });
-        match edited {
-            Err(bus::Error::TooLarge { .. }) if !without_bulk => without_bulk = true,
-            other => return other.map(|edited| edited.result),
+    };
+    let bench = Bench {
+        runs: &context.runs,
+        queue: &context.queue,
+        run_id: &job.run_id,
+        message: (job::tag_of(&stored.subject), &stored.payload),
+        delivered: None,
+    };
+    let limits = context.limits(&stored.subject);
+    let mut step = Requeue::new(&job, seq, Reason::Exhausted, limits, clock::now());
+    match bench.drive(&mut step, drop)? {
+        End::Ended(status, Some(error)) => {
+            settle::publish_dlq(context, &job, message, DlqReason::MaxDeliverExceeded, &error);
+            log::warn!(run_id = job.run_id.as_str(), status = status.as_str(), reason = error.as_str();
+                "run ended");
         }
+        End::Requeued(_) => log::info!(run_id = job.run_id.as_str(), deliveries = told.deliveries;
+            "NATS delivers the job no more; it was published anew"),
+        End::Ended(..) | End::Dropped => {}
+        End::Changed => return Err(bus::Error::Conflict(job.run_id)),
     }
+    Ok(())
 }

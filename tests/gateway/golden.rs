@@ -192,6 +192,7 @@ fn good_answers(cluster: &Cluster, album: &mut Album) {
             instance_id: "i".into(),
             heartbeat_sec: 60.0,
             rescued: false,
+            released: false,
         });
     });
     cluster.wait_status("running", "RUNNING");

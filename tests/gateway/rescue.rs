@@ -58,6 +58,7 @@ impl Worker<'_> {
                 instance_id: "first".into(),
                 heartbeat_sec: 1.0,
                 rescued: false,
+                released: false,
             });
         });
         run_id

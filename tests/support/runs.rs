@@ -159,6 +159,7 @@ pub fn new_job(run_id: &str, tag: &str, flow_name: &str, params: Value) -> Job {
         workflow_yaml: None,
         workflow_yaml_sha256: None,
         workflow_yaml_bytes: None,
+        requeued_at_revision: None,
     }
 }
 

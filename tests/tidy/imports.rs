@@ -11,17 +11,22 @@ const FLOORS: &[(&str, &[&str], &str)] = &[
     ("logging", &["model", "config"], "a writer of lines; it must work before anything else does"),
     ("bus", &["model", "config", "logging", "thread"], "it speaks NATS and knows no HTTP, no flow"),
     ("flow", &["model", "thread"], "it is handed a cancel token and a sender, and never sees NATS"),
+    (
+        "delivery",
+        &["bus", "model"],
+        "the protocol of a run: decisions that know no clock, no flow and no HTTP, and what carries them out",
+    ),
     ("client", &["model"], "it speaks HTTP to a gateway that may be another program"),
     ("http", &["model", "thread"], "it knows requests and answers, and no route"),
     ("wheel_archive", &["model"], "it reads archives and judges nothing in them"),
     (
         "worker",
-        &["flow", "bus", "model", "config", "logging", "thread", "wheel_archive"],
+        &["delivery", "flow", "bus", "model", "config", "logging", "thread", "wheel_archive"],
         "a worker and a gateway meet in `model` and in NATS",
     ),
     (
         "gateway",
-        &["http", "bus", "model", "config", "logging", "thread"],
+        &["delivery", "http", "bus", "model", "config", "logging", "thread"],
         "a gateway and a worker meet in `model` and in NATS",
     ),
     (

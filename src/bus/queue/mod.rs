@@ -1,6 +1,7 @@
 //! The work queue: jobs in, jobs out, the DLQ, and jobs whose deliveries are exhausted.
 
 pub(crate) mod backlog;
+pub(crate) mod contents;
 pub(crate) mod pull;
 
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use crate::bus::connection::link::Link;
 use crate::bus::jetstream::resources::{self, ADVISORY_CONSUMER, ADVISORY_STREAM, WORK_STREAM};
 use crate::bus::left;
 use crate::bus::queue::pull::PullInbox;
-use crate::bus::{Error, Result, jetstream};
+use crate::bus::{Error, PubAck, Result, jetstream};
 use crate::config::ResourceConfig;
 use crate::model::name;
 
@@ -60,6 +61,11 @@ impl WorkQueue {
         WorkQueue { timeout, ..self.clone() }
     }
 
+    /// How often a job may be delivered, as configured; not positive for any number.
+    pub fn max_deliver(&self) -> i64 {
+        self.config.max_deliver
+    }
+
     /// Creates the work stream. DLQ and advisories are created when first needed: work goes on without them.
     pub fn ensure(&self) -> Result<()> {
         self.ensure_stream(&resources::work_stream(&self.config))
@@ -99,30 +105,40 @@ impl WorkQueue {
         Ok(PullInbox::open(self.stream.clone(), self.control.clone(), [consumer]))
     }
 
-    /// The run id is the message id: within the stream's duplicate window a repeat is harmless.
-    /// Repeats by itself until `deadline`; after [`Error::is_outcome_unknown`] the job may be in the queue.
-    pub fn submit(&self, tag: &str, run_id: &str, payload: &[u8], deadline: Instant) -> Result<()> {
-        let subject = self.job_subject(tag)?;
+    /// The run id is the message id: within the stream's duplicate window a repeat is harmless. The
+    /// sequence of the message. Repeats by itself until `deadline`; after [`Error::is_outcome_unknown`] the
+    /// job may be in the queue.
+    pub fn submit(&self, tag: &str, run_id: &str, payload: &[u8], deadline: Instant) -> Result<u64> {
         let mut id = run_id.to_owned();
+        loop {
+            let ack = self.publish(tag, &id, payload, deadline)?;
+            // The server still knows the id, but the job may have been taken out: by a worker that found its
+            // run withdrawn. Where it is asked for again, it is wanted again; a run that has ended meanwhile
+            // is not executed for it.
+            if !ack.duplicate {
+                return Ok(ack.seq);
+            }
+            match self.with_timeout(left(deadline).min(self.timeout)).stored_job(ack.seq) {
+                Ok(Some(_)) => return Ok(ack.seq),
+                // The same for all who find this job gone, so that only one of them counts.
+                Ok(None) => id = format!("{run_id}-{}", ack.seq),
+                Err(e) if e.is_transient() && left(deadline) > LEAST_PATIENCE => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Publishes a job under a message id, and repeats that until `deadline`. After
+    /// [`Error::is_outcome_unknown`] it may be in the queue.
+    pub fn publish(&self, tag: &str, id: &str, payload: &[u8], deadline: Instant) -> Result<PubAck> {
+        let subject = self.job_subject(tag)?;
+        let headers = [("Nats-Msg-Id", id), ("Nats-Expected-Stream", WORK_STREAM)];
         let mut pause = RETRY_MIN;
         let mut in_doubt: Option<Error> = None;
         loop {
-            let headers = [("Nats-Msg-Id", id.as_str()), ("Nats-Expected-Stream", WORK_STREAM)];
             let patience = left(deadline).min(self.timeout);
             let error = match jetstream::publish(&self.control, &subject, &headers, payload, patience) {
-                // The server still knows the id, but the job may have been taken out: by a worker
-                // that found its run withdrawn. Where it is asked for again, it is wanted again; a
-                // run that has ended meanwhile is not executed for it.
-                Ok(ack) if ack.duplicate => match self.stored_job(ack.seq) {
-                    Ok(Some(_)) => return Ok(()),
-                    // The same for all who find this job gone, so that only one of them counts.
-                    Ok(None) => {
-                        id = format!("{run_id}-{}", ack.seq);
-                        continue;
-                    }
-                    Err(e) => e,
-                },
-                Ok(_) => return Ok(()),
+                Ok(ack) => return Ok(ack),
                 Err(e) if e.is_missing_stream() => match self.ensure() {
                     Ok(()) => e,
                     Err(other) => other,
@@ -179,15 +195,6 @@ impl WorkQueue {
             other => other?,
         };
         Ok(info["state"]["messages"].as_u64().unwrap_or(0))
-    }
-
-    /// How many jobs of a tag lie in the stream, delivered or not.
-    pub fn jobs_of_tag(&self, tag: &str) -> Result<u64> {
-        let subject = self.job_subject(tag)?;
-        let body = json!({"subjects_filter": subject});
-        let info: Value =
-            jetstream::call(&self.control, &format!("STREAM.INFO.{WORK_STREAM}"), &body, self.timeout)?;
-        Ok(info["state"]["subjects"][&subject].as_u64().unwrap_or(0))
     }
 
     fn ensure_stream(&self, config: &Value) -> Result<()> {

@@ -7,6 +7,7 @@
 mod backlog;
 mod key_use;
 mod orphans;
+mod reconcile;
 mod registry;
 mod rescue;
 mod undo;
@@ -85,7 +86,9 @@ fn table(parts: ChoreParts) -> Vec<Chore> {
     let ChoreParts { bus, runs, workers, keys, backlog, undo, .. } = parts;
     let silence = parts.disconnect_timeout;
     let (heartbeat, grace) = (parts.worker_heartbeat, parts.cancel_grace);
-    let mut rescue = rescue::Rescue::new(&bus, runs, workers.clone(), heartbeat, grace);
+    let absence = rescue::Absence::new(workers.clone(), heartbeat);
+    let mut rescue = rescue::Rescue::new(&bus, runs.clone(), absence.clone(), grace);
+    let mut reconciler = reconcile::Reconciler::new(&bus, runs, absence);
     let sweep = registry::Sweep::new(&bus, workers.clone(), silence, parts.workers_retention);
     let (queue, wheels) = (bus.queue().with_timeout(TIMEOUT), bus.wheels().with_timeout(TIMEOUT));
     let mut table = vec![
@@ -93,6 +96,7 @@ fn table(parts: ChoreParts) -> Vec<Chore> {
             workers.publish_silent(clock::now(), silence);
         }),
         Chore::new("rescue", rescue::INTERVAL, move |turn| rescue.look(turn)),
+        Chore::new("reconcile", reconcile::INTERVAL, move |turn| reconciler.look(turn)),
         Chore::new("old workers", sweep.interval(), move |turn| sweep.run(turn)),
         Chore::new("undo", undo::RETRY, move |turn| undo.run(turn)),
         Chore::new("backlog", backlog::INTERVAL, move |_| backlog::run(&queue, &backlog)).on_kick(),

@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::{Next, TIMEOUT, Turn};
-use crate::bus::{self, Edit, Entry, Kv};
+use crate::bus::{self, Kv};
+use crate::delivery::{self, Newest, drive};
 use crate::gateway::view::runs::RunIndex;
 use crate::model::error::Code;
-use crate::model::json;
-use crate::model::run::{RunSnapshot, RunStatus};
 
 /// Submits in doubt that are remembered; each is one request that has failed.
 const MAX_DOUBTFUL: usize = 10_000;
@@ -82,18 +81,8 @@ impl Undo {
 
 /// Deletes the snapshot if it still is what the submit wrote; a run that a worker has begun goes on.
 fn undo(runs: &Kv, index: &RunIndex, submit: &Doubtful, deadline: Instant) -> bus::Result<()> {
-    let edited = runs.edit(&submit.run_id, deadline, |newest| {
-        let Some(value) = newest.and_then(Entry::live_value) else {
-            // The write may still be on its way, in the socket of a server that was frozen. It expects
-            // the key as it is now, so a tombstone in its place makes it fail.
-            return Ok::<_, bus::Error>(Edit::Delete(false));
-        };
-        let is_untouched = json::from_wire::<RunSnapshot>(value).is_ok_and(|snapshot| {
-            snapshot.status == RunStatus::Pending && snapshot.submitted_at == Some(submit.submitted_at)
-        });
-        Ok(if is_untouched { Edit::Delete(true) } else { Edit::Leave(false) })
-    })?;
-    if let (true, Some(tombstone)) = (edited.result, edited.written) {
+    let decide = |newest: &Newest<'_>| delivery::undo::undo(newest, submit.submitted_at);
+    if let Some(tombstone) = drive::edit_run(runs, &submit.run_id, deadline, decide)? {
         log::info!(run_id = submit.run_id.as_str(); "took back a submit that had failed");
         index.wrote(tombstone);
     }

@@ -1,183 +1,153 @@
-//! What a delivered job means, given what its snapshot says.
+//! Takes a run for the delivery of its job, through trouble of NATS if it has to be.
 
-use crate::bus::{Entry, Meta, Operation};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{after, select};
+
+use super::give_back;
+use super::in_flight::InFlightJob;
+use super::{settle, tag_of};
+use crate::bus::Delivered;
+use crate::delivery::claim::{Claim, Claimant, End};
+use crate::delivery::drive::Bench;
+use crate::model::clock;
+use crate::model::dlq::DlqReason;
 use crate::model::job::Job;
-use crate::model::json;
 use crate::model::run::{Delivery, RunSnapshot, RunStatus};
+use crate::thread::StopSignal;
+use crate::worker::Context;
 
-/// What to do with a delivery. What stores a snapshot goes on only if its compare-and-set succeeds.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Claim {
-    /// Store this snapshot, then execute.
-    Execute(Box<RunSnapshot>),
-    /// Store this CANCELLED snapshot, then acknowledge.
-    Cancelled(Box<RunSnapshot>),
-    /// The run has ended before: acknowledge, do not execute.
-    AlreadyTerminal,
-    /// The submit was taken back: acknowledge, do not execute.
-    Withdrawn,
-    /// A later delivery of the same job is being executed: leave everything alone.
-    Superseded,
-    /// Another message in the queue, with this sequence, brought the run to its worker, and brings it
-    /// again should that one die: while it is there, this message is one too many.
-    Duplicate(u64),
+/// How long a job is kept alive while its run cannot be claimed; then another worker shall try.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two tries to claim: first and longest pause.
+const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
+/// Delay of a job that is given back because of NATS trouble (`docs/contract.md#delivery-of-jobs`).
+pub(super) const TROUBLE_DELAY: Duration = Duration::from_secs(2);
+/// How long a run of a worker that knows nothing of deliveries may be silent: it writes every second.
+const FOREIGN_SILENCE: Duration = Duration::from_secs(6);
+/// Delay of a job whose run such a worker executes.
+const FOREIGN_DELAY: Duration = Duration::from_secs(10);
+
+/// What came of it.
+pub(super) enum Claimed {
+    /// The snapshot, stored at this revision.
+    Ours(Box<RunSnapshot>, u64),
+    /// The job needs nothing more; with the status that the run was given here.
+    Over(Option<RunStatus>),
 }
 
-#[derive(Debug)]
-pub(crate) struct Claimant<'a> {
-    pub worker_id: &'a str,
-    pub attempt: u64,
-    pub stream_seq: u64,
-    /// A message of the run that was looked for in the queue and is not there.
-    pub gone: Option<u64>,
-    pub delivery: Delivery,
-    pub now: f64,
-}
-
-/// Decides; `newest` is the newest message of the run's key.
-pub(crate) fn decide(job: &Job, newest: Option<&Entry>, claimant: Claimant<'_>) -> Claim {
-    let read = match newest {
-        Some(entry) if entry.operation == Operation::Delete => return Claim::Withdrawn,
-        // What cannot be read is replaced: the job itself says all that is needed.
-        Some(entry) => json::from_wire::<RunSnapshot>(&entry.value).ok(),
-        None => None,
-    };
-    let mut snapshot = read.unwrap_or_else(|| fresh(job, claimant.now));
-    if snapshot.status.is_terminal() {
-        return Claim::AlreadyTerminal;
-    }
-    let held_by = snapshot.delivery.as_ref().and_then(|held| Meta::parse(&held.ack));
-    match held_by.map(|meta| meta.stream_seq).filter(|seq| Some(*seq) != claimant.gone) {
-        Some(other) if other != claimant.stream_seq => return Claim::Duplicate(other),
-        // Attempts of two messages say nothing about each other.
-        Some(_) | None if snapshot.attempt > Some(claimant.attempt) && claimant.gone.is_none() => {
-            return Claim::Superseded;
+/// Claims until it is decided. `delivered` becomes the newest delivery of the job.
+pub(super) fn claim(
+    context: &Context,
+    job: &Job,
+    delivered: &mut Delivered,
+    in_flight: &InFlightJob<'_>,
+    hard_stop: &StopSignal,
+) -> Claimed {
+    let run_id = job.run_id.as_str();
+    let (mut pause, give_up) = (RETRY_PAUSES.0, Instant::now() + PATIENCE);
+    let mut acks = vec![delivered.ack_subject().to_owned()];
+    let (mut silent, mut may_be_stored) = (None, false);
+    loop {
+        while let Ok(again) = in_flight.redelivered.try_recv() {
+            acks.push(again.ack_subject().to_owned());
+            *delivered = again;
         }
-        _ => {}
-    }
-    snapshot.worker_id = Some(claimant.worker_id.to_owned());
-    snapshot.attempt = Some(claimant.attempt);
-    if snapshot.status == RunStatus::Cancelling {
-        snapshot.finish(RunStatus::Cancelled, None, claimant.now);
-        return Claim::Cancelled(Box::new(snapshot));
-    }
-    snapshot.status = RunStatus::Running;
-    snapshot.start_time = Some(claimant.now);
-    snapshot.heartbeat_at = Some(claimant.now);
-    snapshot.updated_at = Some(claimant.now);
-    snapshot.delivery = Some(claimant.delivery);
-    // What an earlier attempt left would be mistaken for this one's.
-    snapshot.tasks.clear();
-    snapshot.task_records.clear();
-    snapshot.task_records_truncated = false;
-    snapshot.task_logs_truncated = false;
-    snapshot.wheel_generation = None;
-    snapshot.wheels.clear();
-    snapshot.error = None;
-    snapshot.end_time = None;
-    Claim::Execute(Box::new(snapshot))
-}
-
-/// The snapshot that the gateway would have written.
-pub(crate) fn fresh(job: &Job, now: f64) -> RunSnapshot {
-    let mut snapshot = RunSnapshot::pending(job.run_id.clone(), job.flow_name.clone(), job.tag.clone(), now);
-    snapshot.tags.clone_from(&job.tags);
-    snapshot.params.clone_from(&job.params);
-    snapshot.tenant_id.clone_from(&job.tenant_id);
-    snapshot.api_key_id.clone_from(&job.api_key_id);
-    snapshot.workflow_yaml_sha256.clone_from(&job.workflow_yaml_sha256);
-    snapshot.workflow_yaml_bytes = job.workflow_yaml_bytes;
-    snapshot.submitted_at = job.submitted_at;
-    snapshot
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::wheel::{WheelRef, WheelSet};
-
-    fn job() -> Job {
-        Job::parse(br#"{"run_id":"r","flow_name":"main","params":{"a":1}}"#).unwrap()
-    }
-
-    fn wheel() -> WheelRef {
-        let [wheel_name, package_name, package_version, sha256] = ["w.whl", "w", "1", "0"].map(str::to_owned);
-        WheelRef { wheel_name, package_name, package_version, sha256 }
-    }
-
-    fn delivery(ack: &str) -> Delivery {
-        Delivery { ack: ack.into(), instance_id: "i".into(), heartbeat_sec: 1.0, rescued: false }
-    }
-
-    fn claimant(attempt: u64) -> Claimant<'static> {
-        let delivery = delivery("$JS.ACK.x");
-        Claimant { worker_id: "w", attempt, stream_seq: 5, gone: None, delivery, now: 100.0 }
-    }
-
-    fn entry(edit: impl FnOnce(&mut RunSnapshot)) -> Entry {
-        let mut snapshot = fresh(&job(), 1.0);
-        edit(&mut snapshot);
-        let value = json::to_wire(&snapshot).unwrap();
-        Entry { key: "r".into(), value, revision: 7, operation: Operation::Put }
-    }
-
-    #[test]
-    fn every_state_of_the_snapshot_has_its_answer() {
-        let decided = |edit: fn(&mut RunSnapshot)| decide(&job(), Some(&entry(edit)), claimant(2));
-        for status in [RunStatus::Completed, RunStatus::Failed, RunStatus::Cancelled] {
-            let ended = entry(|s| s.status = status);
-            assert_eq!(decide(&job(), Some(&ended), claimant(2)), Claim::AlreadyTerminal);
-        }
-        assert_eq!(decided(|s| s.attempt = Some(3)), Claim::Superseded);
-        match decided(|s| s.status = RunStatus::Cancelling) {
-            Claim::Cancelled(snapshot) => {
-                assert_eq!(snapshot.status, RunStatus::Cancelled);
-                assert_eq!(snapshot.end_time, Some(100.0));
+        // A claim may take long; without this the job would come again meanwhile.
+        let _ = delivered.in_progress();
+        let mut step = Claim::new(job, claimant(context, delivered), context.limits(&delivered.subject));
+        step = step.silent(silent);
+        let driven = bench(context, job, delivered).drive(&mut step, drop);
+        may_be_stored |= step.may_be_stored();
+        let end = match driven {
+            Ok(end) => end,
+            Err(e) => {
+                log::warn!(run_id = run_id, error = e.to_string(); "cannot claim the run yet");
+                let is_final = !(e.is_transient() || e.is_outcome_unknown() || e.is_store_full());
+                if is_final || Instant::now() >= give_up || is_stopped_within(pause, hard_stop) {
+                    let held = may_be_stored.then_some(&*acks);
+                    give_back::give_back(context, job, delivered, held, TROUBLE_DELAY, hard_stop);
+                    return Claimed::Over(None);
+                }
+                pause = (pause * 2).min(RETRY_PAUSES.1);
+                continue;
             }
-            other => panic!("{other:?}"),
-        }
-        let earlier_attempt = |s: &mut RunSnapshot| {
-            s.status = RunStatus::Running;
-            s.attempt = Some(1);
-            s.worker_id = Some("dead".into());
-            s.tasks.insert("a".into(), "RUNNING".into());
-            s.set_wheels(&WheelSet { generation: "g".into(), wheels: [wheel()].into() });
         };
-        match decided(earlier_attempt) {
-            Claim::Execute(snapshot) => {
-                assert_eq!(snapshot.worker_id.as_deref(), Some("w"));
-                assert_eq!((snapshot.attempt, snapshot.tasks.len()), (Some(2), 0));
-                assert_eq!((snapshot.wheel_generation, snapshot.wheels), (None, vec![]));
-                assert_eq!(snapshot.params["a"], 1);
+        match end {
+            End::Execute(snapshot, revision) => return Claimed::Ours(snapshot, revision),
+            End::Ended(status, error) => {
+                ended(context, job, delivered, status, error.as_deref());
+                return Claimed::Over(Some(status));
             }
-            other => panic!("{other:?}"),
+            End::Dropped => {
+                log::info!(run_id = run_id; "the job is of no use any more; dropping it");
+                return Claimed::Over(None);
+            }
+            End::Requeued => {
+                log::info!(run_id = run_id, num_delivered = delivered.num_delivered;
+                    "the job was delivered often; it was published anew");
+                return Claimed::Over(None);
+            }
+            End::Superseded => return Claimed::Over(None),
+            End::Foreign(revision) => {
+                let is_alive = silent.is_some_and(|silent| silent != revision);
+                if is_alive || is_stopped_within(FOREIGN_SILENCE, hard_stop) {
+                    give_back::give_back(context, job, delivered, None, FOREIGN_DELAY, hard_stop);
+                    return Claimed::Over(None);
+                }
+                silent = Some(revision);
+            }
+            End::Changed => {}
         }
     }
+}
 
-    #[test]
-    fn a_second_message_of_a_run_is_left_as_long_as_the_first_is_there() {
-        let held = entry(|s| {
-            s.status = RunStatus::Running;
-            s.attempt = Some(3);
-            let ack = "$JS.ACK.PYOCO_WORK.pyoco_workers_default.3.4.9.1700000000000000000.0";
-            s.delivery = Some(delivery(ack));
-        });
-        assert_eq!(decide(&job(), Some(&held), claimant(1)), Claim::Duplicate(4));
-        let first_is_gone = Claimant { gone: Some(4), ..claimant(1) };
-        assert!(matches!(decide(&job(), Some(&held), first_is_gone), Claim::Execute(_)));
-        let same = |attempt| Claimant { stream_seq: 4, ..claimant(attempt) };
-        assert_eq!(decide(&job(), Some(&held), same(2)), Claim::Superseded);
-        assert!(matches!(decide(&job(), Some(&held), same(4)), Claim::Execute(_)));
+fn claimant<'a>(context: &'a Context, delivered: &Delivered) -> Claimant<'a> {
+    Claimant {
+        worker_id: &context.settings.worker_id,
+        stream_seq: delivered.stream_seq,
+        num_delivered: delivered.num_delivered,
+        delivery: delivery(context, delivered),
+        now: clock::now(),
     }
+}
 
-    #[test]
-    fn a_deleted_snapshot_is_a_withdrawn_submit_and_a_missing_one_is_not() {
-        let mut tombstone = entry(|_| {});
-        tombstone.operation = Operation::Delete;
-        assert_eq!(decide(&job(), Some(&tombstone), claimant(1)), Claim::Withdrawn);
-        assert!(matches!(decide(&job(), None, claimant(1)), Claim::Execute(_)));
-        let mut garbage = entry(|_| {});
-        garbage.value = b"{".to_vec();
-        assert!(matches!(decide(&job(), Some(&garbage), claimant(1)), Claim::Execute(_)));
+pub(super) fn delivery(context: &Context, delivered: &Delivered) -> Delivery {
+    Delivery {
+        ack: delivered.ack_subject().to_owned(),
+        instance_id: context.instance_id.clone(),
+        heartbeat_sec: context.settings.run.heartbeat_interval.as_secs_f64(),
+        rescued: false,
+        released: false,
+    }
+}
+
+pub(super) fn bench<'a>(context: &'a Context, job: &'a Job, delivered: &'a Delivered) -> Bench<'a> {
+    Bench {
+        runs: &context.runs,
+        queue: &context.queue,
+        run_id: &job.run_id,
+        message: (tag_of(&delivered.subject), &delivered.payload),
+        delivered: Some(delivered),
+    }
+}
+
+/// The claim has ended the run.
+fn ended(context: &Context, job: &Job, delivered: &Delivered, status: RunStatus, error: Option<&str>) {
+    match error {
+        Some(error) => {
+            let message = (delivered.subject.as_str(), delivered.num_delivered);
+            settle::publish_dlq(context, job, message, DlqReason::MaxDeliverExceeded, error);
+            log::warn!(run_id = job.run_id.as_str(), reason = error; "run ended");
+        }
+        None => log::info!(run_id = job.run_id.as_str(), status = status.as_str();
+            "the run was cancelled before it started"),
+    }
+}
+
+fn is_stopped_within(pause: Duration, stop: &StopSignal) -> bool {
+    select! {
+        recv(stop) -> _ => true,
+        recv(after(pause)) -> _ => false,
     }
 }

@@ -10,30 +10,28 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, at, bounded, never, select};
 
-use super::claim::{self, Claim, Claimant};
+use super::claim::{self, Claimed, TROUBLE_DELAY};
 use super::in_flight::InFlightJob;
 use super::record::{NotWritten, Recorder};
-use super::settle;
 use super::tick::Ticker;
-use crate::bus::{self, Delivered, Edit, Edited};
+use super::{give_back, settle};
+use crate::bus::Delivered;
 use crate::flow::{CancelToken, Execution, FlowEvent, FlowJob, Outcome, WorkflowDocument};
 use crate::model::error::Code;
 use crate::model::job::Job;
-use crate::model::run::{Delivery, RunSnapshot, RunStatus};
-use crate::model::{clock, json};
+use crate::model::run::{RunStatus, too_many_tasks};
 use crate::thread::StopSignal;
 use crate::worker::Context;
 
 /// Events of one run that may wait between its executor and its slot; beyond that the executor waits.
 const MAX_PENDING_EVENTS: usize = 256;
-/// Delay of a job that is given back because of NATS trouble (`docs/contract.md#delivery-of-jobs`).
-const TROUBLE_DELAY: Duration = Duration::from_secs(2);
 /// From SIGTERM to SIGKILL, when a cancel's grace period or the time of a run has passed.
 const TERM_GRACE: Duration = Duration::from_secs(2);
 /// Between two tries to store a terminal snapshot.
 const STORE_RETRY: Duration = Duration::from_millis(500);
 /// How long a finished run's result is held while NATS does not take it; long enough for a server
-/// to be replaced, short enough that a slot is not lost for a day.
+/// to be replaced, short enough that a slot is not lost for a day. A run whose end no worker can store
+/// costs an attempt each time, so it ends some day.
 const STORE_DEADLINE: Duration = Duration::from_secs(600);
 
 /// How a job left its slot, for the worker's record.
@@ -64,10 +62,10 @@ pub(crate) fn execute(
         return Ended { run_id: None, status: None };
     };
     let run_id = job.run_id.clone();
-    let status = match claimed(context, &job, &delivered) {
-        Ok(Edited { result: Claimed::Ours(snapshot), written }) => {
+    let mut delivered = delivered;
+    let status = match claim::claim(context, &job, &mut delivered, &in_flight, hard_stop) {
+        Claimed::Ours(snapshot, revision) => {
             on_start(&run_id);
-            let revision = written.map_or(0, |entry| entry.revision);
             let recorder = Recorder::new(
                 context.runs.clone(),
                 *snapshot,
@@ -78,79 +76,9 @@ pub(crate) fn execute(
             let cancel = CancelToken::new();
             RunAttempt { context, job, delivered, in_flight, recorder, cancel }.run(hard_stop)
         }
-        Ok(Edited { result: Claimed::Settled(status), .. }) => {
-            if status.is_some() {
-                log::info!(run_id = run_id.as_str(); "the run was cancelled before it started");
-            }
-            acknowledge(&delivered, &run_id);
-            status
-        }
-        Ok(Edited { result: Claimed::Superseded, .. }) => None,
-        Err(e) => {
-            log::warn!(run_id = run_id.as_str(), error = e.to_string();
-                "cannot claim the run; giving its job back");
-            give_back(&delivered, &run_id, TROUBLE_DELAY);
-            None
-        }
+        Claimed::Over(status) => status,
     };
     Ended { run_id: Some(run_id), status }
-}
-
-enum Claimed {
-    Ours(Box<RunSnapshot>),
-    /// The job is to be acknowledged; with the status that the run was given here.
-    Settled(Option<RunStatus>),
-    Superseded,
-}
-
-fn claimed(context: &Context, job: &Job, delivered: &Delivered) -> bus::Result<Edited<Claimed>> {
-    let mut gone = None;
-    context.runs.edit(&job.run_id, context.runs.deadline(), |newest| {
-        loop {
-            let claimant = Claimant {
-                worker_id: &context.settings.worker_id,
-                attempt: delivered.num_delivered,
-                stream_seq: delivered.stream_seq,
-                gone,
-                delivery: delivery(context, delivered),
-                now: clock::now(),
-            };
-            return Ok::<_, bus::Error>(match claim::decide(job, newest, claimant) {
-                Claim::AlreadyTerminal | Claim::Withdrawn => Edit::Leave(Claimed::Settled(None)),
-                Claim::Superseded => Edit::Leave(Claimed::Superseded),
-                // What was looked for and is not there is not asked about again.
-                Claim::Duplicate(other) if is_queued(context, other, &job.run_id)? => {
-                    log::warn!(run_id = job.run_id.as_str();
-                        "the run is in the queue twice; dropping the second message");
-                    Edit::Leave(Claimed::Settled(None))
-                }
-                Claim::Duplicate(other) => {
-                    gone = Some(other);
-                    continue;
-                }
-                Claim::Execute(snapshot) => Edit::Put(json::to_wire(&snapshot)?, Claimed::Ours(snapshot)),
-                Claim::Cancelled(snapshot) => {
-                    let status = Some(snapshot.status);
-                    Edit::Put(json::to_wire(&snapshot)?, Claimed::Settled(status))
-                }
-            });
-        }
-    })
-}
-
-fn delivery(context: &Context, delivered: &Delivered) -> Delivery {
-    Delivery {
-        ack: delivered.ack_subject().to_owned(),
-        instance_id: context.instance_id.clone(),
-        heartbeat_sec: context.settings.run.heartbeat_interval.as_secs_f64(),
-        rescued: false,
-    }
-}
-
-fn is_queued(context: &Context, stream_seq: u64, run_id: &str) -> bus::Result<bool> {
-    let stored = context.queue.stored_job(stream_seq)?;
-    let job = stored.and_then(|stored| Job::parse(&stored.payload).ok());
-    Ok(job.is_some_and(|job| job.run_id == run_id))
 }
 
 struct RunAttempt<'a> {
@@ -170,6 +98,8 @@ enum AttemptEnd {
     /// The run has executed for longer than it may.
     TimeExceeded(Duration),
     Lost(String),
+    /// The names of so many tasks fit into no message.
+    TooManyTasks(usize),
     HardStop,
 }
 
@@ -181,7 +111,7 @@ impl RunAttempt<'_> {
             Err(e) => {
                 log::error!(run_id = self.job.run_id.as_str(), error = e.to_string();
                     "cannot start a ticker; giving the job back");
-                give_back(&self.delivered, &self.job.run_id, TROUBLE_DELAY);
+                self.give_back(TROUBLE_DELAY, hard_stop);
                 return None;
             }
         };
@@ -191,7 +121,9 @@ impl RunAttempt<'_> {
                 let end = self.follow(&events, &mut ticker, hard_stop);
                 match end {
                     AttemptEnd::Outcome(_) => {}
-                    AttemptEnd::GraceExceeded | AttemptEnd::TimeExceeded(_) => execution.kill(TERM_GRACE),
+                    AttemptEnd::GraceExceeded | AttemptEnd::TimeExceeded(_) | AttemptEnd::TooManyTasks(_) => {
+                        execution.kill(TERM_GRACE)
+                    }
                     // Somebody else executes it, or the worker has no time left.
                     AttemptEnd::Lost(_) | AttemptEnd::HardStop => execution.kill(Duration::ZERO),
                 }
@@ -249,8 +181,8 @@ impl RunAttempt<'_> {
                 recv(limit) -> _ => {
                     limit = never();
                     // This write shows a cancel that was requested before; then its grace counts.
-                    if let Err(why) = self.write() {
-                        return AttemptEnd::Lost(why);
+                    if let Err(end) = self.write() {
+                        return end;
                     }
                     if !self.cancel.is_cancelled() && !self.recorder.is_cancelling() {
                         return AttemptEnd::TimeExceeded(allowed.unwrap_or_default());
@@ -280,9 +212,9 @@ impl RunAttempt<'_> {
                             }
                         }
                         if self.recorder.next_write() <= Instant::now()
-                            && let Err(why) = self.write()
+                            && let Err(end) = self.write()
                         {
-                            return AttemptEnd::Lost(why);
+                            return end;
                         }
                     }
                     Err(_) => return AttemptEnd::Outcome(Outcome::Failed {
@@ -290,8 +222,8 @@ impl RunAttempt<'_> {
                     }),
                 },
                 recv(at(self.recorder.next_write())) -> _ => {
-                    if let Err(why) = self.write() {
-                        return AttemptEnd::Lost(why);
+                    if let Err(end) = self.write() {
+                        return end;
                     }
                 }
             }
@@ -311,8 +243,7 @@ impl RunAttempt<'_> {
     }
 
     fn adopt_delivery(&mut self, again: Delivered) {
-        let delivery = delivery(self.context, &again);
-        self.recorder.adopt(delivery, again.num_delivered);
+        self.recorder.adopt(claim::delivery(self.context, &again));
         self.delivered = again;
     }
 
@@ -323,10 +254,11 @@ impl RunAttempt<'_> {
     }
 
     /// Writes the snapshot; trouble is waited out, since the run itself goes on.
-    fn write(&mut self) -> Result<(), String> {
+    fn write(&mut self) -> Result<(), AttemptEnd> {
         match self.recorder.write() {
             Ok(()) => Ok(()),
-            Err(NotWritten::Lost(why)) => Err(why),
+            Err(NotWritten::Lost(why)) => Err(AttemptEnd::Lost(why)),
+            Err(NotWritten::TooManyTasks(tasks)) => Err(AttemptEnd::TooManyTasks(tasks)),
             Err(NotWritten::Trouble(e)) => {
                 log::warn!(run_id = self.job.run_id.as_str(), error = e.to_string();
                     "cannot write the snapshot of a running run; trying again");
@@ -335,11 +267,16 @@ impl RunAttempt<'_> {
         }
     }
 
+    fn give_back(&self, delay: Duration, hard_stop: &StopSignal) {
+        let held = Some(self.recorder.acks());
+        give_back::give_back(self.context, &self.job, &self.delivered, held, delay, hard_stop);
+    }
+
     /// Settles the job; see the order at the top of this file. The ticker is gone by now.
     fn settle(mut self, end: AttemptEnd, hard_stop: &StopSignal) -> Option<RunStatus> {
         let run_id = self.job.run_id.clone();
         // At its time limit a run was looked at for a cancel; the token was cancelled by the kill.
-        let cancelled = !matches!(end, AttemptEnd::TimeExceeded(_))
+        let cancelled = !matches!(end, AttemptEnd::TimeExceeded(_) | AttemptEnd::TooManyTasks(_))
             && (self.cancel.is_cancelled() || self.recorder.is_cancelling());
         let outcome = match end {
             AttemptEnd::Outcome(outcome) => outcome,
@@ -356,6 +293,12 @@ impl RunAttempt<'_> {
                 let error = format!("run timeout of {seconds} s exceeded (--run-timeout-sec)");
                 Outcome::Failed { error }
             }
+            AttemptEnd::TooManyTasks(tasks) => {
+                let error = too_many_tasks(tasks);
+                log::warn!(run_id = run_id.as_str(), reason = error.as_str();
+                    "the run cannot be recorded; it was ended by force");
+                Outcome::Failed { error }
+            }
             AttemptEnd::Lost(why) => {
                 log::warn!(run_id = run_id.as_str(), reason = why.as_str();
                     "this worker has lost the run and leaves it");
@@ -364,7 +307,7 @@ impl RunAttempt<'_> {
             AttemptEnd::HardStop => {
                 log::warn!(run_id = run_id.as_str();
                     "the drain time is over; ending the run and giving its job back");
-                give_back(&self.delivered, &run_id, Duration::ZERO);
+                self.give_back(Duration::ZERO, hard_stop);
                 return None;
             }
         };
@@ -411,6 +354,7 @@ impl RunAttempt<'_> {
                     return false;
                 }
                 Err(NotWritten::Trouble(e)) => e.to_string(),
+                Err(NotWritten::TooManyTasks(tasks)) => too_many_tasks(tasks),
             };
             let stopping = select! {
                 recv(hard_stop) -> _ => true,
@@ -421,7 +365,7 @@ impl RunAttempt<'_> {
                 log::error!(err_id = code.err_id(), msg_id = code.msg_id(),
                     run_id = run_id.as_str(), error = problem;
                     "cannot store how the run ended; giving its job back");
-                give_back(&self.delivered, &run_id, TROUBLE_DELAY);
+                self.give_back(TROUBLE_DELAY, hard_stop);
                 return false;
             }
         }
@@ -432,13 +376,5 @@ fn acknowledge(delivered: &Delivered, run_id: &str) {
     // Without it the job comes once more, finds its terminal snapshot and is acknowledged then.
     if let Err(e) = delivered.ack() {
         log::warn!(run_id = run_id, error = e.to_string(); "cannot acknowledge a job; it comes again");
-    }
-}
-
-fn give_back(delivered: &Delivered, run_id: &str, delay: Duration) {
-    // Without it the job comes again after ack_wait.
-    if let Err(e) = delivered.nak(delay) {
-        log::warn!(run_id = run_id, error = e.to_string();
-            "cannot give a job back; it comes again after ack_wait");
     }
 }

@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::size_budget::SizeBudget;
 use crate::bus::{self, Edit, Entry, Kv};
+use crate::delivery::owner::Conflict;
+use crate::delivery::{drive, owner};
 use crate::flow::FlowEvent;
+use crate::model::clock;
 use crate::model::run::{Delivery, RunSnapshot, RunStatus};
-use crate::model::{clock, json};
 
 /// Least time between two snapshot writes for task transitions (`docs/contract.md#writing-snapshots`).
 const SNAPSHOT_COALESCE: Duration = Duration::from_millis(250);
@@ -22,8 +24,9 @@ pub(crate) struct Recorder {
     kv: Kv,
     snapshot: RunSnapshot,
     revision: u64,
-    /// Ours; a snapshot with another one was claimed by somebody else, perhaps by this same worker.
-    deliveries: Vec<Delivery>,
+    /// ACK subjects of our deliveries; a snapshot with another one was claimed by another attempt, perhaps of
+    /// this same worker.
+    acks: Vec<String>,
     heartbeat_interval: Duration,
     budget: SizeBudget,
     /// Task transitions that are not stored yet.
@@ -41,6 +44,8 @@ pub(crate) struct Recorder {
 pub(crate) enum NotWritten {
     /// Another worker has the run, or it has ended: stop, write nothing more, ACK nothing.
     Lost(String),
+    /// So many tasks that no message can hold their names.
+    TooManyTasks(usize),
     /// NATS trouble; the same write may succeed later.
     Trouble(bus::Error),
 }
@@ -62,7 +67,7 @@ impl Recorder {
     ) -> Self {
         Recorder {
             kv: kv.with_timeout(WRITE_TIMEOUT),
-            deliveries: snapshot.delivery.iter().cloned().collect(),
+            acks: snapshot.delivery.iter().map(|delivery| delivery.ack.clone()).collect(),
             snapshot,
             revision,
             heartbeat_interval,
@@ -81,13 +86,18 @@ impl Recorder {
     }
 
     /// Goes on under a newer delivery of the job, which the snapshot has to name.
-    pub(crate) fn adopt(&mut self, delivery: Delivery, attempt: u64) {
+    pub(crate) fn adopt(&mut self, delivery: Delivery) {
+        self.acks.push(delivery.ack.clone());
         if !self.snapshot.status.is_terminal() {
-            self.snapshot.attempt = Some(attempt);
-            self.snapshot.delivery = Some(delivery.clone());
+            self.snapshot.attempt = Some(self.snapshot.attempt.unwrap_or(0) + 1);
+            self.snapshot.delivery = Some(delivery);
             self.dirty = true;
         }
-        self.deliveries.push(delivery);
+    }
+
+    /// The ACK subjects by which the stored snapshot may name this attempt.
+    pub(crate) fn acks(&self) -> &[String] {
+        &self.acks
     }
 
     pub(crate) fn apply(&mut self, event: FlowEvent) {
@@ -166,7 +176,10 @@ impl Recorder {
                     self.budget.max_bytes = limit.saturating_sub(HEADER_ROOM);
                 }
                 // Without its records it is too large still; a run must be able to end.
-                Err(NotWritten::Trouble(bus::Error::TooLarge { .. })) if self.snapshot.drop_bulk() => {
+                Err(NotWritten::Trouble(bus::Error::TooLarge { .. })) => {
+                    if !owner::shrink(&mut self.snapshot, clock::now()) {
+                        return Err(NotWritten::TooManyTasks(self.snapshot.tasks.len()));
+                    }
                     self.budget.clear();
                 }
                 Err(refusal) => return Err(refusal),
@@ -179,39 +192,14 @@ impl Recorder {
         document.map_err(|e| NotWritten::Lost(format!("its snapshot cannot be written as JSON: {e}")))
     }
 
-    /// Somebody else has written: a cancel request is taken over, anything else has cost us the run.
+    /// Another writer was quicker.
     fn read_back(&mut self, newest: Option<&Entry>) -> Result<Edit<()>, NotWritten> {
-        let lost = |why: String| Err(NotWritten::Lost(why));
-        let Some(value) = newest.and_then(Entry::live_value) else {
-            return lost("the snapshot was deleted".into());
-        };
-        let Ok(theirs) = json::from_wire::<RunSnapshot>(value) else {
-            return lost("the snapshot was overwritten with something unreadable".into());
-        };
-        let same_end = (theirs.status, theirs.end_time, theirs.attempt)
-            == (self.snapshot.status, self.snapshot.end_time, self.snapshot.attempt);
-        if theirs.status.is_terminal() && same_end && theirs.worker_id == self.snapshot.worker_id {
-            // Our own last write, which was stored after we had stopped waiting for it.
-            return Ok(Edit::Leave(()));
+        let conflict =
+            drive::newest(newest, |newest| owner::on_conflict(&mut self.snapshot, &self.acks, newest));
+        match conflict {
+            Conflict::Lost(why) => Err(NotWritten::Lost(why)),
+            Conflict::Stored => Ok(Edit::Leave(())),
+            Conflict::Again => Ok(Edit::Put(self.document()?, ())),
         }
-        if theirs.status.is_terminal() {
-            return lost(format!("it is {} already", theirs.status.as_str()));
-        }
-        if theirs.attempt.is_some_and(|attempt| Some(attempt) > self.snapshot.attempt)
-            || (theirs.worker_id.is_some() && theirs.worker_id != self.snapshot.worker_id)
-            || theirs.delivery.is_some_and(|theirs| self.deliveries.iter().all(|d| d.ack != theirs.ack))
-        {
-            let who = theirs.worker_id.unwrap_or_default();
-            return lost(format!("worker {who} has it in attempt {}", theirs.attempt.unwrap_or(0)));
-        }
-        if theirs.status == RunStatus::Cancelling || theirs.cancel_requested_at.is_some() {
-            if !self.snapshot.status.is_terminal() {
-                self.snapshot.status = RunStatus::Cancelling;
-            }
-            self.snapshot.cancel_requested_at = theirs.cancel_requested_at;
-            self.snapshot.cancel_requested_by = theirs.cancel_requested_by;
-            self.snapshot.cancel_reason = theirs.cancel_reason;
-        }
-        Ok(Edit::Put(self.document()?, ()))
     }
 }

@@ -1,13 +1,14 @@
 //! How a job ends (`docs/spec.md#how-a-job-ends`): which snapshot, which verdict, which DLQ entry.
 
+use super::tag_of;
 use crate::bus::Delivered;
 use crate::flow::Outcome;
 use crate::model::clock;
 use crate::model::dlq::{DlqEntry, DlqReason};
 use crate::model::error::Code;
 use crate::model::job::Job;
-use crate::model::limits::{DLQ_PAYLOAD_BYTES, MAX_ERROR_BYTES};
-use crate::model::run::{RunStatus, truncated};
+use crate::model::limits::DLQ_PAYLOAD_BYTES;
+use crate::model::run::RunStatus;
 use crate::worker::Context;
 
 #[derive(Debug, PartialEq)]
@@ -48,16 +49,8 @@ pub(crate) fn publish_dlq(
     reason: DlqReason,
     error: &str,
 ) {
-    let entry = DlqEntry {
-        run_id: Some(job.run_id.clone()),
-        flow_name: Some(job.flow_name.clone()),
-        tag: Some(job.tag.clone()),
-        tags: Some(job.tags.clone()),
-        tenant_id: job.tenant_id.clone(),
-        api_key_id: job.api_key_id.clone(),
-        ..entry(context, message, reason, error)
-    };
-    publish(context, &job.tag, &entry);
+    let entry = DlqEntry::of_job(job, reason, error, clock::now());
+    publish(context, &job.tag, entry, message);
 }
 
 /// Takes a message that is no job out of the queue: TERM and a DLQ entry with its first bytes.
@@ -77,37 +70,19 @@ pub(crate) fn publish_invalid(context: &Context, message: (&str, u64), payload: 
     let head = &payload[..payload.len().min(DLQ_PAYLOAD_BYTES)];
     let entry = DlqEntry {
         payload: Some(String::from_utf8_lossy(head).into_owned()),
-        ..entry(context, message, DlqReason::InvalidJob, error)
+        ..DlqEntry::new(DlqReason::InvalidJob, error, clock::now())
     };
-    let tag = message.0.rsplit('.').next().unwrap_or_default();
-    publish(context, tag, &entry);
+    publish(context, tag_of(message.0), entry, message);
 }
 
-fn entry(
-    context: &Context,
-    (subject, num_delivered): (&str, u64),
-    reason: DlqReason,
-    error: &str,
-) -> DlqEntry {
-    DlqEntry {
-        timestamp: clock::now(),
-        reason,
-        error: truncated(error.to_owned(), MAX_ERROR_BYTES),
-        run_id: None,
-        flow_name: None,
-        tag: None,
-        tags: None,
-        tenant_id: None,
-        api_key_id: None,
+fn publish(context: &Context, tag: &str, entry: DlqEntry, (subject, num_delivered): (&str, u64)) {
+    let entry = DlqEntry {
         worker_id: Some(context.settings.worker_id.clone()),
         num_delivered: Some(num_delivered),
         subject: Some(subject.to_owned()),
-        payload: None,
-    }
-}
-
-fn publish(context: &Context, tag: &str, entry: &DlqEntry) {
-    let published = crate::model::json::to_wire(entry)
+        ..entry
+    };
+    let published = crate::model::json::to_wire(&entry)
         .map_err(|e| e.to_string())
         .and_then(|payload| context.queue.publish_dlq(tag, &payload).map_err(|e| e.to_string()));
     if let Err(e) = published {

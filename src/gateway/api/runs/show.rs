@@ -96,6 +96,7 @@ fn owner(document: &[u8]) -> Option<Option<String>> {
 pub(super) fn snapshot_json(mut snapshot: Map<String, Value>, with_records: bool) -> Value {
     // How the job could be given back is between us and NATS.
     snapshot.shift_remove("delivery");
+    snapshot.shift_remove("job_seq");
     if !with_records {
         snapshot.shift_remove("task_records");
         snapshot.shift_remove("task_records_truncated");

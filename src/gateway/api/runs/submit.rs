@@ -92,7 +92,7 @@ pub(super) fn submit(cx: &mut Context<'_>, submission: Submission) -> Result<Rep
         return Err(error.into());
     };
     match parts.queue.submit(&snapshot.tag, &run_id, &job, deadline) {
-        Ok(()) => {}
+        Ok(_) => {}
         Err(e) => {
             let doubtful = Doubtful { run_id, submitted_at: now };
             // A server that has refused answers the undo as quickly; one that is silent has used up
@@ -180,6 +180,7 @@ fn job(submission: Submission, snapshot: &RunSnapshot) -> Job {
         workflow_yaml_sha256: snapshot.workflow_yaml_sha256.clone(),
         workflow_yaml_bytes: snapshot.workflow_yaml_bytes,
         workflow_yaml: submission.workflow.map(|w| w.text),
+        requeued_at_revision: None,
     }
 }
 

@@ -144,6 +144,11 @@ impl RunIndex {
         self.mirror.look(|view, _| RunStatus::ALL.map(|status| count(view, status)).into())
     }
 
+    /// A run, and since when the index is live; `None` while it is stale.
+    pub fn get(&self, run_id: &str) -> (Option<Indexed>, Option<Instant>) {
+        self.mirror.look(|view, contact| (view.runs.get(run_id).cloned(), contact.live_since()))
+    }
+
     /// Runs that have not ended, and since when the index is live; empty while it is stale.
     pub fn unfinished(&self) -> (Vec<Indexed>, Option<Instant>) {
         self.mirror.look(|view, contact| {

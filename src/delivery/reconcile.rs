@@ -1,0 +1,85 @@
+//! Which runs and messages have lost each other, and when somebody has to act.
+//!
+//! The server tells of an exhausted message once, in an advisory that can be lost; it tells of a purge never.
+//! So the gateway compares the queue with the snapshots, again and again.
+
+use std::time::Duration;
+
+use super::mends::{self, Mend};
+use super::rescue::{self, Facts};
+use super::{Change, Newest, Stored};
+use crate::model::run::{RunStatus, RunSummary};
+
+/// Silence of a run after which its message is looked for; far longer than a submit takes.
+pub const MISSING_AFTER: Duration = Duration::from_secs(60);
+/// How long a message may lie in the queue without its run being heard of before it is published anew, when
+/// the figures of the queue say that some are stuck.
+pub const STUCK_AFTER: Duration = Duration::from_secs(10);
+/// Silence of a run of a worker that knows nothing of deliveries: the `ack_wait` of its side.
+const FOREIGN_SILENCE: Duration = Duration::from_secs(30);
+
+/// How many messages of a tag are neither waiting for a delivery nor in delivery. The three figures are taken
+/// one after the other, so one look alone may be wrong.
+pub fn stuck_messages(stored: u64, pending: u64, ack_pending: u64) -> u64 {
+    if !mends::is_in(Mend::StuckMessages) {
+        return 0;
+    }
+    stored.saturating_sub(pending).saturating_sub(ack_pending)
+}
+
+/// Whether a message that was delivered before may be one of those that are stuck: no worker is heard of that
+/// executes its run. Publishing another one anew does no harm, but puts it behind all others.
+pub fn may_be_stuck(seq: u64, run: Option<Facts<'_>>) -> bool {
+    // Its run has ended, or there never was one: it is of no use.
+    let Some(facts) = run else { return true };
+    let names_another = facts.run.job_seq.is_some_and(|named| named != seq);
+    names_another || facts.silence >= STUCK_AFTER && !is_executed(facts)
+}
+
+fn is_executed(facts: Facts<'_>) -> bool {
+    match (&facts.run.delivery, facts.run.status) {
+        (_, RunStatus::Pending) => false,
+        (Some(delivery), _) if delivery.released => false,
+        (Some(delivery), _) => {
+            facts.silence < rescue::patience(delivery.heartbeat_sec) || !facts.worker_is_gone
+        }
+        (None, _) => facts.silence < FOREIGN_SILENCE,
+    }
+}
+
+/// Whether it is time to look for the message of a run. Nobody executes it, and nobody has begun to.
+pub fn wants_look(facts: Facts<'_>) -> bool {
+    facts.silence >= MISSING_AFTER && !is_executed(facts) && facts.run.status != RunStatus::Cancelling
+}
+
+/// Where the message of a run is, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whereabouts {
+    InQueue,
+    /// Every message of its tag was looked at, the newest included.
+    Nowhere,
+    Unknown,
+}
+
+/// Whether a run has lost its job. `of_its_tag`: messages of its tag in the queue.
+pub fn is_lost(whereabouts: Whereabouts, of_its_tag: u64) -> bool {
+    // A message that is not there cannot be among those that are there.
+    of_its_tag == 0 || whereabouts == Whereabouts::Nowhere && mends::is_in(Mend::OwnMessage)
+}
+
+/// Ends a run that has lost its job, if the snapshot still is the one that was decided on.
+pub fn end_lost(newest: &Newest<'_>, decided_on: u64, now: f64) -> Change {
+    let Stored::Run(snapshot) = newest.stored else { return Change::Leave };
+    if newest.revision != decided_on || snapshot.status.is_terminal() {
+        return Change::Leave;
+    }
+    let mut snapshot = Box::new(snapshot.clone());
+    let error = "job_lost: the run's job is not in the queue; submit it again";
+    snapshot.finish(RunStatus::Failed, Some(error.to_owned()), now);
+    Change::Put(snapshot)
+}
+
+/// The message that the run's snapshot names.
+pub fn named(run: &RunSummary) -> Option<u64> {
+    run.job_seq.or_else(|| run.delivery.as_ref().and_then(super::stream_seq))
+}

@@ -1,0 +1,240 @@
+//! Publishes a job anew, so that its run is not bound to a message that NATS delivers no more, or soon will
+//! not.
+//!
+//! The order: look at the snapshot → publish, with the revision of that look → name the new message in the
+//! snapshot, if it still is at this revision → remove the old message. After a crash between two of them both
+//! messages may be in the queue; the first one that is claimed is named, and the other one is dropped.
+
+use super::mends::{self, Mend};
+use super::{
+    Answer, Ask, Change, Limits, Newest, Protocol, Standing, Step, Stored, Verdict, exceeded, is_foreign,
+    num_delivered, standing, stream_seq,
+};
+use crate::model::job::Job;
+use crate::model::run::{RunSnapshot, RunStatus};
+
+/// Why the old message will not do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// It is in hand, and was delivered often; so many times. The snapshot may name this ACK subject.
+    InHand { num_delivered: u64 },
+    /// NATS has delivered it as often as it may.
+    Exhausted,
+    /// It is in the queue, and NATS neither keeps it for a worker nor has given it to one.
+    Stuck,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum End {
+    /// The run has a new message, of this sequence.
+    Requeued(u64),
+    /// The run has ended: it was being cancelled, or has lost too many workers; then with the error.
+    Ended(RunStatus, Option<String>),
+    /// The message was of no use any more, and is removed.
+    Dropped,
+    /// The run has moved on: nothing was removed. Look again.
+    Changed,
+}
+
+/// The old message, and what is to be known to decide on it.
+#[derive(Debug)]
+pub struct Requeue<'a> {
+    job: &'a Job,
+    seq: u64,
+    reason: Reason,
+    limits: Limits,
+    now: f64,
+    /// Only if the snapshot still is at this revision.
+    decided_on: Option<u64>,
+    /// A message that the snapshot names and that is not in the queue.
+    gone: Option<u64>,
+    state: State,
+    verdict: Found,
+}
+
+#[derive(Debug)]
+enum State {
+    Look,
+    Other(u64),
+    Publish { id: String, revision: u64 },
+    IsThere { id: String, seq: u64, revision: u64 },
+    Name { seq: u64, revision: u64 },
+    Drop(End),
+    Finished(End),
+}
+
+/// What a look at the snapshot has found.
+#[derive(Debug)]
+enum Found {
+    Nothing,
+    /// Publish anew, as of this revision.
+    Due(u64),
+    /// Another message stands for the run.
+    Other(u64),
+    Of(End),
+    Changed,
+}
+
+impl<'a> Requeue<'a> {
+    pub fn new(job: &'a Job, seq: u64, reason: Reason, limits: Limits, now: f64) -> Self {
+        let (gone, state, verdict) = (None, State::Look, Found::Nothing);
+        Requeue { job, seq, reason, limits, now, decided_on: None, gone, state, verdict }
+    }
+
+    /// Acts only on this revision of the snapshot.
+    pub fn decided_on(self, revision: u64) -> Self {
+        Requeue { decided_on: Some(revision), ..self }
+    }
+
+    fn look(&mut self, newest: &Newest<'_>) -> Change {
+        let fresh;
+        let snapshot = match newest.stored {
+            Stored::Deleted => return self.found(Found::Of(End::Dropped)),
+            Stored::Run(snapshot) => snapshot,
+            Stored::Missing | Stored::Unreadable => {
+                fresh = self.job.pending_snapshot(self.now);
+                &fresh
+            }
+        };
+        if snapshot.status.is_terminal() {
+            return self.found(Found::Of(End::Dropped));
+        }
+        match standing(self.job, self.seq, (newest.revision, snapshot), self.gone) {
+            Standing::Other(other) => return self.found(Found::Other(other)),
+            Standing::Ours if self.is_stale(snapshot) => return self.found(Found::Changed),
+            Standing::Ours | Standing::Unnamed => {}
+        }
+        if self.decided_on.is_some_and(|revision| revision != newest.revision) {
+            return self.found(Found::Changed);
+        }
+        if snapshot.status == RunStatus::Cancelling {
+            return self.end(snapshot, RunStatus::Cancelled, None);
+        }
+        let lost = snapshot.lost_attempts.unwrap_or(0) + u64::from(self.is_held(snapshot));
+        // What workers of the Python side have done with it is not known: all deliveries count for them.
+        let all_count = is_foreign(snapshot) || !mends::is_in(Mend::OnlyDeathsCount);
+        if self.limits.is_exceeded(lost) || all_count && self.reason == Reason::Exhausted {
+            return self.end(snapshot, RunStatus::Failed, Some(exceeded(lost.max(1))));
+        }
+        self.found(Found::Due(newest.revision))
+    }
+
+    /// Names the new message, unless the snapshot has changed since the look.
+    fn name(&mut self, newest: &Newest<'_>, seq: u64, revision: u64) -> Change {
+        if newest.revision != revision {
+            return self.found(Found::Changed);
+        }
+        let mut snapshot = match newest.stored {
+            Stored::Run(snapshot) => snapshot.clone(),
+            _ => self.job.pending_snapshot(self.now),
+        };
+        if self.is_held(&snapshot) {
+            snapshot.lost_attempts = Some(snapshot.lost_attempts.unwrap_or(0) + 1);
+        }
+        if let Some(delivery) = &mut snapshot.delivery {
+            delivery.released = true;
+        }
+        snapshot.job_seq = Some(seq);
+        snapshot.updated_at = Some(self.now);
+        self.verdict = Found::Of(End::Requeued(seq));
+        Change::Put(Box::new(snapshot))
+    }
+
+    fn end(&mut self, snapshot: &RunSnapshot, status: RunStatus, error: Option<String>) -> Change {
+        let mut snapshot = snapshot.clone();
+        snapshot.lost_attempts = match status {
+            RunStatus::Failed if self.is_held(&snapshot) => Some(snapshot.lost_attempts.unwrap_or(0) + 1),
+            _ => snapshot.lost_attempts,
+        };
+        snapshot.finish(status, error.clone(), self.now);
+        self.verdict = Found::Of(End::Ended(status, error));
+        Change::Put(Box::new(snapshot))
+    }
+
+    fn found(&mut self, found: Found) -> Change {
+        self.verdict = found;
+        Change::Leave
+    }
+
+    /// Whether the snapshot is held by an attempt that has not given the job back: its worker has died, or is
+    /// away for longer than the server waits.
+    fn is_held(&self, snapshot: &RunSnapshot) -> bool {
+        match &snapshot.delivery {
+            Some(delivery) if delivery.released => false,
+            // The delivery in hand is the newest one.
+            Some(delivery) => match self.reason {
+                Reason::InHand { num_delivered: ours } => {
+                    stream_seq(delivery) != Some(self.seq) || num_delivered(delivery) != Some(ours)
+                }
+                Reason::Exhausted | Reason::Stuck => true,
+            },
+            None => is_foreign(snapshot),
+        }
+    }
+
+    /// Whether a later delivery of this very message has been claimed.
+    fn is_stale(&self, snapshot: &RunSnapshot) -> bool {
+        let Reason::InHand { num_delivered: ours } = self.reason else { return false };
+        snapshot
+            .delivery
+            .as_ref()
+            .is_some_and(|held| stream_seq(held) == Some(self.seq) && num_delivered(held) > Some(ours))
+    }
+}
+
+impl Protocol for Requeue<'_> {
+    type End = End;
+
+    fn next(&mut self) -> Step<End> {
+        Step::Ask(match &self.state {
+            State::Look | State::Name { .. } => Ask::Edit,
+            State::Other(seq) | State::IsThere { seq, .. } => Ask::Find(*seq),
+            State::Publish { id, revision } => Ask::Publish { id: id.clone(), revision: *revision },
+            State::Drop(_) => match self.reason {
+                Reason::InHand { .. } => Ask::Settle(Verdict::Ack),
+                Reason::Exhausted | Reason::Stuck => Ask::Remove(self.seq),
+            },
+            State::Finished(end) => return Step::End(end.clone()),
+        })
+    }
+
+    fn edit(&mut self, newest: &Newest<'_>) -> Change {
+        match self.state {
+            State::Name { seq, revision } => self.name(newest, seq, revision),
+            _ => self.look(newest),
+        }
+    }
+
+    fn answered(&mut self, answer: Answer) {
+        let state = std::mem::replace(&mut self.state, State::Finished(End::Changed));
+        self.state = match (state, answer) {
+            (State::Look | State::Name { .. }, _) => {
+                match std::mem::replace(&mut self.verdict, Found::Nothing) {
+                    Found::Due(revision) => {
+                        State::Publish { id: format!("{}/{revision}", self.job.run_id), revision }
+                    }
+                    Found::Other(seq) => State::Other(seq),
+                    Found::Of(end) => State::Drop(end),
+                    Found::Changed | Found::Nothing => State::Finished(End::Changed),
+                }
+            }
+            (State::Other(_), Answer::Found(true)) => State::Drop(End::Dropped),
+            (State::Other(seq), _) => {
+                self.gone = Some(seq);
+                State::Look
+            }
+            (State::Publish { id, revision }, Answer::Published { seq, duplicate: true }) => {
+                State::IsThere { id, seq, revision }
+            }
+            (State::Publish { revision, .. }, Answer::Published { seq, .. }) => State::Name { seq, revision },
+            (State::IsThere { seq, revision, .. }, Answer::Found(true)) => State::Name { seq, revision },
+            // Somebody has taken it out by hand: the id is used up.
+            (State::IsThere { id, seq, revision }, _) => {
+                State::Publish { id: format!("{id}-{seq}"), revision }
+            }
+            (State::Drop(end), _) => State::Finished(end),
+            (state, _) => state,
+        };
+    }
+}

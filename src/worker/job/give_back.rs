@@ -1,0 +1,66 @@
+//! Gives a job back: another worker shall have it, and this one is not taken for dead.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{after, select};
+
+use super::claim::bench;
+use crate::bus::Delivered;
+use crate::delivery::give_back::{End, GiveBack};
+use crate::model::clock;
+use crate::model::job::Job;
+use crate::thread::{self, StopSignal};
+use crate::worker::Context;
+
+/// How long a job is kept alive while NATS does not take the word that it is given back. Then it is left to
+/// the other workers all the same, which take this one for dead.
+const DEADLINE: Duration = Duration::from_secs(600);
+/// For each request while the worker ends.
+const LAST_TIMEOUT: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_secs(1);
+
+/// `held`: the ACK subjects by which the snapshot may name this worker; without them it does not.
+pub(super) fn give_back(
+    context: &Context,
+    job: &Job,
+    delivered: &Delivered,
+    held: Option<&[String]>,
+    delay: Duration,
+    hard_stop: &StopSignal,
+) {
+    let run_id = job.run_id.as_str();
+    let give_up = Instant::now() + DEADLINE;
+    let numbers = (delivered.stream_seq, delivered.num_delivered);
+    loop {
+        let is_last = thread::is_stopped(hard_stop) || Instant::now() >= give_up;
+        let limits = context.limits(&delivered.subject);
+        let mut step =
+            GiveBack::new(job, held.unwrap_or_default().to_vec(), numbers, delay, limits, clock::now());
+        let mut bench = bench(context, job, delivered);
+        let last_runs = context.runs.with_timeout(LAST_TIMEOUT);
+        if is_last {
+            bench.runs = &last_runs;
+        }
+        match bench.drive(&mut step, drop) {
+            Ok(End::GivenBack | End::Lost) => return,
+            Ok(End::Changed) => {}
+            Err(_) if is_last || held.is_none() => return nak(delivered, run_id, delay),
+            Err(e) => {
+                log::warn!(run_id = run_id, error = e.to_string(); "cannot give a job back yet");
+                let _ = delivered.in_progress();
+                select! {
+                    recv(hard_stop) -> _ => {}
+                    recv(after(RETRY)) -> _ => {}
+                }
+            }
+        }
+    }
+}
+
+fn nak(delivered: &Delivered, run_id: &str, delay: Duration) {
+    // Without it the job comes again after ack_wait.
+    if let Err(e) = delivered.nak(delay) {
+        log::warn!(run_id = run_id, error = e.to_string();
+            "cannot give a job back; it comes again after ack_wait");
+    }
+}
