@@ -1,0 +1,128 @@
+//! A worker of the Python side, as far as the protocol meets it: it knows nothing of deliveries, writes a
+//! snapshot of its own making, and gives a job back after two seconds when NATS is in trouble.
+
+use pyoco_server::model::run::{RunSnapshot, RunStatus};
+
+use super::jetstream::{Delivery, Millis};
+use super::net::{Net, RUN_IDS, Writer};
+
+const HEARTBEAT: Millis = 1_000;
+const PROGRESS_INTERVAL: Millis = 10_000;
+const TROUBLE_DELAY: Millis = 2_000;
+
+pub struct Foreign {
+    actor: usize,
+    index: usize,
+    job: Option<Held>,
+}
+
+struct Held {
+    run: usize,
+    delivery: Delivery,
+    /// The snapshot as this worker has written it last, and its revision; `None`: it has not begun.
+    written: Option<(u64, RunSnapshot)>,
+    ends_at: Millis,
+    next_progress: Millis,
+    stored: bool,
+}
+
+impl Foreign {
+    pub fn new(actor: usize, index: usize) -> Foreign {
+        Foreign { actor, index, job: None }
+    }
+
+    pub fn run(&self) -> Option<usize> {
+        self.job.as_ref().map(|held| held.run)
+    }
+
+    pub fn die(&mut self, net: &mut Net) {
+        if let Some(held) = self.job.take() {
+            net.checks.disturbed[held.run] += 1;
+            net.checks.ends(held.run, self.index);
+        }
+    }
+
+    pub fn step(&mut self, net: &mut Net) -> Millis {
+        let Some(mut held) = self.job.take() else {
+            let fetched = net.ask(self.actor, false, |net| {
+                let delivery = net.queue.fetch(net.now)?;
+                let run = net.queue.get(delivery.seq)?.0;
+                Some((delivery, run))
+            });
+            if let Ok(Some((delivery, run))) = fetched {
+                net.tell(|| format!("the Python worker gets r{run} by {delivery:?}"));
+                let (now, written) = (net.now, None);
+                self.job =
+                    Some(Held { run, delivery, written, ends_at: now, next_progress: now, stored: false });
+                return 1 + net.random.within(0..20);
+            }
+            return 200 + net.random.within(0..800);
+        };
+        if net.now >= held.next_progress {
+            let _ = net.ask(self.actor, false, |net| net.queue.in_progress(net.now, held.delivery.seq));
+            held.next_progress = net.now + PROGRESS_INTERVAL;
+        }
+        if self.advance(net, &mut held).is_none() {
+            net.checks.ends(held.run, self.index);
+            return 1;
+        }
+        let pause = if held.stored { 1 } else { HEARTBEAT.min(held.ends_at.saturating_sub(net.now)).max(1) };
+        self.job = Some(held);
+        pause
+    }
+
+    /// `None`: it is done with the job.
+    fn advance(&mut self, net: &mut Net, held: &mut Held) -> Option<()> {
+        let (run, seq) = (held.run, held.delivery.seq);
+        if held.stored {
+            let _ = net.ask(self.actor, false, |net| net.queue.ack(net.now, seq));
+            return None;
+        }
+        let newest = match net.read(self.actor, run) {
+            Ok(newest) => newest,
+            Err(_) => return self.give_back(net, seq),
+        };
+        let (revision, snapshot) = newest.unwrap_or((0, None));
+        let is_over = snapshot.as_ref().is_none_or(|snapshot| snapshot.status.is_terminal());
+        let is_lost = held.written.as_ref().is_some_and(|(_, ours)| {
+            snapshot.as_ref().is_none_or(|theirs| theirs.worker_id != ours.worker_id)
+        });
+        if is_lost {
+            return None;
+        }
+        if is_over {
+            held.stored = true;
+            return Some(());
+        }
+        let now = net.seconds();
+        let mut next = RunSnapshot::pending(RUN_IDS[run].into(), "main".into(), "default".into(), now);
+        next.worker_id = Some(super::worker::WORKER_IDS[self.index].to_owned());
+        next.status = RunStatus::Running;
+        let ends = held.written.is_some() && net.now >= held.ends_at;
+        if ends {
+            next.finish(RunStatus::Completed, None, now);
+        }
+        match net.write(self.actor, run, revision, Some(next.clone()), Writer::Foreign) {
+            Ok(Some(revision)) => {
+                if held.written.is_none() {
+                    net.tell(|| format!("the Python worker executes r{run}"));
+                    net.checks.begins(run, self.index);
+                    held.ends_at = net.now + net.random.within(100..8_000);
+                }
+                held.stored = ends;
+                held.written = Some((revision, next));
+                Some(())
+            }
+            Ok(None) => Some(()),
+            Err(_) => self.give_back(net, seq),
+        }
+    }
+
+    fn give_back(&mut self, net: &mut Net, seq: u64) -> Option<()> {
+        if let Some(run) = net.queue.get(seq).map(|(run, _)| *run) {
+            net.checks.disturbed[run] += 1;
+        }
+        let _ = net.ask(self.actor, false, |net| net.queue.nak(net.now, seq, TROUBLE_DELAY));
+        None
+    }
+}

@@ -1,0 +1,425 @@
+//! A gateway: submits runs, takes failed submits back, brings back what dead workers had, and compares the
+//! queue with the snapshots.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use pyoco_server::delivery::reconcile::{self, Whereabouts};
+use pyoco_server::delivery::requeue::{self, Reason, Requeue};
+use pyoco_server::delivery::rescue::{self, Facts, Remedy, Signed};
+use pyoco_server::delivery::{Answer, Ask, Change, Limits, Newest, Protocol, Step, Stored, undo};
+use pyoco_server::model::run::{RunSnapshot, RunStatus, RunSummary};
+
+use super::checks::MAX_LOST;
+use super::jetstream::Millis;
+use super::net::{Going, Net, Progress, RUN_IDS, RUNS, Writer, job};
+use super::worker::WORKER_IDS;
+
+const RESCUE_INTERVAL: Millis = 1_000;
+const RECONCILE_INTERVAL: Millis = 10_000;
+const RECORD_SILENCE: Millis = 7_500;
+const GIVE_BACK_AGAIN: Millis = 15_000;
+const NAK_WITHIN: Millis = 2_000;
+const SUBMIT_DEADLINE: Millis = 5_000;
+const CANCEL_GRACE: Duration = Duration::from_secs(30);
+
+pub struct Gateway {
+    actor: usize,
+    /// Runs that it still has to submit, and when.
+    pub to_submit: VecDeque<(usize, Millis)>,
+    submit: Option<Submit>,
+    undo: VecDeque<(usize, f64)>,
+    /// The newest revision of each run that it has seen, and when that came.
+    seen: [Option<(u64, Millis)>; RUNS],
+    /// Since when it hears of changes, and of its own writes.
+    live_since: Option<Millis>,
+    given_back: Vec<(String, Millis)>,
+    rescue_due: Millis,
+    reconcile_due: Millis,
+    /// Since when the figures say that messages are stuck.
+    stuck_since: Option<Millis>,
+    tasks: VecDeque<Task>,
+    going: Option<Work>,
+}
+
+struct Submit {
+    run: usize,
+    submitted_at: f64,
+    created: bool,
+    give_up: Millis,
+}
+
+/// What it does for a run at the moment.
+enum Work {
+    Undo(Going<Edit>),
+    /// The message to NAK then, unless that takes until a time.
+    Rescue(Going<Edit>, Option<u64>, Millis),
+    Requeue(Going<Requeue<'static>>),
+    Lost(Going<Edit>),
+}
+
+#[derive(Debug)]
+enum Task {
+    Walk { next: u64, last: u64 },
+    Check { run: usize, revision: u64, seq: u64 },
+    Search { missing: Vec<(usize, u64)>, next: u64, last: u64 },
+    Lost { run: usize, revision: u64 },
+}
+
+/// One edit of a snapshot as a step.
+pub struct Edit {
+    decide: Box<dyn FnMut(&Newest<'_>) -> Change>,
+    written: Option<bool>,
+}
+
+impl Edit {
+    fn new(decide: impl FnMut(&Newest<'_>) -> Change + 'static) -> Edit {
+        Edit { decide: Box::new(decide), written: None }
+    }
+}
+
+impl Protocol for Edit {
+    type End = bool;
+
+    fn next(&mut self) -> Step<bool> {
+        match self.written {
+            Some(written) => Step::End(written),
+            None => Step::Ask(Ask::Edit),
+        }
+    }
+
+    fn edit(&mut self, newest: &Newest<'_>) -> Change {
+        (self.decide)(newest)
+    }
+
+    fn answered(&mut self, answer: Answer) {
+        self.written = Some(matches!(answer, Answer::Edited(Some(_))));
+    }
+}
+
+impl Gateway {
+    pub fn new(actor: usize) -> Gateway {
+        Gateway {
+            actor,
+            to_submit: VecDeque::new(),
+            submit: None,
+            undo: VecDeque::new(),
+            seen: [None; RUNS],
+            live_since: None,
+            given_back: Vec::new(),
+            rescue_due: 0,
+            reconcile_due: 0,
+            stuck_since: None,
+            tasks: VecDeque::new(),
+            going: None,
+        }
+    }
+
+    /// SIGKILL, and a new start: what it had in mind is gone.
+    pub fn die(&mut self, net: &mut Net) {
+        if self.submit.as_ref().is_some_and(|submit| submit.created) {
+            net.tell(|| format!("gateway {} dies between the two steps of a submit", self.actor));
+        }
+        let to_submit = std::mem::take(&mut self.to_submit);
+        *self = Gateway { to_submit, ..Gateway::new(self.actor) };
+    }
+
+    /// Whether a submit stands between its two steps.
+    pub fn is_half_way(&self) -> bool {
+        self.submit.as_ref().is_some_and(|submit| submit.created)
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.to_submit.is_empty() && self.submit.is_none() && self.undo.is_empty()
+    }
+
+    pub fn step(&mut self, net: &mut Net, accepted: &mut [bool; RUNS]) -> Millis {
+        self.listen(net);
+        if self.going.is_some() {
+            self.go_on(net);
+            return 1 + net.random.within(0..20);
+        }
+        if self.submit.is_some() {
+            self.submit(net, accepted);
+            return 1 + net.random.within(0..20);
+        }
+        if let Some((run, at)) = self.to_submit.front().copied()
+            && net.now >= at
+        {
+            self.to_submit.pop_front();
+            let (submitted_at, give_up) = (net.seconds(), net.now + SUBMIT_DEADLINE);
+            self.submit = Some(Submit { run, submitted_at, created: false, give_up });
+            return 1;
+        }
+        if let Some((run, submitted_at)) = self.undo.front().copied() {
+            let edit = Edit::new(move |newest| undo::undo(newest, submitted_at));
+            self.going = Some(Work::Undo(Going::new(edit, run, None)));
+            return 500;
+        }
+        if let Some(task) = self.tasks.pop_front() {
+            self.carry_out(net, task);
+            return 1 + net.random.within(0..5);
+        }
+        if net.now >= self.reconcile_due {
+            self.reconcile_due = net.now + RECONCILE_INTERVAL;
+            self.plan(net);
+        } else if net.now >= self.rescue_due {
+            self.rescue_due = net.now + RESCUE_INTERVAL;
+            self.rescue(net);
+        }
+        100 + net.random.within(0..900)
+    }
+
+    /// What its watch has told: the newest revision of each run.
+    fn listen(&mut self, net: &Net) {
+        if net.is_cut(self.actor) {
+            self.live_since = None;
+            return;
+        }
+        self.live_since.get_or_insert(net.now);
+        for run in 0..RUNS {
+            let revision = net.runs.newest(run).map(|(revision, _)| *revision);
+            if let Some(revision) = revision
+                && self.seen[run].is_none_or(|(seen, _)| seen != revision)
+            {
+                self.seen[run] = Some((revision, net.now));
+            }
+        }
+    }
+
+    fn submit(&mut self, net: &mut Net, accepted: &mut [bool; RUNS]) {
+        let Some(mut submit) = self.submit.take() else { return };
+        let run = submit.run;
+        if !submit.created {
+            let name = || (RUN_IDS[run].to_owned(), "main".to_owned(), "default".to_owned());
+            let (run_id, flow, tag) = name();
+            let snapshot = RunSnapshot::pending(run_id, flow, tag, submit.submitted_at);
+            match net.write(self.actor, run, 0, Some(snapshot), Writer::Step) {
+                Ok(Some(_)) => {
+                    submit.created = true;
+                    self.submit = Some(submit);
+                }
+                Ok(None) => {}
+                Err(_) => self.undo.push_back((run, submit.submitted_at)),
+            }
+            return;
+        }
+        match net.ask(self.actor, true, |net| net.queue.publish(net.now, RUN_IDS[run], (run, None))) {
+            Ok(_) => {
+                net.tell(|| format!("r{run} is accepted"));
+                accepted[run] = true;
+            }
+            Err(_) if net.now < submit.give_up => self.submit = Some(submit),
+            Err(_) => self.undo.push_back((run, submit.submitted_at)),
+        }
+    }
+
+    /// The facts about a run that has not ended, as this gateway sees it.
+    fn facts<'a>(&self, net: &Net, run: usize, summary: &'a RunSummary) -> Option<(u64, Facts<'a>)> {
+        let (revision, seen_at) = self.seen[run]?;
+        let since = self.live_since?;
+        let silence = net.now.saturating_sub(seen_at.max(since));
+        let index = WORKER_IDS.iter().position(|id| summary.worker_id.as_deref() == Some(id));
+        let worker_is_gone = index.is_none_or(|index| {
+            let (at, instance) = net.records[index];
+            let named = summary.delivery.as_ref().map(|delivery| delivery.instance_id.as_str());
+            let present = instance.map(|instance| format!("w{index}-{instance}"));
+            named.is_some() && named != present.as_deref()
+                || net.now.saturating_sub(at.max(since)) >= RECORD_SILENCE
+        });
+        let given_back = summary.delivery.as_ref().is_some_and(|delivery| {
+            self.given_back.iter().any(|(ack, at)| *ack == delivery.ack && net.now < at + GIVE_BACK_AGAIN)
+        });
+        let silence = Duration::from_millis(silence);
+        Some((revision, Facts { run: summary, silence, worker_is_gone, given_back }))
+    }
+
+    fn summary(net: &Net, run: usize) -> Option<RunSummary> {
+        let (_, snapshot) = net.runs.newest(run)?;
+        snapshot.as_ref().filter(|snapshot| !snapshot.status.is_terminal()).map(RunSnapshot::summary)
+    }
+
+    fn rescue(&mut self, net: &mut Net) {
+        for run in 0..RUNS {
+            let Some(summary) = Self::summary(net, run) else { continue };
+            let Some((revision, facts)) = self.facts(net, run, &summary) else { continue };
+            match rescue::remedy(facts, CANCEL_GRACE) {
+                Remedy::Nothing => {}
+                Remedy::GiveBack(ack) => {
+                    net.tell(|| format!("gateway {} gives r{run} back", self.actor));
+                    let seq = reconcile::named(&summary);
+                    self.given_back.push((ack, net.now));
+                    let edit = Edit::new(move |newest| {
+                        let Stored::Run(snapshot) = newest.stored else { return Change::Leave };
+                        let mut snapshot = Box::new(snapshot.clone());
+                        let is_due =
+                            newest.revision == revision && rescue::sign(&mut snapshot) == Signed::Now;
+                        if is_due { Change::Put(snapshot) } else { Change::Leave }
+                    });
+                    let was_signed = summary.delivery.as_ref().is_some_and(|delivery| delivery.rescued);
+                    if was_signed {
+                        let _ = net.ask(self.actor, false, |net| {
+                            seq.into_iter().for_each(|seq| net.queue.nak(net.now, seq, 0));
+                        });
+                        return;
+                    }
+                    self.going = Some(Work::Rescue(Going::new(edit, run, None), seq, net.now + NAK_WITHIN));
+                    return;
+                }
+                Remedy::CompleteCancel => {
+                    let now = net.seconds();
+                    let edit = Edit::new(move |newest| {
+                        let Stored::Run(snapshot) = newest.stored else { return Change::Leave };
+                        let mut snapshot = Box::new(snapshot.clone());
+                        if newest.revision != revision || snapshot.status != RunStatus::Cancelling {
+                            return Change::Leave;
+                        }
+                        snapshot.finish(RunStatus::Cancelled, None, now);
+                        Change::Put(snapshot)
+                    });
+                    self.going = Some(Work::Rescue(Going::new(edit, run, None), None, net.now));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn plan(&mut self, net: &mut Net) {
+        if self.live_since.is_none() {
+            return;
+        }
+        let Ok(figures) = net.ask(self.actor, false, |net| net.queue.figures(net.now)) else { return };
+        let mut missing = Vec::new();
+        let mut unfinished = 0;
+        for run in 0..RUNS {
+            let Some(summary) = Self::summary(net, run) else { continue };
+            unfinished += 1;
+            let Some((revision, facts)) = self.facts(net, run, &summary) else { continue };
+            if !reconcile::wants_look(facts) {
+                continue;
+            }
+            match reconcile::named(&summary) {
+                _ if figures.stored == 0 => self.tasks.push_back(Task::Lost { run, revision }),
+                Some(seq) => self.tasks.push_back(Task::Check { run, revision, seq }),
+                None => missing.push((run, revision)),
+            }
+        }
+        if !missing.is_empty() && figures.stored < unfinished {
+            self.tasks.push_back(Task::Search { missing, next: 1, last: u64::MAX });
+        }
+        let stuck = reconcile::stuck_messages(figures.stored, figures.pending, figures.ack_pending);
+        if stuck == 0 {
+            self.stuck_since = None;
+            return;
+        }
+        if *self.stuck_since.get_or_insert(net.now) + 5_000 <= net.now {
+            self.tasks.push_back(Task::Walk { next: 1, last: figures.delivered_to });
+        }
+    }
+
+    fn carry_out(&mut self, net: &mut Net, task: Task) {
+        match task {
+            Task::Walk { next, last } => {
+                let found = net
+                    .ask(self.actor, false, |net| net.queue.next(next).map(|(seq, message)| (seq, *message)));
+                let Ok(Some((seq, message))) = found else { return };
+                if seq > last {
+                    return;
+                }
+                self.tasks.push_front(Task::Walk { next: seq + 1, last });
+                let run = message.0;
+                let summary = Self::summary(net, run);
+                let facts = summary.as_ref().and_then(|summary| self.facts(net, run, summary));
+                if self.live_since.is_some() && reconcile::may_be_stuck(seq, facts.map(|(_, facts)| facts)) {
+                    let limits = Limits::new(MAX_LOST, None);
+                    let mut step = Requeue::new(job(message), seq, Reason::Stuck, limits, net.seconds());
+                    if let Some((revision, _)) = facts {
+                        step = step.decided_on(revision);
+                    }
+                    self.going = Some(Work::Requeue(Going::new(step, run, None)));
+                }
+            }
+            Task::Check { run, revision, seq } => {
+                let found =
+                    net.ask(self.actor, false, |net| net.queue.get(seq).is_some_and(|(of, _)| *of == run));
+                if found == Ok(false) {
+                    self.tasks.push_front(Task::Lost { run, revision });
+                }
+            }
+            Task::Search { mut missing, next, last } => {
+                let found = net
+                    .ask(self.actor, false, |net| net.queue.next(next).map(|(seq, message)| (seq, *message)));
+                match found {
+                    Err(_) => {}
+                    Ok(Some((seq, (of, _)))) if seq <= last => {
+                        missing.retain(|(run, _)| *run != of);
+                        self.tasks.push_front(Task::Search { missing, next: seq + 1, last });
+                    }
+                    Ok(_) => {
+                        self.tasks
+                            .extend(missing.into_iter().map(|(run, revision)| Task::Lost { run, revision }));
+                    }
+                }
+            }
+            Task::Lost { run, revision } => {
+                let stored = net.queue.figures(net.now).stored;
+                if !reconcile::is_lost(Whereabouts::Nowhere, stored) {
+                    return;
+                }
+                let now = net.seconds();
+                let edit = Edit::new(move |newest| reconcile::end_lost(newest, revision, now));
+                self.going = Some(Work::Lost(Going::new(edit, run, None)));
+            }
+        }
+    }
+
+    fn go_on(&mut self, net: &mut Net) {
+        let Some(work) = self.going.take() else { return };
+        self.going = match work {
+            Work::Undo(mut going) => match going.step(net, self.actor) {
+                Progress::Going => Some(Work::Undo(going)),
+                Progress::End(_) => {
+                    net.tell(|| format!("gateway {} has taken r{} back", self.actor, going.run));
+                    self.undo.pop_front();
+                    None
+                }
+                Progress::Trouble(_) => None,
+            },
+            Work::Rescue(mut going, seq, until) => match going.step(net, self.actor) {
+                Progress::Going => Some(Work::Rescue(going, seq, until)),
+                Progress::End(written) => {
+                    if let (true, Some(seq)) = (written && net.now < until, seq) {
+                        let _ = net.ask(self.actor, false, |net| net.queue.nak(net.now, seq, 0));
+                    }
+                    None
+                }
+                // Nobody could write: what was silent may not be gone.
+                Progress::Trouble(_) => {
+                    self.live_since = self.live_since.map(|_| net.now);
+                    None
+                }
+            },
+            Work::Requeue(mut going) => match going.step(net, self.actor) {
+                Progress::Going => Some(Work::Requeue(going)),
+                Progress::End(end) => {
+                    if end != requeue::End::Changed {
+                        net.tell(|| format!("gateway {} finds r{} stuck: {end:?}", self.actor, going.run));
+                    }
+                    None
+                }
+                Progress::Trouble(_) => None,
+            },
+            Work::Lost(mut going) => match going.step(net, self.actor) {
+                Progress::Going => Some(Work::Lost(going)),
+                Progress::End(written) => {
+                    if written {
+                        net.tell(|| format!("gateway {} ends r{}, whose job is lost", self.actor, going.run));
+                        net.checks.lost[going.run] = true;
+                    }
+                    None
+                }
+                Progress::Trouble(_) => None,
+            },
+        };
+    }
+}
