@@ -19,6 +19,7 @@ mod events;
 mod forms;
 mod golden;
 mod idempotency;
+mod installations;
 mod lifecycle;
 mod lists;
 mod load;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::bus::connection::link::Link;
-use crate::bus::jetstream::resources::{self, ADVISORY_CONSUMER, ADVISORY_STREAM, WORK_STREAM};
+use crate::bus::jetstream::{ownership, resources};
 use crate::bus::left;
 use crate::bus::queue::pull::PullInbox;
 use crate::bus::{Error, Result, jetstream};
@@ -71,12 +71,14 @@ impl WorkQueue {
         self.ensure_stream(&resources::advisory_stream(&self.config))
     }
 
+    /// # Errors
+    /// [`Error::Foreign`] and [`Error::NotPullable`] when the one that is there must not or cannot be used.
     pub fn ensure_consumer(&self, tag: &str) -> Result<ConsumerSettings> {
         if !name::is_tag(tag) {
             return Err(Error::BadName(tag.to_owned()));
         }
         let config = resources::tag_consumer(&self.config, tag);
-        let info = self.ensure_durable(WORK_STREAM, &resources::consumer_name(tag), &config)?;
+        let info = self.ensure_durable(&self.work_stream(), &config)?;
         let config = &info["config"];
         Ok(ConsumerSettings {
             ack_wait: Duration::from_nanos(config["ack_wait"].as_u64().unwrap_or(30_000_000_000)),
@@ -86,7 +88,8 @@ impl WorkQueue {
 
     /// The consumers of `tags` must exist.
     pub fn pull_inbox(&self, tags: &[String]) -> PullInbox {
-        let consumers = tags.iter().map(|tag| (WORK_STREAM.to_owned(), resources::consumer_name(tag)));
+        let consumers =
+            tags.iter().map(|tag| (self.work_stream(), resources::consumer_name(&self.config, tag)));
         PullInbox::open(self.stream.clone(), self.control.clone(), consumers)
     }
 
@@ -94,8 +97,9 @@ impl WorkQueue {
     pub fn exhausted_inbox(&self) -> Result<PullInbox> {
         self.ensure_stream(&resources::advisory_stream(&self.config))?;
         let config = resources::advisory_consumer(&self.config);
-        self.ensure_durable(ADVISORY_STREAM, ADVISORY_CONSUMER, &config)?;
-        let consumer = (ADVISORY_STREAM.to_owned(), ADVISORY_CONSUMER.to_owned());
+        let stream = resources::advisory_stream_name(&self.config);
+        self.ensure_durable(&stream, &config)?;
+        let consumer = (stream, resources::advisory_consumer_name(&self.config));
         Ok(PullInbox::open(self.stream.clone(), self.control.clone(), [consumer]))
     }
 
@@ -103,11 +107,12 @@ impl WorkQueue {
     /// Repeats by itself until `deadline`; after [`Error::is_outcome_unknown`] the job may be in the queue.
     pub fn submit(&self, tag: &str, run_id: &str, payload: &[u8], deadline: Instant) -> Result<()> {
         let subject = self.job_subject(tag)?;
+        let stream = self.work_stream();
         let mut id = run_id.to_owned();
         let mut pause = RETRY_MIN;
         let mut in_doubt: Option<Error> = None;
         loop {
-            let headers = [("Nats-Msg-Id", id.as_str()), ("Nats-Expected-Stream", WORK_STREAM)];
+            let headers = [("Nats-Msg-Id", id.as_str()), ("Nats-Expected-Stream", stream.as_str())];
             let patience = left(deadline).min(self.timeout);
             let error = match jetstream::publish(&self.control, &subject, &headers, payload, patience) {
                 // The server still knows the id, but the job may have been taken out: by a worker
@@ -155,12 +160,12 @@ impl WorkQueue {
 
     pub fn stored_job(&self, stream_seq: u64) -> Result<Option<StoredJob>> {
         let which = json!({"seq": stream_seq});
-        let stored = jetstream::get_message(&self.control, WORK_STREAM, &which, self.timeout)?;
+        let stored = jetstream::get_message(&self.control, &self.work_stream(), &which, self.timeout)?;
         Ok(stored.map(|m| StoredJob { subject: m.subject, payload: m.data }))
     }
 
     pub fn remove_job(&self, stream_seq: u64) -> Result<()> {
-        jetstream::delete_message(&self.control, WORK_STREAM, stream_seq, self.timeout)
+        jetstream::delete_message(&self.control, &self.work_stream(), stream_seq, self.timeout)
     }
 
     /// Gives a job back in the place of a worker that is gone, by the ACK subject of its delivery.
@@ -185,9 +190,17 @@ impl WorkQueue {
     pub fn jobs_of_tag(&self, tag: &str) -> Result<u64> {
         let subject = self.job_subject(tag)?;
         let body = json!({"subjects_filter": subject});
-        let info: Value =
-            jetstream::call(&self.control, &format!("STREAM.INFO.{WORK_STREAM}"), &body, self.timeout)?;
+        let info: Value = jetstream::call(
+            &self.control,
+            &format!("STREAM.INFO.{}", self.work_stream()),
+            &body,
+            self.timeout,
+        )?;
         Ok(info["state"]["subjects"][&subject].as_u64().unwrap_or(0))
+    }
+
+    pub(crate) fn work_stream(&self) -> String {
+        resources::work_stream_name(&self.config)
     }
 
     fn ensure_stream(&self, config: &Value) -> Result<()> {
@@ -201,10 +214,13 @@ impl WorkQueue {
         Ok(format!("{}.{tag}", self.config.work_subject_prefix))
     }
 
-    fn ensure_durable(&self, stream: &str, name: &str, config: &Value) -> Result<Value> {
-        let info = || {
+    fn ensure_durable(&self, stream: &str, config: &Value) -> Result<Value> {
+        let name = config["durable_name"].as_str().unwrap_or_default();
+        let info = || -> Result<Value> {
             let call = format!("CONSUMER.INFO.{stream}.{name}");
-            jetstream::call::<Value>(&self.control, &call, &Value::Null, self.timeout)
+            let info: Value = jetstream::call(&self.control, &call, &Value::Null, self.timeout)?;
+            ownership::check_consumer(config, &info["config"])?;
+            Ok(info)
         };
         match info() {
             Err(e) if e.is_missing_consumer() => {}

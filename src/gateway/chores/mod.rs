@@ -7,6 +7,7 @@
 mod backlog;
 mod key_use;
 mod orphans;
+mod ownership;
 mod registry;
 mod rescue;
 mod undo;
@@ -20,6 +21,7 @@ pub(crate) use undo::{Doubtful, Undo};
 
 use super::view::backlog::Backlog;
 use super::view::keys::KeyMirror;
+use super::view::ownership::Ownership;
 use super::view::runs::RunIndex;
 use super::view::workers::WorkerMirror;
 use crate::bus::Bus;
@@ -38,6 +40,7 @@ pub(crate) struct ChoreParts {
     pub keys: Option<KeyMirror>,
     pub backlog: Arc<Backlog>,
     pub undo: Undo,
+    pub ownership: Ownership,
     /// Silence after which a worker counts as disconnected.
     pub disconnect_timeout: Duration,
     /// Between two writes of a worker's record.
@@ -82,16 +85,18 @@ pub(crate) fn start(parts: ChoreParts, kicked: Receiver<()>) -> std::io::Result<
 }
 
 fn table(parts: ChoreParts) -> Vec<Chore> {
-    let ChoreParts { bus, runs, workers, keys, backlog, undo, .. } = parts;
+    let ChoreParts { bus, runs, workers, keys, backlog, undo, ownership, .. } = parts;
     let silence = parts.disconnect_timeout;
     let (heartbeat, grace) = (parts.worker_heartbeat, parts.cancel_grace);
     let mut rescue = rescue::Rescue::new(&bus, runs, workers.clone(), heartbeat, grace);
     let sweep = registry::Sweep::new(&bus, workers.clone(), silence, parts.workers_retention);
+    let (mut look, looked_at) = (ownership::Look::default(), bus.clone());
     let (queue, wheels) = (bus.queue().with_timeout(TIMEOUT), bus.wheels().with_timeout(TIMEOUT));
     let mut table = vec![
         Chore::in_memory("silent workers", registry::SILENCE_INTERVAL, move || {
             workers.publish_silent(clock::now(), silence);
         }),
+        Chore::new("ownership", ownership::FIRST, move |_| look.run(&looked_at, &ownership)),
         Chore::new("rescue", rescue::INTERVAL, move |turn| rescue.look(turn)),
         Chore::new("old workers", sweep.interval(), move |turn| sweep.run(turn)),
         Chore::new("undo", undo::RETRY, move |turn| undo.run(turn)),
