@@ -35,6 +35,7 @@ mod rescue;
 mod schemathesis;
 mod submits;
 mod tolerance;
+mod vanished;
 mod watch;
 mod watchers;
 mod wire;

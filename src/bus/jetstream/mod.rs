@@ -38,9 +38,14 @@ pub(crate) struct StoredMessage {
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct StreamInfo {
+    pub first_seq: u64,
     pub last_seq: u64,
+    /// How many subjects have a message; `None` from a server that does not say so.
+    pub subjects: Option<u64>,
     pub created: String,
     pub allow_direct: bool,
+    /// The server's clock when it answered, unix seconds.
+    pub now: Option<f64>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -137,7 +142,14 @@ pub(crate) fn consumers(link: &Link, stream: &str, pages: usize, deadline: Insta
 pub(crate) fn stream_info(link: &Link, stream: &str, timeout: Duration) -> Result<StreamInfo> {
     let info: Value = call(link, &format!("STREAM.INFO.{stream}"), &Value::Null, timeout)?;
     Ok(StreamInfo {
+        first_seq: info["state"]["first_seq"].as_u64().unwrap_or(0),
         last_seq: info["state"]["last_seq"].as_u64().unwrap_or(0),
+        // Left out when it is 0.
+        subjects: match info["state"]["messages"].as_u64() {
+            Some(0) => Some(0),
+            _ => info["state"]["num_subjects"].as_u64(),
+        },
+        now: info["ts"].as_str().and_then(unix_seconds),
         created: info["created"].as_str().unwrap_or_default().to_owned(),
         allow_direct: info["config"]["allow_direct"].as_bool().unwrap_or(false),
     })

@@ -92,7 +92,7 @@ impl View for WorkerView {
     type Change = Entry;
 
     fn take(&mut self, entry: Entry, _: bool) {
-        let Entry { key, value, revision, operation } = entry;
+        let Entry { key, value, revision, operation, .. } = entry;
         if operation == Operation::Delete {
             return self.remove(&key);
         }

@@ -118,7 +118,7 @@ mod tests {
         let mut snapshot = fresh(&job(), 1.0);
         edit(&mut snapshot);
         let value = json::to_wire(&snapshot).unwrap();
-        Entry { key: "r".into(), value, revision: 7, operation: Operation::Put }
+        Entry::put("r", value, 7)
     }
 
     #[test]
