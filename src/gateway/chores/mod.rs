@@ -94,7 +94,7 @@ fn table(parts: ChoreParts) -> Vec<Chore> {
     let (queue, wheels) = (bus.queue().with_timeout(TIMEOUT), bus.wheels().with_timeout(TIMEOUT));
     let mut table = vec![
         Chore::in_memory("silent workers", registry::SILENCE_INTERVAL, move || {
-            workers.publish_silent(clock::now(), silence);
+            workers.publish_silent(silence);
         }),
         Chore::new("ownership", ownership::FIRST, move |_| look.run(&looked_at, &ownership)),
         Chore::new("rescue", rescue::INTERVAL, move |turn| rescue.look(turn)),
