@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::bus::connection::link::Link;
-use crate::bus::jetstream::resources::{self, AUDIT_STREAM, AUDIT_SUBJECT};
+use crate::bus::jetstream::resources;
 use crate::bus::{Error, Result, jetstream};
 use crate::config::ResourceConfig;
 use crate::model::name;
@@ -42,7 +42,7 @@ impl AuditLog {
         if !action.split('.').all(name::is_tag) {
             return Err(Error::BadName(action.to_owned()));
         }
-        let subject = format!("{AUDIT_SUBJECT}.{action}");
+        let subject = format!("{}.{action}", resources::audit_subject(&self.config));
         let stream = resources::audit_stream(&self.config);
         let publish = || jetstream::publish(&self.control, &subject, &[], entry, self.timeout);
         jetstream::creating(&self.control, &stream, self.timeout, publish).map(drop)
@@ -50,8 +50,8 @@ impl AuditLog {
 
     /// The first entry at `seq` or behind it; `None` at the end, and when there is no stream.
     pub fn read(&self, seq: u64) -> Result<Option<AuditRecord>> {
-        let which = json!({"seq": seq.max(1), "next_by_subj": format!("{AUDIT_SUBJECT}.>")});
-        match jetstream::get_message(&self.control, AUDIT_STREAM, &which, self.timeout) {
+        let which = json!({"seq": seq.max(1), "next_by_subj": self.all_subjects()});
+        match jetstream::get_message(&self.control, &self.stream(), &which, self.timeout) {
             Ok(found) => Ok(found.map(|m| AuditRecord { seq: m.seq, data: m.data })),
             Err(e) if e.is_missing_stream() => Ok(None),
             Err(e) => Err(e),
@@ -60,7 +60,7 @@ impl AuditLog {
 
     /// Where entries begin that were stored at `since` (unix seconds) or later, found by halving.
     pub fn since(&self, since: f64) -> Result<u64> {
-        let last = match jetstream::stream_info(&self.control, AUDIT_STREAM, self.timeout) {
+        let last = match jetstream::stream_info(&self.control, &self.stream(), self.timeout) {
             Ok(info) => info.last_seq,
             Err(e) if e.is_missing_stream() => return Ok(1),
             Err(e) => return Err(e),
@@ -68,13 +68,21 @@ impl AuditLog {
         let (mut low, mut high) = (1, last + 1);
         while low < high {
             let middle = low + (high - low) / 2;
-            let which = json!({"seq": middle, "next_by_subj": format!("{AUDIT_SUBJECT}.>")});
-            let found = jetstream::get_message(&self.control, AUDIT_STREAM, &which, self.timeout)?;
+            let which = json!({"seq": middle, "next_by_subj": self.all_subjects()});
+            let found = jetstream::get_message(&self.control, &self.stream(), &which, self.timeout)?;
             match found {
                 Some(message) if message.time.unwrap_or(0.0) < since => low = message.seq + 1,
                 Some(_) | None => high = middle,
             }
         }
         Ok(low)
+    }
+
+    fn stream(&self) -> String {
+        resources::audit_stream_name(&self.config)
+    }
+
+    fn all_subjects(&self) -> String {
+        format!("{}.>", resources::audit_subject(&self.config))
     }
 }

@@ -12,6 +12,8 @@ mod code {
     pub const CONSUMER_NOT_FOUND: u64 = 10014;
     pub const STREAM_EXISTS_WITH_OTHER_CONFIG: u64 = 10058;
     pub const CONSUMER_EXISTS: u64 = 10148;
+    /// Another stream has the subjects.
+    pub const SUBJECTS_OVERLAP: u64 = 10065;
     pub const NO_MESSAGE_FOUND: u64 = 10037;
     /// A delete of what is not there: `no message found` and `sequence not found`.
     pub const DELETE_FAILED: u64 = 10057;
@@ -59,6 +61,15 @@ pub enum Error {
     Stalled(String),
     #[error("nats-server {found} is too old for this; install version {needed} or a later one")]
     OldServer { found: String, needed: String },
+    /// A stream or consumer has a name of ours and is not ours: whoever used it would take the jobs of
+    /// others.
+    #[error(
+        "{0}: it belongs to another installation, or was made by hand; set PYOCO_NAMESPACE to give this \
+         installation names of its own, or make its settings those of the other one"
+    )]
+    Foreign(String),
+    #[error("consumer `{consumer}` refuses every pull: {reason}; delete it, and it is made anew")]
+    NotPullable { consumer: String, reason: String },
     /// The settings cannot be used, or the process is out of threads.
     #[error("cannot set up the connection to NATS: {0}")]
     Setup(String),
@@ -87,6 +98,11 @@ impl Error {
         }
     }
 
+    /// Whether no repeat helps before an operator has changed something.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Error::Foreign(_) | Error::NotPullable { .. })
+    }
+
     pub fn is_store_full(&self) -> bool {
         matches!(self, Error::Api { err_code, .. } if code::NO_ROOM.contains(err_code))
     }
@@ -105,6 +121,10 @@ impl Error {
 
     pub(crate) fn is_existing(&self) -> bool {
         self.has_code(code::STREAM_EXISTS_WITH_OTHER_CONFIG) || self.has_code(code::CONSUMER_EXISTS)
+    }
+
+    pub(crate) fn is_overlap(&self) -> bool {
+        self.has_code(code::SUBJECTS_OVERLAP)
     }
 
     pub(crate) fn is_no_message(&self) -> bool {

@@ -39,7 +39,8 @@ pub use queue::{ConsumerSettings, ExhaustedJob, StoredJob, WorkQueue};
 pub use watch::{WATCH_SILENCE, Watch, WatchEvent};
 
 use connection::large_payload::LargePayloadLink;
-use jetstream::resources;
+use jetstream::{ownership, resources};
+use queue::backlog::MAX_PAGES;
 
 use crate::config::{NatsConfig, ResourceConfig};
 
@@ -141,20 +142,8 @@ impl Bus {
     /// The name of each stream and bucket with its settings and size, or with what is wrong. One that is
     /// missing is no fault: it is created when it is first needed.
     pub fn inspect(&self) -> Vec<(String, Result<serde_json::Value>)> {
-        let config = &self.inner.resources;
-        let streams = [
-            resources::WORK_STREAM.to_owned(),
-            resources::ADVISORY_STREAM.to_owned(),
-            resources::AUDIT_STREAM.to_owned(),
-            config.dlq_stream.clone(),
-            format!("KV_{}", config.runs_bucket),
-            format!("KV_{}", config.workers_bucket),
-            format!("KV_{}", config.auth_bucket),
-            resources::object_stream(&config.wheels_bucket),
-            format!("KV_{}", config.wheel_history_bucket),
-        ];
-        let look = |stream: &str| {
-            let call = format!("STREAM.INFO.{stream}");
+        let look = |expected: &serde_json::Value, name: &str| {
+            let call = format!("STREAM.INFO.{name}");
             let none = serde_json::Value::Null;
             let info: serde_json::Value =
                 match jetstream::call(&self.inner.control, &call, &none, self.inner.timeout) {
@@ -163,6 +152,7 @@ impl Bus {
                     }
                     other => other?,
                 };
+            ownership::check_stream(expected, &info["config"])?;
             Ok(serde_json::json!({
                 "state": "ok",
                 "messages": info["state"]["messages"],
@@ -171,7 +161,48 @@ impl Bus {
                 "storage": info["config"]["storage"],
             }))
         };
-        streams.into_iter().map(|stream| (stream.clone(), look(&stream))).collect()
+        let streams = resources::all_streams(&self.inner.resources);
+        let inspected = |expected: serde_json::Value| {
+            let name = expected["name"].as_str().unwrap_or_default().to_owned();
+            let found = look(&expected, &name);
+            (name, found)
+        };
+        let mut lines: Vec<_> = streams.into_iter().map(inspected).collect();
+        let stream = resources::work_stream_name(&self.inner.resources);
+        let deadline = Instant::now() + self.inner.timeout;
+        let consumers = jetstream::consumers(&self.inner.control, &stream, MAX_PAGES, deadline);
+        let consumers = consumers.and_then(|infos| {
+            ownership::check_tag_consumers(&self.inner.resources, &infos)?;
+            Ok(serde_json::json!({"state": "ok", "consumers": infos.len()}))
+        });
+        // One line says that the stream is missing.
+        if !matches!(consumers, Err(Error::Api { code: 404, .. })) {
+            lines.push((format!("consumers of {stream}"), consumers));
+        }
+        lines
+    }
+
+    /// Whether what is there under our names is ours; what is missing will be.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] and [`Error::NotPullable`] when it must not or cannot be used.
+    pub fn check_ownership(&self, deadline: Instant) -> Result<()> {
+        let (config, link) = (&self.inner.resources, &self.inner.control);
+        for expected in resources::all_streams(config) {
+            let call = format!("STREAM.INFO.{}", expected["name"].as_str().unwrap_or_default());
+            let none = serde_json::Value::Null;
+            match jetstream::call::<serde_json::Value>(link, &call, &none, left(deadline)) {
+                Ok(info) => ownership::check_stream(&expected, &info["config"])?,
+                Err(Error::Api { code: 404, .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let stream = resources::work_stream_name(config);
+        match jetstream::consumers(link, &stream, MAX_PAGES, deadline) {
+            Ok(infos) => ownership::check_tag_consumers(config, &infos),
+            Err(Error::Api { code: 404, .. }) => Ok(()),
+            Err(e) => Err(e),
+        }
     }
 
     /// Largest message that the server takes, in bytes; without bound while no server is known.

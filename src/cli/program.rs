@@ -7,7 +7,7 @@ use clap::Parser;
 
 use super::exit::Exit;
 use super::failure::Failure;
-use crate::config::{Config, Loaded, Source};
+use crate::config::{Config, Loaded, NAMESPACE, Source};
 use crate::model::error::Code;
 
 /// Parses `arguments`, runs `body`, and turns what comes of it into messages and an exit code.
@@ -35,7 +35,7 @@ pub(super) fn run<A: Parser>(
 }
 
 /// Reads the settings and starts logging; what did not parse is logged by name.
-pub(super) fn settings(service: &'static str, log_level: Option<&str>) -> Config {
+pub(super) fn settings(service: &'static str, log_level: Option<&str>) -> Result<Config, Failure> {
     let source = Source::from_process();
     let Loaded { mut config, warnings, .. } = Config::load(&source);
     if let Some(level) = log_level {
@@ -48,7 +48,12 @@ pub(super) fn settings(service: &'static str, log_level: Option<&str>) -> Config
     for warning in &warnings {
         log::warn!("{warning}");
     }
-    config
+    if warnings.iter().any(|warning| warning.name == NAMESPACE) {
+        let hint = "set it to a word of letters, digits, `_` and `-`, or unset it for the names without one";
+        let reason = format!("cannot read {NAMESPACE}, which says whose jobs and runs these are");
+        return Err(Failure::usage(reason, None, hint));
+    }
+    Ok(config)
 }
 
 /// An error that ends a program which had been understood.

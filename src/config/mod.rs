@@ -5,6 +5,7 @@
 //! [`Warning`] by name, and the default is used. An empty value counts as unset.
 
 mod dotenv;
+mod namespace;
 mod python;
 mod reader;
 mod source;
@@ -12,12 +13,16 @@ mod source;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use namespace::Namespace;
 pub use python::{PythonConfig, parse_env_entry, parse_interpreter, parse_memory_limit, parse_resolver};
 pub use reader::{Setting, Warning, parse_positive_seconds};
 pub use source::{Origin, Source};
 
 use crate::model::network::Network;
 use reader::Reader;
+
+/// A value that cannot be read must end the program: the default would be another installation.
+pub const NAMESPACE: &str = "PYOCO_NAMESPACE";
 
 /// All settings of all four programs.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,6 +84,8 @@ impl std::fmt::Debug for NatsConfig {
 /// Names and settings of streams and buckets (`docs/spec.md#in-nats`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResourceConfig {
+    /// Part of all names that have no setting of their own, and of the defaults of the others.
+    pub namespace: Namespace,
     /// Prefix of job subjects; the tag follows.
     pub work_subject_prefix: String,
     /// Prefix of DLQ subjects.
@@ -314,25 +321,27 @@ fn nats(r: &mut Reader<'_>) -> NatsConfig {
 }
 
 fn resources(r: &mut Reader<'_>, ack_wait: Duration) -> ResourceConfig {
+    let ns = Namespace::new(r.optional_name(NAMESPACE));
     ResourceConfig {
-        work_subject_prefix: r.subject("PYOCO_WORK_SUBJECT_PREFIX", "pyoco.work"),
-        dlq_subject_prefix: r.subject("PYOCO_DLQ_SUBJECT_PREFIX", "pyoco.dlq"),
-        dlq_stream: r.name("PYOCO_DLQ_STREAM", "PYOCO_DLQ"),
+        work_subject_prefix: r.subject("PYOCO_WORK_SUBJECT_PREFIX", &ns.subject("work")),
+        dlq_subject_prefix: r.subject("PYOCO_DLQ_SUBJECT_PREFIX", &ns.subject("dlq")),
+        dlq_stream: r.name("PYOCO_DLQ_STREAM", &ns.stream("DLQ")),
         dlq_max_age: r.seconds("PYOCO_DLQ_MAX_AGE_SEC", 604_800.0),
         dlq_max_msgs: r.number("PYOCO_DLQ_MAX_MSGS", 100_000, 1..=i64::MAX),
         dlq_max_bytes: r.number("PYOCO_DLQ_MAX_BYTES", 536_870_912, 1..=i64::MAX),
-        runs_bucket: r.name("PYOCO_RUNS_KV_BUCKET", "pyoco_runs"),
-        workers_bucket: r.name("PYOCO_WORKERS_KV_BUCKET", "pyoco_workers"),
+        runs_bucket: r.name("PYOCO_RUNS_KV_BUCKET", &ns.name("runs")),
+        workers_bucket: r.name("PYOCO_WORKERS_KV_BUCKET", &ns.name("workers")),
         workers_ttl: r.optional_seconds("PYOCO_WORKERS_KV_TTL_SEC"),
-        auth_bucket: r.name("PYOCO_AUTH_KV_BUCKET", "pyoco_auth"),
-        wheels_bucket: r.name("PYOCO_WHEEL_OBJECT_STORE_BUCKET", "pyoco_wheels"),
+        auth_bucket: r.name("PYOCO_AUTH_KV_BUCKET", &ns.name("auth")),
+        wheels_bucket: r.name("PYOCO_WHEEL_OBJECT_STORE_BUCKET", &ns.name("wheels")),
         wheels_max_bytes: r.number("PYOCO_WHEEL_MAX_BYTES", 536_870_912, 1..=i64::MAX),
-        wheel_history_bucket: r.name("PYOCO_WHEEL_HISTORY_KV_BUCKET", "pyoco_wheel_history"),
+        wheel_history_bucket: r.name("PYOCO_WHEEL_HISTORY_KV_BUCKET", &ns.name("wheel_history")),
         wheel_history_ttl: r.seconds("PYOCO_WHEEL_HISTORY_TTL_SEC", 7_776_000.0),
         ack_wait,
         max_deliver: r.number("PYOCO_CONSUMER_MAX_DELIVER", 20, 1..=1_000_000),
         max_ack_pending: r.number("PYOCO_CONSUMER_MAX_ACK_PENDING", 200, 1..=1_000_000),
         replicas: r.number("PYOCO_JS_REPLICAS", 1, 1..=5) as u32,
+        namespace: ns,
     }
 }
 

@@ -11,6 +11,7 @@ use crate::model::name;
 
 /// Longest duration that a setting may name: ten years, far from any overflow.
 const MAX_SECONDS: f64 = 10.0 * 365.25 * 86_400.0;
+const NOT_A_NAME: &str = "must match [A-Za-z0-9_-]+";
 
 /// One variable as `config show` lists it; secrets are masked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,7 +133,14 @@ impl<'a> Reader<'a> {
 
     /// A tag, or the name of a stream or bucket, whose alphabet is the same.
     pub(super) fn name(&mut self, name: &'static str, default: &str) -> String {
-        self.checked(name, default, name::is_tag, "must match [A-Za-z0-9_-]+")
+        self.checked(name, default, name::is_tag, NOT_A_NAME)
+    }
+
+    pub(super) fn optional_name(&mut self, name: &'static str) -> Option<String> {
+        self.parsed(name, "", None, |text| match name::is_tag(text) {
+            true => Ok(Some(text.to_owned())),
+            false => Err(NOT_A_NAME.to_owned()),
+        })
     }
 
     pub(super) fn subject(&mut self, name: &'static str, default: &str) -> String {

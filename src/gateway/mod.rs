@@ -43,6 +43,7 @@ use view::WheelRegistry;
 use view::backlog::Backlog;
 use view::hub::Hub;
 use view::keys::KeyMirror;
+use view::ownership::Ownership;
 use view::runs::RunIndex;
 use view::workers::WorkerMirror;
 
@@ -135,6 +136,7 @@ impl RunningGateway {
         }
         let (kick, kicked) = bounded(1);
         let backlog = Arc::new(Backlog::new(kick));
+        let ownership = Ownership::default();
         let undo = Undo::new(bus.runs(), index.clone());
         let chores = chores::ChoreParts {
             bus: bus.clone(),
@@ -143,6 +145,7 @@ impl RunningGateway {
             keys: settings.auth.is_some().then(|| key_mirror.clone()),
             backlog: backlog.clone(),
             undo: undo.clone(),
+            ownership: ownership.clone(),
             disconnect_timeout: settings.disconnect_timeout,
             worker_heartbeat: settings.worker_heartbeat,
             workers_retention: settings.workers_retention,
@@ -160,6 +163,7 @@ impl RunningGateway {
             records: bus.workers(),
             queue: bus.queue(),
             undo,
+            ownership,
             index,
             workers,
             wheels,

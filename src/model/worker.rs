@@ -74,11 +74,11 @@ impl WorkerRecord {
     }
 
     /// `DISCONNECTED` once a live worker was silent for longer than `timeout`; a graceful stop stays.
-    pub fn derived_state(&self, now: f64, timeout: Duration) -> WorkerState {
+    /// `silence` is by the clock of NATS or of the reader: that of the worker may be wrong.
+    pub fn derived_state(&self, silence: Duration, timeout: Duration) -> WorkerState {
         match self.state {
-            WorkerState::Running | WorkerState::Idle
-                if self.seen_at().is_none_or(|at| now - at > timeout.as_secs_f64()) =>
-            {
+            // A record without a time is not one that a worker keeps.
+            WorkerState::Running | WorkerState::Idle if silence > timeout || self.seen_at().is_none() => {
                 WorkerState::Disconnected
             }
             state => state,
@@ -108,11 +108,12 @@ mod tests {
         let bare = read(r#"{"worker_id":"w"}"#);
         assert_eq!(bare.state, WorkerState::Idle);
         let timeout = Duration::from_secs(20);
-        assert_eq!(bare.derived_state(1e9, timeout), WorkerState::Disconnected);
+        assert_eq!(bare.derived_state(Duration::ZERO, timeout), WorkerState::Disconnected);
         let odd = read(
             r#"{"worker_id":"w","state":"NAPPING","tags":null,"hidden":null,"instance_id":null,"heartbeat_at":1e9,"zzz":1}"#,
         );
-        assert_eq!(odd.derived_state(1e9, timeout), WorkerState::Idle);
+        assert_eq!(odd.derived_state(timeout, timeout), WorkerState::Idle);
+        assert_eq!(odd.derived_state(timeout * 2, timeout), WorkerState::Disconnected);
         assert_eq!((odd.seen_at(), &odd.extra["zzz"]), (Some(1e9), &Value::from(1)));
         for state in WorkerState::ALL {
             assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());

@@ -14,6 +14,9 @@ pub enum Error {
     /// A worker that was to execute one job could not even ask for it.
     #[error("the work queue could not be reached; check that NATS runs, or pass a longer --poll-timeout")]
     NoQueue,
+    /// A stream or consumer that it needs belongs to another installation, or refuses every pull.
+    #[error("the worker can never take a job: {0}")]
+    Refused(#[source] crate::bus::Error),
     /// A worker that was to execute one job could not give it its wheels.
     #[error("the worker's wheels could not be made ready, so no job was taken: {reason}")]
     NoWheels {

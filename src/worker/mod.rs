@@ -105,7 +105,8 @@ impl Context {
 ///
 /// # Errors
 /// [`Error::TakenOver`] when another process has started under the same id, [`Error::NoWheels`] when a
-/// worker of one job could not get its code, [`Error::Thread`].
+/// worker of one job could not get its code, [`Error::Refused`] when what it needs in NATS belongs to another
+/// installation or refuses every pull, [`Error::Thread`].
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -180,7 +181,13 @@ pub fn run(
             registry.stop_gracefully();
             return Err(Error::NoWheels { reason });
         }
-        None | Some(Waited::Ready | Waited::Stopped) => pull::run(&context, &registry, stop)?,
+        None | Some(Waited::Ready | Waited::Stopped) => match pull::run(&context, &registry, stop) {
+            Err(e @ Error::Refused(_)) => {
+                registry.stop_gracefully();
+                return Err(e);
+            }
+            other => other?,
+        },
     };
     // No run will need other wheels.
     drop(sync);

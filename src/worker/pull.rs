@@ -41,10 +41,15 @@ pub(super) fn run(
         empty_in_a_row: 0,
         taken: 0,
         careful: false,
+        refused: None,
     };
     let taken_over = puller.serve(registry, stop);
+    let refused = puller.refused.take();
     let asked_in_vain = context.settings.run_once.is_some() && !puller.ensured && puller.taken == 0;
     puller.drain();
+    if let Some(e) = refused {
+        return Err(Error::Refused(e));
+    }
     // A script must not take a queue that is away for one that is empty.
     if asked_in_vain && taken_over.is_none() && !thread::is_stopped(stop) {
         return Err(Error::NoQueue);
@@ -105,6 +110,8 @@ struct Puller<'a> {
     /// The connection was lost and has brought nothing since. Should it be a message that breaks it,
     /// no other job may share its fate: one is asked for at a time.
     careful: bool,
+    /// Why no job can ever be taken.
+    refused: Option<bus::Error>,
 }
 
 impl Puller<'_> {
@@ -115,6 +122,9 @@ impl Puller<'_> {
         };
         loop {
             let retry = self.ask();
+            if self.refused.is_some() {
+                return None;
+            }
             let silence = self.inbox.next_deadline().unwrap_or_else(|| Instant::now() + RETRY);
             let next_look = if retry { Instant::now() + RETRY } else { silence };
             select! {
@@ -151,6 +161,10 @@ impl Puller<'_> {
         }
         if !self.ensured {
             if let Err(e) = self.ensure() {
+                if e.is_final() {
+                    self.refused = Some(e);
+                    return false;
+                }
                 // While NATS is away it is the connection's business to say so.
                 if !matches!(e, bus::Error::Disconnected) {
                     log::warn!(error = e.to_string(); "cannot prepare the work queue; trying again");
@@ -164,6 +178,10 @@ impl Puller<'_> {
             let room = if self.careful { 1 } else { free };
             let more = room.saturating_sub(self.inbox.outstanding(0));
             return more > 0 && self.inbox.ask(0, more, true).is_err();
+        }
+        while self.inbox.is_held(self.turn) && self.empty_in_a_row < tags {
+            self.turn = (self.turn + 1) % tags;
+            self.empty_in_a_row += 1;
         }
         let waiting = (0..tags).any(|tag| self.inbox.is_waiting(tag));
         if waiting || self.empty_in_a_row >= tags {
@@ -198,6 +216,7 @@ impl Puller<'_> {
                 self.turn = (source + 1) % self.context.settings.tags.len();
             }
             PullEvent::Missing { .. } => self.ensured = false,
+            PullEvent::Refused(e) => self.refused = Some(e),
             PullEvent::Reconnected => {
                 self.ensured = false;
                 self.careful = true;

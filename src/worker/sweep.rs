@@ -25,12 +25,17 @@ const RETRY: Duration = Duration::from_secs(1);
 const TROUBLE_DELAY: Duration = Duration::from_secs(2);
 
 pub(super) fn run(context: &Arc<Context>, stop: &StopSignal) {
+    let mut refused = false;
     loop {
         match context.queue.ensure().and_then(|()| context.queue.exhausted_inbox()) {
             Ok(inbox) => {
                 if serve(context, inbox, stop) {
                     return;
                 }
+            }
+            Err(e) if e.is_final() && !refused => {
+                refused = true;
+                log::warn!(error = e.to_string(); "cannot read advisories; trying again");
             }
             Err(e) => log::debug!(error = e.to_string(); "cannot read advisories yet"),
         }
@@ -55,7 +60,7 @@ fn serve(context: &Context, mut inbox: PullInbox, stop: &StopSignal) -> bool {
                 let Ok(arrival) = arrival else { return false };
                 match inbox.take(arrival) {
                     PullEvent::Delivered { message, .. } => handle(context, &message),
-                    PullEvent::Missing { .. } => return false,
+                    PullEvent::Missing { .. } | PullEvent::Refused(_) => return false,
                     // The inbox stays: what a pull that is still open brings must find it.
                     PullEvent::Reconnected | PullEvent::Ended { .. } | PullEvent::Quiet => {}
                 }

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use pyoco_server::bus::{Bus, Delivered, ExhaustedJob, PullEvent, PullInbox};
+use pyoco_server::bus::{self, Bus, Delivered, ExhaustedJob, PullEvent, PullInbox};
+use serde_json::{Value, json};
 
+use crate::support::jetstream;
 use crate::support::nats::NatsServer;
 use crate::{connect, connect_with};
 
@@ -23,7 +25,8 @@ fn next(inbox: &mut PullInbox, deadline: Duration) -> Option<Delivered> {
         if inbox.outstanding(0) == 0 {
             inbox.ask(0, 1, true).unwrap();
         }
-        let Ok(arrival) = inbox.arrivals().recv_timeout(left) else { return None };
+        let look = inbox.next_deadline().map_or(left, |at| left.min(at - Instant::now()));
+        let Ok(arrival) = inbox.arrivals().recv_timeout(look) else { continue };
         if let PullEvent::Delivered { message, .. } = inbox.take(arrival) {
             return Some(message);
         }
@@ -106,4 +109,70 @@ fn a_job_whose_deliveries_are_exhausted_is_told() {
     assert!(bus.queue().stored_job(told.stream_seq).unwrap().is_none());
     bus.queue().remove_job(told.stream_seq).unwrap();
     advisory.ack().unwrap();
+}
+
+/// Asks as often as a worker may, for `time`; how many pulls went out, and how the last one ended.
+fn ask_for(inbox: &mut PullInbox, time: Duration) -> (u32, Option<PullEvent>) {
+    let (end, mut pulls, mut last) = (Instant::now() + time, 0, None);
+    while Instant::now() < end {
+        if inbox.outstanding(0) == 0 {
+            inbox.ask(0, 1, true).unwrap();
+            pulls += u32::from(inbox.outstanding(0) > 0);
+        }
+        let deadline = inbox.next_deadline().unwrap_or(end).min(end);
+        match inbox.arrivals().recv_deadline(deadline) {
+            Ok(arrival) => last = Some(inbox.take(arrival)),
+            Err(_) => inbox.forget_silent(Instant::now()),
+        }
+        if matches!(last, Some(PullEvent::Refused(_))) {
+            break;
+        }
+    }
+    (pulls, last)
+}
+
+/// A consumer of `default` with other settings, in the place of ours.
+fn replace_consumer(server: &NatsServer, edit: impl FnOnce(&mut Value)) {
+    let name = "PYOCO_WORK.pyoco_workers_default";
+    let mut config = jetstream::call(server, &format!("CONSUMER.INFO.{name}"), &Value::Null)["config"].take();
+    jetstream::call(server, &format!("CONSUMER.DELETE.{name}"), &Value::Null);
+    edit(&mut config);
+    let body = json!({"stream_name": "PYOCO_WORK", "config": config});
+    jetstream::call(server, &format!("CONSUMER.DURABLE.CREATE.{name}"), &body);
+}
+
+#[test]
+fn a_consumer_that_is_pushed_now_refuses_pulls_for_good() {
+    let server = NatsServer::start();
+    let bus = connect(&server);
+    let mut inbox = inbox(&bus);
+    replace_consumer(&server, |config| {
+        config["deliver_subject"] = "elsewhere".into();
+        config["max_waiting"].take();
+    });
+    let (_, last) = ask_for(&mut inbox, Duration::from_secs(5));
+    let Some(PullEvent::Refused(error)) = last else { panic!("{last:?}") };
+    assert!(error.is_final() && error.to_string().contains("push based"), "{error}");
+    let refused = bus.queue().ensure_consumer("default").unwrap_err();
+    assert!(matches!(refused, bus::Error::NotPullable { .. }), "{refused}");
+}
+
+#[test]
+fn pulls_that_end_at_once_are_not_repeated_at_once() {
+    let server = NatsServer::start();
+    let bus = connect(&server);
+    let mut inbox = inbox(&bus);
+    // Only who names the group may pull.
+    replace_consumer(&server, |config| {
+        config["priority_groups"] = json!(["others"]);
+        config["priority_policy"] = "overflow".into();
+    });
+    let (pulls, last) = ask_for(&mut inbox, Duration::from_secs(2));
+    assert!((3..12).contains(&pulls), "{pulls} pulls in two seconds, {last:?}");
+    // A consumer that takes pulls again is asked again.
+    replace_consumer(&server, |config| {
+        config.as_object_mut().unwrap().retain(|field, _| !field.starts_with("priority"));
+    });
+    bus.queue().submit("default", "r1", b"job", soon()).unwrap();
+    assert!(next(&mut inbox, Duration::from_secs(10)).is_some());
 }

@@ -1,12 +1,17 @@
 //! A watch tells everything present, then every change, across restarts.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pyoco_server::bus::{Kv, Operation, Watch, WatchEvent};
 
+use serde_json::json;
+
 use crate::connect;
+use crate::support::jetstream;
 use crate::support::nats::NatsServer;
 use crate::support::wait::eventually;
 
@@ -108,4 +113,96 @@ fn it_survives_a_restart_and_misses_nothing() {
     eventually(Duration::from_secs(10), "changes go on", || {
         mirror.lock().unwrap().values.contains_key("after").then_some(())
     });
+}
+
+fn copy(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &to.join(entry.file_name())),
+            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
+        }
+    }
+}
+
+fn wait_keys(mirror: &Mutex<Mirror>, wanted: &[&str]) {
+    eventually(Duration::from_secs(20), &format!("the keys {wanted:?}"), || {
+        let mirror = mirror.lock().unwrap();
+        (mirror.live && mirror.values.keys().eq(wanted)).then_some(())
+    });
+}
+
+/// The stream has the same name, was created at the same time, and goes further than what was seen.
+#[test]
+fn a_backup_that_went_on_elsewhere_is_not_taken_for_what_was_followed() {
+    // In the second one nothing is left of the message that was seen last.
+    for (written, expected) in
+        [(["x", "y", "z"], &["a", "b", "x", "y", "z"][..]), (["x"; 3], &["a", "b", "x"])]
+    {
+        let mut server = NatsServer::start();
+        let kv = connect(&server).runs();
+        let (mirror, _watch) = mirror(&kv);
+        for key in ["a", "b"] {
+            kv.put(key, b"1").unwrap();
+        }
+        wait_keys(&mirror, &["a", "b"]);
+        let mut elsewhere = NatsServer::start();
+        elsewhere.stop();
+        server.stop();
+        copy(&server.store(), &elsewhere.store());
+        server.restart();
+        for key in ["c", "d"] {
+            connect(&server).runs().put(key, b"1").unwrap();
+        }
+        wait_keys(&mirror, &["a", "b", "c", "d"]);
+        elsewhere.restart();
+        for key in written {
+            connect(&elsewhere).runs().put(key, b"1").unwrap();
+        }
+        elsewhere.stop();
+        server.stop();
+        copy(&elsewhere.store(), &server.store());
+        server.restart();
+        wait_keys(&mirror, expected);
+    }
+}
+
+#[test]
+fn what_leaves_a_bucket_without_a_marker_is_told() {
+    let server = NatsServer::start();
+    let kv = connect(&server).runs();
+    for n in 0..5 {
+        kv.put(&format!("k{n}"), b"1").unwrap();
+    }
+    let (mirror, _watch) = mirror(&kv);
+    wait_keys(&mirror, &["k0", "k1", "k2", "k3", "k4"]);
+    // Somebody writes all the time, so the watch is never at the very end.
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let writer = std::thread::spawn({
+        let kv = kv.clone();
+        move || {
+            while stopped
+                .recv_timeout(Duration::from_millis(2))
+                .is_err_and(|e| e == RecvTimeoutError::Timeout)
+            {
+                kv.put("k4", b"2").unwrap();
+                kv.test_write().unwrap();
+            }
+        }
+    });
+    let purge = |what| jetstream::call(&server, "STREAM.PURGE.KV_pyoco_runs", &what);
+    // In the middle, the oldest ones, and all.
+    purge(json!({"filter": "$KV.pyoco_runs.k2"}));
+    wait_keys(&mirror, &["k0", "k1", "k3", "k4"]);
+    let oldest = kv.get("k1").unwrap().unwrap().revision;
+    purge(json!({"seq": oldest + 1}));
+    wait_keys(&mirror, &["k3", "k4"]);
+    drop(stop);
+    writer.join().unwrap();
+    let entries = mirror.lock().unwrap().entries;
+    purge(json!({}));
+    wait_keys(&mirror, &[]);
+    // The two, and the tombstone of the test of writes.
+    assert_eq!(mirror.lock().unwrap().entries, entries + 3, "nothing is told twice");
 }

@@ -1,6 +1,6 @@
 //! `GET /workers` and `PATCH /workers/{id}`: who works, who is hidden, who is forgotten.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyoco_server::bus::Operation;
 use pyoco_server::model::clock;
@@ -50,15 +50,19 @@ fn patch(cluster: &Cluster, worker_id: &str, body: &str) -> Response {
 
 #[test]
 fn records_are_listed_by_their_derived_state_the_newest_first() {
-    let cluster = Cluster::with_gateway();
+    let cluster = Cluster::with_gateway_env(&[("PYOCO_WORKER_DISCONNECT_TIMEOUT_SEC", "3")]);
     assert_eq!(cluster.get("/workers").text(), "[]");
+    put(&cluster, "lost", &python_record("lost", "IDLE", clock::now() - 100.0));
+    put(&cluster, "bare", &json!({"worker_id": "bare"}));
+    eventually(PATIENCE, "a worker that is silent is lost", || {
+        (list(&cluster, "scope=all").iter().all(|(_, state)| state == "DISCONNECTED")).then_some(())
+    });
+    wait_all(&cluster, 2);
     let now = clock::now();
     let python = python_record("idle", "IDLE", now - 1.0);
     put(&cluster, "idle", &python);
     put(&cluster, "running", &python_record("running", "RUNNING", now - 2.0));
     put(&cluster, "stopped", &python_record("stopped", "STOPPED_GRACEFUL", now - 3.0));
-    put(&cluster, "lost", &python_record("lost", "IDLE", now - 100.0));
-    put(&cluster, "bare", &json!({"worker_id": "bare"}));
     put(&cluster, "odd", &json!({"worker_id": "other", "state": "NAPPING", "last_seen_at": now, "zzz": [1]}));
     let mut hidden = python_record("hidden", "IDLE", now);
     hidden["hidden"] = true.into();
@@ -219,8 +223,6 @@ fn a_record_that_has_expired_is_forgotten_too() {
     eventually(PATIENCE, "the record to expire", || {
         cluster.bus.workers().newest("w").unwrap().is_none().then_some(())
     });
-    // Until then it can still be seen that there was one.
-    assert_eq!(list(&cluster, "scope=all"), [("w".to_owned(), "DISCONNECTED".to_owned())]);
     wait_all(&cluster, 0);
 }
 
@@ -237,4 +239,40 @@ fn without_nats_workers_are_refused_in_time() {
     cluster.nats.restart();
     cluster.wait_answer("/workers?scope=all", 200);
     assert_eq!(ids(&cluster, "scope=all"), ["w"]);
+}
+
+fn state(cluster: &Cluster, worker_id: &str) -> String {
+    let all = list(cluster, "scope=all&include_hidden=1");
+    all.into_iter().find(|(id, _)| id == worker_id).map(|(_, state)| state).unwrap_or_default()
+}
+
+#[test]
+fn states_follow_what_arrives_and_not_the_clocks_of_workers() {
+    let mut cluster = Cluster::with_gateway_env(&[("PYOCO_WORKER_DISCONNECT_TIMEOUT_SEC", "3")]);
+    // One wrote long ago, as far as NATS knows.
+    put(&cluster, "gone", &python_record("gone", "IDLE", clock::now() + 3600.0));
+    let begun = Instant::now();
+    let clocks = [("behind", -3600.0), ("slow", -60.0), ("ahead", 3600.0)];
+    eventually(PATIENCE, "writers are alive beyond the timeout, whatever their clocks say", || {
+        for (worker_id, offset) in clocks {
+            put(&cluster, worker_id, &python_record(worker_id, "IDLE", clock::now() + offset));
+        }
+        let is_alive = |worker_id: &str| state(&cluster, worker_id) == "IDLE";
+        let all_alive = clocks.iter().all(|(worker_id, _)| is_alive(worker_id));
+        (all_alive && begun.elapsed() > Duration::from_secs(4)).then_some(())
+    });
+    assert_eq!(cluster.metric("pyoco_workers_alive_total"), 3.0);
+    assert_eq!(state(&cluster, "gone"), "DISCONNECTED");
+    // A gateway that starts now knows it by the clock of NATS.
+    let gateway = &mut cluster.gateways[0];
+    gateway.stop();
+    gateway.restart();
+    assert_eq!(state(&cluster, "gone"), "DISCONNECTED");
+    // They fall silent, too. An operator's word about one is no sign of life.
+    eventually(PATIENCE, "silent workers are lost", || {
+        clocks.iter().all(|(worker_id, _)| state(&cluster, worker_id) == "DISCONNECTED").then_some(())
+    });
+    assert_eq!(patch(&cluster, "ahead", r#"{"hidden":true}"#).status, 200);
+    assert_eq!(state(&cluster, "ahead"), "DISCONNECTED");
+    assert_eq!(cluster.metric("pyoco_workers_alive_total"), 0.0);
 }

@@ -75,6 +75,11 @@ impl NatsServer {
         format!("nats://{}", self.address())
     }
 
+    /// The folder of JetStream; a copy of it, taken while the server is stopped, is a backup.
+    pub fn store(&self) -> PathBuf {
+        self.directory.path().join("store")
+    }
+
     /// Its process id; panics when it is stopped.
     pub fn pid(&self) -> u32 {
         self.running().pid()

@@ -18,6 +18,7 @@ mod fencing;
 mod outage;
 mod pulling;
 mod redelivery;
+mod refused_pulls;
 mod registry;
 mod scripted;
 mod snapshots;

@@ -19,6 +19,12 @@ impl Message {
         }
     }
 
+    /// What stands for a message that left its stream without another one in its place.
+    pub(crate) fn purged(subject: String) -> Self {
+        let headers = Some([("KV-Operation", "PURGE")].into_iter().collect());
+        Message { subject, reply: None, data: Vec::new(), headers }
+    }
+
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.as_ref()?.get(name).map(String::as_str)
     }
@@ -51,6 +57,8 @@ pub struct Meta {
     pub stream_seq: u64,
     /// Its sequence among the consumer's deliveries.
     pub consumer_seq: u64,
+    /// When it was stored, by the server's clock, in unix nanoseconds.
+    pub stored_at: u64,
     pub pending: u64,
 }
 
@@ -69,6 +77,7 @@ impl Meta {
             num_delivered: number(0)?,
             stream_seq: number(1)?,
             consumer_seq: number(2)?,
+            stored_at: number(3)?,
             pending: number(4)?,
         })
     }
@@ -80,7 +89,8 @@ mod tests {
 
     #[test]
     fn both_forms_of_an_ack_subject_are_read() {
-        let expected = Meta { num_delivered: 2, stream_seq: 30, consumer_seq: 4, pending: 5 };
+        let stored_at = 1_700_000_000_000_000_000;
+        let expected = Meta { num_delivered: 2, stream_seq: 30, consumer_seq: 4, stored_at, pending: 5 };
         let short = "$JS.ACK.PYOCO_WORK.pyoco_workers_default.2.30.4.1700000000000000000.5";
         let long = "$JS.ACK._.acc.PYOCO_WORK.pyoco_workers_default.2.30.4.1700000000000000000.5.tok";
         assert_eq!(Meta::parse(short), Some(expected));

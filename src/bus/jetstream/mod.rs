@@ -1,5 +1,6 @@
 //! JetStream's JSON API over plain requests.
 
+pub(crate) mod ownership;
 pub(crate) mod resources;
 
 use std::time::{Duration, Instant};
@@ -37,9 +38,14 @@ pub(crate) struct StoredMessage {
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct StreamInfo {
+    pub first_seq: u64,
     pub last_seq: u64,
+    /// How many subjects have a message; `None` from a server that does not say so.
+    pub subjects: Option<u64>,
     pub created: String,
     pub allow_direct: bool,
+    /// The server's clock when it answered, unix seconds.
+    pub now: Option<f64>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -95,12 +101,16 @@ pub(crate) fn call<T: DeserializeOwned>(
     read(&link.request(&format!("$JS.API.{call}"), &[], &payload, timeout)?)
 }
 
+/// Creates the stream when it is missing; one that is there must be that of this installation.
 pub(crate) fn ensure_stream(link: &Link, config: &Value, timeout: Duration) -> Result<()> {
     let name = config["name"].as_str().unwrap_or_default();
-    match call::<Value>(link, &format!("STREAM.INFO.{name}"), &Value::Null, timeout) {
-        Ok(_) => return Ok(()),
+    let check = || {
+        let info: Value = call(link, &format!("STREAM.INFO.{name}"), &Value::Null, timeout)?;
+        ownership::check_stream(config, &info["config"])
+    };
+    match check() {
         Err(e) if e.is_missing_stream() && !matches!(e, Error::NoResponders(_)) => {}
-        Err(e) => return Err(e),
+        other => return other,
     }
     match call::<Value>(link, &format!("STREAM.CREATE.{name}"), config, timeout) {
         Ok(_) => {
@@ -108,15 +118,38 @@ pub(crate) fn ensure_stream(link: &Link, config: &Value, timeout: Duration) -> R
             Ok(())
         }
         // Somebody else was quicker.
-        Err(e) if e.is_existing() => Ok(()),
+        Err(e) if e.is_existing() => check(),
+        Err(e) if e.is_overlap() => Err(ownership::overlap(link, config, timeout)),
         Err(e) => Err(e),
     }
+}
+
+/// What the server says of the consumers of a stream, at most `pages` of 256.
+pub(crate) fn consumers(link: &Link, stream: &str, pages: usize, deadline: Instant) -> Result<Vec<Value>> {
+    let mut consumers = Vec::new();
+    for _ in 0..pages {
+        let body = json!({"offset": consumers.len()});
+        let page: Value = call(link, &format!("CONSUMER.LIST.{stream}"), &body, left(deadline))?;
+        let items = page["consumers"].as_array().map(Vec::as_slice).unwrap_or_default();
+        consumers.extend_from_slice(items);
+        if items.is_empty() || consumers.len() as u64 >= page["total"].as_u64().unwrap_or(0) {
+            break;
+        }
+    }
+    Ok(consumers)
 }
 
 pub(crate) fn stream_info(link: &Link, stream: &str, timeout: Duration) -> Result<StreamInfo> {
     let info: Value = call(link, &format!("STREAM.INFO.{stream}"), &Value::Null, timeout)?;
     Ok(StreamInfo {
+        first_seq: info["state"]["first_seq"].as_u64().unwrap_or(0),
         last_seq: info["state"]["last_seq"].as_u64().unwrap_or(0),
+        // Left out when it is 0.
+        subjects: match info["state"]["messages"].as_u64() {
+            Some(0) => Some(0),
+            _ => info["state"]["num_subjects"].as_u64(),
+        },
+        now: info["ts"].as_str().and_then(unix_seconds),
         created: info["created"].as_str().unwrap_or_default().to_owned(),
         allow_direct: info["config"]["allow_direct"].as_bool().unwrap_or(false),
     })

@@ -3,15 +3,11 @@
 use serde_json::{Value, json};
 
 use crate::config::ResourceConfig;
+use crate::model::name;
 
-pub(crate) const WORK_STREAM: &str = "PYOCO_WORK";
-/// Advisories about jobs whose deliveries are exhausted; a work queue of its own.
-pub(crate) const ADVISORY_STREAM: &str = "PYOCO_ADVISORY";
-pub(crate) const ADVISORY_CONSUMER: &str = "pyoco_exhausted";
-
-/// Who did what; entries only come and grow old.
-pub(crate) const AUDIT_STREAM: &str = "PYOCO_AUDIT";
-pub(crate) const AUDIT_SUBJECT: &str = "pyoco.audit";
+/// Key of a work stream's metadata: the bucket of the snapshots of its runs. Programs with another bucket
+/// would execute jobs and write what became of them where nobody looks.
+pub(crate) const RUNS_BUCKET_KEY: &str = "pyoco_runs_bucket";
 /// How long an entry is kept: a year, in which somebody may want to look back.
 const AUDIT_MAX_AGE_SEC: u64 = 31_536_000;
 /// Most bytes of entries, some half a million of them; then the oldest go first.
@@ -32,6 +28,43 @@ const NANOS: u64 = 1_000_000_000;
 pub(crate) struct Bucket {
     pub name: String,
     pub stream: Value,
+}
+
+pub(crate) fn work_stream_name(config: &ResourceConfig) -> String {
+    config.namespace.stream("WORK")
+}
+
+/// Advisories about jobs whose deliveries are exhausted; a work queue of its own.
+pub(crate) fn advisory_stream_name(config: &ResourceConfig) -> String {
+    config.namespace.stream("ADVISORY")
+}
+
+pub(crate) fn advisory_consumer_name(config: &ResourceConfig) -> String {
+    config.namespace.name("exhausted")
+}
+
+/// Who did what; entries only come and grow old.
+pub(crate) fn audit_stream_name(config: &ResourceConfig) -> String {
+    config.namespace.stream("AUDIT")
+}
+
+pub(crate) fn audit_subject(config: &ResourceConfig) -> String {
+    config.namespace.subject("audit")
+}
+
+/// The settings of every stream that the programs use, those behind buckets too.
+pub(crate) fn all_streams(config: &ResourceConfig) -> Vec<Value> {
+    vec![
+        work_stream(config),
+        advisory_stream(config),
+        audit_stream(config),
+        dlq_stream(config),
+        runs_bucket(config).stream,
+        workers_bucket(config).stream,
+        auth_bucket(config).stream,
+        wheels_store(config).stream,
+        wheel_history_bucket(config).stream,
+    ]
 }
 
 pub(crate) fn runs_bucket(config: &ResourceConfig) -> Bucket {
@@ -74,7 +107,7 @@ pub(crate) fn object_stream(bucket: &str) -> String {
 
 pub(crate) fn work_stream(config: &ResourceConfig) -> Value {
     json!({
-        "name": WORK_STREAM,
+        "name": work_stream_name(config),
         "subjects": [format!("{}.>", config.work_subject_prefix)],
         "retention": "workqueue",
         // A full queue refuses the submit instead of dropping the oldest job.
@@ -83,6 +116,7 @@ pub(crate) fn work_stream(config: &ResourceConfig) -> Value {
         "num_replicas": config.replicas,
         "duplicate_window": DUPLICATE_WINDOW_SEC * NANOS,
         "allow_direct": true,
+        "metadata": {RUNS_BUCKET_KEY: config.runs_bucket},
     })
 }
 
@@ -103,8 +137,8 @@ pub(crate) fn dlq_stream(config: &ResourceConfig) -> Value {
 
 pub(crate) fn audit_stream(config: &ResourceConfig) -> Value {
     json!({
-        "name": AUDIT_STREAM,
-        "subjects": [format!("{AUDIT_SUBJECT}.>")],
+        "name": audit_stream_name(config),
+        "subjects": [format!("{}.>", audit_subject(config))],
         "retention": "limits",
         "discard": "old",
         "max_age": AUDIT_MAX_AGE_SEC * NANOS,
@@ -120,8 +154,8 @@ pub(crate) fn audit_stream(config: &ResourceConfig) -> Value {
 
 pub(crate) fn advisory_stream(config: &ResourceConfig) -> Value {
     json!({
-        "name": ADVISORY_STREAM,
-        "subjects": [format!("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{WORK_STREAM}.>")],
+        "name": advisory_stream_name(config),
+        "subjects": [format!("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{}.>", work_stream_name(config))],
         "retention": "workqueue",
         "discard": "old",
         "max_age": ADVISORY_MAX_AGE_SEC * NANOS,
@@ -133,7 +167,7 @@ pub(crate) fn advisory_stream(config: &ResourceConfig) -> Value {
 
 pub(crate) fn advisory_consumer(config: &ResourceConfig) -> Value {
     json!({
-        "durable_name": ADVISORY_CONSUMER,
+        "durable_name": advisory_consumer_name(config),
         "ack_policy": "explicit",
         "ack_wait": ADVISORY_ACK_WAIT_SEC * NANOS,
         "num_replicas": config.replicas,
@@ -142,7 +176,7 @@ pub(crate) fn advisory_consumer(config: &ResourceConfig) -> Value {
 
 pub(crate) fn tag_consumer(config: &ResourceConfig, tag: &str) -> Value {
     json!({
-        "durable_name": consumer_name(tag),
+        "durable_name": consumer_name(config, tag),
         "filter_subject": format!("{}.{tag}", config.work_subject_prefix),
         "ack_policy": "explicit",
         "ack_wait": config.ack_wait.as_nanos() as u64,
@@ -152,8 +186,14 @@ pub(crate) fn tag_consumer(config: &ResourceConfig, tag: &str) -> Value {
     })
 }
 
-pub(crate) fn consumer_name(tag: &str) -> String {
-    format!("pyoco_workers_{tag}")
+pub(crate) fn consumer_name(config: &ResourceConfig, tag: &str) -> String {
+    format!("{}_{tag}", config.namespace.name("workers"))
+}
+
+/// The tag that a consumer of the work stream is for, by its name.
+pub(crate) fn tag_of<'a>(config: &ResourceConfig, consumer: &'a str) -> Option<&'a str> {
+    let tag = consumer.strip_prefix(&config.namespace.name("workers"))?.strip_prefix('_')?;
+    name::is_tag(tag).then_some(tag)
 }
 
 fn bucket(config: &ResourceConfig, name: &str, ttl_nanos: u64) -> Bucket {

@@ -10,10 +10,9 @@ pub use edit::{Edit, Edited};
 use serde_json::json;
 
 use crate::bus::connection::link::Link;
-use crate::bus::connection::message::Message;
 use crate::bus::jetstream::resources::Bucket;
 use crate::bus::left;
-use crate::bus::watch::{Followed, Watch, WatchEvent};
+use crate::bus::watch::{Followed, Told, Watch, WatchEvent};
 use crate::bus::{Error, Result, jetstream};
 use crate::model::name;
 
@@ -48,12 +47,16 @@ pub struct Entry {
     /// Its sequence in the bucket's stream: the base of a compare-and-set.
     pub revision: u64,
     pub operation: Operation,
+    /// When it was stored, by this process's clock; the clock of who wrote it plays no part. Of what was not
+    /// told by a watch: when it was written or read here.
+    pub stored: Instant,
 }
 
 impl Entry {
     /// What a write that was stored at `revision` has left under `key`.
     pub fn put(key: &str, value: Vec<u8>, revision: u64) -> Entry {
-        Entry { key: key.to_owned(), value, revision, operation: Operation::Put }
+        let (key, stored) = (key.to_owned(), Instant::now());
+        Entry { key, value, revision, operation: Operation::Put, stored }
     }
 
     /// What a delete that was stored at `revision` has left under `key`.
@@ -123,10 +126,7 @@ impl Kv {
         let revision = message.header("Nats-Sequence").and_then(|seq| seq.parse().ok());
         match revision {
             _ if operation == Operation::Delete => Ok(None),
-            Some(revision) => {
-                let (key, value) = (key.to_owned(), message.data);
-                Ok(Some(Entry { key, value, revision, operation }))
-            }
+            Some(revision) => Ok(Some(Entry { operation, ..Entry::put(key, message.data, revision) })),
             None => Err(Error::BadAnswer("direct get without a sequence".into())),
         }
     }
@@ -185,10 +185,10 @@ impl Kv {
             subjects: format!("$KV.{}.>", self.name()),
             is_whole_stream: true,
         };
-        let entry = move |(revision, message): (u64, Message)| {
+        let entry = move |Told { seq, message, stored }: Told| {
             let key = kv.key_of(&message.subject)?.to_owned();
             let operation = Operation::of(|name| message.header(name));
-            Some(Entry { key, value: message.data, revision, operation })
+            Some(Entry { key, value: message.data, revision: seq, operation, stored })
         };
         let on_told = move |told: WatchEvent<_>| {
             told.read(&entry).into_iter().for_each(&mut on_event);
@@ -227,7 +227,7 @@ impl Kv {
             let lines = || stored.headers.lines().filter_map(|line| line.split_once(':'));
             let header = |name: &str| lines().find(|(n, _)| *n == name).map(|(_, v)| v.trim());
             let operation = Operation::of(header);
-            Entry { key: key.to_owned(), value: stored.data, revision: stored.seq, operation }
+            Entry { operation, ..Entry::put(key, stored.data, stored.seq) }
         }))
     }
 

@@ -18,17 +18,19 @@ pub use upload::{Sealed, Upload};
 
 use crate::bus::connection::large_payload::LargePayloadLink;
 use crate::bus::connection::link::Link;
-use crate::bus::connection::message::Message;
 use crate::bus::jetstream::resources::{self, Bucket};
 use crate::bus::left;
-use crate::bus::watch::{Followed, Watch, WatchEvent};
-use crate::bus::{Error, Result, jetstream, kv};
+use crate::bus::watch::{Followed, Told, Watch, WatchEvent};
+use crate::bus::{Error, Operation, Result, jetstream, kv};
 use crate::model::name;
 
 /// Metas of a store that are asked for at once.
 const OBJECT_LIST_WINDOW: usize = 64;
 /// Longest name of an object; in base64 it is part of a subject, of which the server takes 4096 bytes.
 const MAX_OBJECT_NAME_BYTES: usize = 1024;
+
+/// The meta of an object whose message is gone.
+const PURGED: &[u8] = br#"{"deleted":true}"#;
 
 const ROLLUP: (&str, &str) = ("Nats-Rollup", "sub");
 
@@ -132,8 +134,10 @@ impl ObjectStore {
             // Chunks count too there.
             is_whole_stream: false,
         };
-        let meta = move |(seq, message): (u64, Message)| {
-            let read = store.read_meta(&message.subject, seq, &message.data);
+        let meta = move |Told { seq, message, .. }: Told| {
+            let is_purged = Operation::of(|name| message.header(name)) == Operation::Delete;
+            let data = if is_purged { PURGED } else { &*message.data };
+            let read = store.read_meta(&message.subject, seq, data);
             read.inspect_err(|e| store.complain(e)).ok()
         };
         let on_told = move |told: WatchEvent<_>| {

@@ -5,14 +5,14 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::bus::jetstream::resources::{WORK_STREAM, consumer_name};
+use crate::bus::jetstream::resources::{consumer_name, tag_of};
 use crate::bus::left;
 use crate::bus::queue::WorkQueue;
 use crate::bus::{Error, Result, jetstream};
 use crate::model::name;
 
 /// Pages of the server's list of consumers that are read, of 256 each: far more tags than are shown.
-const MAX_PAGES: usize = 8;
+pub(crate) const MAX_PAGES: usize = 8;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TagBacklog {
@@ -36,7 +36,7 @@ impl WorkQueue {
         let deadline = Instant::now() + self.timeout;
         let prefix = format!("{}.", self.config.work_subject_prefix);
         let body = json!({"subjects_filter": format!("{prefix}>")});
-        let call = format!("STREAM.INFO.{WORK_STREAM}");
+        let call = format!("STREAM.INFO.{}", self.work_stream());
         let info: Value = match jetstream::call(&self.control, &call, &body, self.timeout) {
             Err(e) if e.is_missing_stream() => return Ok(Vec::new()),
             other => other?,
@@ -48,8 +48,7 @@ impl WorkQueue {
         }
         let mut consumers = self.consumers(deadline)?;
         for name in consumers.keys() {
-            let tag = name.strip_prefix(&consumer_name("")).filter(|tag| name::is_tag(tag));
-            if let Some(tag) = tag {
+            if let Some(tag) = tag_of(&self.config, name) {
                 stored.entry(tag.to_owned()).or_insert(0);
             }
         }
@@ -60,7 +59,7 @@ impl WorkQueue {
             .map(|(tag, messages)| {
                 // Without a consumer nobody can have taken any.
                 let consumer = consumers
-                    .remove(&consumer_name(&tag))
+                    .remove(&consumer_name(&self.config, &tag))
                     .unwrap_or(Consumer { pending: messages, ..Consumer::default() });
                 let oldest_waiting = match consumer.pending {
                     0 => None,
@@ -73,33 +72,24 @@ impl WorkQueue {
     }
 
     fn consumers(&self, deadline: Instant) -> Result<BTreeMap<String, Consumer>> {
-        let mut consumers = BTreeMap::new();
-        for _ in 0..MAX_PAGES {
-            let call = format!("CONSUMER.LIST.{WORK_STREAM}");
-            let body = json!({"offset": consumers.len()});
-            let page: Value = jetstream::call(&self.control, &call, &body, left(deadline))?;
-            let items = page["consumers"].as_array().map(Vec::as_slice).unwrap_or_default();
-            for item in items {
-                let number = |value: &Value| value.as_u64().unwrap_or(0);
-                let consumer = Consumer {
-                    pending: number(&item["num_pending"]),
-                    in_flight: number(&item["num_ack_pending"]),
-                    delivered: number(&item["delivered"]["stream_seq"]),
-                };
-                consumers.insert(item["name"].as_str().unwrap_or_default().to_owned(), consumer);
-            }
-            if items.is_empty() || consumers.len() as u64 >= page["total"].as_u64().unwrap_or(0) {
-                break;
-            }
-        }
-        Ok(consumers)
+        let infos = jetstream::consumers(&self.control, &self.work_stream(), MAX_PAGES, deadline)?;
+        let number = |value: &Value| value.as_u64().unwrap_or(0);
+        let figures = |info: Value| {
+            let consumer = Consumer {
+                pending: number(&info["num_pending"]),
+                in_flight: number(&info["num_ack_pending"]),
+                delivered: number(&info["delivered"]["stream_seq"]),
+            };
+            (info["name"].as_str().unwrap_or_default().to_owned(), consumer)
+        };
+        Ok(infos.into_iter().map(figures).collect())
     }
 
     /// When the first job of a tag from `seq` on was stored.
     fn stored_at(&self, tag: &str, seq: u64, deadline: Instant) -> Result<Option<f64>> {
         let subject = self.job_subject(tag)?;
         let which = json!({"seq": seq, "next_by_subj": subject});
-        match jetstream::get_message(&self.control, WORK_STREAM, &which, left(deadline)) {
+        match jetstream::get_message(&self.control, &self.work_stream(), &which, left(deadline)) {
             Ok(message) => Ok(message.and_then(|message| message.time)),
             // A server that cannot look for it: the age is unknown, the rest is not.
             Err(Error::Api { .. }) => Ok(None),

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::bus::jetstream::resources::{WORK_STREAM, consumer_name};
+use crate::bus::jetstream::resources;
 use crate::bus::queue::{StoredJob, WorkQueue};
 use crate::bus::{Error, Result, jetstream, left};
 use crate::model::name;
@@ -39,7 +39,7 @@ impl WorkQueue {
         loop {
             // The server tells them in pages.
             let body = json!({"subjects_filter": format!("{prefix}>"), "offset": subjects});
-            let call = format!("STREAM.INFO.{WORK_STREAM}");
+            let call = format!("STREAM.INFO.{}", self.work_stream());
             let info: Value = match jetstream::call(&self.control, &call, &body, left(deadline)) {
                 Err(e) if e.is_missing_stream() => return Ok(contents),
                 other => other?,
@@ -61,7 +61,10 @@ impl WorkQueue {
 
     /// `None` when the tag has no consumer.
     pub fn deliveries(&self, tag: &str) -> Result<Option<Deliveries>> {
-        let call = format!("CONSUMER.INFO.{WORK_STREAM}.{}", consumer_name(tag));
+        let call = {
+            let consumer = resources::consumer_name(&self.config, tag);
+            format!("CONSUMER.INFO.{}.{consumer}", self.work_stream())
+        };
         let info: Value = match jetstream::call(&self.control, &call, &Value::Null, self.timeout) {
             Err(e) if e.is_missing_consumer() || e.is_missing_stream() => return Ok(None),
             other => other?,
@@ -77,7 +80,7 @@ impl WorkQueue {
     /// The first message of a tag from a sequence on, with its sequence.
     pub fn next_job(&self, tag: &str, seq: u64) -> Result<Option<(u64, StoredJob)>> {
         let which = json!({"seq": seq.max(1), "next_by_subj": self.job_subject(tag)?});
-        match jetstream::get_message(&self.control, WORK_STREAM, &which, self.timeout) {
+        match jetstream::get_message(&self.control, &self.work_stream(), &which, self.timeout) {
             Err(Error::Api { code: 404, .. }) => Ok(None),
             found => Ok(found?.map(|m| (m.seq, StoredJob { subject: m.subject, payload: m.data }))),
         }

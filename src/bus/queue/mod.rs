@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::bus::connection::link::Link;
-use crate::bus::jetstream::resources::{self, ADVISORY_CONSUMER, ADVISORY_STREAM, WORK_STREAM};
+use crate::bus::jetstream::{ownership, resources};
 use crate::bus::left;
 use crate::bus::queue::pull::PullInbox;
 use crate::bus::{Error, PubAck, Result, jetstream};
@@ -77,12 +77,14 @@ impl WorkQueue {
         self.ensure_stream(&resources::advisory_stream(&self.config))
     }
 
+    /// # Errors
+    /// [`Error::Foreign`] and [`Error::NotPullable`] when the one that is there must not or cannot be used.
     pub fn ensure_consumer(&self, tag: &str) -> Result<ConsumerSettings> {
         if !name::is_tag(tag) {
             return Err(Error::BadName(tag.to_owned()));
         }
         let config = resources::tag_consumer(&self.config, tag);
-        let info = self.ensure_durable(WORK_STREAM, &resources::consumer_name(tag), &config)?;
+        let info = self.ensure_durable(&self.work_stream(), &config)?;
         let config = &info["config"];
         Ok(ConsumerSettings {
             ack_wait: Duration::from_nanos(config["ack_wait"].as_u64().unwrap_or(30_000_000_000)),
@@ -92,7 +94,8 @@ impl WorkQueue {
 
     /// The consumers of `tags` must exist.
     pub fn pull_inbox(&self, tags: &[String]) -> PullInbox {
-        let consumers = tags.iter().map(|tag| (WORK_STREAM.to_owned(), resources::consumer_name(tag)));
+        let consumers =
+            tags.iter().map(|tag| (self.work_stream(), resources::consumer_name(&self.config, tag)));
         PullInbox::open(self.stream.clone(), self.control.clone(), consumers)
     }
 
@@ -100,8 +103,9 @@ impl WorkQueue {
     pub fn exhausted_inbox(&self) -> Result<PullInbox> {
         self.ensure_stream(&resources::advisory_stream(&self.config))?;
         let config = resources::advisory_consumer(&self.config);
-        self.ensure_durable(ADVISORY_STREAM, ADVISORY_CONSUMER, &config)?;
-        let consumer = (ADVISORY_STREAM.to_owned(), ADVISORY_CONSUMER.to_owned());
+        let stream = resources::advisory_stream_name(&self.config);
+        self.ensure_durable(&stream, &config)?;
+        let consumer = (stream, resources::advisory_consumer_name(&self.config));
         Ok(PullInbox::open(self.stream.clone(), self.control.clone(), [consumer]))
     }
 
@@ -132,7 +136,8 @@ impl WorkQueue {
     /// [`Error::is_outcome_unknown`] it may be in the queue.
     pub fn publish(&self, tag: &str, id: &str, payload: &[u8], deadline: Instant) -> Result<PubAck> {
         let subject = self.job_subject(tag)?;
-        let headers = [("Nats-Msg-Id", id), ("Nats-Expected-Stream", WORK_STREAM)];
+        let stream = self.work_stream();
+        let headers = [("Nats-Msg-Id", id), ("Nats-Expected-Stream", stream.as_str())];
         let mut pause = RETRY_MIN;
         let mut in_doubt: Option<Error> = None;
         loop {
@@ -171,12 +176,12 @@ impl WorkQueue {
 
     pub fn stored_job(&self, stream_seq: u64) -> Result<Option<StoredJob>> {
         let which = json!({"seq": stream_seq});
-        let stored = jetstream::get_message(&self.control, WORK_STREAM, &which, self.timeout)?;
+        let stored = jetstream::get_message(&self.control, &self.work_stream(), &which, self.timeout)?;
         Ok(stored.map(|m| StoredJob { subject: m.subject, payload: m.data }))
     }
 
     pub fn remove_job(&self, stream_seq: u64) -> Result<()> {
-        jetstream::delete_message(&self.control, WORK_STREAM, stream_seq, self.timeout)
+        jetstream::delete_message(&self.control, &self.work_stream(), stream_seq, self.timeout)
     }
 
     /// Gives a job back in the place of a worker that is gone, by the ACK subject of its delivery.
@@ -197,6 +202,10 @@ impl WorkQueue {
         Ok(info["state"]["messages"].as_u64().unwrap_or(0))
     }
 
+    pub(crate) fn work_stream(&self) -> String {
+        resources::work_stream_name(&self.config)
+    }
+
     fn ensure_stream(&self, config: &Value) -> Result<()> {
         jetstream::ensure_stream(&self.control, config, self.timeout)
     }
@@ -208,10 +217,13 @@ impl WorkQueue {
         Ok(format!("{}.{tag}", self.config.work_subject_prefix))
     }
 
-    fn ensure_durable(&self, stream: &str, name: &str, config: &Value) -> Result<Value> {
-        let info = || {
+    fn ensure_durable(&self, stream: &str, config: &Value) -> Result<Value> {
+        let name = config["durable_name"].as_str().unwrap_or_default();
+        let info = || -> Result<Value> {
             let call = format!("CONSUMER.INFO.{stream}.{name}");
-            jetstream::call::<Value>(&self.control, &call, &Value::Null, self.timeout)
+            let info: Value = jetstream::call(&self.control, &call, &Value::Null, self.timeout)?;
+            ownership::check_consumer(config, &info["config"])?;
+            Ok(info)
         };
         match info() {
             Err(e) if e.is_missing_consumer() => {}

@@ -2,11 +2,15 @@
 //!
 //! The inbox lives as long as its owner: a message that comes after its pull has expired must still be
 //! settled. A status message of the server never becomes a job: only a `$JS.ACK.` reply subject makes one.
+//!
+//! A consumer may refuse a pull. Its limits are obeyed by smaller pulls; after any other pull that ends at
+//! once the next one waits, longer each time, so that a refusal costs neither side more than a question now
+//! and then.
 
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::bus::connection::inbox::Route;
 use crate::bus::connection::link::Link;
@@ -26,6 +30,13 @@ const MAX_SILENCE: Duration = Duration::from_secs(6);
 const NO_WAIT_SILENCE: Duration = Duration::from_secs(2);
 /// For the server's confirmation of an ACK, NAK or TERM.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A waiting pull that ends sooner than this, and has brought nothing, was not waited for.
+const AT_ONCE: Duration = Duration::from_millis(100);
+/// Before the next pull after one that ended at once; doubles each time.
+const HOLD_OFF_MIN: Duration = Duration::from_millis(50);
+const HOLD_OFF_MAX: Duration = Duration::from_secs(30);
+/// Ends of pulls that are part of a server's life: they come once and nobody need do anything.
+const PASSING: [&str; 3] = ["Leadership Change", "Server Shutdown", "Batch Completed"];
 /// Unread messages; far more than is ever asked for at once.
 const ROUTE_CAPACITY: usize = 4096;
 
@@ -44,6 +55,8 @@ pub enum PullEvent {
     Missing {
         source: usize,
     },
+    /// The consumer will never answer a pull.
+    Refused(Error),
     Reconnected,
     Quiet,
 }
@@ -70,8 +83,24 @@ struct Source {
     generation: Option<(u64, u64)>,
     outstanding: u64,
     waits: bool,
+    /// When the last pull was sent.
+    asked: Instant,
     /// When the pulls count as lost unless something is heard.
     void_after: Instant,
+    limits: Limits,
+    /// How long the next pull waits that ends at once; zero when the last one did not.
+    hold_off: Duration,
+    held_until: Option<Instant>,
+    /// Why the log has it that pulls end at once, so that it has it once.
+    warned: Option<String>,
+}
+
+/// What the consumer takes, as far as its refusals have said.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Limits {
+    batch: Option<u64>,
+    expires: Option<Duration>,
+    bytes: Option<u64>,
 }
 
 impl PullInbox {
@@ -90,7 +119,12 @@ impl PullInbox {
                 generation: None,
                 outstanding: 0,
                 waits: false,
+                asked: Instant::now(),
                 void_after: Instant::now(),
+                limits: Limits::default(),
+                hold_off: Duration::ZERO,
+                held_until: None,
+                warned: None,
             })
             .collect();
         PullInbox { link, control, route, sources, next_pull: 1 }
@@ -110,22 +144,25 @@ impl PullInbox {
         self.sources[source].outstanding > 0 && self.sources[source].waits
     }
 
-    /// Asks `source` for up to `batch` more messages; with `wait`, the server keeps the pull open.
+    /// Whether pulls of `source` end at once, so that the next one has to wait.
+    pub fn is_held(&self, source: usize) -> bool {
+        self.sources[source].held_until.is_some_and(|until| until > Instant::now())
+    }
+
+    /// Does nothing while [`PullInbox::is_held`]. Else asks `source` for up to `batch` more messages; with
+    /// `wait`, the server keeps the pull open.
     ///
     /// # Errors
     /// [`Error::Disconnected`]; the inbox tells when it is worth asking again.
     pub fn ask(&mut self, source: usize, batch: u64, wait: bool) -> Result<()> {
+        if self.is_held(source) {
+            return Ok(());
+        }
         // The number of a pull tells its source, also when its last status comes late.
         let pull = self.next_pull * self.sources.len() as u64 + source as u64;
         self.next_pull += 1;
-        let body = match (wait, self.sources.len()) {
-            (false, _) => json!({"batch": batch, "no_wait": true}),
-            (true, 1) => {
-                json!({"batch": batch, "expires": nanos(WAIT), "idle_heartbeat": nanos(HEARTBEAT)})
-            }
-            // Too short for a sign of life in between.
-            (true, _) => json!({"batch": batch, "expires": nanos(MANY_WAIT)}),
-        };
+        let lifetime = if self.sources.len() == 1 { WAIT } else { MANY_WAIT };
+        let (batch, body) = self.sources[source].limits.pull(batch, wait.then_some(lifetime));
         let reply = self.route.reply_subject(pull);
         let generation = self.link.generation();
         let source = &mut self.sources[source];
@@ -136,14 +173,18 @@ impl PullInbox {
         self.link.publish(&source.subject, Some(&reply), body.to_string().as_bytes())?;
         source.outstanding += batch;
         source.waits = wait;
+        source.asked = Instant::now();
         source.hear();
         Ok(())
     }
 
-    /// When the first pull becomes void unless something is heard; `None` when none is under way.
+    /// When the first pull becomes void unless something is heard, or a source may be asked again; `None`
+    /// when no pull is under way and none is held.
     pub fn next_deadline(&self) -> Option<Instant> {
+        let now = Instant::now();
         let asked = self.sources.iter().filter(|source| source.outstanding > 0);
-        asked.map(|source| source.void_after).min()
+        let held = self.sources.iter().filter_map(|source| source.held_until).filter(|until| *until > now);
+        asked.map(|source| source.void_after).chain(held).min()
     }
 
     /// Forgets pulls of which nothing was heard for too long.
@@ -161,14 +202,21 @@ impl PullInbox {
                 // The news may come after somebody has asked over the new socket already; a pull that
                 // is forgotten there would bring its messages on top of the next one's.
                 let present = self.link.generation();
-                let gone = self.sources.iter_mut().filter(|s| s.generation != present);
-                gone.for_each(|source| source.outstanding = 0);
+                for source in &mut self.sources {
+                    if source.generation != present {
+                        source.outstanding = 0;
+                    }
+                    // The consumer may be another one now.
+                    source.limits = Limits::default();
+                    source.goes_well();
+                }
                 PullEvent::Reconnected
             }
             Routed::Delivered { source, meta, message } => {
                 let asked = &mut self.sources[source];
                 asked.outstanding = asked.outstanding.saturating_sub(1);
                 asked.hear();
+                asked.goes_well();
                 let control = self.control.clone();
                 PullEvent::Delivered { source, message: Delivered::new(message, meta, control) }
             }
@@ -182,30 +230,121 @@ impl PullInbox {
         source.hear();
         let status = message.status();
         if status == Some(100) {
+            source.goes_well();
             return PullEvent::Quiet;
         }
         // A pull has ended with so many messages not sent; without the count it was the only one.
         let unsent = message.header("Nats-Pending-Messages").and_then(|n| n.parse().ok());
         source.outstanding = source.outstanding.saturating_sub(unsent.unwrap_or(u64::MAX));
         let text = message.header("Description").unwrap_or_default();
+        let is_missing = status == Some(503) || text.contains("Consumer Deleted");
         match status {
-            Some(404 | 408) if source.outstanding > 0 => PullEvent::Quiet,
-            Some(404 | 408) => PullEvent::Ended { source: index },
-            Some(503) => PullEvent::Missing { source: index },
-            _ if text.contains("Consumer Deleted") => PullEvent::Missing { source: index },
-            _ => {
-                log::info!(reason = text; "the server ended a pull");
-                PullEvent::Ended { source: index }
+            // With nothing to wait for, an empty consumer answers at once.
+            Some(404 | 408) if !source.waits || source.asked.elapsed() >= AT_ONCE => source.goes_well(),
+            Some(409) if text.contains("push based") => {
+                let consumer = source.consumer().to_owned();
+                return PullEvent::Refused(Error::NotPullable { consumer, reason: text.to_owned() });
             }
+            Some(409) if source.limits.learn(text) => {
+                log::info!(consumer = source.consumer(), reason = text; "a consumer limits pulls; asking for less");
+            }
+            _ => source.hold(text, is_missing),
+        }
+        match status {
+            _ if is_missing => PullEvent::Missing { source: index },
+            Some(404 | 408) if source.outstanding > 0 => PullEvent::Quiet,
+            _ => PullEvent::Ended { source: index },
         }
     }
 }
 
 impl Source {
+    fn consumer(&self) -> &str {
+        self.subject.rsplit('.').next().unwrap_or_default()
+    }
+
     fn hear(&mut self) {
         let silence = if self.waits { MAX_SILENCE } else { NO_WAIT_SILENCE };
         self.void_after = Instant::now() + silence;
     }
+
+    fn goes_well(&mut self) {
+        self.hold_off = Duration::ZERO;
+        self.held_until = None;
+        self.warned = None;
+    }
+
+    /// A pull has ended at once. A consumer that is missing is told by the one who makes it anew.
+    fn hold(&mut self, reason: &str, is_missing: bool) {
+        self.hold_off = (self.hold_off * 2).clamp(HOLD_OFF_MIN, HOLD_OFF_MAX);
+        self.held_until = Some(Instant::now() + self.hold_off);
+        if PASSING.iter().any(|passing| reason.contains(passing)) {
+            log::info!(consumer = self.consumer(), reason = reason; "the server ended a pull");
+        } else if !is_missing && self.warned.as_deref() != Some(reason) {
+            log::warn!(consumer = self.consumer(), reason = reason;
+                "the server ends pulls at once; asking again after growing pauses");
+            self.warned = Some(reason.to_owned());
+        }
+    }
+}
+
+impl Limits {
+    /// How many messages are asked for, and the body of the pull; one without a lifetime does not wait.
+    fn pull(&self, batch: u64, lifetime: Option<Duration>) -> (u64, Value) {
+        let batch = self.batch.map_or(batch, |limit| batch.min(limit)).max(1);
+        let mut body = json!({"batch": batch});
+        match lifetime.map(|lifetime| self.expires.map_or(lifetime, |limit| lifetime.min(limit))) {
+            None => body["no_wait"] = true.into(),
+            Some(lifetime) => {
+                body["expires"] = nanos(lifetime).into();
+                // A shorter one has no room for a sign of life in between.
+                if lifetime > HEARTBEAT * 2 {
+                    body["idle_heartbeat"] = nanos(HEARTBEAT).into();
+                }
+            }
+        }
+        if let Some(limit) = self.bytes {
+            body["max_bytes"] = limit.into();
+        }
+        (batch, body)
+    }
+
+    /// Reads the limit in the text of a refusal; `false` when there is none that is news.
+    fn learn(&mut self, refusal: &str) -> bool {
+        let before = *self;
+        if let Some(limit) = refusal.strip_prefix("Exceeded MaxRequestBatch of ") {
+            self.batch = limit.parse().ok().filter(|limit| *limit > 0).or(before.batch);
+        } else if let Some(limit) = refusal.strip_prefix("Exceeded MaxRequestExpires of ") {
+            self.expires = go_duration(limit).or(before.expires);
+        } else if let Some(limit) = refusal.strip_prefix("Exceeded MaxRequestMaxBytes of ") {
+            self.bytes = limit.parse().ok().filter(|limit| *limit > 0).or(before.bytes);
+        }
+        *self != before
+    }
+}
+
+/// Reads a duration as the server writes it, such as `1m30s` or `1.5s`.
+fn go_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut seconds = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        seconds += number
+            * match &rest[..unit] {
+                "h" => 3600.0,
+                "m" => 60.0,
+                "s" => 1.0,
+                "ms" => 1e-3,
+                "µs" | "us" => 1e-6,
+                "ns" => 1e-9,
+                _ => return None,
+            };
+        rest = &rest[unit..];
+    }
+    Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero())
 }
 
 impl From<Routed> for Arrival {
@@ -287,4 +426,33 @@ impl Delivered {
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_of_the_server_are_read() {
+        for (text, millis) in
+            [("1m30s", 90_000), ("2s", 2000), ("1.5s", 1500), ("250ms", 250), ("1h0m0s", 3_600_000)]
+        {
+            assert_eq!(go_duration(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "0s", "5", "s", "1x", "1.2.3s"] {
+            assert_eq!(go_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn limits_are_learnt_from_refusals_and_obeyed() {
+        let mut limits = Limits::default();
+        assert!(limits.learn("Exceeded MaxRequestBatch of 3"));
+        assert!(limits.learn("Exceeded MaxRequestExpires of 1s"));
+        assert!(!limits.learn("Exceeded MaxRequestExpires of 1s"), "it is no news");
+        assert!(!limits.learn("Exceeded MaxWaiting"));
+        let (batch, body) = limits.pull(8, Some(WAIT));
+        assert_eq!((batch, body), (3, json!({"batch": 3, "expires": 1_000_000_000})));
+        assert_eq!(limits.pull(1, None).1, json!({"batch": 1, "no_wait": true}));
+    }
 }

@@ -47,7 +47,7 @@ enum Command {
 
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     program::run(PROGRAM, arguments, |args: Args| {
-        let mut config = program::settings("pyoco-server:admin", Some("warning"));
+        let mut config = program::settings("pyoco-server:admin", Some("warning"))?;
         if let Some(url) = args.nats_url {
             config.nats.url = url;
         }

@@ -2,14 +2,14 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::num::NonZeroUsize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 
 use super::PROGRAM;
 use super::args::Up;
 use super::nats_child::{NatsChild, NatsChildSettings};
-use crate::bus::Bus;
+use crate::bus::{self, Bus};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::{program, signals, worker};
@@ -17,17 +17,21 @@ use crate::config::{AuthMode, Config, DashboardLang, Source};
 use crate::gateway::auth::hash::Pepper;
 use crate::gateway::{AuthSettings, GatewaySettings, Lang, RunningGateway};
 use crate::model::error::Code;
-use crate::thread;
+use crate::thread::{self, StopSignal};
 
 /// For requests in flight when the gateway stops.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// Handler threads per CPU: they wait for NATS most of the time.
 const THREADS_PER_CPU: usize = 8;
 
+/// How long the start looks whether what is in NATS is its own; the gateway serves meanwhile.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
+const FIRST_LOOK_STEP: Duration = Duration::from_millis(50);
+
 /// Runs until SIGTERM, Ctrl-C, or the end of the worker. The order of the end: the worker drains
 /// while the gateway still answers, then the gateway, then NATS.
 pub(super) fn up(args: Up) -> Result<Exit, Failure> {
-    let mut config = program::settings("pyoco-server:http", args.log_level.as_deref());
+    let mut config = program::settings("pyoco-server:http", args.log_level.as_deref())?;
     refuse_unclear_auth()?;
     config.http.dashboard_lang = match args.dashboard_lang.as_deref() {
         Some("ja") => DashboardLang::Ja,
@@ -55,6 +59,10 @@ pub(super) fn up(args: Up) -> Result<Exit, Failure> {
         .map_err(|e| program::failed(Code::NatsUnavailable, "cannot use the NATS settings", e))?;
     let gateway = RunningGateway::start(address, &bus, gateway_settings(&config, args.behind_proxy))
         .map_err(|e| program::failed(Code::CannotStart, "cannot start the gateway", e))?;
+    if let Some(e) = first_look(&bus, &stop) {
+        gateway.stop(Duration::ZERO);
+        return Err(program::failed(Code::CannotStart, "cannot start the gateway", e));
+    }
     let worker_ended = if args.with_worker {
         let mut settings = worker::settings(&config, args.worker_tags)?;
         config.python.resolver = args.worker_flow_resolver.or(config.python.resolver);
@@ -89,6 +97,17 @@ pub(super) fn up(args: Up) -> Result<Exit, Failure> {
     drop(bus);
     drop(nats);
     outcome.map(|()| Exit::Done).map_err(|e| program::failed(Code::CannotStart, "the worker has ended", e))
+}
+
+/// Why the gateway must not run, if NATS says so soon: a chore of the gateway looks again later.
+fn first_look(bus: &Bus, stop: &StopSignal) -> Option<bus::Error> {
+    let deadline = Instant::now() + FIRST_LOOK;
+    while !bus.wait_connected(FIRST_LOOK_STEP) {
+        if thread::is_stopped(stop) || Instant::now() >= deadline {
+            return None;
+        }
+    }
+    bus.check_ownership(deadline).err().filter(bus::Error::is_final)
 }
 
 /// The default for a mode that cannot be read would be to let everybody in.

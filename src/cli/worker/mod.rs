@@ -33,7 +33,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 }
 
 fn start(args: Args) -> Result<Exit, Failure> {
-    let mut config = program::settings("pyoco-server:worker", args.log_level.as_deref());
+    let mut config = program::settings("pyoco-server:worker", args.log_level.as_deref())?;
     if let Some(url) = args.nats_url {
         config.nats.url = url;
     }

@@ -10,6 +10,7 @@ use crate::gateway::settings::GatewaySettings;
 use crate::gateway::view::WheelRegistry;
 use crate::gateway::view::backlog::Backlog;
 use crate::gateway::view::hub::Hub;
+use crate::gateway::view::ownership::Ownership;
 use crate::gateway::view::runs::RunIndex;
 use crate::gateway::view::workers::WorkerMirror;
 use crate::http::Request;
@@ -48,6 +49,7 @@ pub struct Parts {
     pub metrics: Metrics,
     pub backlog: Arc<Backlog>,
     pub undo: Undo,
+    pub ownership: Ownership,
     pub openapi: LazyDocument,
     pub settings: GatewaySettings,
 }

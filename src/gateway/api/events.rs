@@ -67,8 +67,8 @@ impl Stream {
             let (name, data): (_, Value) = match change {
                 Change::Run(run) => ("run", json!(*run)),
                 Change::RunRemoved(run_id) => ("run_removed", json!({"run_id": run_id})),
-                Change::Worker(record) => {
-                    ("worker", json!(workers::shown(&record, now, self.disconnect_timeout)))
+                Change::Worker(record, heard) => {
+                    ("worker", json!(workers::shown(&record, heard, self.disconnect_timeout)))
                 }
                 Change::WorkerRemoved(id) => ("worker_removed", json!({"worker_id": id})),
             };

@@ -10,13 +10,15 @@ pub fn alive(_: &mut Context<'_>) -> Result<Reply, ApiError> {
     Ok(Reply::json(200, &br#"{"status":"ok"}"#[..]))
 }
 
-/// 200 when NATS is connected, and the run index and the API keys are current, else 503; a line per check.
+/// 200 when NATS is connected, what is used there is our own, and the run index and the API keys are current,
+/// else 503; a line per check.
 pub fn ready(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let nats = parts.bus.state();
     let index = parts.index.is_live();
     let keys = parts.auth.is_live();
-    let is_ready = nats.connected && index && keys != Some(false);
+    let refusal = parts.ownership.refusal();
+    let is_ready = nats.connected && index && keys != Some(false) && refusal.is_none();
     let word = |ok: bool| if ok { "ok" } else { "unavailable" };
     let mut body = json!({
         "status": word(is_ready),
@@ -29,6 +31,9 @@ pub fn ready(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
             "run_index": {"status": word(index)},
         },
     });
+    if let Some(reason) = refusal {
+        body["checks"]["resources"] = json!({"status": word(false), "reason": reason});
+    }
     if let Some(keys) = keys {
         body["checks"]["api_keys"] = json!({"status": word(keys)});
     }

@@ -34,12 +34,12 @@ pub fn list(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     if !parts.workers.wait_live(INDEX_PATIENCE.min(parts.bus.request_timeout())) {
         return Err(ApiError::NatsUnavailable("the list of workers is not current".into()));
     }
-    let (now, timeout) = (clock::now(), parts.settings.disconnect_timeout);
+    let timeout = parts.settings.disconnect_timeout;
     let mut records: Vec<WorkerRecord> = parts
         .workers
         .all()
         .into_iter()
-        .map(|seen| shown(&seen.record, now, timeout))
+        .map(|seen| shown(&seen.record, seen.heard, timeout))
         .filter(|record| include_hidden || !record.hidden)
         .filter(|record| !only_alive || record.state.is_alive())
         .filter(|record| wanted.is_none_or(|state| record.state == state))
@@ -81,8 +81,9 @@ pub fn patch(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     Ok(Reply::json(200, body.to_string().into_bytes()))
 }
 
-pub(super) fn shown(record: &WorkerRecord, now: f64, timeout: Duration) -> WorkerRecord {
-    WorkerRecord { state: record.derived_state(now, timeout), ..record.clone() }
+/// `heard`: when the worker wrote it, by our own clock.
+pub(super) fn shown(record: &WorkerRecord, heard: Instant, timeout: Duration) -> WorkerRecord {
+    WorkerRecord { state: record.derived_state(heard.elapsed(), timeout), ..record.clone() }
 }
 
 fn state(word: &str) -> Result<WorkerState, ApiError> {

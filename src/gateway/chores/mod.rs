@@ -7,6 +7,7 @@
 mod backlog;
 mod key_use;
 mod orphans;
+mod ownership;
 mod reconcile;
 mod registry;
 mod rescue;
@@ -21,6 +22,7 @@ pub(crate) use undo::{Doubtful, Undo};
 
 use super::view::backlog::Backlog;
 use super::view::keys::KeyMirror;
+use super::view::ownership::Ownership;
 use super::view::runs::RunIndex;
 use super::view::workers::WorkerMirror;
 use crate::bus::Bus;
@@ -39,6 +41,7 @@ pub(crate) struct ChoreParts {
     pub keys: Option<KeyMirror>,
     pub backlog: Arc<Backlog>,
     pub undo: Undo,
+    pub ownership: Ownership,
     /// Silence after which a worker counts as disconnected.
     pub disconnect_timeout: Duration,
     /// Between two writes of a worker's record.
@@ -83,18 +86,20 @@ pub(crate) fn start(parts: ChoreParts, kicked: Receiver<()>) -> std::io::Result<
 }
 
 fn table(parts: ChoreParts) -> Vec<Chore> {
-    let ChoreParts { bus, runs, workers, keys, backlog, undo, .. } = parts;
+    let ChoreParts { bus, runs, workers, keys, backlog, undo, ownership, .. } = parts;
     let silence = parts.disconnect_timeout;
     let (heartbeat, grace) = (parts.worker_heartbeat, parts.cancel_grace);
     let absence = rescue::Absence::new(workers.clone(), heartbeat);
     let mut rescue = rescue::Rescue::new(&bus, runs.clone(), absence.clone(), grace);
     let mut reconciler = reconcile::Reconciler::new(&bus, runs, absence);
     let sweep = registry::Sweep::new(&bus, workers.clone(), silence, parts.workers_retention);
+    let (mut look, looked_at) = (ownership::Look::default(), bus.clone());
     let (queue, wheels) = (bus.queue().with_timeout(TIMEOUT), bus.wheels().with_timeout(TIMEOUT));
     let mut table = vec![
         Chore::in_memory("silent workers", registry::SILENCE_INTERVAL, move || {
-            workers.publish_silent(clock::now(), silence);
+            workers.publish_silent(silence);
         }),
+        Chore::new("ownership", ownership::FIRST, move |_| look.run(&looked_at, &ownership)),
         Chore::new("rescue", rescue::INTERVAL, move |turn| rescue.look(turn)),
         Chore::new("reconcile", reconcile::INTERVAL, move |turn| reconciler.look(turn)),
         Chore::new("old workers", sweep.interval(), move |turn| sweep.run(turn)),

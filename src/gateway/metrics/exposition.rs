@@ -10,10 +10,9 @@ use crate::gateway::view::backlog::Backlog;
 use crate::gateway::view::hub::Hub;
 use crate::gateway::view::runs::RunIndex;
 use crate::gateway::view::workers::{Seen, WorkerMirror};
-use crate::model::clock;
 use crate::model::run::RunStatus;
 use crate::model::wheel::SyncResult;
-use crate::model::worker::{WorkerRecord, WorkerState};
+use crate::model::worker::WorkerState;
 
 /// Workers whose last sign of life is a metric of its own; the newest count.
 const MAX_METRIC_WORKERS: usize = 500;
@@ -85,41 +84,40 @@ fn runs(from: &Sources<'_>, text: &mut Text) {
 }
 
 fn workers(from: &Sources<'_>, text: &mut Text) {
-    let (now, timeout) = (clock::now(), from.disconnect_timeout);
-    let records: Vec<_> = from.workers.all().into_iter().map(|seen| seen.record).collect();
-    let state = |record: &WorkerRecord| record.derived_state(now, timeout);
+    let timeout = from.disconnect_timeout;
+    let all = from.workers.all();
     let help = "Workers that are RUNNING or IDLE.";
-    let alive = records.iter().filter(|record| state(record).is_alive()).count();
+    let alive = all.iter().filter(|seen| seen.state(timeout).is_alive()).count();
     text.single("pyoco_workers_alive_total", Kind::Gauge, help, alive as f64);
     let help = "Worker records by state; hidden ones count too.";
     let mut family = text.family("pyoco_workers", Kind::Gauge, help);
     for one in WorkerState::ALL {
-        let count = records.iter().filter(|record| state(record) == one).count();
+        let count = all.iter().filter(|seen| seen.state(timeout) == one).count();
         family.sample(&[("state", one.as_str())], count as f64);
     }
     // A worker that has stopped, or that an operator has hidden, must raise no alert.
-    let mut watched: Vec<(f64, &str)> = records
+    let mut watched: Vec<&Seen> = all
         .iter()
-        .filter(|record| !record.hidden && state(record) != WorkerState::StoppedGraceful)
-        .filter_map(|record| Some((record.seen_at()?, record.worker_id.as_str())))
+        .filter(|seen| !seen.record.hidden && seen.record.state != WorkerState::StoppedGraceful)
+        .filter(|seen| seen.record.seen_at().is_some())
         .collect();
-    watched.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+    watched.sort_by(|a, b| b.heard.cmp(&a.heard).then_with(|| a.record.worker_id.cmp(&b.record.worker_id)));
     let name = "pyoco_worker_heartbeat_timestamp_seconds";
     let help = "When a worker was heard of last; without stopped and hidden ones.";
     let mut family = text.family(name, Kind::Gauge, help);
-    for (seen_at, worker_id) in watched.into_iter().take(MAX_METRIC_WORKERS) {
-        family.sample(&[("worker", worker_id)], seen_at);
+    for seen in watched.into_iter().take(MAX_METRIC_WORKERS) {
+        family.sample(&[("worker", &seen.record.worker_id)], seen.heard_at());
     }
 }
 
 fn wheels(from: &Sources<'_>, text: &mut Text) {
-    let (now, timeout) = (clock::now(), from.disconnect_timeout);
+    let timeout = from.disconnect_timeout;
     let wheels = from.wheels.shelf.all();
     text.single("pyoco_wheels", Kind::Gauge, "Wheels in the registry.", wheels.len() as f64);
     let help = "Bytes of all wheels in the registry.";
     let bytes: u64 = wheels.iter().map(|meta| meta.size).sum();
     text.single("pyoco_wheels_bytes", Kind::Gauge, help, bytes as f64);
-    let alive = |seen: &Seen| seen.record.derived_state(now, timeout).is_alive();
+    let alive = |seen: &Seen| seen.state(timeout).is_alive();
     let workers: Vec<Seen> = from.workers.all().into_iter().filter(alive).collect();
     let help = "Workers that are RUNNING or IDLE, by how they last synchronised their wheels.";
     let mut family = text.family("pyoco_workers_wheel_sync", Kind::Gauge, help);

@@ -7,6 +7,7 @@ pub mod backlog;
 pub mod history;
 pub mod hub;
 pub mod keys;
+pub mod ownership;
 pub mod runs;
 pub mod wheels;
 pub mod workers;

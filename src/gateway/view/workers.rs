@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::hub::{Hub, Side};
 use crate::bus::{self, Entry, Kv, Mirror, Operation, View, Watch};
-use crate::model::json;
 use crate::model::worker::{WorkerRecord, WorkerState};
+use crate::model::{clock, json};
 
 #[derive(Clone, Default)]
 pub struct WorkerMirror(Mirror<WorkerView>);
@@ -24,6 +24,9 @@ pub struct Seen {
     pub record: Arc<WorkerRecord>,
     pub revision: u64,
     pub at: Instant,
+    /// When the worker wrote it, by our own clock. Its own clock may be wrong, and an operator's change of
+    /// the record is no sign of life.
+    pub heard: Instant,
     /// The derived state that was published last: it also changes as time passes.
     shown: WorkerState,
 }
@@ -58,13 +61,13 @@ impl WorkerMirror {
     }
 
     /// Publishes the workers whose derived state has changed because time has passed.
-    pub fn publish_silent(&self, now: f64, disconnect_timeout: Duration) {
+    pub fn publish_silent(&self, disconnect_timeout: Duration) {
         self.0.change(|view| {
             for seen in view.records.values_mut() {
-                let derived = seen.record.derived_state(now, disconnect_timeout);
+                let derived = seen.state(disconnect_timeout);
                 if derived != seen.shown {
                     seen.shown = derived;
-                    view.hub.worker_changed(&seen.record);
+                    view.hub.worker_changed(&seen.record, seen.heard);
                 }
             }
         });
@@ -80,6 +83,18 @@ impl WorkerMirror {
     }
 }
 
+impl Seen {
+    /// The derived state, now.
+    pub fn state(&self, disconnect_timeout: Duration) -> WorkerState {
+        self.record.derived_state(self.heard.elapsed(), disconnect_timeout)
+    }
+
+    /// When the worker was heard of last, by this machine's clock, unix seconds.
+    pub fn heard_at(&self) -> f64 {
+        clock::now() - self.heard.elapsed().as_secs_f64()
+    }
+}
+
 impl WorkerView {
     fn remove(&mut self, worker_id: &str) {
         if self.records.remove(worker_id).is_some() {
@@ -92,7 +107,7 @@ impl View for WorkerView {
     type Change = Entry;
 
     fn take(&mut self, entry: Entry, _: bool) {
-        let Entry { key, value, revision, operation } = entry;
+        let Entry { key, value, revision, operation, stored } = entry;
         if operation == Operation::Delete {
             return self.remove(&key);
         }
@@ -100,9 +115,14 @@ impl View for WorkerView {
             Ok(record) => {
                 // Whatever the record says: the key is what can be asked for.
                 let record = Arc::new(WorkerRecord { worker_id: key.clone(), ..record });
-                self.hub.worker_changed(&record);
+                let before = self.records.get(&key).filter(|before| {
+                    let same_life = before.record.instance_id == record.instance_id;
+                    same_life && before.record.seen_at() == record.seen_at()
+                });
+                let heard = before.map_or(stored, |before| before.heard);
+                self.hub.worker_changed(&record, heard);
                 let (at, shown) = (Instant::now(), record.state);
-                self.records.insert(key, Seen { record, revision, at, shown });
+                self.records.insert(key, Seen { record, revision, at, heard, shown });
             }
             Err(e) => {
                 log::warn!(worker_id = key.as_str(), error = e.to_string();

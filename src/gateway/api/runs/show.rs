@@ -10,7 +10,7 @@ use crate::gateway::api::schema::Query;
 use crate::gateway::auth::Caller;
 use crate::gateway::view::hub::Version;
 use crate::http::Reply;
-use crate::model::{clock, json as lenient, name};
+use crate::model::{json as lenient, name};
 
 /// A snapshot, with what is known of its worker; records only when asked for.
 pub fn run(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
@@ -110,7 +110,7 @@ fn add_worker(parts: &Parts, body: &mut Value) {
     let seen = parts.workers.get(worker_id);
     let record = seen.as_ref().map(|seen| &seen.record);
     let timeout = parts.settings.disconnect_timeout;
-    let state = record.map(|record| record.derived_state(clock::now(), timeout));
+    let state = seen.as_ref().map(|seen| seen.state(timeout));
     body["worker_alive"] = state.is_some_and(|state| state.is_alive()).into();
     body["worker_state"] = json!(state);
     body["worker_heartbeat_at"] = json!(record.and_then(|record| record.last_seen_at));

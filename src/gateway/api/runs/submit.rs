@@ -56,6 +56,10 @@ pub(super) fn submit(cx: &mut Context<'_>, submission: Submission) -> Result<Rep
     if !parts.bus.state().connected {
         return Err(bus::Error::Disconnected.into());
     }
+    // Others would execute the run, and write what became of it where nobody here looks.
+    if let Some(reason) = parts.ownership.refusal() {
+        return Err(ApiError::NatsUnavailable(reason));
+    }
     let key = idempotency_key(cx.request)?;
     let run_id = match &key {
         Some(key) => run_id_of(cx.caller.tenant_id(), key),

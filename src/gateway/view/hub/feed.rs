@@ -18,7 +18,8 @@ pub type RunFilter = Box<dyn Fn(&RunSummary) -> bool + Send + Sync>;
 pub enum Change {
     Run(Arc<RunSummary>),
     RunRemoved(String),
-    Worker(Arc<WorkerRecord>),
+    /// The record, and when the worker wrote it, by our own clock.
+    Worker(Arc<WorkerRecord>, Instant),
     WorkerRemoved(String),
 }
 
@@ -140,8 +141,8 @@ impl Queue {
         self.put(Key::Run(run_id.clone()), Change::RunRemoved(run_id))
     }
 
-    pub(super) fn worker_changed(&self, record: &Arc<WorkerRecord>) -> u64 {
-        self.put(Key::Worker(record.worker_id.clone()), Change::Worker(record.clone()))
+    pub(super) fn worker_changed(&self, record: &Arc<WorkerRecord>, heard: Instant) -> u64 {
+        self.put(Key::Worker(record.worker_id.clone()), Change::Worker(record.clone(), heard))
     }
 
     pub(super) fn worker_removed(&self, worker_id: &str) -> u64 {

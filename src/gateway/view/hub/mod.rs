@@ -11,6 +11,7 @@ mod run_watch;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 pub use feed::{Batch, Change, Feed, RunFilter};
 use parking_lot::Mutex;
@@ -144,9 +145,9 @@ impl Hub {
         self.count_skipped(subscribers.unlist(last));
     }
 
-    pub fn worker_changed(&self, record: &Arc<WorkerRecord>) {
+    pub fn worker_changed(&self, record: &Arc<WorkerRecord>, heard: Instant) {
         let subscribers = self.inner.subscribers.lock();
-        let skipped = subscribers.feeds.values().map(|queue| queue.worker_changed(record)).sum();
+        let skipped = subscribers.feeds.values().map(|queue| queue.worker_changed(record, heard)).sum();
         self.count_skipped(skipped);
     }
 

@@ -188,7 +188,7 @@ impl View for RunView {
     type Change = RunChange;
 
     fn take(&mut self, RunChange { summary, entry }: RunChange, is_live: bool) {
-        let Entry { key, value, revision, operation } = entry;
+        let Entry { key, value, revision, operation, .. } = entry;
         let old = self.runs.remove(&key);
         let last = old.as_ref().map(|old| &*old.summary);
         if let Some(last) = last {

@@ -1,15 +1,23 @@
 //! Follows a bucket, or the metas of an object store, and never just goes quiet.
 //!
 //! A short-lived pull consumer delivers in batches that we ask for, so the server cannot flood us. The watch
-//! is stale, says so, and is rebuilt from the last sequence seen when the connection changed, a delivery is
-//! missing, heartbeats stop, or the stream has moved on without us.
+//! is stale, says so, and is rebuilt when the connection changed, a delivery is missing, heartbeats stop, or
+//! the stream has moved on without us. It goes on behind the last message that it has told, when the stream
+//! still has this message. Else the stream may have been restored from a backup: everything is read anew, and
+//! what was told before and is not there any more is told as purged.
+//!
+//! A message may also leave a stream without a trace: by an age, a limit, or a purge. So the number of
+//! subjects is compared with what was told, too.
 
+mod consumer;
+
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use consumer::{Consumer, consumer_config};
 use crossbeam_channel::{RecvTimeoutError, after, select};
 use serde_json::{Value, json};
 
-use crate::bus::connection::inbox::Route;
 use crate::bus::connection::link::Link;
 use crate::bus::connection::message::{Message, Meta};
 use crate::bus::connection::routes::Routed;
@@ -20,15 +28,14 @@ use crate::thread::{Service, StopSignal};
 const BATCH: u64 = 512;
 /// Unread messages of the route: two batches under way, and status messages.
 const ROUTE_CAPACITY: usize = 2 * BATCH as usize + 64;
-/// The server's sign of life while nothing changes.
-const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Silence after which the watch is rebuilt: three heartbeats.
 pub const WATCH_SILENCE: Duration = Duration::from_secs(6);
-const PULL_EXPIRES: Duration = Duration::from_secs(30);
-/// Between two comparisons with the stream's last sequence.
-const COMPARE_INTERVAL: Duration = Duration::from_secs(10);
+/// Between two comparisons with what the stream holds.
+const COMPARE_INTERVAL: Duration = Duration::from_secs(5);
 /// Between finding the watch behind and looking again.
 const SECOND_LOOK: Duration = Duration::from_millis(500);
+/// How far two readings of one time may differ: far more than rounding, far less than two messages.
+const SAME_TIME_SEC: f64 = 1e-5;
 const REBUILD_MIN: Duration = Duration::from_millis(20);
 const REBUILD_MAX: Duration = Duration::from_millis(500);
 
@@ -59,6 +66,16 @@ impl Followed {
         let newest = jetstream::get_message(&self.link, self.stream_name(), &which, WATCH_SILENCE)?;
         Ok(newest.map_or(0, |newest| newest.seq))
     }
+
+    /// How many of the subjects have a message; `None` when it cannot be told.
+    fn subjects_of(&self, info: &jetstream::StreamInfo) -> Result<Option<u64>> {
+        if self.is_whole_stream {
+            return Ok(info.subjects);
+        }
+        let deadline = Instant::now() + WATCH_SILENCE;
+        let found = jetstream::subjects(&self.link, self.stream_name(), &self.subjects, deadline)?;
+        Ok(Some(found.subjects.len() as u64))
+    }
 }
 
 #[derive(Debug)]
@@ -85,8 +102,16 @@ impl<E> WatchEvent<E> {
     }
 }
 
-/// Takes what a watch tells: of an entry its sequence in the stream and the message.
-type OnTold = Box<dyn FnMut(WatchEvent<(u64, Message)>) + Send>;
+/// A message of the stream, or one that stands for its purge.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub seq: u64,
+    pub message: Message,
+    /// When it was stored, by this process's clock.
+    pub stored: Instant,
+}
+
+type OnTold = Box<dyn FnMut(WatchEvent<Told>) + Send>;
 
 pub struct Watch {
     _follower: Service,
@@ -97,8 +122,7 @@ impl Watch {
     pub(crate) fn start(followed: Followed, timeout: Duration, on_told: OnTold) -> Result<Watch> {
         let name = format!("watch-{}", followed.name);
         let follower = Service::start(name, move |stop| {
-            let (last_seen, created, live, refused) = (None, String::new(), false, None);
-            Follower { followed, timeout, on_told, last_seen, created, live, refused }.run(stop);
+            Follower::new(followed, timeout, on_told).run(stop);
         })
         .map_err(|e| Error::Setup(format!("cannot start a thread: {e}")))?;
         Ok(Watch { _follower: follower })
@@ -111,11 +135,44 @@ struct Follower {
     on_told: OnTold,
     /// Sequence up to which everything was told.
     last_seen: Option<u64>,
+    /// The last message that was told: where to go on.
+    mark: Option<Mark>,
+    /// What was told last of each subject, deletes too.
+    known: HashMap<String, Version>,
+    /// What was known before everything was read anew, and has not come again yet.
+    unconfirmed: HashMap<String, Version>,
+    /// How many subjects the stream had at a sequence that is not told yet.
+    expected: Option<Expected>,
+    /// A comparison has found that subjects were never told: read everything anew.
+    is_incomplete: bool,
+    /// How many subjects are missing although everything was read anew: no reason to do so again and again.
+    tolerated: u64,
     /// When the stream was created; another time means another bucket.
     created: String,
+    /// The server's clock, unix seconds, and when it was read.
+    server_clock: Option<(f64, Instant)>,
     live: bool,
     /// What the server has last refused, so that the log has it once.
     refused: Option<String>,
+}
+
+/// Which message of its subject it is; no other message has both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Version {
+    seq: u64,
+    stored_at: u64,
+}
+
+struct Mark {
+    subject: String,
+    version: Version,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Expected {
+    first_seq: u64,
+    last_seq: u64,
+    subjects: u64,
 }
 
 enum End {
@@ -124,6 +181,25 @@ enum End {
 }
 
 impl Follower {
+    fn new(followed: Followed, timeout: Duration, on_told: OnTold) -> Follower {
+        Follower {
+            followed,
+            timeout,
+            on_told,
+            last_seen: None,
+            mark: None,
+            known: HashMap::new(),
+            unconfirmed: HashMap::new(),
+            expected: None,
+            is_incomplete: false,
+            tolerated: 0,
+            created: String::new(),
+            server_clock: None,
+            live: false,
+            refused: None,
+        }
+    }
+
     fn run(mut self, stop: &StopSignal) {
         let mut pause = Duration::ZERO;
         loop {
@@ -162,15 +238,20 @@ impl Follower {
         let Followed { control, stream: config, .. } = &self.followed;
         let look = || jetstream::stream_info(&link, &stream, timeout);
         let info = jetstream::creating(control, config, self.timeout, look)?;
-        if info.created != self.created || self.last_seen.is_some_and(|seen| seen > info.last_seq) {
+        self.read_clock(&info);
+        if info.created != self.created || !self.is_known(&info)? {
             // A first start is a reset too: the owner knows nothing yet.
-            self.last_seen = None;
             self.created.clone_from(&info.created);
+            self.known.clear();
+            self.unconfirmed.clear();
+            (self.last_seen, self.mark) = (None, None);
             (self.on_told)(WatchEvent::Reset);
         }
+        self.expected = None;
         let generation = link.generation();
         let name = format!("pyoco-watch-{}", uuid::Uuid::new_v4().simple());
-        let config = consumer_config(&name, &self.followed.subjects, self.last_seen);
+        let after = self.mark.as_ref().map(|mark| mark.version.seq);
+        let config = consumer_config(&name, &self.followed.subjects, after);
         let created: Value = jetstream::call(
             &link,
             &format!("CONSUMER.CREATE.{stream}.{name}"),
@@ -199,6 +280,49 @@ impl Follower {
         // Best effort: the server removes it by itself after its inactivity threshold.
         let _ = link.publish(&format!("$JS.API.CONSUMER.DELETE.{stream}.{name}"), None, b"");
         end
+    }
+
+    /// Whether the stream may be the one that was followed before. Decides where to go on: behind the last
+    /// message that was told, if the stream has it, else at the beginning.
+    fn is_known(&mut self, info: &jetstream::StreamInfo) -> Result<bool> {
+        if self.last_seen.is_some_and(|seen| seen > info.last_seq) {
+            return Ok(false);
+        }
+        match self.has_mark()? {
+            Some(false) => return Ok(false),
+            Some(true) if !self.is_incomplete => {}
+            // Another message of its subject may have taken its place; or this is another history.
+            Some(true) | None => {
+                (self.last_seen, self.mark, self.is_incomplete) = (None, None, false);
+                self.unconfirmed.extend(self.known.drain());
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether the stream has the message that was told last; `None` when there is none in its place.
+    fn has_mark(&self) -> Result<Option<bool>> {
+        let Some(mark) = &self.mark else { return Ok(None) };
+        let (followed, which) = (&self.followed, json!({"seq": mark.version.seq}));
+        let found = jetstream::get_message(&followed.link, followed.stream_name(), &which, WATCH_SILENCE)?;
+        Ok(found.map(|found| {
+            let stored_at = mark.version.stored_at as f64 / 1e9;
+            let is_same_time = found.time.is_none_or(|time| (time - stored_at).abs() < SAME_TIME_SEC);
+            found.subject == mark.subject && is_same_time
+        }))
+    }
+
+    fn read_clock(&mut self, info: &jetstream::StreamInfo) {
+        self.server_clock = info.now.map(|now| (now, Instant::now())).or(self.server_clock);
+    }
+
+    /// When a message was stored, by our clock. What comes while the watch is live was stored just now.
+    fn stored(&self, meta: &Meta) -> Instant {
+        let now = Instant::now();
+        let Some((server, read)) = self.server_clock.filter(|_| !self.live) else { return now };
+        let age = server + (now - read).as_secs_f64() - meta.stored_at as f64 / 1e9;
+        let age = Duration::try_from_secs_f64(age.max(0.0)).unwrap_or_default();
+        now.checked_sub(age).unwrap_or(now)
     }
 
     fn read(&mut self, consumer: &mut Consumer, stop: &StopSignal) -> Result<End> {
@@ -244,22 +368,38 @@ impl Follower {
         }
         consumer.consumer_seq = meta.consumer_seq;
         consumer.spend(1)?;
+        if self.expected.is_some_and(|expected| expected.last_seq < meta.stream_seq) {
+            self.compare_subjects()?;
+        }
         self.last_seen = Some(self.last_seen.unwrap_or(0).max(meta.stream_seq));
-        (self.on_told)(WatchEvent::Entry((meta.stream_seq, message)));
+        let version = Version { seq: meta.stream_seq, stored_at: meta.stored_at };
+        self.mark = Some(Mark { subject: message.subject.clone(), version });
+        self.known.insert(message.subject.clone(), version);
+        // What has come before and is the same is no news.
+        if self.unconfirmed.remove(&message.subject) != Some(version) {
+            let stored = self.stored(&meta);
+            (self.on_told)(WatchEvent::Entry(Told { seq: meta.stream_seq, message, stored }));
+        }
         if meta.pending == 0 {
             self.set_live();
         }
-        Ok(None)
+        if self.expected.is_some_and(|expected| expected.last_seq == meta.stream_seq) {
+            self.compare_subjects()?;
+        }
+        Ok(self.incomplete())
     }
 
     fn compare(&mut self, consumer: &mut Consumer) -> Result<Option<End>> {
         let seen = self.last_seen.unwrap_or(0);
         let followed = &self.followed;
         let info = jetstream::stream_info(&followed.link, followed.stream_name(), WATCH_SILENCE)?;
-        if info.created != self.created || info.last_seq < seen {
+        if info.created != self.created || info.last_seq < seen || self.has_mark()? == Some(false) {
             return Ok(Some(End::Rebuild("the bucket was replaced".into())));
         }
+        // Before the newest: what is stored in between must not count as missing.
+        let subjects = followed.subjects_of(&info)?;
         let newest = followed.newest(&info)?;
+        self.read_clock(&info);
         // What was stored a moment ago may still be on its way; a second look tells.
         let behind = newest > seen && self.live && consumer.route.messages.is_empty();
         if behind && consumer.was_behind_at.replace(seen) == Some(seen) {
@@ -269,11 +409,72 @@ impl Follower {
         if behind {
             consumer.compare_at = Instant::now() + SECOND_LOOK;
         }
-        Ok(None)
+        if self.live {
+            // Counted when everything that the stream had then is told: a busy stream is always a little
+            // ahead.
+            let (first_seq, last_seq) = (info.first_seq, newest);
+            self.expected = subjects.map(|subjects| Expected { first_seq, last_seq, subjects });
+            if newest <= seen {
+                self.compare_subjects()?;
+            }
+        }
+        Ok(self.incomplete())
+    }
+
+    /// Finds what has left the stream without a trace, and tells of it. What was told reaches up to the
+    /// sequence of `expected` and no further.
+    fn compare_subjects(&mut self) -> Result<()> {
+        let Some(expected) = self.expected.take() else { return Ok(()) };
+        let is_complete = |known: &HashMap<String, Version>| known.len() as u64 == expected.subjects;
+        if is_complete(&self.known) {
+            self.tolerated = 0;
+            return Ok(());
+        }
+        // An age or a limit takes the oldest first.
+        self.purge(|_, version| version.seq < expected.first_seq);
+        if is_complete(&self.known) {
+            return Ok(());
+        }
+        let followed = &self.followed;
+        let deadline = Instant::now() + WATCH_SILENCE;
+        let stored =
+            jetstream::subjects(&followed.link, followed.stream_name(), &followed.subjects, deadline)?;
+        let stored: HashSet<String> = stored.subjects.into_iter().collect();
+        self.purge(|subject, version| version.seq <= expected.last_seq && !stored.contains(subject));
+        let missing = expected.subjects.saturating_sub(self.known.len() as u64);
+        self.is_incomplete = missing > self.tolerated;
+        self.tolerated = missing;
+        Ok(())
+    }
+
+    /// Tells that what is chosen is gone.
+    fn purge(&mut self, is_gone: impl Fn(&str, &Version) -> bool) {
+        let gone: Vec<_> = self.known.extract_if(|subject, version| is_gone(subject, version)).collect();
+        self.tell_purged(gone);
+    }
+
+    fn tell_purged(&mut self, gone: impl IntoIterator<Item = (String, Version)>) {
+        let mut count = 0;
+        for (subject, version) in gone {
+            let (message, stored) = (Message::purged(subject), Instant::now());
+            (self.on_told)(WatchEvent::Entry(Told { seq: version.seq, message, stored }));
+            count += 1;
+        }
+        if count > 0 {
+            log::info!(bucket = self.followed.name.as_str(), count = count; "entries have left a bucket");
+        }
+    }
+
+    fn incomplete(&self) -> Option<End> {
+        let why = || End::Rebuild("the stream has more than was told".into());
+        self.is_incomplete.then(why)
     }
 
     fn set_live(&mut self) {
         if !self.live {
+            // Everything that is there has come.
+            let gone = std::mem::take(&mut self.unconfirmed);
+            self.tell_purged(gone);
             self.live = true;
             self.refused = None;
             (self.on_told)(WatchEvent::Live);
@@ -287,75 +488,4 @@ impl Follower {
             (self.on_told)(WatchEvent::Stale(why));
         }
     }
-}
-
-/// One consumer on the server, and what was asked of it.
-struct Consumer {
-    /// The socket that it lives on.
-    generation: Option<(u64, u64)>,
-    route: Route,
-    link: Link,
-    pull_subject: String,
-    pulls: u64,
-    outstanding: u64,
-    consumer_seq: u64,
-    heard: Instant,
-    compare_at: Instant,
-    /// Where the watch stood when a comparison last found it behind.
-    was_behind_at: Option<u64>,
-}
-
-impl Consumer {
-    /// Counts what was delivered or expired, and asks for more before the server runs dry.
-    fn spend(&mut self, count: u64) -> Result<()> {
-        self.outstanding = self.outstanding.saturating_sub(count);
-        if self.outstanding <= BATCH / 2 { self.pull() } else { Ok(()) }
-    }
-
-    fn take_status(&mut self, message: &Message) -> Result<Option<End>> {
-        match message.status() {
-            // A heartbeat.
-            Some(100) => Ok(None),
-            // A pull has expired with so many messages not sent.
-            Some(408) => {
-                let unused = message.header("Nats-Pending-Messages");
-                self.spend(unused.and_then(|n| n.parse().ok()).unwrap_or(BATCH))?;
-                Ok(None)
-            }
-            status => Ok(Some(End::Rebuild(format!("the server ended the pull ({status:?})")))),
-        }
-    }
-
-    fn pull(&mut self) -> Result<()> {
-        self.pulls += 1;
-        self.outstanding += BATCH;
-        let body = json!({
-            "batch": BATCH,
-            "expires": PULL_EXPIRES.as_nanos() as u64,
-            "idle_heartbeat": HEARTBEAT.as_nanos() as u64,
-        });
-        let reply = self.route.reply_subject(self.pulls);
-        self.link.publish(&self.pull_subject, Some(&reply), body.to_string().as_bytes())
-    }
-}
-
-/// Ephemeral pull consumer: everything present, or what came after a sequence.
-fn consumer_config(name: &str, subjects: &str, after: Option<u64>) -> Value {
-    let mut config = json!({
-        "name": name,
-        "filter_subject": subjects,
-        "ack_policy": "none",
-        "mem_storage": true,
-        "num_replicas": 1,
-        // Far above our longest silence, so that a lost consumer goes by itself.
-        "inactive_threshold": 60_000_000_000u64,
-    });
-    match after {
-        None => config["deliver_policy"] = "last_per_subject".into(),
-        Some(seq) => {
-            config["deliver_policy"] = "by_start_sequence".into();
-            config["opt_start_seq"] = (seq + 1).into();
-        }
-    }
-    config
 }
