@@ -173,9 +173,10 @@ impl Bus {
         streams.into_iter().map(|stream| (stream.clone(), look(&stream))).collect()
     }
 
-    /// Largest message that the server takes, in bytes; without bound while no server is known.
-    pub fn max_payload(&self) -> usize {
-        self.inner.control.max_payload().unwrap_or(usize::MAX)
+    /// Largest message that the server takes, in bytes, as far as a message of `size` bytes must know it: for
+    /// a large one the server is asked again. Without bound while no server is known.
+    pub fn max_payload(&self, size: usize) -> usize {
+        self.inner.control.max_payload(size).unwrap_or(usize::MAX)
     }
 
     pub fn request_timeout(&self) -> Duration {

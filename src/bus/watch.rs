@@ -182,7 +182,7 @@ impl Follower {
             generation,
             route: link.open_route(ROUTE_CAPACITY, &[format!("{stream}.{name}")]),
             link: link.clone(),
-            pull_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"),
+            pull_subject: link.api(&format!("CONSUMER.MSG.NEXT.{stream}.{name}")),
             pulls: 0,
             outstanding: 0,
             consumer_seq: 0,
@@ -197,7 +197,7 @@ impl Follower {
         consumer.pull()?;
         let end = self.read(&mut consumer, stop);
         // Best effort: the server removes it by itself after its inactivity threshold.
-        let _ = link.publish(&format!("$JS.API.CONSUMER.DELETE.{stream}.{name}"), None, b"");
+        let _ = link.publish(&link.api(&format!("CONSUMER.DELETE.{stream}.{name}")), None, b"");
         end
     }
 
@@ -292,7 +292,7 @@ impl Follower {
 /// One consumer on the server, and what was asked of it.
 struct Consumer {
     /// The socket that it lives on.
-    generation: Option<(u64, u64)>,
+    generation: Option<u64>,
     route: Route,
     link: Link,
     pull_subject: String,

@@ -7,6 +7,7 @@ mod support;
 
 mod auth;
 mod kv;
+mod max_payload;
 mod object_trouble;
 mod object_watch;
 mod objects;

@@ -92,7 +92,7 @@ pub(crate) fn call<T: DeserializeOwned>(
     timeout: Duration,
 ) -> Result<T> {
     let payload = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-    read(&link.request(&format!("$JS.API.{call}"), &[], &payload, timeout)?)
+    read(&link.request(&link.api(call), &[], &payload, timeout)?)
 }
 
 pub(crate) fn ensure_stream(link: &Link, config: &Value, timeout: Duration) -> Result<()> {
@@ -150,7 +150,7 @@ pub(crate) fn get_message(
 }
 
 pub(crate) fn begin_get(link: &Link, stream: &str, which: &Value, timeout: Duration) -> Result<Pending> {
-    let subject = format!("$JS.API.STREAM.MSG.GET.{stream}");
+    let subject = link.api(&format!("STREAM.MSG.GET.{stream}"));
     link.begin(&subject, &[], which.to_string().as_bytes(), timeout)
 }
 

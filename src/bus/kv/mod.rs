@@ -109,7 +109,7 @@ impl Kv {
         if !self.is_direct()? {
             return self.get(key);
         }
-        let subject = format!("$JS.API.DIRECT.GET.{}.{}", self.stream(), self.subject(key)?);
+        let subject = self.link.api(&format!("DIRECT.GET.{}.{}", self.stream(), self.subject(key)?));
         let message = match self.link.request(&subject, &[], b"", self.timeout) {
             Ok(message) => message,
             Err(e) if e.is_missing_stream() => return self.get(key),
@@ -287,7 +287,7 @@ impl Kv {
         value: &[u8],
         deadline: Instant,
     ) -> Result<u64> {
-        Ok(jetstream::publish(&self.link, subject, headers, value, left(deadline))?.seq)
+        Ok(jetstream::publish(&self.link, &self.link.kv_write(subject), headers, value, left(deadline))?.seq)
     }
 
     fn creating<T>(&self, request: impl Fn() -> Result<T>) -> Result<T> {
