@@ -38,6 +38,15 @@ pub(super) fn operations() -> Vec<Operation> {
 
 pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     let state = || word("Whether it is well", &["ok", "unavailable"]);
+    let payload = object(
+        "The largest message that NATS takes; only when it is below 256 KiB.",
+        &["status", "bytes", "reason"],
+        json!({
+            "status": word("Whether runs fit at all", &["low", "unavailable"]),
+            "bytes": count("The `max_payload` of NATS"),
+            "reason": text("What does not work"),
+        }),
+    );
     let check = object(
         "One check.",
         &["status"],
@@ -50,7 +59,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     let checks = object(
         "By name.",
         &["nats", "run_index"],
-        json!({"nats": reference("Check"), "run_index": reference("Check")}),
+        json!({"nats": reference("Check"), "run_index": reference("Check"), "max_payload": payload}),
     );
     vec![
         ("Alive", object("A sign of life.", &["status"], json!({"status": word("Always ok", &["ok"])}))),
