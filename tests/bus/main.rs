@@ -6,6 +6,7 @@
 mod support;
 
 mod auth;
+mod domain;
 mod kv;
 mod max_payload;
 mod object_trouble;

@@ -31,6 +31,8 @@ pub struct NatsOptions {
     pub max_payload: Option<u64>,
     /// JetStream's `sync_interval`, for example `always`.
     pub sync_interval: Option<String>,
+    /// Further lines of the configuration's `jetstream` block.
+    pub jetstream_lines: Vec<String>,
     /// Further top-level lines of the configuration file.
     pub config_lines: Vec<String>,
 }
@@ -210,6 +212,9 @@ impl NatsServer {
         text.push_str(&format!("  store_dir: {:?}\n", store.display().to_string()));
         if let Some(interval) = &self.options.sync_interval {
             text.push_str(&format!("  sync_interval: {interval}\n"));
+        }
+        for line in &self.options.jetstream_lines {
+            text.push_str(&format!("  {line}\n"));
         }
         text.push_str("}\n");
         if let Some(bytes) = self.options.max_payload {

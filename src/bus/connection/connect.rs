@@ -188,3 +188,18 @@ fn reconnect_delay(attempt: usize) -> Duration {
     }
     Duration::ZERO
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_sends_no_greeting_is_told_with_the_way_out() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let problem = greeting_within(&address, Duration::from_millis(50)).unwrap_err();
+        assert!(problem.contains("handshake_first: auto"), "{problem}");
+    }
+}
