@@ -6,6 +6,7 @@
 mod support;
 
 mod auth;
+mod cluster;
 mod domain;
 mod kv;
 mod max_payload;

@@ -108,7 +108,7 @@ impl WorkQueue {
         let mut in_doubt: Option<Error> = None;
         loop {
             let headers = [("Nats-Msg-Id", id.as_str()), ("Nats-Expected-Stream", WORK_STREAM)];
-            let patience = left(deadline).min(self.timeout);
+            let patience = left(deadline).min(jetstream::try_timeout(payload.len()));
             let error = match jetstream::publish(&self.control, &subject, &headers, payload, patience) {
                 // The server still knows the id, but the job may have been taken out: by a worker
                 // that found its run withdrawn. Where it is asked for again, it is wanted again; a
@@ -123,10 +123,10 @@ impl WorkQueue {
                     Err(e) => e,
                 },
                 Ok(_) => return Ok(()),
-                Err(e) if e.is_missing_stream() => match self.ensure() {
-                    Ok(()) => e,
-                    Err(other) => other,
-                },
+                Err(e) if e.is_missing_stream() => {
+                    let stream = resources::work_stream(&self.config);
+                    jetstream::ensure_soon(&self.control, &stream, left(deadline)).map_or_else(|e| e, |_| e)
+                }
                 Err(e) => e,
             };
             // Once a try may have been stored, a later refusal does not take that back.
