@@ -24,7 +24,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use audit::{AuditLog, AuditRecord};
+pub use audit::{AuditLog, AuditRecord, Noted};
 pub use connection::link::{Link, LinkState};
 pub use connection::message::{Message, Meta};
 pub use error::Error;

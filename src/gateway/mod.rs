@@ -37,7 +37,7 @@ use crate::thread::Service;
 use api::context::Parts;
 use api::dispatch::Dispatcher;
 use auth::Auth;
-use chores::Undo;
+use chores::{Audit, Undo};
 use metrics::Metrics;
 use view::WheelRegistry;
 use view::backlog::Backlog;
@@ -136,6 +136,7 @@ impl RunningGateway {
         let (kick, kicked) = bounded(1);
         let backlog = Arc::new(Backlog::new(kick));
         let undo = Undo::new(bus.runs(), index.clone());
+        let audit = Audit::new(bus.audit());
         let chores = chores::ChoreParts {
             bus: bus.clone(),
             runs: index.clone(),
@@ -143,6 +144,7 @@ impl RunningGateway {
             keys: settings.auth.is_some().then(|| key_mirror.clone()),
             backlog: backlog.clone(),
             undo: undo.clone(),
+            audit: audit.clone(),
             disconnect_timeout: settings.disconnect_timeout,
             worker_heartbeat: settings.worker_heartbeat,
             workers_retention: settings.workers_retention,
@@ -160,6 +162,7 @@ impl RunningGateway {
             records: bus.workers(),
             queue: bus.queue(),
             undo,
+            audit,
             index,
             workers,
             wheels,

@@ -4,6 +4,7 @@
 //! others end their turn at the first failure or when it has taken long, so that a chore holds up the others
 //! for one request to NATS at most. A panic ends a turn and nothing else.
 
+mod audit;
 mod backlog;
 mod key_use;
 mod orphans;
@@ -15,6 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub(crate) use audit::Audit;
 use crossbeam_channel::{Receiver, at, never, select};
 pub(crate) use undo::{Doubtful, Undo};
 
@@ -38,6 +40,7 @@ pub(crate) struct ChoreParts {
     pub keys: Option<KeyMirror>,
     pub backlog: Arc<Backlog>,
     pub undo: Undo,
+    pub audit: Audit,
     /// Silence after which a worker counts as disconnected.
     pub disconnect_timeout: Duration,
     /// Between two writes of a worker's record.
@@ -82,7 +85,7 @@ pub(crate) fn start(parts: ChoreParts, kicked: Receiver<()>) -> std::io::Result<
 }
 
 fn table(parts: ChoreParts) -> Vec<Chore> {
-    let ChoreParts { bus, runs, workers, keys, backlog, undo, .. } = parts;
+    let ChoreParts { bus, runs, workers, keys, backlog, undo, audit, .. } = parts;
     let silence = parts.disconnect_timeout;
     let (heartbeat, grace) = (parts.worker_heartbeat, parts.cancel_grace);
     let mut rescue = rescue::Rescue::new(&bus, runs, workers.clone(), heartbeat, grace);
@@ -95,6 +98,7 @@ fn table(parts: ChoreParts) -> Vec<Chore> {
         Chore::new("rescue", rescue::INTERVAL, move |turn| rescue.look(turn)),
         Chore::new("old workers", sweep.interval(), move |turn| sweep.run(turn)),
         Chore::new("undo", undo::RETRY, move |turn| undo.run(turn)),
+        Chore::new("audit", audit::RETRY, move |turn| audit.run(turn)),
         Chore::new("backlog", backlog::INTERVAL, move |_| backlog::run(&queue, &backlog)).on_kick(),
         Chore::new("orphans of wheels", orphans::FIRST, move |_| orphans::run(&wheels)),
     ];
