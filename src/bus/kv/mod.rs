@@ -153,9 +153,9 @@ impl Kv {
         }
     }
 
-    /// Stores a value if the key's newest message is `revision`; returns the new revision. When the outcome is
-    /// unknown, the write is repeated until the deadline, and read back when the repeat is refused, so that only
-    /// a dead server leaves it unknown to the caller.
+    /// Stores a value if the key's newest message is `revision`; returns the new revision. When the outcome
+    /// is unknown, the write is repeated until the deadline, and read back when the repeat is refused, so
+    /// that only a dead server leaves it unknown to the caller.
     pub fn update(&self, key: &str, value: &[u8], revision: u64) -> Result<u64> {
         self.compare_and_set(key, value, revision, None)
     }
