@@ -17,6 +17,14 @@ pub struct AuditLog {
     timeout: Duration,
 }
 
+/// An entry under an id of its own, by which NATS knows a repeat.
+#[derive(Debug, Clone)]
+pub struct Noted {
+    subject: String,
+    id: String,
+    entry: Vec<u8>,
+}
+
 #[derive(Debug, Clone)]
 pub struct AuditRecord {
     /// Its place; the next one's is higher.
@@ -37,15 +45,24 @@ impl AuditLog {
         jetstream::ensure_stream(&self.control, &resources::audit_stream(&self.config), self.timeout)
     }
 
-    /// Appends an entry about `action`, a word or words with dots.
-    pub fn append(&self, action: &str, entry: &[u8]) -> Result<()> {
+    /// Makes an entry about `action`, a word or words with dots.
+    pub fn note(&self, action: &str, entry: Vec<u8>) -> Result<Noted> {
         if !action.split('.').all(name::is_tag) {
             return Err(Error::BadName(action.to_owned()));
         }
         let subject = format!("{}.{action}", resources::audit_subject(&self.config));
+        Ok(Noted { subject, id: uuid::Uuid::new_v4().to_string(), entry })
+    }
+
+    /// Stores an entry; repeats by itself. After an error the caller may call it again, for two minutes.
+    pub fn store(&self, noted: &Noted) -> Result<()> {
         let stream = resources::audit_stream(&self.config);
-        let publish = || jetstream::publish(&self.control, &subject, &[], entry, self.timeout);
-        jetstream::creating(&self.control, &stream, self.timeout, publish).map(drop)
+        let Noted { subject, id, entry } = noted;
+        jetstream::publish_as(&self.control, &stream, subject, id, entry, self.timeout).map(drop)
+    }
+
+    pub fn append(&self, action: &str, entry: &[u8]) -> Result<()> {
+        self.store(&self.note(action, entry.to_vec())?)
     }
 
     /// The first entry at `seq` or behind it; `None` at the end, and when there is no stream.

@@ -24,7 +24,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use audit::{AuditLog, AuditRecord};
+pub use audit::{AuditLog, AuditRecord, Noted};
 pub use connection::link::{Link, LinkState};
 pub use connection::message::{Message, Meta};
 pub use error::Error;
@@ -205,9 +205,10 @@ impl Bus {
         }
     }
 
-    /// Largest message that the server takes, in bytes; without bound while no server is known.
-    pub fn max_payload(&self) -> usize {
-        self.inner.control.max_payload().unwrap_or(usize::MAX)
+    /// Largest message that the server takes, in bytes, as far as a message of `size` bytes must know it: for
+    /// a large one the server is asked again. Without bound while no server is known.
+    pub fn max_payload(&self, size: usize) -> usize {
+        self.inner.control.max_payload(size).unwrap_or(usize::MAX)
     }
 
     pub fn request_timeout(&self) -> Duration {

@@ -18,6 +18,7 @@ pub use python::{PythonConfig, parse_env_entry, parse_interpreter, parse_memory_
 pub use reader::{Setting, Warning, parse_positive_seconds};
 pub use source::{Origin, Source};
 
+use crate::model::name;
 use crate::model::network::Network;
 use reader::Reader;
 
@@ -62,6 +63,12 @@ pub struct NatsConfig {
     pub password: Option<String>,
     /// A token instead of a user.
     pub token: Option<String>,
+    /// File with the seed of an NKey.
+    pub nkey_seed_file: Option<PathBuf>,
+    /// What our reply subjects begin with.
+    pub inbox_prefix: String,
+    /// JetStream domain; unset means that of the server.
+    pub js_domain: Option<String>,
     /// PEM file with the root certificates to trust.
     pub tls_ca: Option<PathBuf>,
     /// PEM file with our certificate.
@@ -70,6 +77,19 @@ pub struct NatsConfig {
     pub tls_key: Option<PathBuf>,
     /// Deadline of one request to NATS.
     pub request_timeout: Duration,
+}
+
+/// What the subjects of JetStream's API begin with, outside of a domain.
+pub const JS_API: &str = "$JS.API.";
+
+impl NatsConfig {
+    /// What the subjects of JetStream's API begin with.
+    pub fn api_prefix(&self) -> String {
+        match &self.js_domain {
+            Some(domain) => format!("$JS.{domain}.API."),
+            None => JS_API.to_owned(),
+        }
+    }
 }
 
 impl std::fmt::Debug for NatsConfig {
@@ -313,6 +333,9 @@ fn nats(r: &mut Reader<'_>) -> NatsConfig {
         user: r.optional("PYOCO_NATS_USER"),
         password: r.secret("PYOCO_NATS_PASSWORD"),
         token: r.secret("PYOCO_NATS_TOKEN"),
+        nkey_seed_file: r.path("PYOCO_NATS_NKEY_SEED_FILE"),
+        inbox_prefix: r.subject("PYOCO_NATS_INBOX_PREFIX", "_INBOX"),
+        js_domain: r.parsed("PYOCO_JS_DOMAIN", "", None, js_domain),
         tls_ca: r.path("PYOCO_NATS_TLS_CA"),
         tls_cert: r.path("PYOCO_NATS_TLS_CERT"),
         tls_key: r.path("PYOCO_NATS_TLS_KEY"),
@@ -368,6 +391,14 @@ fn wheels(r: &mut Reader<'_>) -> WheelConfig {
         sync_dir: PathBuf::from(sync_dir),
         sync_interval: r.seconds("PYOCO_WHEEL_SYNC_INTERVAL_SEC", 10.0),
         install_timeout: r.seconds("PYOCO_WHEEL_INSTALL_TIMEOUT_SEC", 180.0),
+    }
+}
+
+fn js_domain(text: &str) -> Result<Option<String>, String> {
+    // The token after `$JS` of a subject that is no domain's.
+    match name::is_tag(text) && !["API", "ACK", "EVENT"].contains(&text) {
+        true => Ok(Some(text.to_owned())),
+        false => Err("must be a JetStream domain: [A-Za-z0-9_-]+, none of API, ACK, EVENT".to_owned()),
     }
 }
 

@@ -37,7 +37,7 @@ use crate::thread::Service;
 use api::context::Parts;
 use api::dispatch::Dispatcher;
 use auth::Auth;
-use chores::Undo;
+use chores::{Audit, Undo};
 use metrics::Metrics;
 use view::WheelRegistry;
 use view::backlog::Backlog;
@@ -138,6 +138,7 @@ impl RunningGateway {
         let backlog = Arc::new(Backlog::new(kick));
         let ownership = Ownership::default();
         let undo = Undo::new(bus.runs(), index.clone());
+        let audit = Audit::new(bus.audit());
         let chores = chores::ChoreParts {
             bus: bus.clone(),
             runs: index.clone(),
@@ -146,6 +147,7 @@ impl RunningGateway {
             backlog: backlog.clone(),
             undo: undo.clone(),
             ownership: ownership.clone(),
+            audit: audit.clone(),
             disconnect_timeout: settings.disconnect_timeout,
             worker_heartbeat: settings.worker_heartbeat,
             workers_retention: settings.workers_retention,
@@ -164,6 +166,7 @@ impl RunningGateway {
             queue: bus.queue(),
             undo,
             ownership,
+            audit,
             index,
             workers,
             wheels,

@@ -23,6 +23,31 @@ pub const MAX_MULTIPART_PARTS: usize = 32;
 /// Head of one part of a streamed multipart body; two short lines in practice.
 pub const MAX_PART_HEAD_BYTES: usize = 8 * 1024;
 
+/// Least `max_payload` of NATS with which everything works: a snapshot of the largest default size.
+pub const ADVISED_MAX_PAYLOAD: usize = 256 * 1024;
+/// Below it not even a small run fits into a message.
+pub const LEAST_MAX_PAYLOAD: usize = 4 * 1024;
+
+/// What does not work with this `max_payload` of NATS; `None` when all does. 0 is one that nobody knows.
+pub fn low_max_payload(bytes: usize) -> Option<String> {
+    match bytes {
+        0 | ADVISED_MAX_PAYLOAD.. => None,
+        ..LEAST_MAX_PAYLOAD => Some(format!("no run fits into {bytes} bytes")),
+        _ => Some(format!(
+            "a submit over {} bytes is refused with 413, and runs lose task records",
+            bytes - snapshot_room(bytes)
+        )),
+    }
+}
+
+/// What a worker may add to a snapshot in a server with this `max_payload`: tasks, the error, its own name. A
+/// run whose end could not be stored would never end.
+pub const fn snapshot_room(max_payload: usize) -> usize {
+    const MOST: usize = 128 * 1024;
+    let quarter = max_payload / 4;
+    if quarter < MOST { quarter } else { MOST }
+}
+
 /// Page size of `GET /runs`: bounds and default (`docs/spec.md#lists-and-cursors`).
 pub const LIST_LIMIT: (i64, i64, i64) = (1, 200, 50);
 

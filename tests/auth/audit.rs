@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 use crate::submit;
 use crate::support::cluster::Cluster;
+use crate::support::jetstream;
+use crate::support::wait::{PATIENCE, eventually};
 
 fn words(entry: &Value) -> (&str, &str, &str) {
     let word = |name: &str| entry[name].as_str().unwrap_or_default();
@@ -90,4 +92,26 @@ fn without_keys_the_address_is_all_that_is_known() {
     let all = cluster.admin().audit(&[]);
     assert_eq!(all.len(), 1);
     assert_eq!((&all[0]["actor"], &all[0]["user_agent"]), (&json!("anonymous"), &json!("a test")));
+}
+
+#[test]
+fn an_entry_that_nats_does_not_acknowledge_is_stored_later_and_once() {
+    let cluster = Cluster::with_gateway();
+    // A stream in the place of the audit that takes everything, each repeat too, and acknowledges nothing.
+    let silent = json!({"name": "SILENT", "subjects": ["pyoco.audit.>"], "no_ack": true,
+        "duplicate_window": 100_000_000});
+    jetstream::call(&cluster.nats, "STREAM.CREATE.SILENT", &silent);
+    let run_id = submit(&cluster);
+    let sent = || jetstream::all(&cluster.nats, "SILENT", "pyoco.audit.>");
+    let ids = eventually(PATIENCE, "it is sent again", || {
+        let ids: Vec<String> = sent().into_iter().map(|message| message.headers).collect();
+        (ids.len() > 1).then_some(ids)
+    });
+    assert!(ids[0].contains("Nats-Msg-Id") && ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    jetstream::call(&cluster.nats, "STREAM.DELETE.SILENT", &json!({}));
+    let all = eventually(PATIENCE, "the entry is there", || {
+        let all = cluster.admin().audit(&[]);
+        (!all.is_empty()).then_some(all)
+    });
+    assert_eq!(all.iter().map(words).collect::<Vec<_>>(), [("run.submit", run_id.as_str(), "done")]);
 }

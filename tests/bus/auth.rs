@@ -88,3 +88,81 @@ fn tls_with_a_private_authority_and_a_client_certificate() {
     // Without the authority, the server's certificate means nothing to us.
     is_refused(&start(&server, |nats| nats.url.clone_from(&url)));
 }
+
+/// A server whose only user has the permissions or the key in `user`; whoever names nobody may do all.
+fn with_user(user: &str) -> NatsServer {
+    let users = format!("authorization {{ users: [ {{ user: all, password: all }}, {{ {user} }} ] }}");
+    let config_lines = vec![users, "no_auth_user: all".to_owned()];
+    NatsServer::start_with(NatsOptions { config_lines, ..NatsOptions::default() })
+}
+
+#[test]
+fn an_nkey_without_a_jwt() {
+    let files = tempfile::tempdir().unwrap();
+    let seed_file = |name: &str, text: &str| {
+        let path = files.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let key = nkeys::KeyPair::new_user();
+    let server = with_user(&format!("nkey: {}", key.public_key()));
+    let right = seed_file("right.nk", &format!("{}\n", key.seed().unwrap()));
+    works(&start(&server, |nats| nats.nkey_seed_file = Some(right.clone())));
+    let other = seed_file("other.nk", &nkeys::KeyPair::new_user().seed().unwrap());
+    is_refused(&start(&server, |nats| nats.nkey_seed_file = Some(other)));
+    // What cannot work at all is said at the start, without the seed.
+    let mut config = Config::default();
+    let mut refused = |edit: &dyn Fn(&mut NatsConfig)| {
+        edit(&mut config.nats);
+        Bus::start(&config.nats, &config.resources).err().unwrap().to_string()
+    };
+    let broken = seed_file("broken.nk", "SUABROKEN");
+    let told = refused(&|nats| nats.nkey_seed_file = Some(broken.clone()));
+    assert!(told.contains("broken.nk") && !told.contains("SUABROKEN"), "{told}");
+    let told = refused(&|nats| nats.nkey_seed_file = Some(files.path().join("missing.nk")));
+    assert!(told.contains("missing.nk"), "{told}");
+    let told = refused(&|nats| {
+        nats.nkey_seed_file = Some(right.clone());
+        nats.token = Some("t".into());
+    });
+    assert!(told.contains("only one of") && told.contains("PYOCO_NATS_NKEY_SEED_FILE"), "{told}");
+}
+
+#[test]
+fn an_inbox_prefix_of_ones_own() {
+    let server =
+        with_user("user: bob, password: b, permissions: { publish: \">\", subscribe: \"_INBOX_bob.>\" }");
+    let as_bob = |nats: &mut NatsConfig| {
+        nats.user = Some("bob".into());
+        nats.password = Some("b".into());
+        nats.request_timeout = Duration::from_secs(2);
+    };
+    works(&start(&server, |nats| {
+        as_bob(nats);
+        nats.inbox_prefix = "_INBOX_bob".into();
+    }));
+    let bus = start(&server, as_bob);
+    assert!(bus.wait_connected(PATIENCE));
+    assert!(matches!(bus.runs().get("a"), Err(Error::Timeout { .. })), "an answer that it may not read");
+}
+
+#[test]
+fn a_tls_server_that_greets_first_when_it_is_waited_for() {
+    let files = tempfile::tempdir().unwrap();
+    let path = |name: &str| files.path().join(name);
+    let key = KeyPair::generate().unwrap();
+    let certificate =
+        CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    std::fs::write(path("server.pem"), certificate.pem()).unwrap();
+    std::fs::write(path("server.key"), key.serialize_pem()).unwrap();
+    let (pem, private) = (path("server.pem"), path("server.key"));
+    let config_lines = vec![
+        "allow_non_tls: true".to_owned(),
+        format!("tls {{ cert_file: {pem:?}, key_file: {private:?}, handshake_first: auto }}"),
+    ];
+    let server = NatsServer::start_with(NatsOptions { config_lines, ..NatsOptions::default() });
+    works(&start(&server, |nats| {
+        nats.url = format!("tls://localhost:{}", server.address().port());
+        nats.tls_ca = Some(pem.clone());
+    }));
+}

@@ -6,7 +6,10 @@
 mod support;
 
 mod auth;
+mod cluster;
+mod domain;
 mod kv;
+mod max_payload;
 mod object_trouble;
 mod object_watch;
 mod objects;

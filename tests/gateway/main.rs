@@ -24,6 +24,7 @@ mod lifecycle;
 mod lists;
 mod load;
 mod many;
+mod max_payload;
 mod metrics;
 mod openapi;
 mod outage;

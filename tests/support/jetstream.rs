@@ -120,7 +120,17 @@ pub fn try_call(nats: &NatsServer, call: &str, body: &Value) -> Value {
 
 /// One request and its answer.
 fn request(nats: &NatsServer, subject: &str, payload: &[u8]) -> io::Result<Vec<u8>> {
-    let mut connection = Connection::open(nats)?;
+    request_within(nats, subject, payload, TIMEOUT)
+}
+
+/// The same with a time of its own for each step.
+pub fn request_within(
+    nats: &NatsServer,
+    subject: &str,
+    payload: &[u8],
+    limit: Duration,
+) -> io::Result<Vec<u8>> {
+    let mut connection = Connection::open_within(nats, limit)?;
     let length = payload.len();
     let command = format!("SUB _INBOX.t 1\r\nPUB {subject} _INBOX.t {length}\r\n");
     connection.send(&[command.as_bytes(), payload, b"\r\n"].concat())?;
@@ -136,9 +146,13 @@ struct Connection(BufReader<TcpStream>);
 
 impl Connection {
     fn open(nats: &NatsServer) -> io::Result<Connection> {
-        let stream = TcpStream::connect_timeout(&nats.address(), TIMEOUT)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
+        Self::open_within(nats, TIMEOUT)
+    }
+
+    fn open_within(nats: &NatsServer, limit: Duration) -> io::Result<Connection> {
+        let stream = TcpStream::connect_timeout(&nats.address(), limit)?;
+        stream.set_read_timeout(Some(limit))?;
+        stream.set_write_timeout(Some(limit))?;
         let mut connection = Connection(BufReader::new(stream));
         let options = json!({"verbose": false, "headers": true, "no_responders": true});
         connection.send(format!("CONNECT {options}\r\n").as_bytes())?;

@@ -65,6 +65,7 @@
 //! | [`python`], [`python_environment`] | interpreters with Pyoco, and one that may be spoiled |
 //! | [`jetstream`] | JetStream's own API, for what the bus keeps to itself |
 //! | [`nats`] | a nats-server with options; stop, kill, pause, restart |
+//! | [`nats_cluster`] | several nats-servers as one cluster; kill, freeze, restart a node, find a leader |
 //! | [`reverse_proxy`] | nginx, Caddy and HAProxy in front of a gateway |
 //! | [`process`] | programs with captured output; signals, exit codes |
 //! | [`measure`] | threads, memory and descriptors of a process, processes below it |
@@ -83,6 +84,7 @@ pub mod keys;
 pub mod local_worker;
 pub mod measure;
 pub mod nats;
+pub mod nats_cluster;
 pub mod port;
 pub mod process;
 pub mod programs;

@@ -31,6 +31,8 @@ pub struct NatsOptions {
     pub max_payload: Option<u64>,
     /// JetStream's `sync_interval`, for example `always`.
     pub sync_interval: Option<String>,
+    /// Further lines of the configuration's `jetstream` block.
+    pub jetstream_lines: Vec<String>,
     /// Further top-level lines of the configuration file.
     pub config_lines: Vec<String>,
 }
@@ -51,11 +53,9 @@ impl NatsServer {
 
     /// A server with options; returns when JetStream answers.
     pub fn start_with(options: NatsOptions) -> NatsServer {
-        let directory =
-            tempfile::Builder::new().prefix("pyoco-nats-").tempdir().expect("cannot make a store directory");
         // The lease keeps other tests away; a stranger can still take the port between the check
         // and the bind, so a start that dies gets another one.
-        let mut server = NatsServer { process: None, port: PortLease::take(), options, directory };
+        let mut server = Self::new(options);
         for attempt in 1.. {
             match server.launch() {
                 Ok(()) => break,
@@ -64,6 +64,26 @@ impl NatsServer {
             }
         }
         server
+    }
+
+    /// A server that does not answer yet: one node of a cluster, which needs the others.
+    pub fn spawn(options: NatsOptions) -> NatsServer {
+        let mut server = Self::new(options);
+        server.begin();
+        server
+    }
+
+    /// Returns when JetStream answers.
+    pub fn wait_ready(&mut self) {
+        if let Err(problem) = self.until_ready() {
+            panic!("{problem}");
+        }
+    }
+
+    fn new(options: NatsOptions) -> NatsServer {
+        let directory =
+            tempfile::Builder::new().prefix("pyoco-nats-").tempdir().expect("cannot make a store directory");
+        NatsServer { process: None, port: PortLease::take(), options, directory }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -130,15 +150,52 @@ impl NatsServer {
         }
     }
 
+    /// What it has logged since its last start.
+    pub fn log(&self) -> String {
+        self.running().stderr()
+    }
+
+    /// Other options from the next start on.
+    pub fn reconfigure(&mut self, options: NatsOptions) {
+        self.options = options;
+    }
+
+    /// Writes its configuration with other options and makes it read that: SIGHUP, as
+    /// `nats-server --signal reload` sends it. Returns when it has been taken over.
+    pub fn reload(&mut self, options: NatsOptions) {
+        self.options = options;
+        fs::write(self.config_path(), self.config_text()).expect("cannot write nats.conf");
+        let reloads =
+            |server: &NatsServer| server.running().stderr().matches("Reloaded server configuration").count();
+        let before = reloads(self);
+        self.running().signal(Signal::HUP);
+        eventually(STOP_DEADLINE, "nats-server has read its settings again", || {
+            (reloads(self) > before).then_some(())
+        });
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.directory.path().join("nats.conf")
+    }
+
     fn running(&self) -> &Running {
         self.process.as_ref().expect("the server is stopped")
     }
 
     fn launch(&mut self) -> Result<(), String> {
-        let address = self.address();
-        let config = self.directory.path().join("nats.conf");
+        self.begin();
+        self.until_ready()
+    }
+
+    fn begin(&mut self) {
+        let config = self.config_path();
         fs::write(&config, self.config_text()).expect("cannot write nats.conf");
-        let process = self.process.insert(Running::start(Command::new(binary()).arg("-c").arg(&config)));
+        self.process = Some(Running::start(Command::new(binary()).arg("-c").arg(&config)));
+    }
+
+    fn until_ready(&mut self) -> Result<(), String> {
+        let address = self.address();
+        let process = self.process.as_mut().expect("the server was started");
         let end = Instant::now() + READY_DEADLINE;
         loop {
             if !process.is_running() {
@@ -160,6 +217,9 @@ impl NatsServer {
         text.push_str(&format!("  store_dir: {:?}\n", store.display().to_string()));
         if let Some(interval) = &self.options.sync_interval {
             text.push_str(&format!("  sync_interval: {interval}\n"));
+        }
+        for line in &self.options.jetstream_lines {
+            text.push_str(&format!("  {line}\n"));
         }
         text.push_str("}\n");
         if let Some(bytes) = self.options.max_payload {

@@ -74,6 +74,7 @@ const GATEWAY: &[(&str, &[&str], &str)] = &[
 
 /// A crate, the folders that may name it, and why.
 const CRATES: &[(&str, &[&str], &str)] = &[
+    ("nkeys", &["src/bus/"], "only the connection to NATS authenticates with one"),
     ("nats", &["src/bus/"], "it is deprecated and has hazards; the answers to them live in `bus`"),
     ("tiny_http", &["src/http/"], "one floor speaks HTTP to clients"),
     ("httparse", &["src/http/connection/"], "one place reads request heads"),

@@ -16,6 +16,7 @@ mod cancel;
 mod dispositions;
 mod fencing;
 mod outage;
+mod permissions;
 mod pulling;
 mod redelivery;
 mod refused_pulls;

@@ -10,7 +10,7 @@ use crate::bus::connection::message::Message;
 use crate::bus::connection::shared::LinkShared;
 use crate::bus::connection::watchdog;
 use crate::bus::{Error, Result};
-use crate::config::NatsConfig;
+use crate::config::{JS_API, NatsConfig};
 use crate::thread::Service;
 
 /// A connection that heals by itself. Clones share it; the last one stops its threads.
@@ -88,14 +88,27 @@ impl Link {
     }
 
     /// Which socket requests go over at the moment; another one after each loss. `None` without one.
-    pub(crate) fn generation(&self) -> Option<(u64, u64)> {
-        let live = self.shared.current()?;
-        Some((live.number, live.signals.epoch.load(Ordering::SeqCst)))
+    pub(crate) fn generation(&self) -> Option<u64> {
+        self.shared.generation()
     }
 
-    pub(crate) fn max_payload(&self) -> Option<usize> {
-        let info = self.shared.info.lock();
-        info.as_ref().map(|info| info.max_payload).filter(|limit| *limit > 0)
+    /// The largest message that the server takes, as far as a message of `size` bytes must know it: a larger
+    /// one asks the server again, since the limit may have changed. `None` without a connection.
+    pub(crate) fn max_payload(&self, size: usize) -> Option<usize> {
+        self.shared.max_payload(size)
+    }
+
+    /// The subject of a call to JetStream's API; the one place that knows the domain.
+    pub(crate) fn api(&self, call: &str) -> String {
+        format!("{}{call}", self.shared.api_prefix)
+    }
+
+    /// The subject under which a key of a KV bucket is written: a domain maps it too.
+    pub(crate) fn kv_write(&self, subject: &str) -> String {
+        match &*self.shared.api_prefix {
+            JS_API => subject.to_owned(),
+            domain => format!("{domain}{subject}"),
+        }
     }
 
     /// Version of the server seen last; empty while none is known.

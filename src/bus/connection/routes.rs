@@ -58,9 +58,9 @@ struct Request {
 }
 
 impl Routes {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(inbox_prefix: &str) -> Self {
         Routes {
-            inbox: format!("_INBOX.{}", uuid::Uuid::new_v4().simple()),
+            inbox: format!("{inbox_prefix}.{}", uuid::Uuid::new_v4().simple()),
             table: Mutex::new(Table {
                 next_id: 1,
                 requests: HashMap::new(),

@@ -1,32 +1,34 @@
 //! One connection after another under one link, and what its callers, its watchdog and its dispatchers share.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, select};
+use crossbeam_channel::{Receiver, Sender, after, bounded, select};
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use crate::bus::connection::connect::{self, ServerInfo, Signals};
+use crate::bus::connection::connect::{Held, ServerInfo, Socket};
+use crate::bus::connection::dial::{Dialled, Dialler};
 use crate::bus::connection::inbox::Pending;
 use crate::bus::connection::message::Message;
+use crate::bus::connection::payload_limit::PayloadLimit;
 use crate::bus::connection::routes::Routes;
 use crate::bus::{Error, Result};
 use crate::config::NatsConfig;
+use crate::model::limits::{ADVISED_MAX_PAYLOAD, low_max_payload};
 use crate::model::name;
 use crate::thread::{self, StopSource};
 
 /// Unread messages of one connection at most; more means that our dispatcher is stuck.
 const MAX_UNREAD_MESSAGES: usize = 64 * 1024;
-/// For the handshake of a new connection, after the probe has been answered.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
-/// For one flush; it is the flusher's own wait, never a caller's.
+/// For one write of a flush; it is the flusher's own wait, never a caller's.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) struct LinkShared {
     pub(crate) role: &'static str,
-    pub(crate) nats: NatsConfig,
-    pub(crate) servers: Vec<nats::ServerAddress>,
+    dialler: Dialler,
+    pub(crate) api_prefix: String,
     pub(crate) routes: Arc<Routes>,
     live: RwLock<Option<Arc<Live>>>,
     /// Set by the watchdog: the socket stands, but nobody answers.
@@ -38,25 +40,32 @@ pub(crate) struct LinkShared {
     pub(crate) reconnects: AtomicU64,
     pub(crate) info: Mutex<Option<ServerInfo>>,
     pub(crate) changed: (Mutex<()>, Condvar),
+    /// Written by the crate's callback, read by the watchdog.
+    lost: Sender<()>,
+    pub(crate) on_lost: Receiver<()>,
 }
 
 /// One connection of the crate. Its threads end when the kick and stop channels close; a flusher
 /// that is stuck in a dead connection is left to its end, which is why nobody joins it.
 pub(crate) struct Live {
     pub(crate) number: u64,
-    connection: nats::Connection,
-    pub(crate) signals: Arc<Signals>,
+    socket: Arc<Socket>,
+    address: SocketAddr,
+    payload_limit: PayloadLimit,
     kick: Sender<()>,
+    /// Written by the flusher after each PONG, read by the watchdog.
+    pongs: Receiver<()>,
     _stop: StopSource,
 }
 
 impl LinkShared {
     pub(crate) fn new(role: &'static str, nats: NatsConfig, servers: Vec<nats::ServerAddress>) -> LinkShared {
+        let (lost, on_lost) = bounded(1);
         LinkShared {
             role,
-            nats,
-            servers,
-            routes: Arc::new(Routes::new()),
+            api_prefix: nats.api_prefix(),
+            routes: Arc::new(Routes::new(&nats.inbox_prefix)),
+            dialler: Dialler::new(role, nats, servers),
             live: RwLock::new(None),
             suspect: AtomicBool::new(false),
             epoch: AtomicU64::new(0),
@@ -65,48 +74,75 @@ impl LinkShared {
             reconnects: AtomicU64::new(0),
             info: Mutex::new(None),
             changed: (Mutex::new(()), Condvar::new()),
+            lost,
+            on_lost,
         }
     }
 
-    /// Asks over the present connection, also while it is suspected: for the watchdog itself.
-    pub(crate) fn ping(&self, timeout: Duration) -> Result<Message> {
+    /// Waits for a sign of life over the present connection, also while it is suspected: for the watchdog
+    /// itself. The flusher asks with the protocol's PING, which needs no permission; it may block, we do not.
+    pub(crate) fn ping(&self, timeout: Duration) -> Result<()> {
         let live = self.current().ok_or(Error::Disconnected)?;
-        self.begin_over(&live, "$JS.API.INFO", &[], b"", timeout)?.wait()
+        while live.pongs.try_recv().is_ok() {}
+        // One pending kick is enough. A flush under way that ends now is a sign of life as well.
+        let _ = live.kick.try_send(());
+        select! {
+            recv(live.pongs) -> pong => pong.map_err(|_| Error::Disconnected),
+            recv(self.on_lost) -> _ => Err(Error::Disconnected),
+            recv(after(timeout)) -> _ => Err(Error::Timeout { subject: "PING".into(), after: timeout }),
+        }
     }
 
     /// Makes a new connection and lets it take the place of the present one.
     pub(crate) fn connect(self: &Arc<Self>) -> std::result::Result<(), String> {
-        let info = connect::probe(&self.servers)?;
-        let (changed, on_change) = bounded(1);
-        let signals = Arc::new(Signals { up: AtomicBool::new(true), epoch: AtomicU64::new(0), changed });
-        let name = format!("pyoco-server {}", self.role);
-        let connection = self.dial(name, &signals)?;
+        if let Some(silent) = self.current() {
+            self.dialler.set_lost(silent.address);
+        }
+        let Dialled { connection, socket, address, info } = self.dialler.dial(&self.lost)?;
         let replies = connection.subscribe(&format!("{}.*", self.routes.inbox)).map_err(|e| e.to_string())?;
         replies.set_message_limits(MAX_UNREAD_MESSAGES);
+        let messages = replies.receiver().clone();
         let (stop, stopped) = thread::stop_channel();
         let (kick, kicked) = bounded(1);
-        let flushing = connection.clone();
-        thread::spawn(format!("flush-{}", self.role), move || flush_loop(&flushing, &kicked))
+        let (ponged, pongs) = bounded(1);
+        socket.hold(Held { connection, replies });
+        let flushing = socket.clone();
+        thread::spawn(format!("flush-{}", self.role), move || flush_loop(&flushing, &kicked, &ponged))
             .map_err(|e| e.to_string())?
             .abandon();
-        let shared = self.clone();
-        thread::spawn(format!("replies-{}", self.role), move || {
-            dispatch_loop(&shared, &replies, &on_change, &stopped);
-        })
-        .map_err(|e| e.to_string())?
-        .abandon();
-        log::info!(link = self.role, server = info.server_name.as_str(), version = info.version.as_str();
-            "connected to NATS");
-        *self.info.lock() = Some(info);
+        let routes = self.routes.clone();
+        thread::spawn(format!("replies-{}", self.role), move || dispatch_loop(&routes, &messages, &stopped))
+            .map_err(|e| e.to_string())?
+            .abandon();
         let number = self.connections.fetch_add(1, Ordering::SeqCst);
+        let payload_limit = PayloadLimit::new(address, info.max_payload);
+        let live = Arc::new(Live { number, socket, address, payload_limit, kick, pongs, _stop: stop });
+        // Lost before it was held: the crate's callback found nothing to give up.
+        if !live.socket.is_up() {
+            return Err("the connection was lost again at once".into());
+        }
         self.reconnects.fetch_add(u64::from(number > 0), Ordering::Relaxed);
-        let live = Arc::new(Live { number, connection, signals, kick, _stop: stop });
+        let text = if number > 0 { "connected to NATS again" } else { "connected to NATS" };
+        log::info!(link = self.role, server = info.server_name.as_str(), version = info.version.as_str(),
+            address = address.to_string(); "{text}");
+        self.tell_low_max_payload(&info);
+        *self.info.lock() = Some(info);
         let old = self.live.write().replace(live);
         self.suspect.store(false, Ordering::SeqCst);
         self.new_epoch();
-        // Closing an old connection would flush it first; dropping it only lets its threads end.
+        // Its threads end by themselves, the flusher when the silent server lets it.
         drop(old);
         Ok(())
+    }
+
+    /// Says once per connection of requests what a small limit costs.
+    fn tell_low_max_payload(&self, info: &ServerInfo) {
+        if self.role == "control"
+            && let Some(what) = low_max_payload(info.max_payload)
+        {
+            log::warn!(max_payload = info.max_payload, advised = ADVISED_MAX_PAYLOAD, reason = what;
+                "the server's max_payload is low");
+        }
     }
 
     pub(crate) fn disconnect(&self) {
@@ -114,33 +150,37 @@ impl LinkShared {
         drop(old);
     }
 
-    /// The crate's handshake has no deadline: its thread is given up when the server falls silent.
-    fn dial(&self, name: String, signals: &Arc<Signals>) -> std::result::Result<nats::Connection, String> {
-        let (sender, made) = bounded(1);
-        let (nats, servers, signals) = (self.nats.clone(), self.servers.clone(), signals.clone());
-        thread::spawn(format!("dial-{}", self.role), move || {
-            // When nobody waits any more, the connection is dropped with the message.
-            let _ = sender.send(connect::connect(&nats, servers, &name, &signals));
-        })
-        .map_err(|e| e.to_string())?
-        .abandon();
-        match made.recv_timeout(DIAL_TIMEOUT) {
-            Ok(made) => made.map_err(|e| e.to_string()),
-            Err(_) => Err(format!("no handshake within {DIAL_TIMEOUT:?}")),
+    /// Whether there is no connection; gives up the present one if it has been lost.
+    pub(crate) fn drop_lost(&self) -> bool {
+        let Some(live) = self.current() else { return true };
+        if live.socket.is_up() {
+            return false;
         }
+        self.disconnects.fetch_add(1, Ordering::Relaxed);
+        log::warn!(link = self.role; "lost the connection to NATS; reconnecting");
+        self.dialler.set_lost(live.address);
+        self.disconnect();
+        self.new_epoch();
+        true
     }
 
     /// Whether there is a socket; it may be half-open.
     pub(crate) fn has_socket(&self) -> bool {
-        self.current().is_some_and(|live| live.signals.up.load(Ordering::SeqCst))
-    }
-
-    pub(crate) fn never_connected(&self) -> bool {
-        self.current().is_none()
+        self.current().is_some_and(|live| live.socket.is_up())
     }
 
     pub(crate) fn is_up(&self) -> bool {
         self.has_socket() && !self.suspect.load(Ordering::SeqCst)
+    }
+
+    /// Which connection requests go over at the moment. `None` without one.
+    pub(crate) fn generation(&self) -> Option<u64> {
+        self.current().filter(|live| live.socket.is_up()).map(|live| live.number)
+    }
+
+    /// The largest message that the server takes, as far as a message of `size` bytes must know it.
+    pub(crate) fn max_payload(&self, size: usize) -> Option<usize> {
+        self.current()?.max_payload(size)
     }
 
     /// Marks the connection as one that does not answer, or as well again.
@@ -184,23 +224,15 @@ impl LinkShared {
         if let Some((_, value)) = headers.iter().find(|(_, v)| v.contains(['\r', '\n'])) {
             return Err(Error::BadName((*value).to_owned()));
         }
+        live.check_size(payload.len() + header_bytes(headers))?;
         let headers = (!headers.is_empty()).then(|| headers.iter().copied().collect::<nats::HeaderMap>());
-        self.check_size(payload.len())?;
-        live.connection
+        let connection = live.socket.connection().ok_or(Error::Disconnected)?;
+        connection
             .publish_with_reply_or_headers(subject, reply, headers.as_ref(), payload)
             .map_err(|_| Error::Disconnected)?;
         // One pending kick is enough: the flush that it starts carries this message too.
         let _ = live.kick.try_send(());
         Ok(())
-    }
-
-    fn check_size(&self, size: usize) -> Result<()> {
-        let info = self.info.lock();
-        match info.as_ref().map(|i| i.max_payload) {
-            // A larger message would cost the connection. Headers count too; they are small.
-            Some(limit) if limit > 0 && size + 1024 > limit => Err(Error::TooLarge { size, limit }),
-            _ => Ok(()),
-        }
     }
 
     pub(crate) fn usable(&self) -> Result<Arc<Live>> {
@@ -223,39 +255,60 @@ impl LinkShared {
     }
 }
 
-/// Flushes once per kick; requests that arrive during a flush share the next one.
-fn flush_loop(connection: &nats::Connection, kicked: &Receiver<()>) {
-    while kicked.recv().is_ok() {
-        // Its failure shows as a disconnect or as the deadline of whoever waits.
-        let _ = connection.flush_timeout(FLUSH_TIMEOUT);
+impl Live {
+    fn max_payload(&self, size: usize) -> Option<usize> {
+        let told = self.socket.connection()?.max_payload();
+        Some(self.payload_limit.in_force(told, size))
+    }
+
+    /// A larger message would cost the connection.
+    fn check_size(&self, size: usize) -> Result<()> {
+        match self.max_payload(size) {
+            Some(limit) if size > limit => Err(Error::TooLarge { size, limit }),
+            _ => Ok(()),
+        }
     }
 }
 
-/// Hands replies to their owners, and turns the crate's callbacks into a new epoch.
-fn dispatch_loop(
-    shared: &LinkShared,
-    replies: &nats::Subscription,
-    changed: &Receiver<()>,
-    stopped: &thread::StopSignal,
-) {
+/// What headers take on the wire; it counts as payload.
+fn header_bytes(headers: &[(&str, &str)]) -> usize {
+    const FRAME: usize = "NATS/1.0\r\n\r\n".len();
+    const LINE: usize = ": \r\n".len();
+    let lines: usize = headers.iter().map(|(name, value)| name.len() + value.len() + LINE).sum();
+    if headers.is_empty() { 0 } else { FRAME + lines }
+}
+
+/// Flushes once per kick; requests that arrive during a flush share the next one. The crate's flush is a PING
+/// and its PONG.
+fn flush_loop(socket: &Socket, kicked: &Receiver<()>, ponged: &Sender<()>) {
+    while kicked.recv().is_ok() {
+        let Some(connection) = socket.connection() else { break };
+        // Its failure shows as a loss or as the deadline of whoever waits.
+        if connection.flush_timeout(FLUSH_TIMEOUT).is_ok() {
+            let _ = ponged.try_send(());
+        }
+        if !socket.is_up() {
+            // It was lost meanwhile, and the crate has reconnected for this flush alone.
+            connection.close();
+            break;
+        }
+    }
+    // Only a thread that may block can close a connection: the crate flushes it first.
+    if let Some(held) = socket.take() {
+        drop(held.replies);
+        held.connection.close();
+    }
+}
+
+/// Hands replies to their owners until the connection is replaced or lost.
+fn dispatch_loop(routes: &Routes, messages: &Receiver<nats::Message>, stopped: &thread::StopSignal) {
     loop {
         select! {
             recv(stopped) -> _ => return,
-            recv(changed) -> _ => {
-                let up = shared.has_socket();
-                if up {
-                    shared.reconnects.fetch_add(1, Ordering::Relaxed);
-                    log::info!(link = shared.role; "connected to NATS again");
-                } else {
-                    shared.disconnects.fetch_add(1, Ordering::Relaxed);
-                    log::warn!(link = shared.role; "lost the connection to NATS; reconnecting");
-                }
-                shared.new_epoch();
-            }
-            recv(replies.receiver()) -> message => {
-                let Ok(message) = message else { return };
-                shared.routes.deliver(Message::new(message));
-            }
+            recv(messages) -> message => match message {
+                Ok(message) => routes.deliver(Message::new(message)),
+                Err(_) => return,
+            },
         }
     }
 }

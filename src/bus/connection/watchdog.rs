@@ -1,4 +1,4 @@
-//! Owns the health of one link: connects it first, notices when nobody answers, replaces it.
+//! Owns the health of one link: connects it, notices when it is lost or nobody answers, replaces it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,62 +14,57 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Missed checks after which the connection counts as half-open.
 const MAX_MISSES: u32 = 3;
 const RETRY_MIN: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(1);
-/// The crate reconnects by itself; when it has not for this long, a new connection replaces it.
-const RECONNECT_PATIENCE: Duration = Duration::from_secs(3);
+const RETRY_MAX: Duration = Duration::from_millis(500);
 /// Between two log lines about a server that cannot be reached.
 const COMPLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Runs until `stop`. It is the only thread that makes connections.
 pub(crate) fn run(shared: &Arc<LinkShared>, stop: &StopSignal) {
-    let mut watch = Watchdog { misses: 0, down_since: Some(Instant::now()), complained: None };
+    let mut watch = Watchdog { misses: 0, retry: Duration::ZERO, complained: None };
     let mut pause = Duration::ZERO;
     loop {
         select! {
             recv(stop) -> _ => return,
+            recv(shared.on_lost) -> _ => {}
             recv(after(pause)) -> _ => {}
         }
-        pause = if watch.must_connect(shared) {
-            match shared.connect() {
-                Ok(()) => {
-                    watch = Watchdog { misses: 0, down_since: None, complained: None };
-                    CHECK_INTERVAL
-                }
-                Err(problem) => {
-                    watch.complain(shared, &problem);
-                    (pause * 2).clamp(RETRY_MIN, RETRY_MAX)
-                }
-            }
+        pause = if shared.drop_lost() || watch.misses >= MAX_MISSES {
+            watch.connect(shared)
         } else {
-            watch.check(shared);
-            CHECK_INTERVAL
+            watch.check(shared)
         };
     }
 }
 
 struct Watchdog {
     misses: u32,
-    down_since: Option<Instant>,
+    retry: Duration,
     complained: Option<Instant>,
 }
 
 impl Watchdog {
-    /// Whether a new connection is due: none yet, none of the crate's own, or nobody answers.
-    fn must_connect(&mut self, shared: &LinkShared) -> bool {
-        if shared.has_socket() {
-            self.down_since = None;
-            return self.misses >= MAX_MISSES;
+    /// Tries once; how long to wait then.
+    fn connect(&mut self, shared: &Arc<LinkShared>) -> Duration {
+        match shared.connect() {
+            Ok(()) => {
+                *self = Watchdog { misses: 0, retry: Duration::ZERO, complained: None };
+                CHECK_INTERVAL
+            }
+            Err(problem) => {
+                self.complain(shared, &problem);
+                self.retry = (self.retry * 2).clamp(RETRY_MIN, RETRY_MAX);
+                self.retry
+            }
         }
-        let since = *self.down_since.get_or_insert_with(Instant::now);
-        shared.never_connected() || since.elapsed() >= RECONNECT_PATIENCE
     }
 
-    fn check(&mut self, shared: &LinkShared) {
+    /// Asks for a sign of life; how long to wait until the next time.
+    fn check(&mut self, shared: &LinkShared) -> Duration {
         match shared.ping(CHECK_TIMEOUT) {
-            // Any answer shows that the server is there; JetStream being off is told by requests.
-            Ok(_) | Err(Error::NoResponders(_)) => {
+            Ok(()) => {
                 self.misses = 0;
                 shared.set_suspect(false);
+                CHECK_INTERVAL
             }
             Err(Error::Timeout { .. }) => {
                 self.misses += 1;
@@ -78,8 +73,10 @@ impl Watchdog {
                         "NATS does not answer; replacing the connection");
                     shared.set_suspect(true);
                 }
+                // Three misses in a row make three seconds of silence.
+                Duration::ZERO
             }
-            Err(_) => {}
+            Err(_) => Duration::ZERO,
         }
     }
 

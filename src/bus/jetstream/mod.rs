@@ -15,6 +15,14 @@ use crate::bus::connection::message::Message;
 use crate::bus::left;
 use crate::bus::{Error, Result};
 
+/// For one try of what may be repeated.
+const TRY_TIMEOUT: Duration = Duration::from_secs(1);
+/// What a try of a large message may count on.
+const SLOW_LINK_BYTES_PER_SEC: usize = 128 * 1024;
+/// For the question whether a stream is there, after nobody has answered for it.
+const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
 #[derive(Debug, Clone, Deserialize)]
 pub struct PubAck {
     /// Sequence in the stream; 0 never counts as stored.
@@ -66,6 +74,39 @@ pub(crate) fn publish(
     acked(&link.request(subject, headers, payload, timeout)?)
 }
 
+/// Publishes under a message id until the stream has acknowledged, at most for `timeout`: a repeat does no
+/// harm. Fails at once without a connection.
+pub(crate) fn publish_as(
+    link: &Link,
+    stream: &Value,
+    subject: &str,
+    id: &str,
+    payload: &[u8],
+    timeout: Duration,
+) -> Result<PubAck> {
+    let deadline = Instant::now() + timeout;
+    let headers = [("Nats-Msg-Id", id)];
+    loop {
+        let patience = || left(deadline).min(try_timeout(payload.len()));
+        let publish = || publish(link, subject, &headers, payload, patience());
+        let error = match creating(link, stream, timeout, publish) {
+            Ok(ack) => return Ok(ack),
+            Err(e) => e,
+        };
+        let is_lasting = !error.is_transient() && !error.is_outcome_unknown();
+        if is_lasting || !link.wait_up(Duration::ZERO) || left(deadline) <= RETRY_PAUSE {
+            return Err(error);
+        }
+        std::thread::sleep(RETRY_PAUSE);
+    }
+}
+
+/// How long one try of a message of `bytes` waits for its answer before it is repeated, where a repeat does
+/// no harm: a leader that dies takes the answer with it.
+pub(crate) fn try_timeout(bytes: usize) -> Duration {
+    TRY_TIMEOUT + Duration::from_secs((bytes / SLOW_LINK_BYTES_PER_SEC) as u64)
+}
+
 /// Reads the answer to a publish.
 pub(crate) fn acked(answer: &Message) -> Result<PubAck> {
     let ack: PubAck = read(answer)?;
@@ -75,7 +116,8 @@ pub(crate) fn acked(answer: &Message) -> Result<PubAck> {
     Ok(ack)
 }
 
-/// Runs a request; when its stream is missing, creates that and runs the request once more.
+/// Runs a request; when its stream is missing, creates that and runs the request once more. Of a stream that
+/// only has no leader the first error stays, which is a transient one.
 pub(crate) fn creating<T>(
     link: &Link,
     stream: &Value,
@@ -83,11 +125,22 @@ pub(crate) fn creating<T>(
     request: impl Fn() -> Result<T>,
 ) -> Result<T> {
     match request() {
-        Err(e) if e.is_missing_stream() => {
-            ensure_stream(link, stream, timeout)?;
-            request()
-        }
+        Err(e) if e.is_missing_stream() => match ensure_soon(link, stream, timeout)? {
+            true => request(),
+            false => Err(e),
+        },
         other => other,
+    }
+}
+
+/// Creates a stream that seems to be missing. `false` when nobody says so soon: then it is there and has no
+/// leader, and who wants to use it had better try again than wait.
+pub(crate) fn ensure_soon(link: &Link, config: &Value, timeout: Duration) -> Result<bool> {
+    let call_name = format!("STREAM.INFO.{}", config["name"].as_str().unwrap_or_default());
+    match call::<Value>(link, &call_name, &Value::Null, timeout.min(LOOK_TIMEOUT)) {
+        Ok(_) => Ok(true),
+        Err(Error::Timeout { .. }) => Ok(false),
+        Err(_) => ensure_stream(link, config, timeout).map(|()| true),
     }
 }
 
@@ -98,7 +151,7 @@ pub(crate) fn call<T: DeserializeOwned>(
     timeout: Duration,
 ) -> Result<T> {
     let payload = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-    read(&link.request(&format!("$JS.API.{call}"), &[], &payload, timeout)?)
+    read(&link.request(&link.api(call), &[], &payload, timeout)?)
 }
 
 /// Creates the stream when it is missing; one that is there must be that of this installation.
@@ -179,11 +232,22 @@ pub(crate) fn get_message(
     which: &Value,
     timeout: Duration,
 ) -> Result<Option<StoredMessage>> {
-    stored(begin_get(link, stream, which, timeout)?.wait())
+    let deadline = Instant::now() + timeout;
+    loop {
+        let patience = left(deadline).min(TRY_TIMEOUT);
+        match stored(begin_get(link, stream, which, patience)?.wait()) {
+            // Without a leader nobody answers; the next one does not know of the request.
+            Err(Error::Timeout { subject, .. }) if left(deadline).is_zero() => {
+                return Err(Error::Timeout { subject, after: timeout });
+            }
+            Err(Error::Timeout { .. }) => {}
+            other => return other,
+        }
+    }
 }
 
 pub(crate) fn begin_get(link: &Link, stream: &str, which: &Value, timeout: Duration) -> Result<Pending> {
-    let subject = format!("$JS.API.STREAM.MSG.GET.{stream}");
+    let subject = link.api(&format!("STREAM.MSG.GET.{stream}"));
     link.begin(&subject, &[], which.to_string().as_bytes(), timeout)
 }
 

@@ -112,7 +112,7 @@ impl Kv {
         if !self.is_direct()? {
             return self.get(key);
         }
-        let subject = format!("$JS.API.DIRECT.GET.{}.{}", self.stream(), self.subject(key)?);
+        let subject = self.link.api(&format!("DIRECT.GET.{}.{}", self.stream(), self.subject(key)?));
         let message = match self.link.request(&subject, &[], b"", self.timeout) {
             Ok(message) => message,
             Err(e) if e.is_missing_stream() => return self.get(key),
@@ -153,9 +153,9 @@ impl Kv {
         }
     }
 
-    /// Stores a value if the key's newest message is `revision`; returns the new revision. When
-    /// the outcome is unknown it is read back, and the write repeated until the deadline, so that
-    /// only a dead server leaves it unknown to the caller.
+    /// Stores a value if the key's newest message is `revision`; returns the new revision. When the outcome
+    /// is unknown, the write is repeated until the deadline, and read back when the repeat is refused, so
+    /// that only a dead server leaves it unknown to the caller.
     pub fn update(&self, key: &str, value: &[u8], revision: u64) -> Result<u64> {
         self.compare_and_set(key, value, revision, None)
     }
@@ -245,7 +245,10 @@ impl Kv {
         let deadline = Instant::now() + self.timeout;
         let mut in_doubt = false;
         loop {
-            let publish = || self.publish(&subject, &headers, value, deadline);
+            let publish = || {
+                let patience = Instant::now() + jetstream::try_timeout(value.len());
+                self.publish(&subject, &headers, value, deadline.min(patience))
+            };
             let error = match self.creating(publish) {
                 Ok(revision) => return Ok(revision),
                 // A try whose outcome is not known may be what the sequence is wrong by.
@@ -268,15 +271,7 @@ impl Kv {
                 return Err(error);
             }
             std::thread::sleep(RETRY_PAUSE);
-            if error.is_outcome_unknown()
-                && let Some(entry) = self.with_timeout(left(deadline)).newest(key)?
-                && entry.revision != revision
-            {
-                return match is_ours(&entry, value, operation) {
-                    true => Ok(entry.revision),
-                    false => Err(Error::Conflict(key.to_owned())),
-                };
-            }
+            // A try that is repeated has the same condition; if this one was stored, that one is refused.
         }
     }
 
@@ -287,7 +282,7 @@ impl Kv {
         value: &[u8],
         deadline: Instant,
     ) -> Result<u64> {
-        Ok(jetstream::publish(&self.link, subject, headers, value, left(deadline))?.seq)
+        Ok(jetstream::publish(&self.link, &self.link.kv_write(subject), headers, value, left(deadline))?.seq)
     }
 
     fn creating<T>(&self, request: impl Fn() -> Result<T>) -> Result<T> {

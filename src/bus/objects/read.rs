@@ -156,7 +156,7 @@ impl Chunks<'_> {
             self.asked.pop_front();
         }
         let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).clamp(1, OBJECT_READ_WINDOW);
-        let subject = format!("$JS.API.DIRECT.GET.{}", self.store.stream());
+        let subject = self.link.api(&format!("DIRECT.GET.{}", self.store.stream()));
         while self.asked.len() < wanted {
             let which = self.which(self.next_ask).to_string();
             let asked = self.link.begin(&subject, &[], which.as_bytes(), self.store.timeout)?;

@@ -45,7 +45,7 @@ impl ObjectStore {
         let link = self.large_payloads.link(self.timeout)?;
         let nuid = uuid::Uuid::new_v4().simple().to_string();
         let store = self.with_timeout(self.timeout.min(OBJECT_STEP_TIMEOUT));
-        let limit = link.max_payload().unwrap_or(usize::MAX);
+        let limit = link.max_payload(OBJECT_CHUNK_BYTES).unwrap_or(usize::MAX);
         let chunk_bytes = limit.saturating_sub(MESSAGE_OVERHEAD_BYTES).clamp(1, OBJECT_CHUNK_BYTES);
         Ok(Upload {
             subject: self.chunk_subject(&nuid)?,

@@ -141,13 +141,13 @@ impl WorkQueue {
         let mut pause = RETRY_MIN;
         let mut in_doubt: Option<Error> = None;
         loop {
-            let patience = left(deadline).min(self.timeout);
+            let patience = left(deadline).min(jetstream::try_timeout(payload.len()));
             let error = match jetstream::publish(&self.control, &subject, &headers, payload, patience) {
                 Ok(ack) => return Ok(ack),
-                Err(e) if e.is_missing_stream() => match self.ensure() {
-                    Ok(()) => e,
-                    Err(other) => other,
-                },
+                Err(e) if e.is_missing_stream() => {
+                    let stream = resources::work_stream(&self.config);
+                    jetstream::ensure_soon(&self.control, &stream, left(deadline)).map_or_else(|e| e, |_| e)
+                }
                 Err(e) => e,
             };
             // Once a try may have been stored, a later refusal does not take that back.

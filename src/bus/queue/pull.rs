@@ -80,7 +80,7 @@ pub struct Arrival(Routed);
 struct Source {
     subject: String,
     /// The socket that its pulls went over; they end with it.
-    generation: Option<(u64, u64)>,
+    generation: Option<u64>,
     outstanding: u64,
     waits: bool,
     /// When the last pull was sent.
@@ -115,7 +115,7 @@ impl PullInbox {
         let sources = consumers
             .iter()
             .map(|consumer| Source {
-                subject: format!("$JS.API.CONSUMER.MSG.NEXT.{consumer}"),
+                subject: link.api(&format!("CONSUMER.MSG.NEXT.{consumer}")),
                 generation: None,
                 outstanding: 0,
                 waits: false,

@@ -17,7 +17,7 @@ const PULL_EXPIRES: Duration = Duration::from_secs(30);
 /// One consumer on the server, and what was asked of it.
 pub(super) struct Consumer {
     /// The socket that it lives on.
-    pub(super) generation: Option<(u64, u64)>,
+    pub(super) generation: Option<u64>,
     pub(super) route: Route,
     pub(super) link: Link,
     pub(super) pull_subject: String,

@@ -263,7 +263,7 @@ impl Follower {
             generation,
             route: link.open_route(ROUTE_CAPACITY, &[format!("{stream}.{name}")]),
             link: link.clone(),
-            pull_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"),
+            pull_subject: link.api(&format!("CONSUMER.MSG.NEXT.{stream}.{name}")),
             pulls: 0,
             outstanding: 0,
             consumer_seq: 0,
@@ -278,7 +278,7 @@ impl Follower {
         consumer.pull()?;
         let end = self.read(&mut consumer, stop);
         // Best effort: the server removes it by itself after its inactivity threshold.
-        let _ = link.publish(&format!("$JS.API.CONSUMER.DELETE.{stream}.{name}"), None, b"");
+        let _ = link.publish(&link.api(&format!("CONSUMER.DELETE.{stream}.{name}")), None, b"");
         end
     }
 

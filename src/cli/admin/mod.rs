@@ -16,6 +16,7 @@ use super::program;
 use crate::bus::Bus;
 use crate::gateway::auth::hash::Pepper;
 use crate::model::error::Code;
+use crate::model::limits::{ADVISED_MAX_PAYLOAD, LEAST_MAX_PAYLOAD, low_max_payload};
 
 pub const PROGRAM: &str = "pyoco-server-admin";
 /// For the first connection; an operator waits for the answer.
@@ -75,7 +76,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 /// One JSON document per check.
 fn report(bus: &Bus) -> Result<Exit, Failure> {
     let mut text = format!("{}\n", json!({"check": "nats", "ok": true, "server": bus.state().server}));
-    let mut all_ok = true;
+    let max_payload = bus.max_payload(ADVISED_MAX_PAYLOAD);
+    let mut all_ok = max_payload >= LEAST_MAX_PAYLOAD;
+    let mut line = json!({"check": "max_payload", "ok": all_ok, "bytes": max_payload});
+    if let Some(reason) = low_max_payload(max_payload) {
+        line[if all_ok { "warning" } else { "error" }] = reason.into();
+    }
+    text.push_str(&format!("{line}\n"));
     for (name, found) in bus.inspect() {
         all_ok &= found.is_ok();
         let line: Value = match found {

@@ -1,41 +1,17 @@
 //! Notes in the audit who has changed what.
 
-use std::time::Duration;
-
 use super::context::Context;
 use super::route::{Access, Route};
-use crate::bus::AuditLog;
 use crate::gateway::auth::Caller;
 use crate::model::audit::{ANONYMOUS, AuditEntry, Outcome};
-use crate::model::error::Code;
+use crate::model::clock;
 use crate::model::limits::MAX_USER_AGENT_BYTES;
 use crate::model::run::truncated;
-use crate::model::{clock, json};
 
-/// An answer waits for its entry; one that takes longer goes to the log instead.
-const APPEND_TIMEOUT: Duration = Duration::from_secs(1);
-
-pub(super) struct Audit(AuditLog);
-
-impl Audit {
-    pub(super) fn new(log: &AuditLog) -> Audit {
-        Audit(log.with_timeout(APPEND_TIMEOUT))
-    }
-
-    /// Notes a request that has changed something, or would have. What NATS does not take goes to the log.
-    pub(super) fn note(&self, cx: &Context<'_>, route: &Route, status: u16) {
-        let Some(entry) = entry(cx, route, status) else { return };
-        let stored = json::to_wire(&entry)
-            .map_err(|e| e.to_string())
-            .and_then(|bytes| self.0.append(&entry.action, &bytes).map_err(|e| e.to_string()));
-        if let Err(e) = stored {
-            let code = Code::NatsUnavailable;
-            log::error!(err_id = code.err_id(), msg_id = code.msg_id(), error = e,
-                request_id = cx.request.request_id(), actor = entry.actor.as_str(),
-                action = entry.action.as_str(), object = entry.object.as_deref().unwrap_or_default(),
-                status = status, address = cx.request.peer();
-                "cannot append to the audit");
-        }
+/// Notes a request that has changed something, or would have.
+pub(super) fn note(cx: &Context<'_>, route: &Route, status: u16) {
+    if let Some(entry) = entry(cx, route, status) {
+        cx.parts.audit.note(entry);
     }
 }
 

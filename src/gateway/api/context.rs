@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use crate::bus::{Bus, Kv, WorkQueue};
 use crate::gateway::auth::{Auth, Caller};
-use crate::gateway::chores::Undo;
+use crate::gateway::chores::{Audit, Undo};
 use crate::gateway::metrics::Metrics;
 use crate::gateway::settings::GatewaySettings;
 use crate::gateway::view::WheelRegistry;
@@ -50,6 +50,7 @@ pub struct Parts {
     pub backlog: Arc<Backlog>,
     pub undo: Undo,
     pub ownership: Ownership,
+    pub audit: Audit,
     pub openapi: LazyDocument,
     pub settings: GatewaySettings,
 }

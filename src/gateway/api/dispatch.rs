@@ -1,6 +1,6 @@
 //! The way of each request through the gateway: who asks, may they, the handler, the audit.
 
-use super::audit::Audit;
+use super::audit;
 use super::context::{Context, Parts};
 use super::error::ApiError;
 use super::route::{self, Access, Lasts, Route};
@@ -9,7 +9,6 @@ use crate::http::{self, Application, Conduct, Method, Reply, Request};
 
 pub struct Dispatcher {
     parts: Parts,
-    audit: Audit,
 }
 
 /// The line of the table, and the segments that stand for `{}`.
@@ -48,8 +47,7 @@ impl Application for Dispatcher {
 
 impl Dispatcher {
     pub fn new(parts: Parts) -> Dispatcher {
-        let audit = Audit::new(&parts.bus.audit());
-        Dispatcher { parts, audit }
+        Dispatcher { parts }
     }
 
     fn run(&self, route: &Route, request: &mut Request, params: &[String]) -> Reply {
@@ -63,7 +61,7 @@ impl Dispatcher {
 
     /// Every request to a route comes by here once, but for one whose handler has panicked.
     fn settled(&self, cx: &Context<'_>, route: &Route, status: u16) {
-        self.audit.note(cx, route, status);
+        audit::note(cx, route, status);
         let Some(holder) = cx.caller.holder() else { return };
         log::debug!(
             request_id = cx.request.request_id(),

@@ -4,6 +4,7 @@
 //! others end their turn at the first failure or when it has taken long, so that a chore holds up the others
 //! for one request to NATS at most. A panic ends a turn and nothing else.
 
+mod audit;
 mod backlog;
 mod key_use;
 mod orphans;
@@ -17,6 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub(crate) use audit::Audit;
 use crossbeam_channel::{Receiver, at, never, select};
 pub(crate) use undo::{Doubtful, Undo};
 
@@ -42,6 +44,7 @@ pub(crate) struct ChoreParts {
     pub backlog: Arc<Backlog>,
     pub undo: Undo,
     pub ownership: Ownership,
+    pub audit: Audit,
     /// Silence after which a worker counts as disconnected.
     pub disconnect_timeout: Duration,
     /// Between two writes of a worker's record.
@@ -86,7 +89,7 @@ pub(crate) fn start(parts: ChoreParts, kicked: Receiver<()>) -> std::io::Result<
 }
 
 fn table(parts: ChoreParts) -> Vec<Chore> {
-    let ChoreParts { bus, runs, workers, keys, backlog, undo, ownership, .. } = parts;
+    let ChoreParts { bus, runs, workers, keys, backlog, undo, ownership, audit, .. } = parts;
     let silence = parts.disconnect_timeout;
     let (heartbeat, grace) = (parts.worker_heartbeat, parts.cancel_grace);
     let absence = rescue::Absence::new(workers.clone(), heartbeat);
@@ -104,6 +107,7 @@ fn table(parts: ChoreParts) -> Vec<Chore> {
         Chore::new("reconcile", reconcile::INTERVAL, move |turn| reconciler.look(turn)),
         Chore::new("old workers", sweep.interval(), move |turn| sweep.run(turn)),
         Chore::new("undo", undo::RETRY, move |turn| undo.run(turn)),
+        Chore::new("audit", audit::RETRY, move |turn| audit.run(turn)),
         Chore::new("backlog", backlog::INTERVAL, move |_| backlog::run(&queue, &backlog)).on_kick(),
         Chore::new("orphans of wheels", orphans::FIRST, move |_| orphans::run(&wheels)),
     ];

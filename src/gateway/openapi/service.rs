@@ -38,6 +38,15 @@ pub(super) fn operations() -> Vec<Operation> {
 
 pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     let state = || word("Whether it is well", &["ok", "unavailable"]);
+    let payload = object(
+        "The largest message that NATS takes; only when it is below 256 KiB.",
+        &["status", "bytes", "reason"],
+        json!({
+            "status": word("Whether runs fit at all", &["low", "unavailable"]),
+            "bytes": count("The `max_payload` of NATS"),
+            "reason": text("What does not work"),
+        }),
+    );
     let check = object(
         "One check.",
         &["status"],
@@ -56,6 +65,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
             "run_index": reference("Check"),
             "api_keys": reference("Check"),
             "resources": reference("Check"),
+            "max_payload": payload,
         }),
     );
     vec![

@@ -15,13 +15,10 @@ use crate::http::error::BODY_TOO_LARGE;
 use crate::http::{Reply, Request};
 use crate::model::error::Code;
 use crate::model::job::Job;
-use crate::model::limits::{MAX_FLOW_NAME_BYTES, MAX_NAME_BYTES, MAX_RUN_TAGS};
+use crate::model::limits::{MAX_FLOW_NAME_BYTES, MAX_NAME_BYTES, MAX_RUN_TAGS, snapshot_room};
 use crate::model::run::{RunSnapshot, RunStatus};
 use crate::model::{clock, json as wire, name};
 
-/// What a worker may add to a snapshot: tasks, the error, its own name. A run whose end could not be
-/// stored would never end.
-const SNAPSHOT_ROOM: usize = 128 * 1024;
 /// How often a run that others change at the same time is looked at again.
 const MAX_CONFLICTS: usize = 32;
 const BEING_UNDONE: &str = "another request with this idempotency key is being undone";
@@ -73,8 +70,9 @@ pub(super) fn submit(cx: &mut Context<'_>, submission: Submission) -> Result<Rep
     let internal = |e: serde_json::Error| ApiError::Internal(e.to_string());
     let document = wire::to_wire(&snapshot).map_err(internal)?;
     let job = wire::to_wire(&job(submission, &snapshot)).map_err(internal)?;
-    let room = parts.bus.max_payload().saturating_sub(SNAPSHOT_ROOM);
-    if document.len().max(job.len()) > room {
+    let size = document.len().max(job.len());
+    let limit = parts.bus.max_payload(size);
+    if size > limit - snapshot_room(limit) {
         return Err(ApiError::Bound(&BODY_TOO_LARGE));
     }
     let deadline = Instant::now() + parts.bus.request_timeout();
