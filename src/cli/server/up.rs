@@ -12,7 +12,8 @@ use super::nats_child::{NatsChild, NatsChildSettings};
 use crate::bus::Bus;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
-use crate::cli::{program, signals, worker};
+use crate::cli::signals::{self, Hangup};
+use crate::cli::{program, worker};
 use crate::config::{AuthMode, Config, DashboardLang, Source};
 use crate::gateway::auth::hash::Pepper;
 use crate::gateway::{AuthSettings, GatewaySettings, Lang, RunningGateway};
@@ -46,7 +47,7 @@ pub(super) fn up(args: Up) -> Result<Exit, Failure> {
         log::warn!(address = address.to_string();
             "the gateway listens beyond this machine and asks nobody for a key");
     }
-    let stop = signals::stop_signal()?;
+    let stop = signals::stop_signal(Hangup::Reloads)?;
     let nats = args.with_nats.then(|| start_nats(&args)).transpose()?;
     if let Some(url) = nats.as_ref().map(NatsChild::url).or(args.nats_url) {
         config.nats.url = url;

@@ -11,7 +11,8 @@ use args::Args;
 
 use super::exit::Exit;
 use super::failure::Failure;
-use super::{program, signals};
+use super::program;
+use super::signals::{self, Hangup};
 use crate::bus::Bus;
 use crate::config::Config;
 use crate::flow::python::{PythonError, visible_environment};
@@ -63,7 +64,7 @@ fn start(args: Args) -> Result<Exit, Failure> {
     if args.run_once {
         settings.run_once = Some(seconds(args.poll_timeout, "--poll-timeout")?);
     }
-    let stop = signals::stop_signal()?;
+    let stop = signals::stop_signal(Hangup::Stops)?;
     let executors = executors(&config, &mut settings)?;
     let bus = Bus::start(&config.nats, &config.resources)
         .map_err(|e| program::failed(Code::NatsUnavailable, "cannot use the NATS settings", e))?;
