@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
-use pyoco_server::flow::{CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome};
+use pyoco_server::flow::{CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome, StartError};
 use pyoco_server::model::clock;
 use pyoco_server::model::run::{TaskLogs, TaskRecord, TaskStatus};
 use pyoco_server::model::wheel::{WheelRef, WheelSet};
@@ -43,7 +43,7 @@ impl Executor for Scripted {
         job: FlowJob,
         _cancel: CancelToken,
         events: Sender<FlowEvent>,
-    ) -> Result<Box<dyn Execution>, String> {
+    ) -> Result<Box<dyn Execution>, StartError> {
         let script = Arc::clone(&self.script);
         std::thread::spawn(move || script(&job, &events));
         Ok(Box::new(Nothing))

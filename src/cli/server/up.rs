@@ -59,6 +59,8 @@ pub(super) fn up(args: Up) -> Result<Exit, Failure> {
     let worker_ended = if args.with_worker {
         let mut settings = worker::settings(&config, args.worker_tags)?;
         config.python.resolver = args.worker_flow_resolver.or(config.python.resolver);
+        worker::resolve_paths(&mut config)?;
+        worker::require_threads()?;
         let executors = worker::executors(&config, &mut settings)?;
         // A bus of its own, as a worker elsewhere would have.
         let worker_bus = Bus::start(&config.nats, &config.resources)

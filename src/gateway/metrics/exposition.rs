@@ -89,7 +89,7 @@ fn workers(from: &Sources<'_>, text: &mut Text) {
     let records: Vec<_> = from.workers.all().into_iter().map(|seen| seen.record).collect();
     let state = |record: &WorkerRecord| record.derived_state(now, timeout);
     let help = "Workers that are RUNNING or IDLE.";
-    let alive = records.iter().filter(|record| state(record).is_alive()).count();
+    let alive = records.iter().filter(|record| state(record).takes_jobs()).count();
     text.single("pyoco_workers_alive_total", Kind::Gauge, help, alive as f64);
     let help = "Worker records by state; hidden ones count too.";
     let mut family = text.family("pyoco_workers", Kind::Gauge, help);
@@ -98,17 +98,23 @@ fn workers(from: &Sources<'_>, text: &mut Text) {
         family.sample(&[("state", one.as_str())], count as f64);
     }
     // A worker that has stopped, or that an operator has hidden, must raise no alert.
-    let mut watched: Vec<(f64, &str)> = records
+    let mut watched: Vec<(f64, &WorkerRecord)> = records
         .iter()
         .filter(|record| !record.hidden && state(record) != WorkerState::StoppedGraceful)
-        .filter_map(|record| Some((record.seen_at()?, record.worker_id.as_str())))
+        .filter_map(|record| Some((record.seen_at()?, record.as_ref())))
         .collect();
-    watched.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+    watched.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.worker_id.cmp(&b.1.worker_id)));
+    watched.truncate(MAX_METRIC_WORKERS);
     let name = "pyoco_worker_heartbeat_timestamp_seconds";
     let help = "When a worker was heard of last; without stopped and hidden ones.";
     let mut family = text.family(name, Kind::Gauge, help);
-    for (seen_at, worker_id) in watched.into_iter().take(MAX_METRIC_WORKERS) {
-        family.sample(&[("worker", worker_id)], seen_at);
+    for (seen_at, record) in &watched {
+        family.sample(&[("worker", record.worker_id.as_str())], *seen_at);
+    }
+    let help = "Whether a worker can execute runs: 0 when it is UNAVAILABLE or DISCONNECTED.";
+    let mut family = text.family("pyoco_worker_healthy", Kind::Gauge, help);
+    for (_, record) in &watched {
+        family.sample(&[("worker", record.worker_id.as_str())], flag(state(record).takes_jobs()));
     }
 }
 

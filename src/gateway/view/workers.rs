@@ -101,7 +101,7 @@ impl View for WorkerView {
                 // Whatever the record says: the key is what can be asked for.
                 let record = Arc::new(WorkerRecord { worker_id: key.clone(), ..record });
                 self.hub.worker_changed(&record);
-                let (at, shown) = (Instant::now(), record.state);
+                let (at, shown) = (Instant::now(), record.told_state());
                 self.records.insert(key, Seen { record, revision, at, shown });
             }
             Err(e) => {

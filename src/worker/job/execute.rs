@@ -23,6 +23,7 @@ use crate::model::run::{Delivery, RunSnapshot, RunStatus};
 use crate::model::{clock, json};
 use crate::thread::StopSignal;
 use crate::worker::Context;
+use crate::worker::health::Fault;
 
 /// Events of one run that may wait between its executor and its slot; beyond that the executor waits.
 const MAX_PENDING_EVENTS: usize = 256;
@@ -181,6 +182,7 @@ impl RunAttempt<'_> {
             Err(e) => {
                 log::error!(run_id = self.job.run_id.as_str(), error = e.to_string();
                     "cannot start a ticker; giving the job back");
+                self.context.health.report(Fault::Host(format!("cannot start a thread: {e}")));
                 give_back(&self.delivered, &self.job.run_id, TROUBLE_DELAY);
                 return None;
             }
@@ -220,7 +222,7 @@ impl RunAttempt<'_> {
         let Some(executor) = accepting.or(executors.first()) else {
             return Err(Outcome::FlowNotFound { error: "this worker executes nothing".into() });
         };
-        executor.start(job, self.cancel.clone(), events).map_err(|error| Outcome::Failed { error })
+        executor.start(job, self.cancel.clone(), events).map_err(Outcome::from)
     }
 
     /// Follows the execution, which has just started: events, ticks, the cancel and its deadline,
@@ -301,6 +303,11 @@ impl RunAttempt<'_> {
         }
     }
 
+    /// Whether its flow was found; before that nothing of it was executed.
+    fn has_begun(&self) -> bool {
+        !self.recorder.snapshot().tasks.is_empty()
+    }
+
     fn ticker(&self) -> std::io::Result<Ticker> {
         Ticker::start(
             self.delivered.clone(),
@@ -342,6 +349,15 @@ impl RunAttempt<'_> {
         let cancelled = !matches!(end, AttemptEnd::TimeExceeded(_))
             && (self.cancel.is_cancelled() || self.recorder.is_cancelling());
         let outcome = match end {
+            AttemptEnd::Outcome(Outcome::HostFault { error })
+                if !cancelled && self.context.health.gives_back(&run_id, self.has_begun()) =>
+            {
+                log::warn!(run_id = run_id.as_str(), reason = error.as_str();
+                    "a fault of this machine, not of the flow; giving the job back");
+                self.context.health.report(Fault::Host(error));
+                give_back(&self.delivered, &run_id, TROUBLE_DELAY);
+                return None;
+            }
             AttemptEnd::Outcome(outcome) => outcome,
             AttemptEnd::GraceExceeded => {
                 let code = Code::CancelGraceExceeded;
