@@ -130,7 +130,11 @@ function card(one, failure, setHidden) {
       "dl",
       {},
       one.state === "UNAVAILABLE"
-        ? line("unavailable", el("p", { class: "warning" }, one.unavailable_reason ?? ""), when(one.unavailable_since))
+        ? line(
+            "unavailable",
+            el("p", { class: "warning" }, one.unavailable_reason ?? ""),
+            when(one.unavailable_since ?? one.updated_at),
+          )
         : null,
       line("tags", tags(one.tags)),
       line("seen", when(one.last_seen_at ?? one.heartbeat_at)),
