@@ -11,7 +11,7 @@ use super::{Client, Error};
 pub struct WorkersQuery {
     /// `active`, which is the server's default, or `all`, which adds workers that have ended or gone.
     pub scope: Option<String>,
-    /// `RUNNING`, `IDLE`, `STOPPED_GRACEFUL` or `DISCONNECTED`.
+    /// `RUNNING`, `IDLE`, `UNAVAILABLE`, `STOPPED_GRACEFUL` or `DISCONNECTED`.
     pub state: Option<String>,
     /// Whether workers that an operator has hidden are listed too.
     pub include_hidden: bool,

@@ -63,7 +63,8 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn path(&mut self, name: &'static str) -> Option<PathBuf> {
-        self.optional(name).map(PathBuf::from)
+        // Whole, because files are read again whenever a connection is made, and a directory may go.
+        self.optional(name).map(|text| std::path::absolute(&text).unwrap_or_else(|_| PathBuf::from(text)))
     }
 
     pub(super) fn secret(&mut self, name: &'static str) -> Option<String> {

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use crate::model::run::TaskRecord;
 use crate::model::wheel::WheelSet;
 use crate::model::workflow::{Workflow, WorkflowRefusal};
+use crate::thread::StopSignal;
 
 /// What is to be executed.
 #[derive(Debug, Clone)]
@@ -92,6 +93,32 @@ pub enum Outcome {
     },
     /// It ended because its token was cancelled.
     Cancelled,
+    /// Something of this machine does not work: the flow was not started, or has failed for that alone. The
+    /// worker gives the job back and asks for no more until [`Executor::check`] says that it can work.
+    HostFault {
+        /// What does not work.
+        error: String,
+    },
+}
+
+/// Why an execution could not be started.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum StartError {
+    /// Something of this machine does not work; see [`Outcome::HostFault`].
+    #[error("{0}")]
+    Host(String),
+    /// The flow itself; the text is the run's `error`.
+    #[error("{0}")]
+    Flow(String),
+}
+
+impl From<StartError> for Outcome {
+    fn from(error: StartError) -> Outcome {
+        match error {
+            StartError::Host(error) => Outcome::HostFault { error },
+            StartError::Flow(error) => Outcome::Failed { error },
+        }
+    }
 }
 
 /// Runs flows. Implementations never panic across this boundary and never block in `start` for
@@ -127,13 +154,23 @@ pub trait Executor: Send + Sync {
     /// Starts the flow; its events go to `events` from then on.
     ///
     /// # Errors
-    /// A text for the run's `error` when nothing could be started.
+    /// [`StartError`] when nothing could be started: it says whose fault that is.
     fn start(
         &self,
         job: FlowJob,
         cancel: CancelToken,
         events: Sender<FlowEvent>,
-    ) -> Result<Box<dyn Execution>, String>;
+    ) -> Result<Box<dyn Execution>, StartError>;
+
+    /// Whether flows can be executed on this machine at the moment. A worker asks after a fault of the host,
+    /// again and again, on a thread of its own; it may take as long as the start of a flow. `stop` is the
+    /// worker's: when it closes, the answer is not wanted any more.
+    ///
+    /// # Errors
+    /// What does not work, for the operator.
+    fn check(&self, _stop: &StopSignal) -> Result<(), String> {
+        Ok(())
+    }
 
     /// What this executor adds to its worker's record: the field's name and its present value.
     fn record_field(&self) -> Option<(&'static str, Value)> {

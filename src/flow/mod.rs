@@ -18,7 +18,9 @@ pub mod graph;
 mod native;
 pub mod python;
 
-pub use executor::{CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome, WorkflowDocument};
+pub use executor::{
+    CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome, StartError, WorkflowDocument,
+};
 pub use native::{
     Environment, Flow, FlowBuilder, FlowError, NativeExecutor, Registry, TaskContext, TaskError, TaskFn,
 };

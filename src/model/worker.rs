@@ -14,6 +14,8 @@ words! {
         Running = "RUNNING",
         #[default]
         Idle = "IDLE",
+        /// Lives and takes no jobs, since it could not execute them; derived by the reader.
+        Unavailable = "UNAVAILABLE",
         /// Has ended by itself.
         StoppedGraceful = "STOPPED_GRACEFUL",
         /// Not heard of for too long; derived by the reader, never written.
@@ -50,6 +52,12 @@ pub struct WorkerRecord {
     pub stopped_at: Option<f64>,
     pub stop_reason: Option<String>,
     pub updated_at: Option<f64>,
+    /// Why it takes no jobs, while that is so; see [`WorkerRecord::told_state`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unavailable_reason: Option<String>,
+    /// Since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unavailable_since: Option<f64>,
     /// State of the wheel synchronisation.
     #[serde(default)]
     pub wheel_sync: Value,
@@ -73,12 +81,25 @@ impl WorkerRecord {
         self.last_seen_at.or(self.last_heartbeat_at).or(self.heartbeat_at)
     }
 
+    /// What it says of itself: `UNAVAILABLE` when it lives and gives a reason why it takes no jobs. On the
+    /// wire that is `RUNNING` or `IDLE`, which readers of other versions know.
+    pub fn told_state(&self) -> WorkerState {
+        match self.state {
+            WorkerState::Running | WorkerState::Idle if self.unavailable_reason.is_some() => {
+                WorkerState::Unavailable
+            }
+            state => state,
+        }
+    }
+
     /// `DISCONNECTED` once a live worker was silent for longer than `timeout`; a graceful stop stays.
     /// `silence` is by the clock of NATS or of the reader: that of the worker may be wrong.
     pub fn derived_state(&self, silence: Duration, timeout: Duration) -> WorkerState {
-        match self.state {
+        match self.told_state() {
             // A record without a time is not one that a worker keeps.
-            WorkerState::Running | WorkerState::Idle if silence > timeout || self.seen_at().is_none() => {
+            WorkerState::Running | WorkerState::Idle | WorkerState::Unavailable
+                if silence > timeout || self.seen_at().is_none() =>
+            {
                 WorkerState::Disconnected
             }
             state => state,
@@ -87,8 +108,13 @@ impl WorkerRecord {
 }
 
 impl WorkerState {
-    /// Whether a worker in this (derived) state can take or hold jobs.
+    /// Whether a worker in this (derived) state can hold jobs.
     pub fn is_alive(self) -> bool {
+        self.takes_jobs() || self == WorkerState::Unavailable
+    }
+
+    /// Whether it can take jobs.
+    pub fn takes_jobs(self) -> bool {
         matches!(self, WorkerState::Running | WorkerState::Idle)
     }
 }
@@ -115,6 +141,12 @@ mod tests {
         assert_eq!(odd.derived_state(timeout, timeout), WorkerState::Idle);
         assert_eq!(odd.derived_state(timeout * 2, timeout), WorkerState::Disconnected);
         assert_eq!((odd.seen_at(), &odd.extra["zzz"]), (Some(1e9), &Value::from(1)));
+        let broken =
+            read(r#"{"worker_id":"w","state":"IDLE","last_seen_at":1e9,"unavailable_reason":"no threads"}"#);
+        assert_eq!(broken.derived_state(Duration::ZERO, timeout), WorkerState::Unavailable);
+        assert_eq!(broken.derived_state(Duration::from_secs(21), timeout), WorkerState::Disconnected);
+        let stopped = WorkerRecord { state: WorkerState::StoppedGraceful, ..broken };
+        assert_eq!(stopped.derived_state(Duration::ZERO, timeout), WorkerState::StoppedGraceful);
         for state in WorkerState::ALL {
             assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
         }

@@ -23,6 +23,21 @@ pub enum Error {
         /// As its record has it.
         reason: String,
     },
+    /// A worker that was to execute one job could not, for a fault of its own.
+    #[error("this worker cannot execute runs, so its job was given back: {reason}")]
+    Unavailable {
+        /// As its record has it.
+        reason: String,
+    },
+    /// There are not enough threads for a single run at a time.
+    #[error(
+        "the system gives this worker only {threads} threads, too few for one run at a time; raise its limit \
+         (`ulimit -u`, `ulimit -v`, TasksMax= of systemd, the limit of pids of the container)"
+    )]
+    TooFewThreads {
+        /// How many could be had.
+        threads: usize,
+    },
     /// The operating system gives no more threads.
     #[error("cannot start a thread of the worker: {0}")]
     Thread(#[from] std::io::Error),

@@ -5,12 +5,15 @@
 //!                  │  ▲
 //!     recorder ◀───┘  └── ticker: in-progress ACKs, cancel polling
 //! ```
-//! One puller, N slots, one ticker per job, one registry thread, one sweeper. Invariants: a terminal snapshot
+//! One puller, N slots, one ticker per job, one registry thread, one sweeper, one thread that checks whether
+//! the worker can work. Invariants: a fault of this machine or of NATS fails no run; a terminal snapshot
 //! is stored before its job is acknowledged; every write of a run's snapshot is a compare-and-set, so a
 //! worker that has lost a run finds out and stops; a job is executed, given back or acknowledged, never
 //! dropped. This floor does not know what a flow is made of, and nothing of HTTP.
 
 mod error;
+mod headroom;
+mod health;
 mod job;
 mod pull;
 mod registry;
@@ -22,7 +25,7 @@ pub mod wheels;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub use error::Error;
@@ -61,6 +64,22 @@ pub struct WorkerSettings {
     pub wheels: Option<WheelSyncSettings>,
 }
 
+impl WorkerSettings {
+    /// How many runs it is to execute at once.
+    fn slots(&self) -> usize {
+        if self.run_once.is_some() { 1 } else { self.concurrency }
+    }
+}
+
+/// Whether the system gives threads for one run at a time, and for the connection to NATS, which is not there
+/// yet.
+///
+/// # Errors
+/// [`Error::TooFewThreads`].
+pub fn require_threads() -> Result<(), Error> {
+    headroom::affordable(1, false).map(drop)
+}
+
 struct Context {
     settings: WorkerSettings,
     /// Unique per start of a process.
@@ -73,6 +92,10 @@ struct Context {
     wheels: wheel_sync::Status,
     /// How often the consumer of each tag delivers a job at most, as the puller has found it.
     max_deliver: RwLock<HashMap<String, Option<u64>>>,
+    /// Whether it can work at all.
+    health: Arc<health::Health>,
+    /// Runs that it can execute at once: as many as it was told, or as the system gives threads for.
+    slots: AtomicUsize,
     /// Milliseconds between two in-progress ACKs; the puller lowers it when a consumer that was
     /// there before us has a shorter `ack_wait` than ours would have.
     progress_interval_ms: AtomicU64,
@@ -104,9 +127,10 @@ impl Context {
 /// `ack_wait`), and the worker's record says why it ended.
 ///
 /// # Errors
-/// [`Error::TakenOver`] when another process has started under the same id, [`Error::NoWheels`] when a
-/// worker of one job could not get its code, [`Error::Refused`] when what it needs in NATS belongs to another
-/// installation or refuses every pull, [`Error::Thread`].
+/// [`Error::TakenOver`] when another process has started under the same id, [`Error::NoWheels`] when it could
+/// not get its code and never will, or was to execute one job only, [`Error::Refused`] when what it needs in
+/// NATS belongs to another installation or refuses every pull, [`Error::Unavailable`] when a worker of one job
+/// could not execute it for a fault of its own, [`Error::TooFewThreads`], [`Error::Thread`].
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -148,8 +172,14 @@ pub fn run(
     stop: &StopSignal,
 ) -> Result<(), Error> {
     // Nothing can be done before; when it takes longer, everything below tries on by itself.
-    bus.wait_connected(CONNECT_PATIENCE);
-    let start = |wheels| SyncThread::start(wheels, settings.tags.clone(), bus.wheels());
+    let is_connected = bus.wait_connected(CONNECT_PATIENCE);
+    let slots = headroom::affordable(settings.slots(), is_connected)?;
+    if slots < settings.slots() {
+        log::warn!(wanted = settings.slots(), slots = slots;
+            "the system gives this worker too few threads; it executes fewer runs at once than it was told");
+    }
+    let health = Arc::new(health::Health::default());
+    let start = |wheels| SyncThread::start(wheels, settings.tags.clone(), bus.wheels(), Arc::clone(&health));
     let sync = settings.wheels.clone().map(start).transpose()?;
     let progress_ms = settings.run.ack_progress_interval.as_millis();
     let context = Arc::new(Context {
@@ -163,14 +193,18 @@ pub fn run(
         max_deliver: RwLock::default(),
         in_flight: job::in_flight::InFlightJobs::default(),
         wheels: sync.as_ref().map(|sync| sync.status.clone()).unwrap_or_default(),
+        health,
+        slots: AtomicUsize::new(slots),
     });
-    let registry = registry::Registry::start(&context)?;
+    let checks = health::start(&context)?;
     let swept = context.clone();
     let sweeper = Service::start("sweep", move |stop| sweep::run(&swept, stop))?;
+    // The last thread before the slots: whatever fails later leaves a record that says so.
+    let registry = registry::Registry::start(&context)?;
     log::info!(
         worker_id = context.settings.worker_id.as_str(),
         tags = context.settings.tags.join(","),
-        concurrency = context.settings.concurrency;
+        concurrency = slots;
         "worker started"
     );
     let once = context.settings.run_once.is_some();
@@ -182,15 +216,16 @@ pub fn run(
             return Err(Error::NoWheels { reason });
         }
         None | Some(Waited::Ready | Waited::Stopped) => match pull::run(&context, &registry, stop) {
-            Err(e @ Error::Refused(_)) => {
+            Ok(taken_over) => taken_over,
+            Err(e) => {
                 registry.stop_gracefully();
                 return Err(e);
             }
-            other => other?,
         },
     };
     // No run will need other wheels.
     drop(sync);
+    checks.stop();
     sweeper.stop();
     match taken_over {
         Some(by) => {

@@ -7,6 +7,7 @@
 //! costs it a delivery, so a job that meets only busy workers soon waits until such pulls have ended.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
@@ -30,8 +31,7 @@ pub(super) fn run(
     registry: &Registry,
     stop: &StopSignal,
 ) -> Result<Option<String>, Error> {
-    let concurrency = if context.settings.run_once.is_some() { 1 } else { context.settings.concurrency };
-    let slots = Slots::start(context, registry, concurrency)?;
+    let slots = Slots::start(context, registry)?;
     let mut puller = Puller {
         context,
         inbox: context.queue.pull_inbox(&context.settings.tags),
@@ -49,6 +49,14 @@ pub(super) fn run(
     puller.drain();
     if let Some(e) = refused {
         return Err(Error::Refused(e));
+    }
+    // A script must not take a job that was given back for one that was executed.
+    if context.settings.run_once.is_some()
+        && taken_over.is_none()
+        && !thread::is_stopped(stop)
+        && let Some(unavailable) = context.health.unavailable()
+    {
+        return Err(Error::Unavailable { reason: unavailable.reason });
     }
     // A script must not take a queue that is away for one that is empty.
     if asked_in_vain && taken_over.is_none() && !thread::is_stopped(stop) {
@@ -71,24 +79,37 @@ struct Slots {
 }
 
 impl Slots {
-    fn start(context: &Arc<Context>, registry: &Registry, count: usize) -> Result<Slots, Error> {
+    /// As many as the system gives threads for, up to the worker's size.
+    fn start(context: &Arc<Context>, registry: &Registry) -> Result<Slots, Error> {
+        let wanted = context.slots.load(Ordering::Relaxed);
         // One place per slot: `give` never blocks, because `busy` never exceeds `count`.
-        let (jobs, taken) = bounded(count);
-        let (done_sender, done) = bounded(count);
+        let (jobs, taken) = bounded(wanted);
+        let (done_sender, done) = bounded(wanted);
         let (hard_stop, hard_stopped) = thread::stop_channel();
-        let threads = (0..count)
-            .map(|index| {
-                slot::start(
-                    index,
-                    context.clone(),
-                    taken.clone(),
-                    done_sender.clone(),
-                    registry.notes.clone(),
-                    hard_stopped.clone(),
-                )
-            })
-            .collect::<std::io::Result<Vec<_>>>()?;
-        Ok(Slots { jobs, done, busy: 0, count, hard_stop, threads })
+        let mut slots = Slots { jobs, done, busy: 0, count: 0, hard_stop, threads: Vec::new() };
+        for index in 0..wanted {
+            let started = slot::start(
+                index,
+                context.clone(),
+                taken.clone(),
+                done_sender.clone(),
+                registry.notes.clone(),
+                hard_stopped.clone(),
+            );
+            match started {
+                Ok(thread) => slots.threads.push(thread),
+                // Those that were started are closed by the drop of `slots` before they are joined.
+                Err(e) if index == 0 => return Err(Error::Thread(e)),
+                Err(e) => {
+                    log::warn!(wanted = wanted, slots = index, error = e.to_string();
+                        "no more threads; this worker executes fewer runs at once than it was told");
+                    break;
+                }
+            }
+        }
+        slots.count = slots.threads.len();
+        context.slots.store(slots.count, Ordering::Relaxed);
+        Ok(slots)
     }
 
     fn free(&self) -> usize {
@@ -130,6 +151,8 @@ impl Puller<'_> {
             select! {
                 recv(stop) -> _ => return None,
                 recv(registry.taken_over) -> by => return by.ok(),
+                // Jobs are asked for again, at first one: a fault that is still there costs no more.
+                recv(self.context.health.recovered()) -> _ => self.careful = true,
                 recv(self.slots.done) -> _ => {
                     self.slots.busy -= 1;
                     if self.context.settings.run_once.is_some() {
@@ -156,7 +179,10 @@ impl Puller<'_> {
     /// Asks for what the free slots can take; says whether it could not and has to try again.
     fn ask(&mut self) -> bool {
         let free = self.slots.free() as u64;
-        if free == 0 || (self.context.settings.run_once.is_some() && self.taken > 0) {
+        if free == 0
+            || !self.context.health.is_well()
+            || (self.context.settings.run_once.is_some() && self.taken > 0)
+        {
             return false;
         }
         if !self.ensured {
@@ -228,7 +254,7 @@ impl Puller<'_> {
 
     fn hand_over(&mut self, message: Delivered) {
         let once = self.context.settings.run_once.is_some() && self.taken > 0;
-        if self.slots.free() == 0 || once {
+        if self.slots.free() == 0 || once || !self.context.health.is_well() {
             return give_back(&message);
         }
         match self.slots.jobs.try_send(message) {

@@ -1,6 +1,7 @@
 //! The worker's own record: written regularly and on change, by one thread.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, at, bounded, select};
@@ -16,7 +17,8 @@ use crate::thread::{self, JoinOnDrop};
 
 /// Least time between two writes on change: a worker may end hundreds of runs a second.
 const COALESCE: Duration = Duration::from_millis(250);
-/// Between two looks at what executors say of themselves; a change is written at once.
+/// Between two looks at what executors say of themselves and whether the worker can work; a change is written
+/// at once.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Notes that may wait while the thread writes; further ones hold their slots up.
 const MAX_NOTES: usize = 4096;
@@ -109,7 +111,7 @@ impl RegistryThread {
             instance_id: context.instance_id.clone(),
             tags: settings.tags.clone(),
             wheel_sync: wheel_sync(&context),
-            concurrency: Some(settings.concurrency),
+            concurrency: Some(context.slots.load(Ordering::Relaxed)),
             version: Some(crate::VERSION.to_owned()),
             hostname: Some(hostname()),
             pid: Some(std::process::id()),
@@ -141,7 +143,7 @@ impl RegistryThread {
                 },
                 recv(at(look)) -> _ => {
                     if Instant::now() < due {
-                        changed |= self.look_at_executors();
+                        changed |= self.look_at_worker();
                         continue;
                     }
                     last_write = Some(Instant::now());
@@ -160,7 +162,20 @@ impl RegistryThread {
         }
     }
 
-    /// Takes over what executors and wheels say of themselves; `true` when it is not what it was.
+    /// Takes over what executors, wheels and the worker's health are like; `true` when it is not what it was.
+    fn look_at_worker(&mut self) -> bool {
+        let record = &mut self.record;
+        let (reason, since) = match self.context.health.unavailable() {
+            Some(why) => (Some(why.reason), Some(why.since)),
+            None => (None, None),
+        };
+        let concurrency = Some(self.context.slots.load(Ordering::Relaxed));
+        let is_other = record.unavailable_reason != reason || record.concurrency != concurrency;
+        (record.unavailable_reason, record.unavailable_since) = (reason, since);
+        record.concurrency = concurrency;
+        self.look_at_executors() || is_other
+    }
+
     fn look_at_executors(&mut self) -> bool {
         let executors = self.context.executors.iter();
         let fields = executors.filter_map(|executor| executor.record_field());
@@ -196,7 +211,7 @@ impl RegistryThread {
 
     fn write(&mut self) -> bus::Result<()> {
         let now = clock::now();
-        self.look_at_executors();
+        self.look_at_worker();
         if self.record.state != WorkerState::StoppedGraceful {
             let idle = self.record.current_run_ids.is_empty();
             self.record.state = if idle { WorkerState::Idle } else { WorkerState::Running };

@@ -136,7 +136,7 @@ fn an_empty_system_has_zeros() {
             assert_eq!(value(&text, &format!("{name}{{status=\"{status}\"}}")), 0.0);
         }
     }
-    for state in ["RUNNING", "IDLE", "STOPPED_GRACEFUL", "DISCONNECTED"] {
+    for state in ["RUNNING", "IDLE", "UNAVAILABLE", "STOPPED_GRACEFUL", "DISCONNECTED"] {
         assert_eq!(value(&text, &format!("pyoco_workers{{state=\"{state}\"}}")), 0.0);
     }
     for name in [

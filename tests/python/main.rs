@@ -10,6 +10,7 @@ mod deaths;
 mod ends;
 mod examples;
 mod generations;
+mod host_faults;
 mod hostile;
 mod odd;
 mod served;

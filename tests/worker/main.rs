@@ -25,6 +25,7 @@ mod scripted;
 mod snapshots;
 mod stopping;
 mod time_limit;
+mod unable;
 mod wheels_built;
 mod wheels_fit;
 mod wheels_kept;

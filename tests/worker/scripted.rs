@@ -1,13 +1,15 @@
 //! An executor whose flows do what a test tells them: what a worker makes of an executor's reports.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
-use pyoco_server::flow::{CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome};
+use pyoco_server::flow::{CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome, StartError};
 use pyoco_server::model::clock;
 use pyoco_server::model::run::{TaskLogs, TaskRecord, TaskStatus};
 use pyoco_server::model::wheel::{WheelRef, WheelSet};
+use pyoco_server::thread::StopSignal;
 use serde_json::{Value, json};
 
 use crate::support::cluster::Cluster;
@@ -43,7 +45,7 @@ impl Executor for Scripted {
         job: FlowJob,
         _cancel: CancelToken,
         events: Sender<FlowEvent>,
-    ) -> Result<Box<dyn Execution>, String> {
+    ) -> Result<Box<dyn Execution>, StartError> {
         let script = Arc::clone(&self.script);
         std::thread::spawn(move || script(&job, &events));
         Ok(Box::new(Nothing))
@@ -52,6 +54,59 @@ impl Executor for Scripted {
     fn record_field(&self) -> Option<(&'static str, Value)> {
         self.field.lock().unwrap().clone().map(|value| ("python", value))
     }
+}
+
+/// Executes nothing as long as its machine is broken.
+#[derive(Default)]
+struct Breakable {
+    is_mended: AtomicBool,
+    starts: AtomicUsize,
+}
+
+impl Executor for Breakable {
+    fn accepts(&self, _job: &FlowJob) -> bool {
+        true
+    }
+
+    fn start(
+        &self,
+        _job: FlowJob,
+        _cancel: CancelToken,
+        events: Sender<FlowEvent>,
+    ) -> Result<Box<dyn Execution>, StartError> {
+        self.starts.fetch_add(1, Ordering::SeqCst);
+        let stopped = pyoco_server::thread::stop_channel().1;
+        self.check(&stopped).map_err(StartError::Host)?;
+        begin(&events, &["a"]);
+        events.send(FlowEvent::Finished(Outcome::Completed)).unwrap();
+        Ok(Box::new(Nothing))
+    }
+
+    fn check(&self, _stop: &StopSignal) -> Result<(), String> {
+        match self.is_mended.load(Ordering::SeqCst) {
+            true => Ok(()),
+            false => Err("the disk is on fire".to_owned()),
+        }
+    }
+}
+
+#[test]
+fn a_fault_of_the_host_fails_no_run_and_stops_the_worker_from_taking_more() {
+    let cluster = Cluster::new().quick().start();
+    let executor = Arc::new(Breakable::default());
+    let _worker = cluster.local_worker_with("w1", &["default"], 2, executor.clone());
+    let runs: Vec<String> = (0..8).map(|_| cluster.queue("default", "any", json!({}))).collect();
+    let record = cluster.wait_record("w1", "unavailable", |record| record["unavailable_reason"].is_string());
+    assert_eq!(record["unavailable_reason"], "the disk is on fire");
+    assert!((1..=2).contains(&executor.starts.load(Ordering::SeqCst)));
+    // Checks go by, and no run is tried.
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(executor.starts.load(Ordering::SeqCst) <= 2);
+    executor.is_mended.store(true, Ordering::SeqCst);
+    for run_id in &runs {
+        cluster.wait_stored_within(Duration::from_secs(20), run_id, "COMPLETED");
+    }
+    cluster.wait_record("w1", "well", |record| record.get("unavailable_reason").is_none());
 }
 
 fn tell(events: &Sender<FlowEvent>, name: &str, record: TaskRecord) {

@@ -255,7 +255,7 @@ pub struct Workers {
     /// Only those that are there, or all that are remembered
     #[arg(long, value_enum)]
     pub scope: Option<Scope>,
-    /// RUNNING, IDLE, STOPPED_GRACEFUL or DISCONNECTED
+    /// RUNNING, IDLE, UNAVAILABLE, STOPPED_GRACEFUL or DISCONNECTED
     #[arg(long)]
     pub state: Option<String>,
     /// Also those that an operator has hidden

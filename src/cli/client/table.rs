@@ -50,7 +50,11 @@ impl Table {
 
     /// Workers as `GET /workers` has them; `now` in unix seconds.
     pub fn of_workers(items: &[Value], now: f64) -> Table {
-        let header = ["worker_id", "state", "tags", "runs", "last_seen", "hostname", "version", "plugins"];
+        let mut header =
+            vec!["worker_id", "state", "tags", "runs", "last_seen", "hostname", "version", "plugins"];
+        if items.iter().any(|item| item["unavailable_reason"].is_string()) {
+            header.push("unavailable_reason");
+        }
         Table::of(items, &header, |item, column| match column {
             "tags" => tags(item),
             "runs" => {
@@ -158,7 +162,7 @@ fn line(cells: &[&str], widths: &[usize], colours: bool) -> String {
 fn colour(cell: &str) -> Option<&'static str> {
     match cell {
         "COMPLETED" | "SUCCEEDED" => Some("32"),
-        "FAILED" | "DISCONNECTED" => Some("31"),
+        "FAILED" | "DISCONNECTED" | "UNAVAILABLE" => Some("31"),
         "RUNNING" => Some("36"),
         "CANCELLING" | "CANCELLED" => Some("33"),
         _ => None,
@@ -286,6 +290,9 @@ mod tests {
                 "wheel_sync": {"installed_wheels": [wheel.clone(), wheel]}}),
             json!({"worker_id": "w2", "state": "IDLE", "tags": null}),
         ];
+        let broken = json!({"worker_id": "w3", "state": "UNAVAILABLE", "unavailable_reason": "no\nthreads"});
+        let text = Table::of_workers(&[broken], 100.0).render(None, false);
+        assert!(text.contains("unavailable_reason") && text.contains("no threads"), "{text}");
         assert_eq!(
             Table::of_workers(&items, 100.0).render(None, false),
             "worker_id  state    tags  runs  last_seen  hostname  version  plugins\n\

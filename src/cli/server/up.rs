@@ -12,7 +12,8 @@ use super::nats_child::{NatsChild, NatsChildSettings};
 use crate::bus::{self, Bus};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
-use crate::cli::{program, signals, worker};
+use crate::cli::signals::{self, Hangup};
+use crate::cli::{program, worker};
 use crate::config::{AuthMode, Config, DashboardLang, Source};
 use crate::gateway::auth::hash::Pepper;
 use crate::gateway::{AuthSettings, GatewaySettings, Lang, RunningGateway};
@@ -50,7 +51,7 @@ pub(super) fn up(args: Up) -> Result<Exit, Failure> {
         log::warn!(address = address.to_string();
             "the gateway listens beyond this machine and asks nobody for a key");
     }
-    let stop = signals::stop_signal()?;
+    let stop = signals::stop_signal(Hangup::Reloads)?;
     let nats = args.with_nats.then(|| start_nats(&args)).transpose()?;
     if let Some(url) = nats.as_ref().map(NatsChild::url).or(args.nats_url) {
         config.nats.url = url;
@@ -66,6 +67,8 @@ pub(super) fn up(args: Up) -> Result<Exit, Failure> {
     let worker_ended = if args.with_worker {
         let mut settings = worker::settings(&config, args.worker_tags)?;
         config.python.resolver = args.worker_flow_resolver.or(config.python.resolver);
+        worker::resolve_paths(&mut config)?;
+        worker::require_threads()?;
         let executors = worker::executors(&config, &mut settings)?;
         // A bus of its own, as a worker elsewhere would have.
         let worker_bus = Bus::start(&config.nats, &config.resources)

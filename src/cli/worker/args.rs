@@ -15,7 +15,8 @@ Examples:
   pyoco-worker --tags text --wheel-sync --flow-resolver textflows:resolve_flow
   pyoco-worker --run-once --poll-timeout 5    one job, then the end
 
-SIGTERM or Ctrl-C: takes no new job, finishes what runs, gives back the rest.
+SIGTERM, SIGHUP or Ctrl-C: takes no new job, finishes what runs, gives back the rest.
+A worker that cannot work takes no jobs and says why (UNAVAILABLE); see docs/operations.md.
 Settings come from flags, then the environment (PYOCO_…), then .env; see docs/config.md.";
 
 /// Pulls jobs by tag and executes them

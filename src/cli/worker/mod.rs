@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use args::Args;
+use crossbeam_channel::never;
 
 use super::exit::Exit;
 use super::failure::Failure;
-use super::{program, signals};
+use super::program;
+use super::signals::{self, Hangup};
 use crate::bus::Bus;
 use crate::config::Config;
-use crate::flow::python::{PythonError, visible_environment};
+use crate::flow::python::{PythonError, find_program, visible_environment};
 use crate::flow::{Executor, NativeExecutor, PythonExecutor, PythonSettings, Registry};
 use crate::model::error::Code;
 use crate::model::name;
@@ -63,13 +65,20 @@ fn start(args: Args) -> Result<Exit, Failure> {
     if args.run_once {
         settings.run_once = Some(seconds(args.poll_timeout, "--poll-timeout")?);
     }
-    let stop = signals::stop_signal()?;
+    resolve_paths(&mut config)?;
+    let stop = signals::stop_signal(Hangup::Stops)?;
+    require_threads()?;
     let executors = executors(&config, &mut settings)?;
     let bus = Bus::start(&config.nats, &config.resources)
         .map_err(|e| program::failed(Code::NatsUnavailable, "cannot use the NATS settings", e))?;
     worker::run(settings, &bus, executors, &stop)
         .map(|()| Exit::Done)
         .map_err(|e| program::failed(Code::CannotStart, "the worker has ended", e))
+}
+
+/// Fails before NATS is dialled, whose client cannot do with less.
+pub(super) fn require_threads() -> Result<(), Failure> {
+    worker::require_threads().map_err(|e| program::failed(Code::CannotStart, "cannot start the worker", e))
 }
 
 /// What the settings alone say of a worker that serves `tags`, or the default one.
@@ -98,6 +107,50 @@ pub(super) fn settings(config: &Config, mut tags: Vec<String>) -> Result<WorkerS
         registry: config.registry.clone(),
         wheels: None,
     })
+}
+
+/// Makes every path of a worker absolute, once: the directory in which it was given may go, and not every
+/// program of ours is started there.
+pub(super) fn resolve_paths(config: &mut Config) -> Result<(), Failure> {
+    let gone = |e: std::io::Error| {
+        let hint = "start the worker in a directory that is there, or give it whole paths";
+        Failure::usage(
+            format!("cannot resolve a path: the working directory cannot be used: {e}"),
+            None,
+            hint,
+        )
+    };
+    let python = &mut config.python;
+    if !python.is_off() {
+        python.interpreter = resolved_program(&python.interpreter).map_err(gone)?;
+        if python.interpreter.contains('/') && find_program(&python.interpreter, None).is_none() {
+            let reason = format!("there is no program {}", python.interpreter);
+            let hint = "--python or PYOCO_PYTHON names the Python that executes flows, or is `off`";
+            return Err(Failure::usage(reason, None, hint));
+        }
+    }
+    if let Some((place, function)) = python.resolver.as_deref().and_then(|text| text.rsplit_once(':'))
+        && place.ends_with(".py")
+    {
+        let place = std::path::absolute(place).map_err(gone)?;
+        python.resolver = Some(format!("{}:{function}", place.display()));
+    }
+    if config.wheels.sync_enabled {
+        config.wheels.sync_dir = std::path::absolute(&config.wheels.sync_dir).map_err(gone)?;
+    }
+    Ok(())
+}
+
+/// A program's name stays a name, unless `PATH` leads to it by a relative path.
+fn resolved_program(program: &str) -> std::io::Result<String> {
+    let found = find_program(program, std::env::var_os("PATH").as_deref());
+    let is_relative = found.as_ref().is_some_and(|found| found.is_relative());
+    let path = match found {
+        Some(found) if is_relative => found,
+        _ if program.contains('/') => program.into(),
+        _ => return Ok(program.to_owned()),
+    };
+    Ok(std::path::absolute(path)?.display().to_string())
 }
 
 /// What this program can execute; the first one that accepts a job gets it. With a flow resolver
@@ -154,6 +207,11 @@ pub(super) fn executors(
                     beside that file, where the worker was started, and in PYTHONPATH";
             }
             Failure::usage(error.to_string(), None, hint)
+        })?;
+        // One that could execute none of its runs is better not started.
+        python.check(&never()).map_err(|error| {
+            let hint = "see docs/operations.md#a-worker-that-cannot-work";
+            Failure::usage(format!("this worker could not execute flows: {error}"), None, hint)
         })?;
     }
     Ok(vec![Arc::new(native), Arc::new(python)])

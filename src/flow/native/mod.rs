@@ -24,7 +24,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use serde_json::{Map, Value};
 
-use crate::flow::executor::{CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome};
+use crate::flow::executor::{CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome, StartError};
 use crate::flow::graph;
 use crate::model::workflow::{TaskSpec, Workflow};
 use crate::thread::Service;
@@ -167,7 +167,7 @@ impl Executor for NativeExecutor {
         job: FlowJob,
         cancel: CancelToken,
         events: Sender<FlowEvent>,
-    ) -> Result<Box<dyn Execution>, String> {
+    ) -> Result<Box<dyn Execution>, StartError> {
         let finished = Arc::new(AtomicBool::new(false));
         let (executor, token, done) = (self.clone(), cancel.clone(), Arc::clone(&finished));
         let thread = Service::start("flow", move |killed| {
@@ -187,7 +187,7 @@ impl Executor for NativeExecutor {
                 pool.join();
             }
         })
-        .map_err(|error| format!("cannot start a thread for the flow: {error}"))?;
+        .map_err(|error| StartError::Host(format!("cannot start a thread for the flow: {error}")))?;
         Ok(Box::new(NativeExecution { cancel, finished, thread: Some(thread) }))
     }
 }

@@ -14,6 +14,8 @@ pub enum PythonError {
         interpreter: String,
         /// What the system said.
         reason: String,
+        /// Whether there is no such program, rather than no means to start it.
+        is_missing: bool,
     },
     /// It runs, and has no pyoco.
     #[error(
@@ -44,6 +46,17 @@ pub enum PythonError {
     )]
     Folder {
         /// Where it should be.
+        folder: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// The directory where the worker was started is gone, and runs need it.
+    #[error(
+        "cannot use the working directory {}: {reason}; make it again, or start the worker in another one",
+        folder.display()
+    )]
+    Place {
+        /// Where the worker was started.
         folder: PathBuf,
         /// What the system said.
         reason: String,

@@ -59,6 +59,7 @@ pub(super) enum EndWord {
     Failed,
     FlowNotFound,
     Cancelled,
+    HostFault,
 }
 
 impl EndWord {
@@ -68,6 +69,7 @@ impl EndWord {
             EndWord::Failed => Outcome::Failed { error },
             EndWord::FlowNotFound => Outcome::FlowNotFound { error },
             EndWord::Cancelled => Outcome::Cancelled,
+            EndWord::HostFault => Outcome::HostFault { error },
         }
     }
 }
@@ -106,7 +108,15 @@ pub(super) enum ShimMessage {
 }
 
 impl ShimMessage {
-    /// The error of a run whose flow has not said how it ended.
+    /// How a run ended whose flow has not said it. A run that was never started is the host's fault; one
+    /// whose process or shim has died may have ended them itself.
+    pub(super) fn outcome(&self) -> Outcome {
+        match self {
+            ShimMessage::Refused { .. } => Outcome::HostFault { error: self.error() },
+            _ => Outcome::Failed { error: self.error() },
+        }
+    }
+
     pub(super) fn error(&self) -> String {
         match self {
             ShimMessage::Exit { signal: Some(signal), .. } => {

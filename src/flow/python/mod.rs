@@ -19,6 +19,8 @@
 //! - The worker always drains what a run prints, and keeps its end. It coalesces events per task. So
 //!   memory is bounded, however fast a flow goes.
 //! - The death of the template costs no run that has started; the next run gets a new template.
+//! - What keeps every run from starting, or from going on, is a fault of the host and fails no run. What a
+//!   flow does to its own processes is the flow's.
 //! - The code of a template never changes. New wheels get a new template, which forks the new runs, and
 //!   the old one stays until its last run has ended. So every generation of wheels with runs keeps one
 //!   process (20 MB and what its resolver has imported): at most one per run, and one more.
@@ -30,6 +32,7 @@ mod environment;
 mod error;
 mod message;
 mod pipes;
+mod program;
 mod run;
 mod template;
 
@@ -43,8 +46,9 @@ use serde_json::Value;
 pub use code::Code;
 pub use environment::visible_environment;
 pub use error::PythonError;
+pub use program::find as find_program;
 
-use super::executor::{CancelToken, Execution, Executor, FlowEvent, FlowJob};
+use super::executor::{CancelToken, Execution, Executor, FlowEvent, FlowJob, StartError};
 use crate::thread::StopSignal;
 use template::TemplateSupervisor;
 
@@ -80,7 +84,7 @@ impl PythonExecutor {
 
     /// Starts the template now; blocks until it is ready.
     pub fn warm_up(&self) -> Result<(), PythonError> {
-        self.supervisor.template().map(drop)
+        self.supervisor.template(&never()).map(drop)
     }
 
     /// Gives all runs that are forked from now on this code, by a fresh template; blocks until that is
@@ -120,10 +124,22 @@ impl Executor for PythonExecutor {
         job: FlowJob,
         cancel: CancelToken,
         events: Sender<FlowEvent>,
-    ) -> Result<Box<dyn Execution>, String> {
+    ) -> Result<Box<dyn Execution>, StartError> {
         let execution = run::start(Arc::clone(&self.supervisor), job, &cancel, events)
-            .map_err(|error| format!("cannot start a thread for the run: {error}"))?;
+            .map_err(|error| StartError::Host(format!("cannot start a thread for the run: {error}")))?;
         Ok(Box::new(execution))
+    }
+
+    /// Has a run forked that gets no job and ends by itself. Without flows in Python there is nothing to
+    /// check.
+    fn check(&self, stop: &StopSignal) -> Result<(), String> {
+        if !self.supervisor.is_wanted() {
+            return Ok(());
+        }
+        // What a template lacks may be its own: descriptors that its resolver holds, a limit that it was
+        // given.
+        let checked = self.supervisor.look_at_host().and_then(|()| run::check(&self.supervisor, stop));
+        checked.inspect_err(|_| self.supervisor.retire())
     }
 
     fn record_field(&self) -> Option<(&'static str, Value)> {

@@ -88,7 +88,9 @@ pub(super) fn shown(record: &WorkerRecord, heard: Instant, timeout: Duration) ->
 
 fn state(word: &str) -> Result<WorkerState, ApiError> {
     let known = WorkerState::ALL.into_iter().find(|s| s.as_str().eq_ignore_ascii_case(word));
-    known.ok_or_else(|| unacceptable("state is `RUNNING`, `IDLE`, `STOPPED_GRACEFUL` or `DISCONNECTED`"))
+    known.ok_or_else(|| {
+        unacceptable("state is `RUNNING`, `IDLE`, `UNAVAILABLE`, `STOPPED_GRACEFUL` or `DISCONNECTED`")
+    })
 }
 
 fn unacceptable(reason: &str) -> ApiError {

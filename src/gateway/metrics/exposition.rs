@@ -87,7 +87,7 @@ fn workers(from: &Sources<'_>, text: &mut Text) {
     let timeout = from.disconnect_timeout;
     let all = from.workers.all();
     let help = "Workers that are RUNNING or IDLE.";
-    let alive = all.iter().filter(|seen| seen.state(timeout).is_alive()).count();
+    let alive = all.iter().filter(|seen| seen.state(timeout).takes_jobs()).count();
     text.single("pyoco_workers_alive_total", Kind::Gauge, help, alive as f64);
     let help = "Worker records by state; hidden ones count too.";
     let mut family = text.family("pyoco_workers", Kind::Gauge, help);
@@ -102,11 +102,17 @@ fn workers(from: &Sources<'_>, text: &mut Text) {
         .filter(|seen| seen.record.seen_at().is_some())
         .collect();
     watched.sort_by(|a, b| b.heard.cmp(&a.heard).then_with(|| a.record.worker_id.cmp(&b.record.worker_id)));
+    watched.truncate(MAX_METRIC_WORKERS);
     let name = "pyoco_worker_heartbeat_timestamp_seconds";
     let help = "When a worker was heard of last; without stopped and hidden ones.";
     let mut family = text.family(name, Kind::Gauge, help);
-    for seen in watched.into_iter().take(MAX_METRIC_WORKERS) {
+    for seen in &watched {
         family.sample(&[("worker", &seen.record.worker_id)], seen.heard_at());
+    }
+    let help = "Whether a worker can execute runs: 0 when it is UNAVAILABLE or DISCONNECTED.";
+    let mut family = text.family("pyoco_worker_healthy", Kind::Gauge, help);
+    for seen in &watched {
+        family.sample(&[("worker", &seen.record.worker_id)], flag(seen.state(timeout).takes_jobs()));
     }
 }
 

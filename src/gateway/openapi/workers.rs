@@ -13,7 +13,7 @@ const TAG: &str = "workers";
 pub(super) fn operations() -> Vec<Operation> {
     let mut include_hidden = flag("Hidden workers, too");
     include_hidden["default"] = false.into();
-    let mut scope = word("Workers that are `RUNNING` or `IDLE`, or all", &["active", "all"]);
+    let mut scope = word("Workers that are `RUNNING`, `IDLE` or `UNAVAILABLE`, or all", &["active", "all"]);
     scope["default"] = "active".into();
     let in_state = described("Only workers in this state", reference("WorkerState"));
     let records = list_of("The one that was heard of last comes first.", reference("Worker"));
@@ -41,7 +41,10 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         ("Worker", worker()),
         (
             "WorkerState",
-            word("State of a worker; `DISCONNECTED` is derived: it was silent for too long.", &states()),
+            word(
+                "State of a worker. `DISCONNECTED`: it was silent for too long. `UNAVAILABLE`: it takes no jobs.",
+                &states(),
+            ),
         ),
         ("WorkerPython", python()),
         ("WheelSync", wheel_sync()),
@@ -87,6 +90,8 @@ fn worker() -> Value {
             "stopped_at": or_null(time("When the worker stopped")),
             "stop_reason": or_null(text("`graceful_shutdown`")),
             "updated_at": or_null(time("Last write")),
+            "unavailable_reason": text("Why it takes no jobs; only while that is so"),
+            "unavailable_since": time("Since when"),
             "wheel_sync": or_null(reference("WheelSync")),
             "concurrency": count("How many runs it executes at once"),
             "version": text("Version of the program"),

@@ -121,7 +121,7 @@ impl View for WorkerView {
                 });
                 let heard = before.map_or(stored, |before| before.heard);
                 self.hub.worker_changed(&record, heard);
-                let (at, shown) = (Instant::now(), record.state);
+                let (at, shown) = (Instant::now(), record.told_state());
                 self.records.insert(key, Seen { record, revision, at, heard, shown });
             }
             Err(e) => {

@@ -64,6 +64,7 @@ pub(super) fn claim(
             Err(e) => {
                 log::warn!(run_id = run_id, error = e.to_string(); "cannot claim the run yet");
                 let is_final = !(e.is_transient() || e.is_outcome_unknown() || e.is_store_full());
+                context.health.note_refusal(&e);
                 if is_final || Instant::now() >= give_up || is_stopped_within(pause, hard_stop) {
                     let held = may_be_stored.then_some(&*acks);
                     give_back::give_back(context, job, delivered, held, TROUBLE_DELAY, hard_stop);

@@ -22,6 +22,7 @@ use crate::model::job::Job;
 use crate::model::run::{RunStatus, too_many_tasks};
 use crate::thread::StopSignal;
 use crate::worker::Context;
+use crate::worker::health::Fault;
 
 /// Events of one run that may wait between its executor and its slot; beyond that the executor waits.
 const MAX_PENDING_EVENTS: usize = 256;
@@ -111,6 +112,7 @@ impl RunAttempt<'_> {
             Err(e) => {
                 log::error!(run_id = self.job.run_id.as_str(), error = e.to_string();
                     "cannot start a ticker; giving the job back");
+                self.context.health.report(Fault::Host(format!("cannot start a thread: {e}")));
                 self.give_back(TROUBLE_DELAY, hard_stop);
                 return None;
             }
@@ -152,7 +154,7 @@ impl RunAttempt<'_> {
         let Some(executor) = accepting.or(executors.first()) else {
             return Err(Outcome::FlowNotFound { error: "this worker executes nothing".into() });
         };
-        executor.start(job, self.cancel.clone(), events).map_err(|error| Outcome::Failed { error })
+        executor.start(job, self.cancel.clone(), events).map_err(Outcome::from)
     }
 
     /// Follows the execution, which has just started: events, ticks, the cancel and its deadline,
@@ -233,6 +235,11 @@ impl RunAttempt<'_> {
         }
     }
 
+    /// Whether its flow was found; before that nothing of it was executed.
+    fn has_begun(&self) -> bool {
+        !self.recorder.snapshot().tasks.is_empty()
+    }
+
     fn ticker(&self) -> std::io::Result<Ticker> {
         Ticker::start(
             self.delivered.clone(),
@@ -260,6 +267,7 @@ impl RunAttempt<'_> {
             Err(NotWritten::Lost(why)) => Err(AttemptEnd::Lost(why)),
             Err(NotWritten::TooManyTasks(tasks)) => Err(AttemptEnd::TooManyTasks(tasks)),
             Err(NotWritten::Trouble(e)) => {
+                self.context.health.note_refusal(&e);
                 log::warn!(run_id = self.job.run_id.as_str(), error = e.to_string();
                     "cannot write the snapshot of a running run; trying again");
                 Ok(())
@@ -279,6 +287,15 @@ impl RunAttempt<'_> {
         let cancelled = !matches!(end, AttemptEnd::TimeExceeded(_) | AttemptEnd::TooManyTasks(_))
             && (self.cancel.is_cancelled() || self.recorder.is_cancelling());
         let outcome = match end {
+            AttemptEnd::Outcome(Outcome::HostFault { error })
+                if !cancelled && self.context.health.gives_back(&run_id, self.has_begun()) =>
+            {
+                log::warn!(run_id = run_id.as_str(), reason = error.as_str();
+                    "a fault of this machine, not of the flow; giving the job back");
+                self.context.health.report(Fault::Host(error));
+                self.give_back(TROUBLE_DELAY, hard_stop);
+                return None;
+            }
             AttemptEnd::Outcome(outcome) => outcome,
             AttemptEnd::GraceExceeded => {
                 let code = Code::CancelGraceExceeded;
@@ -353,7 +370,10 @@ impl RunAttempt<'_> {
                         "the run ended here, but it is not ours any more");
                     return false;
                 }
-                Err(NotWritten::Trouble(e)) => e.to_string(),
+                Err(NotWritten::Trouble(e)) => {
+                    self.context.health.note_refusal(&e);
+                    e.to_string()
+                }
                 Err(NotWritten::TooManyTasks(tasks)) => too_many_tasks(tasks),
             };
             let stopping = select! {

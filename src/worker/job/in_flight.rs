@@ -5,6 +5,7 @@
 //! the new delivery, for the old one can no longer be kept alive: the attempt takes it over.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
@@ -47,5 +48,13 @@ impl InFlightJobs {
 impl Drop for InFlightJob<'_> {
     fn drop(&mut self) {
         self.jobs.0.lock().remove(&self.key);
+        // What came after the attempt had looked last would come again only after `ack_wait`. The next claim
+        // finds out what it means.
+        if let Some(unread) = self.redelivered.try_iter().last()
+            && let Err(e) = unread.nak(Duration::ZERO)
+        {
+            log::warn!(run_id = self.key.0.as_str(), error = e.to_string();
+                "cannot give a job back; it comes again after ack_wait");
+        }
     }
 }

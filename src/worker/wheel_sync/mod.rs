@@ -29,6 +29,7 @@ use crate::flow::python::{Code, PythonError};
 use crate::model::error::Code as ErrorCode;
 use crate::model::limits::WHEEL_LOCK_DEADLINE;
 use crate::thread::{self, Service, StopSignal, StopSource};
+use crate::worker::health::Health;
 use registry_offers::{RegistryOffers, offer};
 
 /// For the interpreter to say which wheels fit it; a cold disk takes seconds.
@@ -62,6 +63,8 @@ pub(super) struct SyncThread {
     pub status: Status,
     /// Disconnected when the first attempt has ended, well or not.
     tried: StopSignal,
+    /// Disconnected when it has ended because no later attempt would go better.
+    failed: StopSignal,
     /// Disconnected when runs get wheels.
     ready: StopSignal,
     _thread: Service,
@@ -73,6 +76,7 @@ impl SyncThread {
         settings: WheelSyncSettings,
         tags: Vec<String>,
         store: ObjectStore,
+        health: Arc<Health>,
     ) -> Result<SyncThread, crate::worker::Error> {
         let (try_source, tried) = thread::stop_channel();
         let (ready_source, ready) = thread::stop_channel();
@@ -80,23 +84,27 @@ impl SyncThread {
         let offers = RegistryOffers::new(kick);
         let watch = offers.follow(&store).map_err(std::io::Error::other)?;
         let status = Status::enabled();
+        health.set_not_ready(Some("the first wheels are not in use yet".to_owned()));
+        let (fail_source, failed) = thread::stop_channel();
         let sync = WheelSync {
             settings,
             tags,
             store,
             offers,
             status: status.clone(),
+            health,
             disk: None,
             refusals: Refusals::default(),
             current: None,
             ready: Some(ready_source),
         };
-        let thread = Service::start("wheels", move |stop| sync.run(stop, &kicked, try_source))?;
-        Ok(SyncThread { status, tried, ready, _thread: thread, _watch: watch })
+        let thread = Service::start("wheels", move |stop| sync.run(stop, &kicked, try_source, fail_source))?;
+        Ok(SyncThread { status, tried, failed, ready, _thread: thread, _watch: watch })
     }
 
-    /// Waits until runs get wheels: a job that is taken earlier would not find its code. With
-    /// `once` one attempt has to do. `taken_over` ends it with who has taken over.
+    /// Waits until runs get wheels: a job that is taken earlier would not find its code. A worker that could
+    /// never get them does not wait. With `once` one attempt has to do. `taken_over` ends it with
+    /// who has taken over.
     pub fn wait_ready(&self, once: bool, taken_over: &Receiver<String>, stop: &StopSignal) -> Waited {
         if !thread::is_stopped(&self.ready) {
             log::info!("no job is taken before the first wheels are in use");
@@ -105,10 +113,12 @@ impl SyncThread {
         // But for the name of who has taken over, all of them end by being disconnected.
         select! {
             recv(enough) -> _ => {}
+            recv(self.failed) -> _ => {}
             recv(stop) -> _ => return Waited::Stopped,
             recv(taken_over) -> by => return by.map_or(Waited::Stopped, Waited::TakenOver),
         }
-        if thread::is_stopped(&self.ready) {
+        // First of the two: the end of the thread closes both.
+        if !thread::is_stopped(&self.failed) && thread::is_stopped(&self.ready) {
             return Waited::Ready;
         }
         Waited::InVain(self.status.get().last_error.unwrap_or_default())
@@ -160,6 +170,7 @@ struct WheelSync {
     store: ObjectStore,
     offers: RegistryOffers,
     status: Status,
+    health: Arc<Health>,
     /// The interpreter, which is asked once, and the folders for it.
     disk: Option<(Interpreter, Folders)>,
     refusals: Refusals,
@@ -169,7 +180,7 @@ struct WheelSync {
 }
 
 impl WheelSync {
-    fn run(mut self, stop: &StopSignal, kicked: &Receiver<()>, tried: StopSource) {
+    fn run(mut self, stop: &StopSignal, kicked: &Receiver<()>, tried: StopSource, failed: StopSource) {
         let mut tried = Some(tried);
         let mut failures = 0_u32;
         loop {
@@ -182,7 +193,16 @@ impl WheelSync {
                 Err(_) if thread::is_stopped(stop) => return,
                 Err(error) => {
                     failures += 1;
-                    self.status.fail(self.logged_error(&error.to_string()));
+                    let complaint = self.logged_error(&error.to_string());
+                    if self.ready.is_some() {
+                        self.health.set_not_ready(Some(complaint.clone()));
+                    }
+                    self.status.fail(complaint);
+                    if self.disk.is_none() && failures == 1 {
+                        // The interpreter or the folder does not work, and NATS has no part in them.
+                        drop(failed);
+                        return;
+                    }
                 }
             }
             tried.take();
@@ -302,6 +322,7 @@ impl WheelSync {
         log::info!(generation = generation.set.generation.as_str(), wheels = generation.paths.len();
             "new runs get other wheels");
         self.set_current(generation);
+        self.health.set_not_ready(None);
         self.ready.take();
         Ok(())
     }

@@ -19,6 +19,9 @@ from pyoco_host.progress import Progress
 from pyoco_host.wheels import explained
 
 MAX_ERROR_CHARS = 8 * 1024
+# What pyoco makes for each run in the working directory, before anything of the flow.
+ARTIFACTS = "artifacts"
+NO_THREAD = "can't start new thread"
 
 
 def run(fds, settings, resolver, shim_pid):
@@ -47,10 +50,37 @@ def run(fds, settings, resolver, shim_pid):
     orders = worker.makefile("rb")
     line = orders.readline()
     if not line.endswith(b"\n"):
-        # The worker does not want it any more.
+        # The worker does not want it any more, or has only asked whether a run could begin.
+        trouble = host_trouble()
+        if trouble is not None:
+            with contextlib.suppress(OSError):
+                worker.sendall(json.dumps(host_fault(trouble)).encode() + b"\n")
         return 0
     Attempt(json.loads(line), worker, orders, settings, resolver).execute()
     return 0
+
+
+def host_trouble():
+    """What keeps this machine from executing any flow, or None."""
+    try:
+        os.makedirs(ARTIFACTS, exist_ok=True)
+    except OSError as error:
+        return f"cannot make the folder {ARTIFACTS}, which pyoco needs, where the worker runs: {error}"
+    try:
+        start_thread(int).join()
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
+def start_thread(target):
+    thread = threading.Thread(target=target, name="pyoco-cancel", daemon=True)
+    thread.start()
+    return thread
+
+
+def host_fault(error):
+    return {"end": "host_fault", "error": error[:MAX_ERROR_CHARS]}
 
 
 def reseed():
@@ -83,7 +113,11 @@ class Attempt:
             self.worker.sendall(line + b"\n")
 
     def execute(self):
-        threading.Thread(target=self.listen, name="pyoco-cancel", daemon=True).start()
+        trouble = host_trouble()
+        if trouble is not None:
+            self.send(json.dumps(host_fault(trouble)).encode())
+            return
+        start_thread(self.listen)
         end = self.outcome()
         self.progress.close()
         self.send(json.dumps(end).encode())
@@ -121,6 +155,11 @@ class Attempt:
             return self.failure(error)
 
     def failure(self, error):
+        # The engine starts threads, too; what the flow itself has used up is told apart by the worker.
+        if isinstance(error, RuntimeError) and NO_THREAD in str(error):
+            trouble = host_trouble()
+            if trouble is not None:
+                return host_fault(trouble)
         if not self.progress.begun:
             # No record will show where it happened, so the log has to.
             traceback.print_exc()

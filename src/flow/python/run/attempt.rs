@@ -5,16 +5,17 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{SendTimeoutError, Sender};
+use crossbeam_channel::{SendTimeoutError, Sender, never};
 
 use super::capture::{Capture, Stream};
 use super::orders::Orders;
 use super::tasks::Tasks;
-use crate::flow::executor::{FlowEvent, FlowJob, Outcome};
+use crate::flow::executor::{FlowEvent, FlowJob, Outcome, StartError};
 use crate::flow::python::message::{JobMessage, RunMessage, SUPERVISOR_DIED, ShimMessage, cancel_line};
 use crate::flow::python::pipes::{self, RunPipes, Waited};
 use crate::flow::python::template::{self, Template, TemplateSupervisor};
 use crate::model::json;
+use crate::thread::StopSignal;
 
 /// Longest message of a Python run; the host cuts values long before.
 const MAX_RUN_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
@@ -45,11 +46,11 @@ pub(super) fn run(
     mut woken: PipeReader,
     events: &Sender<FlowEvent>,
 ) {
-    let forked = match fork(supervisor, orders, &mut woken) {
+    let forked = match fork(supervisor, orders, &mut woken, &never()) {
         Ok(Some(forked)) => forked,
         Ok(None) => return,
         Err(error) => {
-            let _ = events.send(FlowEvent::Finished(Outcome::Failed { error }));
+            let _ = events.send(FlowEvent::Finished(error.into()));
             return;
         }
     };
@@ -66,6 +67,7 @@ pub(super) fn run(
     let attempt = PythonAttempt {
         pipes,
         shim_pid,
+        supervisor,
         said,
         woken,
         orders,
@@ -89,24 +91,29 @@ pub(super) fn run(
     drop(template);
 }
 
-struct Forked {
+pub(super) struct Forked {
     /// It reaps the shim, so it is kept until then.
-    template: Arc<Template>,
-    pipes: RunPipes,
-    shim_pid: u32,
-    said: Vec<u8>,
+    pub template: Arc<Template>,
+    pub pipes: RunPipes,
+    pub shim_pid: u32,
+    pub said: Vec<u8>,
 }
 
 /// Has the processes of a run made; `None` when it was killed before.
-fn fork(
+///
+/// Without them nothing of a flow was executed, so that is the host's fault, whatever has ended the template.
+pub(super) fn fork(
     supervisor: &TemplateSupervisor,
     orders: &Orders,
     woken: &mut PipeReader,
-) -> Result<Option<Forked>, String> {
+    stop: &StopSignal,
+) -> Result<Option<Forked>, StartError> {
     let mut problem = String::new();
     for _ in 0..MAX_FORKS {
-        let template = supervisor.template().map_err(|error| error.to_string())?;
-        let (pipes, far) = pipes::open().map_err(|e| format!("cannot make pipes for the run: {e}"))?;
+        let template = supervisor.template(stop).map_err(|error| supervisor.blame(&error))?;
+        let opened = pipes::open();
+        let (pipes, far) =
+            opened.map_err(|e| StartError::Host(format!("cannot make pipes for the run: {e}")))?;
         if !orders.may_start() {
             return Ok(None);
         }
@@ -116,7 +123,7 @@ fn fork(
             Ok(()) => match wait_for_shim(supervisor, &template, pipes, orders, woken) {
                 Begun::Forked(forked) => return Ok(Some(forked)),
                 Begun::Killed => return Ok(None),
-                Begun::Refused(error) => return Err(error),
+                Begun::Refused(error) => return Err(StartError::Host(error)),
                 Begun::Lost => {
                     template.settle();
                     "the template process has ended or has no file descriptors".to_owned()
@@ -125,7 +132,7 @@ fn fork(
             Err(e) => e.to_string(),
         };
     }
-    Err(format!("cannot start a process for the run: {problem}"))
+    Err(StartError::Host(format!("cannot start a process for the run: {problem}")))
 }
 
 enum Begun {
@@ -196,6 +203,7 @@ struct Open {
 struct PythonAttempt<'a> {
     pipes: RunPipes,
     shim_pid: u32,
+    supervisor: &'a TemplateSupervisor,
     /// The beginning of a line of the shim.
     said: Vec<u8>,
     woken: PipeReader,
@@ -228,6 +236,8 @@ impl PythonAttempt<'_> {
             }
             if let Err(e) = self.wait(all_passed_on) {
                 log::error!(run_id = self.run_id, error = e.to_string(); "cannot wait for a run");
+                // Its shim ends it, since our sockets close.
+                self.finish(Outcome::HostFault { error: format!("cannot wait for the run's process: {e}") });
                 break;
             }
             self.take_orders();
@@ -245,9 +255,10 @@ impl PythonAttempt<'_> {
             log::error!(run_id = self.run_id, left = *left; "processes of a run could not be killed");
         }
         if !self.finished {
-            let error = self.exit.as_ref().map_or_else(|| SUPERVISOR_DIED.to_owned(), ShimMessage::error);
+            let died = || Outcome::Failed { error: SUPERVISOR_DIED.to_owned() };
+            let outcome = self.exit.as_ref().map_or_else(died, ShimMessage::outcome);
             self.tasks.add_untold(&mut self.capture);
-            self.finish(Outcome::Failed { error });
+            self.finish(outcome);
         }
     }
 
@@ -422,6 +433,13 @@ impl PythonAttempt<'_> {
     }
 
     fn finish(&mut self, outcome: Outcome) {
+        let outcome = match &outcome {
+            Outcome::Failed { error } | Outcome::FlowNotFound { error } => {
+                let told = self.supervisor.look_at_host().map_err(|why| format!("{why} (the run: {error})"));
+                told.map_or_else(|error| Outcome::HostFault { error }, |()| outcome)
+            }
+            _ => outcome,
+        };
         self.finished = true;
         self.read_output();
         self.tasks.add_output(&mut self.capture);

@@ -3,6 +3,7 @@
 
 mod attempt;
 mod capture;
+mod check;
 mod orders;
 mod tasks;
 
@@ -11,6 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+
+pub(super) use check::check;
 
 use super::template::TemplateSupervisor;
 use crate::flow::executor::{CancelToken, Execution, FlowEvent, FlowJob};

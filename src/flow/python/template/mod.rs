@@ -1,7 +1,9 @@
 //! The template process: started once, asked for a run at a time, watched by a thread of its own.
 
 mod ending;
+mod host;
 mod lines;
+mod place;
 mod supervisor;
 
 pub(super) use supervisor::TemplateSupervisor;
@@ -28,6 +30,7 @@ use crate::model::wheel::WheelSet;
 use crate::thread::{self, JoinOnDrop, StopSignal};
 use ending::EndingTemplates;
 use lines::Lines;
+use place::Place;
 
 /// From the end of a Python template's last run until it is killed.
 const TEMPLATE_STOP_DEADLINE: Duration = Duration::from_secs(8);
@@ -63,6 +66,8 @@ pub(crate) struct Template {
     control: Arc<OwnedFd>,
     /// What it has imported from. Its runs may outlive the process, and go on to import.
     code: Option<Arc<Code>>,
+    /// Where its runs are executed.
+    place: Place,
     pub pid: u32,
     pub python: String,
     pub pyoco: Option<String>,
@@ -88,7 +93,7 @@ impl Template {
     /// template's thread goes to `ending_templates` in the end. Gives up when `stop` says so.
     fn start(
         settings: &PythonSettings,
-        code: Option<&Arc<Code>>,
+        (code, place): (Option<&Arc<Code>>, Place),
         ending_templates: &Arc<EndingTemplates>,
         stop: &StopSignal,
     ) -> Result<Template, PythonError> {
@@ -99,6 +104,7 @@ impl Template {
         let (stopped, ending) = pipes::waker().map_err(system)?;
         let mut child = Command::new(interpreter)
             .args(["-c", COMMAND, PROCESS_LABEL])
+            .current_dir(&place.path)
             .env_clear()
             .envs(settings.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::from(far_control))
@@ -110,6 +116,7 @@ impl Template {
             .map_err(|e| PythonError::NoInterpreter {
                 interpreter: interpreter.to_owned(),
                 reason: e.to_string(),
+                is_missing: e.kind() == io::ErrorKind::NotFound,
             })?;
         let pid = child.id();
         let process = pidfd(pid).map(Arc::new);
@@ -164,6 +171,7 @@ impl Template {
                 return Ok(Template {
                     control,
                     code: code.cloned(),
+                    place,
                     pid,
                     python,
                     pyoco,
@@ -197,6 +205,11 @@ impl Template {
     /// The wheels that its runs get; `None` where there are no generations.
     pub(crate) fn wheels(&self) -> Option<&WheelSet> {
         self.code.as_ref().map(|code| &code.set)
+    }
+
+    /// Whether runs that it forks would be executed where they are to be.
+    fn is_in(&self, place: &Place) -> bool {
+        self.place.is_same(place)
     }
 
     /// Whether it can still fork.

@@ -1,16 +1,22 @@
 //! One worker's Python: its settings, and the template that is in use now.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::never;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::Template;
 use super::ending::EndingTemplates;
+use super::host;
+use super::place::Place;
+use crate::flow::executor::StartError;
 use crate::flow::python::{Code, PythonError, PythonSettings};
-use crate::thread::StopSignal;
+use crate::thread::{self, StopSignal};
+
+/// Between two looks at a stop while another thread starts a template.
+const STOP_LOOK: Duration = Duration::from_millis(250);
 
 /// Starts a template when one is needed and there is none that lives, or when there is new code.
 ///
@@ -19,6 +25,8 @@ use crate::thread::StopSignal;
 #[derive(Debug)]
 pub(crate) struct TemplateSupervisor {
     pub(crate) settings: PythonSettings,
+    /// Where the worker was started; `None` when that was gone by then.
+    started_in: Option<PathBuf>,
     /// Held while new code is tried out.
     turn: Mutex<()>,
     /// Held while a template starts that runs wait for.
@@ -51,6 +59,7 @@ impl TemplateSupervisor {
     pub(crate) fn new(settings: PythonSettings) -> Self {
         TemplateSupervisor {
             settings,
+            started_in: std::env::current_dir().ok(),
             turn: Mutex::default(),
             state: Mutex::default(),
             report: Mutex::default(),
@@ -59,21 +68,29 @@ impl TemplateSupervisor {
     }
 
     /// The template, started if need be. Others who ask meanwhile wait for the same start, and fail with it.
-    pub(crate) fn template(&self) -> Result<Arc<Template>, PythonError> {
+    pub(crate) fn template(&self, stop: &StopSignal) -> Result<Arc<Template>, PythonError> {
         let asked = Instant::now();
-        let mut state = self.state.lock();
-        if let Some(template) = state.template.as_ref().filter(|template| template.is_alive()) {
+        let mut state = loop {
+            match self.state.try_lock_for(STOP_LOOK) {
+                Some(state) => break state,
+                None if thread::is_stopped(stop) => return Err(PythonError::Stopped),
+                None => {}
+            }
+        };
+        let place = self.place()?;
+        let present = state.template.as_ref();
+        if let Some(template) = present.filter(|template| template.is_alive() && template.is_in(&place)) {
             return Ok(Arc::clone(template));
         }
         if let Some((_, error)) = state.failure.as_ref().filter(|(at, _)| *at > asked) {
             return Err(error.clone());
         }
-        let was_there = state.template.take().is_some();
+        let old = state.template.take();
         let code = state.code.as_ref();
-        let started = Template::start(&self.settings, code, &self.ending_templates, &never());
-        match started.map(Arc::new) {
+        let started = Template::start(&self.settings, (code, place), &self.ending_templates, stop);
+        let result = match started.map(Arc::new) {
             Ok(template) => {
-                self.report_start(&template, was_there);
+                self.report_start(&template, old.is_some());
                 state.template = Some(Arc::clone(&template));
                 Ok(template)
             }
@@ -84,13 +101,56 @@ impl TemplateSupervisor {
                 state.failure = Some((Instant::now(), error.clone()));
                 Err(error)
             }
-        }
+        };
+        drop(state);
+        drop(old);
+        result
+    }
+
+    /// Has the next run start another template; this one ends with its last run.
+    pub(crate) fn retire(&self) {
+        let old = self.state.lock().template.take();
+        drop(old);
+    }
+
+    /// Whether flows in Python are this worker's business: it was told which, or has executed some. The
+    /// Python that merely happens to be on a machine may lack pyoco.
+    pub(crate) fn is_wanted(&self) -> bool {
+        let is_told = self.settings.resolver.is_some() || self.settings.interpreter.contains('/');
+        let report = self.report.lock();
+        is_told || report.starts > 0 || report.generation.is_some()
+    }
+
+    /// Whose fault it is that there is no template.
+    pub(crate) fn blame(&self, error: &PythonError) -> StartError {
+        let text = error.to_string();
+        let lacks_python = match error {
+            PythonError::NoPyoco { .. } => self.report.lock().starts == 0,
+            PythonError::NoInterpreter { is_missing, .. } => *is_missing && !self.is_wanted(),
+            _ => false,
+        };
+        if lacks_python { StartError::Flow(text) } else { StartError::Host(text) }
+    }
+
+    /// A quick look at what every run needs, for one that has failed: the flow is not to blame for a disk
+    /// without room, or for an interpreter that was removed.
+    pub(crate) fn look_at_host(&self) -> Result<(), String> {
+        let place = self.place().map_err(|error| error.to_string())?;
+        host::look(&place.path, &self.settings)
+    }
+
+    fn place(&self) -> Result<Place, PythonError> {
+        Place::now(self.started_in.as_deref()).map_err(|e| PythonError::Place {
+            folder: self.started_in.clone().unwrap_or_else(|| ".".into()),
+            reason: e.to_string(),
+        })
     }
 
     pub(crate) fn use_code(&self, code: Arc<Code>, stop: &StopSignal) -> Result<(), PythonError> {
         let turn = self.turn.lock();
         // Without the lock of the state, so that runs get the present template meanwhile.
-        let template = Template::start(&self.settings, Some(&code), &self.ending_templates, stop)?;
+        let place = self.place()?;
+        let template = Template::start(&self.settings, (Some(&code), place), &self.ending_templates, stop)?;
         let template = Arc::new(template);
         let mut state = self.state.lock();
         self.report_start(&template, state.template.is_some());

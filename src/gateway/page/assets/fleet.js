@@ -24,9 +24,9 @@ export function fleetState() {
   return { loaded, problem };
 }
 
-/** Living workers that serve `tag`, hidden or not. */
+/** Workers that take the jobs of `tag`, hidden or not. */
 export function serving(tag) {
-  return [...records.values()].filter((one) => isAlive(one) && one.tags.includes(tag));
+  return [...records.values()].filter((one) => takesJobs(one) && one.tags.includes(tag));
 }
 
 /** The tags that some worker serves or has served. */
@@ -35,6 +35,10 @@ export function knownTags() {
 }
 
 export function isAlive(record) {
+  return takesJobs(record) || record.state === "UNAVAILABLE";
+}
+
+function takesJobs(record) {
   return record.state === "RUNNING" || record.state === "IDLE";
 }
 

@@ -17,6 +17,7 @@ const SHAPES = {
   IDLE: "○",
   STOPPED_GRACEFUL: "■",
   DISCONNECTED: "!",
+  UNAVAILABLE: "!",
   disabled: "–",
   idle: "○",
   ok: "✓",

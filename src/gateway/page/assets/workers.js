@@ -11,7 +11,7 @@ import { badge, empty, guarded, noMatch, problem, runLink, tags } from "./pieces
 import { here } from "./route.js";
 import { failedLink, hasFailed, wheelBadge, wheelLines } from "./worker_wheels.js";
 
-const ORDER = ["RUNNING", "IDLE", "DISCONNECTED", "STOPPED_GRACEFUL"];
+const ORDER = ["UNAVAILABLE", "RUNNING", "IDLE", "DISCONNECTED", "STOPPED_GRACEFUL"];
 
 export function workersPage(place) {
   const failures = new Map();
@@ -129,6 +129,13 @@ function card(one, failure, setHidden) {
     el(
       "dl",
       {},
+      one.state === "UNAVAILABLE"
+        ? line(
+            "unavailable",
+            el("p", { class: "warning" }, one.unavailable_reason ?? ""),
+            when(one.unavailable_since ?? one.updated_at),
+          )
+        : null,
       line("tags", tags(one.tags)),
       line("seen", when(one.last_seen_at ?? one.heartbeat_at)),
       line(
