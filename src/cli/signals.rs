@@ -25,7 +25,10 @@ pub(super) fn stop_signal() -> Result<StopSignal, Failure> {
                     drop(first);
                 }
                 // As a shell counts it: 128 and the number of the signal.
-                None => std::process::exit(128 + signal),
+                None => {
+                    crate::logging::flush();
+                    std::process::exit(128 + signal);
+                }
             }
         }
     };

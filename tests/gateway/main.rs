@@ -34,6 +34,7 @@ mod rescue;
 mod schemathesis;
 mod submits;
 mod tolerance;
+mod unread_log;
 mod watch;
 mod watchers;
 mod wire;
