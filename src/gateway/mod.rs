@@ -36,6 +36,7 @@ use crate::http::{HttpServer, HttpSettings, TrustedProxies};
 use crate::thread::Service;
 use api::context::Parts;
 use api::dispatch::Dispatcher;
+use api::health::WriteTest;
 use auth::Auth;
 use chores::Undo;
 use metrics::Metrics;
@@ -160,6 +161,7 @@ impl RunningGateway {
             records: bus.workers(),
             queue: bus.queue(),
             undo,
+            write_test: WriteTest::default(),
             index,
             workers,
             wheels,

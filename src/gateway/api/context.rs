@@ -3,6 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use crate::bus::{Bus, Kv, WorkQueue};
+use crate::gateway::api::health::WriteTest;
 use crate::gateway::auth::{Auth, Caller};
 use crate::gateway::chores::Undo;
 use crate::gateway::metrics::Metrics;
@@ -48,6 +49,7 @@ pub struct Parts {
     pub metrics: Metrics,
     pub backlog: Arc<Backlog>,
     pub undo: Undo,
+    pub write_test: WriteTest,
     pub openapi: LazyDocument,
     pub settings: GatewaySettings,
 }

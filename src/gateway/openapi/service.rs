@@ -20,7 +20,7 @@ pub(super) fn operations() -> Vec<Operation> {
         alive("/healthz", "getHealthz"),
         alive("/livez", "getLivez"),
         operation("GET", "/readyz", "getReadiness", TAG)
-            .says("Fit to serve", "NATS is connected and the run index is current.")
+            .says("Fit to serve", "NATS is connected and takes writes, and the run index is current.")
             .answers(200, "Ready.", json_of("Readiness", readiness_example()))
             .answers(503, "Not ready, or the gateway takes no more connections.", unready()),
         operation("GET", "/metrics", "getMetrics", TAG)
@@ -45,12 +45,13 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
             "status": state(),
             "server": or_null(text("Name and version of the NATS server")),
             "disconnects": count("How often the connection was lost"),
+            "reason": text("Why NATS takes no writes"),
         }),
     );
     let checks = object(
         "By name.",
-        &["nats", "run_index"],
-        json!({"nats": reference("Check"), "run_index": reference("Check")}),
+        &["nats", "run_index", "writes"],
+        json!({"nats": reference("Check"), "run_index": reference("Check"), "writes": reference("Check")}),
     );
     vec![
         ("Alive", object("A sign of life.", &["status"], json!({"status": word("Always ok", &["ok"])}))),
@@ -66,6 +67,7 @@ fn readiness_example() -> Value {
     json!({"status": "ok", "checks": {
         "nats": {"status": "ok", "server": "name 2.15.1", "disconnects": 0},
         "run_index": {"status": "ok"},
+        "writes": {"status": "ok"},
     }})
 }
 
