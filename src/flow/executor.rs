@@ -92,6 +92,12 @@ pub enum Outcome {
     },
     /// It ended because its token was cancelled.
     Cancelled,
+    /// It was ended because this process stood still for too long. That says nothing of the flow: the
+    /// job is given back, unless another worker has it already.
+    Interrupted {
+        /// What has happened, for the log.
+        error: String,
+    },
 }
 
 /// Runs flows. Implementations never panic across this boundary and never block in `start` for

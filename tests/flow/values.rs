@@ -154,6 +154,7 @@ fn a_document_that_cannot_run_says_so_in_the_outcome() {
             Outcome::FlowNotFound { error } => format!("N {error}"),
             Outcome::Completed => "completed".to_owned(),
             Outcome::Cancelled => "cancelled".to_owned(),
+            Outcome::Interrupted { error } => error,
         };
         assert!(shown.starts_with(outcome), "{yaml}: {shown}");
     }

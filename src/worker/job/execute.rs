@@ -342,6 +342,26 @@ impl RunAttempt<'_> {
         let cancelled = !matches!(end, AttemptEnd::TimeExceeded(_))
             && (self.cancel.is_cancelled() || self.recorder.is_cancelling());
         let outcome = match end {
+            AttemptEnd::Outcome(Outcome::Interrupted { error }) => {
+                log::warn!(run_id = run_id.as_str(), reason = error.as_str();
+                    "the run was interrupted; giving its job back");
+                while let Ok(again) = self.in_flight.redelivered.try_recv() {
+                    self.adopt_delivery(again);
+                }
+                // After a long pause the delivery may be another worker's: only this write tells.
+                match self.recorder.write() {
+                    Ok(()) => {
+                        // The job comes again at once, maybe to this worker, and is to be executed.
+                        drop(self.in_flight);
+                        give_back(&self.delivered, &run_id, Duration::ZERO);
+                    }
+                    Err(NotWritten::Lost(why)) => log::warn!(run_id = run_id.as_str(), reason = why.as_str();
+                        "this worker has lost the run and leaves it"),
+                    Err(NotWritten::Trouble(e)) => log::warn!(run_id = run_id.as_str(),
+                        error = e.to_string(); "cannot find out whose the run is; leaving it"),
+                }
+                return None;
+            }
             AttemptEnd::Outcome(outcome) => outcome,
             AttemptEnd::GraceExceeded => {
                 let code = Code::CancelGraceExceeded;

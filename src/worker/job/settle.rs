@@ -23,10 +23,11 @@ pub(crate) fn decide(outcome: Outcome, cancelled: bool, dlq_execution_errors: bo
         Outcome::Completed => Ending { status: RunStatus::Completed, error: None, dlq: None },
         Outcome::Cancelled => Ending { status: RunStatus::Cancelled, error: None, dlq: None },
         // A task that fails because it was told to end has been cancelled.
-        Outcome::Failed { .. } | Outcome::FlowNotFound { .. } if cancelled => {
+        Outcome::Failed { .. } | Outcome::FlowNotFound { .. } | Outcome::Interrupted { .. } if cancelled => {
             Ending { status: RunStatus::Cancelled, error: None, dlq: None }
         }
-        Outcome::Failed { error } => Ending {
+        // Jobs of interrupted executions are given back before it comes to this.
+        Outcome::Failed { error } | Outcome::Interrupted { error } => Ending {
             status: RunStatus::Failed,
             error: Some(error),
             dlq: dlq_execution_errors.then_some(DlqReason::ExecutionError),

@@ -1,7 +1,7 @@
 //! One worker's Python: its settings, and the template that is in use now.
 
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::never;
 use parking_lot::Mutex;
@@ -19,6 +19,8 @@ use crate::thread::StopSignal;
 #[derive(Debug)]
 pub(crate) struct TemplateSupervisor {
     pub(crate) settings: PythonSettings,
+    /// How long a run goes on without a sign of life of this process.
+    pub(crate) lease: Duration,
     /// Held while new code is tried out.
     turn: Mutex<()>,
     /// Held while a template starts that runs wait for.
@@ -48,9 +50,10 @@ struct Report {
 }
 
 impl TemplateSupervisor {
-    pub(crate) fn new(settings: PythonSettings) -> Self {
+    pub(crate) fn new(settings: PythonSettings, lease: Duration) -> Self {
         TemplateSupervisor {
             settings,
+            lease,
             turn: Mutex::default(),
             state: Mutex::default(),
             report: Mutex::default(),
