@@ -135,6 +135,8 @@ pub struct RunConfig {
     pub heartbeat_interval: Duration,
     /// Between two in-progress ACKs; kept under `ack_wait`.
     pub ack_progress_interval: Duration,
+    /// How long a worker without an answer from NATS goes on with its runs; unset means for ever.
+    pub stop_without_nats: Option<Duration>,
     /// How long a Python run goes on without a sign of life of its worker's process.
     pub execution_lease: Duration,
     /// Between a cancel and the use of force.
@@ -352,16 +354,31 @@ fn run(r: &mut Reader<'_>, ack_wait: Duration) -> RunConfig {
     // An in-progress ACK that comes after ack_wait comes too late (`docs/contract.md#delivery-of-jobs`).
     let ack_progress_interval = if wanted < ack_wait { wanted } else { ack_wait / 2 };
     let heartbeat_interval = r.seconds("PYOCO_RUN_HEARTBEAT_INTERVAL_SEC", 1.0);
+    let stop_without_nats = r.parsed("PYOCO_LOST_NATS", "continue", None, parse_lost_nats);
+    // Between two heartbeats there is nothing for NATS to answer.
+    let least_silence = heartbeat_interval.saturating_mul(2);
     RunConfig {
         default_tag: r.name("PYOCO_DEFAULT_TAG", "default"),
         heartbeat_interval,
         ack_progress_interval,
+        stop_without_nats: stop_without_nats.map(|after| after.max(least_silence)),
         execution_lease: execution_lease(heartbeat_interval, ack_wait, ack_progress_interval),
         cancel_grace_period: r.seconds_or_zero("PYOCO_CANCEL_GRACE_PERIOD_SEC", 30.0),
         timeout: r.optional_seconds("PYOCO_RUN_TIMEOUT_SEC"),
         max_snapshot_bytes: r.number("PYOCO_MAX_RUN_SNAPSHOT_BYTES", 262_144, 1024..=usize::MAX),
         max_workflow_bytes: r.number("PYOCO_WORKFLOW_YAML_MAX_BYTES", 262_144, 1..=i64::MAX) as u64,
         dlq_execution_errors: r.flag("PYOCO_DLQ_PUBLISH_EXECUTION_ERROR", true),
+    }
+}
+
+/// `continue`, or `stop:` and seconds.
+fn parse_lost_nats(text: &str) -> Result<Option<Duration>, String> {
+    match text.split_once(':') {
+        None if text.eq_ignore_ascii_case("continue") => Ok(None),
+        Some((word, seconds)) if word.eq_ignore_ascii_case("stop") => {
+            reader::parse_positive_seconds(seconds.trim()).map(Some)
+        }
+        _ => Err("must be `continue`, or `stop:` and a number of seconds".to_owned()),
     }
 }
 
@@ -434,6 +451,15 @@ mod tests {
         let bad = loaded("10.0.0.7,proxy.lan");
         assert_eq!((bad.config.http.trusted_proxies.len(), bad.warnings.len()), (0, 1));
         assert!(bad.warnings[0].problem.contains("`proxy.lan`"), "{:?}", bad.warnings);
+    }
+
+    #[test]
+    fn what_a_worker_without_nats_does_is_a_word_with_seconds() {
+        assert_eq!(parse_lost_nats("Continue"), Ok(None));
+        assert_eq!(parse_lost_nats("stop:2.5"), Ok(Some(Duration::from_millis(2500))));
+        for bad in ["", "stop", "stop:", "stop:0", "stop:-1", "continue:5", "wait:5"] {
+            assert!(parse_lost_nats(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

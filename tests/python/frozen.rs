@@ -33,7 +33,12 @@ struct Notes {
 
 impl Notes {
     fn start() -> Notes {
-        Notes { cluster: Cluster::new().quick().gateway().start(), folder: tempfile::tempdir().unwrap() }
+        Notes::start_with(&[])
+    }
+
+    fn start_with(env: &[(&str, &str)]) -> Notes {
+        let cluster = Cluster::new().quick().envs(env).gateway().start();
+        Notes { cluster, folder: tempfile::tempdir().unwrap() }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -173,4 +178,27 @@ fn a_frozen_template_costs_no_run_that_has_begun() {
     signal(template, Signal::CONT);
     wait_gone(process);
     assert_eq!(notes.by_process().len(), 1);
+}
+
+#[test]
+fn a_worker_that_has_lost_nats_ends_its_runs_when_it_is_told_to() {
+    let ack_wait = ("PYOCO_CONSUMER_ACK_WAIT_SEC", "4");
+    let notes = Notes::start_with(&[
+        ack_wait,
+        ("PYOCO_ACK_PROGRESS_INTERVAL_SEC", "1"),
+        ("PYOCO_LOST_NATS", "stop:2"),
+    ]);
+    let _only = notes.worker("only");
+    let run = notes.submit();
+    let process = notes.wait_processes(1);
+    notes.cluster.nats.pause();
+    wait_gone(process);
+    notes.cluster.nats.resume();
+    // It takes runs again, and this one from its beginning.
+    notes.wait_processes(2);
+    notes.assert_apart();
+    notes.let_go();
+    let history = notes.cluster.settled(&run, "COMPLETED");
+    assert!(notes.cluster.dlq().is_empty(), "{:?}", notes.cluster.dlq());
+    assert!(history.last()["attempt"].as_u64().unwrap() >= 2);
 }

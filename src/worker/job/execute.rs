@@ -76,7 +76,8 @@ pub(crate) fn execute(
                 context.settings.run.max_snapshot_bytes,
             );
             let cancel = CancelToken::new();
-            RunAttempt { context, job, delivered, in_flight, recorder, cancel }.run(hard_stop)
+            let last_contact = Instant::now();
+            RunAttempt { context, job, delivered, in_flight, recorder, cancel, last_contact }.run(hard_stop)
         }
         Ok(Edited { result: Claimed::Settled(status), .. }) => {
             if status.is_some() {
@@ -161,6 +162,8 @@ struct RunAttempt<'a> {
     in_flight: InFlightJob<'a>,
     recorder: Recorder,
     cancel: CancelToken,
+    /// When NATS has answered last, a refusal too.
+    last_contact: Instant,
 }
 
 enum AttemptEnd {
@@ -246,6 +249,9 @@ impl RunAttempt<'_> {
                     Err(_) => notices = never(),
                 },
                 recv(grace) -> _ => return AttemptEnd::GraceExceeded,
+                recv(self.contact_lost()) -> _ => return AttemptEnd::Lost(
+                    "NATS has not answered for as long as PYOCO_LOST_NATS allows".to_owned()
+                ),
                 recv(limit) -> _ => {
                     limit = never();
                     // This write shows a cancel that was requested before; then its grace counts.
@@ -301,6 +307,12 @@ impl RunAttempt<'_> {
         }
     }
 
+    /// Tells when the run has to end because NATS does not answer: another worker may get it then.
+    fn contact_lost(&self) -> Receiver<Instant> {
+        let patience = self.context.settings.run.stop_without_nats;
+        patience.map_or_else(never, |patience| at(self.last_contact + patience))
+    }
+
     fn ticker(&self) -> std::io::Result<Ticker> {
         Ticker::start(
             self.delivered.clone(),
@@ -325,9 +337,15 @@ impl RunAttempt<'_> {
     /// Writes the snapshot; trouble is waited out, since the run itself goes on.
     fn write(&mut self) -> Result<(), String> {
         match self.recorder.write() {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.last_contact = Instant::now();
+                Ok(())
+            }
             Err(NotWritten::Lost(why)) => Err(why),
             Err(NotWritten::Trouble(e)) => {
+                if !matches!(e, bus::Error::Timeout { .. } | bus::Error::Disconnected) {
+                    self.last_contact = Instant::now();
+                }
                 log::warn!(run_id = self.job.run_id.as_str(), error = e.to_string();
                     "cannot write the snapshot of a running run; trying again");
                 Ok(())
