@@ -16,6 +16,7 @@ pub(super) fn run<A: Parser>(
     arguments: impl IntoIterator<Item = OsString>,
     body: impl FnOnce(A) -> Result<Exit, Failure>,
 ) -> Exit {
+    let _last = FlushLog;
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     match A::try_parse_from(&arguments) {
         Ok(args) => body(args).unwrap_or_else(|failure| {
@@ -81,7 +82,16 @@ pub(super) fn print(text: &str) -> Exit {
     }
 }
 
-/// A line for people, on stderr. A failed write is ignored: there is no other place to report it.
+/// A line for people, on stderr.
 pub(super) fn message(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    crate::logging::message(text);
+}
+
+/// Its drop writes the last log lines, also when `main` panics.
+struct FlushLog;
+
+impl Drop for FlushLog {
+    fn drop(&mut self) {
+        crate::logging::flush();
+    }
 }

@@ -41,7 +41,10 @@ pub(super) fn stop_signal(hangup: Hangup) -> Result<StopSignal, Failure> {
                 }
                 None if signal == SIGHUP => log::info!(signal = signal; "stopping already"),
                 // As a shell counts it: 128 and the number of the signal.
-                None => std::process::exit(128 + signal),
+                None => {
+                    crate::logging::flush();
+                    std::process::exit(128 + signal);
+                }
             }
         }
     };

@@ -99,6 +99,12 @@ pub enum Outcome {
         /// What does not work.
         error: String,
     },
+    /// It was ended because this process stood still for too long. That says nothing of the flow: the
+    /// job is given back, unless another worker has it already.
+    Interrupted {
+        /// What has happened, for the log.
+        error: String,
+    },
 }
 
 /// Why an execution could not be started.

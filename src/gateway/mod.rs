@@ -36,6 +36,7 @@ use crate::http::{HttpServer, HttpSettings, TrustedProxies};
 use crate::thread::Service;
 use api::context::Parts;
 use api::dispatch::Dispatcher;
+use api::health::WriteTest;
 use auth::Auth;
 use chores::{Audit, Undo};
 use metrics::Metrics;
@@ -167,6 +168,7 @@ impl RunningGateway {
             undo,
             ownership,
             audit,
+            write_test: WriteTest::default(),
             index,
             workers,
             wheels,

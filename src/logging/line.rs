@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json, json};
 
 /// One JSON object, in the order of `docs/config.md#logs`.
 pub(super) fn json(
-    out: &mut impl Write,
+    out: &mut (impl Write + ?Sized),
     service: &str,
     record: &Record<'_>,
     utc: bool,
@@ -52,7 +52,7 @@ pub(super) fn json(
 }
 
 /// `2026-01-31T12:00:00.123Z INFO message key=value …`
-pub(super) fn text(out: &mut impl Write, record: &Record<'_>, utc: bool) -> io::Result<()> {
+pub(super) fn text(out: &mut (impl Write + ?Sized), record: &Record<'_>, utc: bool) -> io::Result<()> {
     let mut line = format!("{} {:<5} {}", now(utc), record.level(), record.args());
     for (key, value) in context(record) {
         let shown = match value {

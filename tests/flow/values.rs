@@ -155,6 +155,7 @@ fn a_document_that_cannot_run_says_so_in_the_outcome() {
             Outcome::Completed => "completed".to_owned(),
             Outcome::HostFault { error } => format!("H {error}"),
             Outcome::Cancelled => "cancelled".to_owned(),
+            Outcome::Interrupted { error } => error,
         };
         assert!(shown.starts_with(outcome), "{yaml}: {shown}");
     }

@@ -32,7 +32,8 @@ fn a_full_queue_refuses_the_submit_and_leaves_no_run() {
     eventually(PATIENCE, "one run in the list", || {
         (ids(&cluster.get("/runs?limit=200").json()) == [kept.as_str()]).then_some(())
     });
-    assert_eq!(jetstream::messages(&cluster.nats, "KV_pyoco_runs"), 7, "six tombstones and a run");
+    let stored = jetstream::messages(&cluster.nats, "KV_pyoco_runs");
+    assert_eq!(stored, 8, "six tombstones, a run, and the write test of /readyz");
     let tombstones =
         jetstream::call(&cluster.nats, "STREAM.INFO.KV_pyoco_runs", &json!({"subjects_filter": ">"}));
     for (subject, _) in tombstones["state"]["subjects"].as_object().unwrap() {

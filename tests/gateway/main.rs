@@ -36,6 +36,7 @@ mod rescue;
 mod schemathesis;
 mod submits;
 mod tolerance;
+mod unread_log;
 mod vanished;
 mod watch;
 mod watchers;

@@ -149,6 +149,7 @@ fn an_empty_system_has_zeros() {
         "pyoco_run_queue_wait_seconds_count",
         "pyoco_sse_clients",
         "pyoco_sse_dropped_total",
+        "pyoco_log_lines_dropped_total",
         "pyoco_nats_reconnects_total",
     ] {
         assert_eq!(value(&text, name), 0.0, "{name}");

@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::support::cluster::{Cluster, with_env};
 use crate::support::http::{Client, Response};
 use crate::support::jetstream;
+use crate::support::nats::NatsOptions;
 use crate::support::runs::{completed, document, ids, main_flow};
 use crate::support::wait::{PATIENCE, eventually};
 
@@ -69,6 +71,54 @@ fn without_nats_every_request_is_answered_503_in_time_and_with_it_all_goes_on() 
     let second = cluster.submit(&main_flow());
     assert_eq!(ids(&cluster.get("/runs").json()), [second, run_id.clone()]);
     assert_eq!(cluster.post_nothing(&format!("{path}/cancel")).json()["status"], "CANCELLING");
+}
+
+#[test]
+fn a_bucket_that_refuses_writes_makes_the_gateway_not_ready() {
+    let cluster = Cluster::with_gateway();
+    let last_sequence = || {
+        let info = jetstream::call(&cluster.nats, "STREAM.INFO.KV_pyoco_runs", &json!({}));
+        info["state"]["last_seq"].as_u64().unwrap()
+    };
+    let (before, began) = (last_sequence(), Instant::now());
+    (0..100).for_each(|_| assert_eq!(timed(|| cluster.get("/readyz")).status, 200));
+    let written = last_sequence() - before;
+    assert!(written <= began.elapsed().as_secs() + 2, "{written} writes in {:?}", began.elapsed());
+
+    jetstream::update(&cluster.nats, "KV_pyoco_runs", |config| config["max_msg_size"] = 8.into());
+    cluster.wait_answer("/readyz", 503);
+    assert_alive_but_not_ready(&cluster);
+    let checks = cluster.get("/readyz").json()["checks"].clone();
+    assert_eq!((&checks["nats"]["status"], &checks["run_index"]["status"]), (&json!("ok"), &json!("ok")));
+    assert_eq!(checks["writes"]["status"], "unavailable");
+    let reason = checks["writes"]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("JetStream refused: "), "{reason}");
+    jetstream::update(&cluster.nats, "KV_pyoco_runs", |config| config["max_msg_size"] = (-1).into());
+    cluster.wait_ready();
+    assert!(cluster.get("/readyz").json()["checks"]["writes"].get("reason").is_none());
+}
+
+#[test]
+fn a_user_who_may_not_write_runs_makes_the_gateway_not_ready() {
+    let lines = [
+        "no_auth_user: all",
+        "authorization { users: [ {user: all, password: all}, {user: reader, password: reader, \
+         permissions: {publish: {deny: \"$KV.pyoco_runs.>\"}}} ] }",
+    ];
+    let nats =
+        NatsOptions { config_lines: lines.iter().map(ToString::to_string).collect(), ..Default::default() };
+    let cluster = Cluster::new().nats(nats).start();
+    let reader = [("PYOCO_NATS_USER", "reader"), ("PYOCO_NATS_PASSWORD", "reader")];
+    let gateway = cluster.spawn_gateway(with_env(&reader));
+    eventually(PATIENCE, "the test of a write to fail alone", || {
+        let checks = timed(|| gateway.get("/readyz")).json()["checks"].clone();
+        let are_ok = checks["nats"]["status"] == "ok" && checks["run_index"]["status"] == "ok";
+        (are_ok && checks["writes"]["status"] == "unavailable").then_some(())
+    });
+    let answer = timed(|| gateway.get("/readyz"));
+    assert_eq!(answer.status, 503);
+    let reason = answer.json()["checks"]["writes"]["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("$KV.pyoco_runs.pyoco_write_test"), "{reason}");
 }
 
 #[test]

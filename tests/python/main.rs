@@ -9,6 +9,7 @@ mod chaos;
 mod deaths;
 mod ends;
 mod examples;
+mod frozen;
 mod generations;
 mod host_faults;
 mod hostile;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, PipeReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -105,19 +105,33 @@ impl Running {
     }
 
     fn start_with_stdin(command: &mut Command, stdin: Stdio) -> Running {
+        let mut running = Self::spawn(command.stdin(stdin).stderr(Stdio::piped()));
+        let stderr = running.child.stderr.take().expect("stderr is piped");
+        running.readers.push(read_lines(stderr, Arc::clone(&running.stderr)));
+        running
+    }
+
+    /// Starts `command` with a pipe as stderr that is full and that nobody reads before [`Unread::read`].
+    pub fn start_unread(command: &mut Command) -> (Running, Unread) {
+        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        rustix::io::ioctl_fionbio(&writer, true).expect("a pipe can be non-blocking");
+        while writer.write(&[b'\n'; 4096]).is_ok() {}
+        rustix::io::ioctl_fionbio(&writer, false).expect("a pipe can be blocking");
+        let running = Self::spawn(command.stdin(Stdio::null()).stderr(Stdio::from(writer)));
+        // The command has kept the writer.
+        command.stderr(Stdio::null());
+        (running, Unread(Some(reader)))
+    }
+
+    fn spawn(command: &mut Command) -> Running {
         let name = format!("{:?}", command.get_program());
         let mut child = command
-            .stdin(stdin)
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
             .process_group(0)
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         let (stdout, stderr) = (Arc::default(), Arc::default());
-        let readers = vec![
-            read_lines(child.stdout.take().expect("stdout is piped"), Arc::clone(&stdout)),
-            read_lines(child.stderr.take().expect("stderr is piped"), Arc::clone(&stderr)),
-        ];
+        let readers = vec![read_lines(child.stdout.take().expect("stdout is piped"), Arc::clone(&stdout))];
         Running { name, child, stdout, stderr, readers, ended: None }
     }
 
@@ -226,6 +240,17 @@ impl Drop for Running {
             eprintln!("--- stdout of {}\n{}", self.name, self.stdout());
             eprintln!("--- stderr of {}\n{}", self.name, self.stderr());
         }
+    }
+}
+
+/// The stderr of a program, which nobody reads yet.
+pub struct Unread(Option<PipeReader>);
+
+impl Unread {
+    /// Reads it from here on; what it brings is in [`Running::stderr`].
+    pub fn read(&mut self, running: &mut Running) {
+        let reader = self.0.take().expect("it is read already");
+        running.readers.push(read_lines(reader, Arc::clone(&running.stderr)));
     }
 }
 

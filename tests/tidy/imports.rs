@@ -8,7 +8,7 @@ const FLOORS: &[(&str, &[&str], &str)] = &[
     ("model", &[], "plain data and rules, known by everybody, so it knows nobody"),
     ("thread", &[], "it starts threads and does not care what they do"),
     ("config", &["model"], "settings are data that `cli` hands down"),
-    ("logging", &["model", "config"], "a writer of lines; it must work before anything else does"),
+    ("logging", &["model", "config", "thread"], "a writer of lines; it must work before anything else does"),
     ("bus", &["model", "config", "logging", "thread"], "it speaks NATS and knows no HTTP, no flow"),
     ("flow", &["model", "thread"], "it is handed a cancel token and a sender, and never sees NATS"),
     (

@@ -182,14 +182,15 @@ pub(super) fn executors(
     }
     hide_secrets();
     let environment = visible_environment(std::env::vars_os(), |name| config.python.shows(name));
-    let python = PythonExecutor::new(PythonSettings {
+    let python = PythonSettings {
         interpreter: config.python.interpreter.clone(),
         resolver: config.python.resolver.clone(),
         memory_limit: config.python.memory_limit,
         environment: environment.clone(),
         start_deadline: TEMPLATE_START_DEADLINE,
         max_value_bytes: config.run.max_snapshot_bytes,
-    });
+    };
+    let python = PythonExecutor::with_lease(python, config.run.execution_lease);
     if config.wheels.sync_enabled {
         settings.wheels = Some(WheelSyncSettings {
             dir: config.wheels.sync_dir.clone(),

@@ -1,5 +1,7 @@
 //! What the processes of the host and this side say to each other: one JSON document per line.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -86,6 +88,15 @@ pub(super) struct TaskMessage {
 /// The error of a run whose shim was killed.
 pub(super) const SUPERVISOR_DIED: &str = "the supervisor of the run's process has died, and the run with it";
 
+/// The error of a run that its shim has ended because this process stood still.
+pub(super) const LAPSED: &str = "the worker stood still for too long, and its run was ended";
+
+/// To the shim: the run may go on from one moment to another, in nanoseconds of CLOCK_BOOTTIME. A lease that
+/// begins after the end of the one before has a gap, in which this process stood still.
+pub(super) fn lease_line(from: Duration, until: Duration) -> Vec<u8> {
+    format!("lease {} {}\n", from.as_nanos(), until.as_nanos()).into_bytes()
+}
+
 /// From the shim: that it is there, then how it has ended.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
@@ -105,6 +116,11 @@ pub(super) enum ShimMessage {
     Refused {
         refused: String,
     },
+    /// The lease has run out, and the shim has ended the run and everything below it, but for so many
+    /// processes.
+    Lapsed {
+        lapsed: u32,
+    },
 }
 
 impl ShimMessage {
@@ -113,6 +129,7 @@ impl ShimMessage {
     pub(super) fn outcome(&self) -> Outcome {
         match self {
             ShimMessage::Refused { .. } => Outcome::HostFault { error: self.error() },
+            ShimMessage::Lapsed { .. } => Outcome::Interrupted { error: self.error() },
             _ => Outcome::Failed { error: self.error() },
         }
     }
@@ -137,6 +154,7 @@ impl ShimMessage {
             ShimMessage::Refused { refused } => {
                 format!("cannot start a process for the run: {refused}")
             }
+            ShimMessage::Lapsed { .. } => LAPSED.to_owned(),
         }
     }
 }

@@ -6,13 +6,14 @@
 //! ```text
 //! py-run thread ══ job, events, cancel ══════════════▶ run      (own process group)
 //!       ╠══════════ standard output and error ◀════════ run
-//!       ╚══════════ term, kill / exit ═══════▶ shim ───┘ reaps all that the run has started
+//!       ╚══════ leases, term, kill / exit ═══▶ shim ───┘ reaps all that the run has started
 //! py-template ══ one message per run, with four descriptors ══▶ template ──forks──▶ shim
 //! ```
 //! Invariants:
 //!
 //! - A run ends only when the shim has ended every process below it.
 //! - When the worker is gone, each shim sees the end of its socket and ends its run.
+//! - When the worker stands still, the lease of each of its runs runs out, and the shim ends the run.
 //! - When a shim is killed, the kernel kills its run, and the template kills what that run has started.
 //! - A run gets its job only when its shim has reported that it exists. The next template gets a run that
 //!   a dying template may or may not have forked, so no run is executed twice.
@@ -52,6 +53,9 @@ use super::executor::{CancelToken, Execution, Executor, FlowEvent, FlowJob, Star
 use crate::thread::StopSignal;
 use template::TemplateSupervisor;
 
+/// The lease of [`PythonExecutor::new`].
+const DEFAULT_LEASE: Duration = Duration::from_millis(3500);
+
 /// How Python is started and what its runs may use.
 #[derive(Debug, Clone)]
 pub struct PythonSettings {
@@ -79,7 +83,14 @@ pub struct PythonExecutor {
 impl PythonExecutor {
     /// Nothing is started yet: the first job does, or [`PythonExecutor::warm_up`].
     pub fn new(settings: PythonSettings) -> Self {
-        PythonExecutor { supervisor: Arc::new(TemplateSupervisor::new(settings)) }
+        Self::with_lease(settings, DEFAULT_LEASE)
+    }
+
+    /// Like [`PythonExecutor::new`]. A run goes on for `lease` without a sign of life of this process: when
+    /// the process stands still (SIGSTOP, a suspended machine) for longer, the run's supervisor ends the
+    /// run, so that another worker may execute it.
+    pub fn with_lease(settings: PythonSettings, lease: Duration) -> Self {
+        PythonExecutor { supervisor: Arc::new(TemplateSupervisor::new(settings, lease)) }
     }
 
     /// Starts the template now; blocks until it is ready.

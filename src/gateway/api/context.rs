@@ -3,6 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use crate::bus::{Bus, Kv, WorkQueue};
+use crate::gateway::api::health::WriteTest;
 use crate::gateway::auth::{Auth, Caller};
 use crate::gateway::chores::{Audit, Undo};
 use crate::gateway::metrics::Metrics;
@@ -51,6 +52,7 @@ pub struct Parts {
     pub undo: Undo,
     pub ownership: Ownership,
     pub audit: Audit,
+    pub write_test: WriteTest,
     pub openapi: LazyDocument,
     pub settings: GatewaySettings,
 }

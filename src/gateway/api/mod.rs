@@ -9,7 +9,7 @@ pub mod context;
 pub mod dispatch;
 pub mod error;
 mod events;
-mod health;
+pub mod health;
 mod metrics;
 mod openapi;
 mod page;

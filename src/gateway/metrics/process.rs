@@ -1,11 +1,14 @@
-//! What the kernel says of this process.
+//! What this process and the kernel say of it.
 
 use std::fs;
 
 use super::text::{Kind, Text};
 
-/// Memory, descriptors and threads; where there is no `/proc`, nothing.
+/// Dropped log lines; memory, descriptors and threads where there is a `/proc`.
 pub(crate) fn write(text: &mut Text) {
+    let help = "Log lines that were dropped because stderr was not read.";
+    let dropped = crate::logging::dropped_lines() as f64;
+    text.single("pyoco_log_lines_dropped_total", Kind::Counter, help, dropped);
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let field = |name: &str| -> Option<f64> {
         let value = status.lines().find_map(|line| line.strip_prefix(name))?;

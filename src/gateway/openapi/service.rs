@@ -20,7 +20,10 @@ pub(super) fn operations() -> Vec<Operation> {
         alive("/healthz", "getHealthz"),
         alive("/livez", "getLivez"),
         operation("GET", "/readyz", "getReadiness", TAG)
-            .says("Fit to serve", "NATS is connected, what is used there is our own, and the run index is current.")
+            .says(
+                "Fit to serve",
+                "NATS is connected and takes writes, what is used there is our own, and the run index is current.",
+            )
             .answers(200, "Ready.", json_of("Readiness", readiness_example()))
             .answers(503, "Not ready, or the gateway takes no more connections.", unready()),
         operation("GET", "/metrics", "getMetrics", TAG)
@@ -59,10 +62,11 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     );
     let checks = object(
         "By name.",
-        &["nats", "run_index"],
+        &["nats", "run_index", "writes"],
         json!({
             "nats": reference("Check"),
             "run_index": reference("Check"),
+            "writes": reference("Check"),
             "api_keys": reference("Check"),
             "resources": reference("Check"),
             "max_payload": payload,
@@ -82,6 +86,7 @@ fn readiness_example() -> Value {
     json!({"status": "ok", "checks": {
         "nats": {"status": "ok", "server": "name 2.15.1", "disconnects": 0},
         "run_index": {"status": "ok"},
+        "writes": {"status": "ok"},
     }})
 }
 

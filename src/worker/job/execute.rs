@@ -15,7 +15,7 @@ use super::in_flight::InFlightJob;
 use super::record::{NotWritten, Recorder};
 use super::tick::Ticker;
 use super::{give_back, settle};
-use crate::bus::Delivered;
+use crate::bus::{self, Delivered};
 use crate::flow::{CancelToken, Execution, FlowEvent, FlowJob, Outcome, WorkflowDocument};
 use crate::model::error::Code;
 use crate::model::job::Job;
@@ -75,7 +75,8 @@ pub(crate) fn execute(
                 context.settings.run.max_snapshot_bytes,
             );
             let cancel = CancelToken::new();
-            RunAttempt { context, job, delivered, in_flight, recorder, cancel }.run(hard_stop)
+            let last_contact = Instant::now();
+            RunAttempt { context, job, delivered, in_flight, recorder, cancel, last_contact }.run(hard_stop)
         }
         Claimed::Over(status) => status,
     };
@@ -90,6 +91,8 @@ struct RunAttempt<'a> {
     in_flight: InFlightJob<'a>,
     recorder: Recorder,
     cancel: CancelToken,
+    /// When NATS has answered last, a refusal too.
+    last_contact: Instant,
 }
 
 enum AttemptEnd {
@@ -99,6 +102,8 @@ enum AttemptEnd {
     /// The run has executed for longer than it may.
     TimeExceeded(Duration),
     Lost(String),
+    /// NATS has not answered for as long as `PYOCO_LOST_NATS` allows.
+    ContactLost,
     /// The names of so many tasks fit into no message.
     TooManyTasks(usize),
     HardStop,
@@ -127,7 +132,9 @@ impl RunAttempt<'_> {
                         execution.kill(TERM_GRACE)
                     }
                     // Somebody else executes it, or the worker has no time left.
-                    AttemptEnd::Lost(_) | AttemptEnd::HardStop => execution.kill(Duration::ZERO),
+                    AttemptEnd::Lost(_) | AttemptEnd::ContactLost | AttemptEnd::HardStop => {
+                        execution.kill(Duration::ZERO);
+                    }
                 }
                 (end, Some(execution))
             }
@@ -180,6 +187,7 @@ impl RunAttempt<'_> {
                     Err(_) => notices = never(),
                 },
                 recv(grace) -> _ => return AttemptEnd::GraceExceeded,
+                recv(self.contact_lost()) -> _ => return AttemptEnd::ContactLost,
                 recv(limit) -> _ => {
                     limit = never();
                     // This write shows a cancel that was requested before; then its grace counts.
@@ -240,6 +248,12 @@ impl RunAttempt<'_> {
         !self.recorder.snapshot().tasks.is_empty()
     }
 
+    /// Tells when the run has to end because NATS does not answer: another worker may get it then.
+    fn contact_lost(&self) -> Receiver<Instant> {
+        let patience = self.context.settings.run.stop_without_nats;
+        patience.map_or_else(never, |patience| at(self.last_contact + patience))
+    }
+
     fn ticker(&self) -> std::io::Result<Ticker> {
         Ticker::start(
             self.delivered.clone(),
@@ -263,10 +277,16 @@ impl RunAttempt<'_> {
     /// Writes the snapshot; trouble is waited out, since the run itself goes on.
     fn write(&mut self) -> Result<(), AttemptEnd> {
         match self.recorder.write() {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.last_contact = Instant::now();
+                Ok(())
+            }
             Err(NotWritten::Lost(why)) => Err(AttemptEnd::Lost(why)),
             Err(NotWritten::TooManyTasks(tasks)) => Err(AttemptEnd::TooManyTasks(tasks)),
             Err(NotWritten::Trouble(e)) => {
+                if !matches!(e, bus::Error::Timeout { .. } | bus::Error::Disconnected) {
+                    self.last_contact = Instant::now();
+                }
                 self.context.health.note_refusal(&e);
                 log::warn!(run_id = self.job.run_id.as_str(), error = e.to_string();
                     "cannot write the snapshot of a running run; trying again");
@@ -296,6 +316,16 @@ impl RunAttempt<'_> {
                 self.give_back(TROUBLE_DELAY, hard_stop);
                 return None;
             }
+            AttemptEnd::Outcome(Outcome::Interrupted { error }) => {
+                log::warn!(run_id = run_id.as_str(), reason = error.as_str();
+                    "the run was interrupted; giving its job back");
+                while let Ok(again) = self.in_flight.redelivered.try_recv() {
+                    self.adopt_delivery(again);
+                }
+                // After a long pause the run may be another worker's; then there is nothing to give back.
+                self.give_back(Duration::ZERO, hard_stop);
+                return None;
+            }
             AttemptEnd::Outcome(outcome) => outcome,
             AttemptEnd::GraceExceeded => {
                 let code = Code::CancelGraceExceeded;
@@ -315,6 +345,13 @@ impl RunAttempt<'_> {
                 log::warn!(run_id = run_id.as_str(), reason = error.as_str();
                     "the run cannot be recorded; it was ended by force");
                 Outcome::Failed { error }
+            }
+            AttemptEnd::ContactLost => {
+                log::warn!(run_id = run_id.as_str();
+                    "NATS has not answered for as long as PYOCO_LOST_NATS allows; the run was ended by force");
+                // When NATS is back another worker may have it; then there is nothing to give back.
+                self.give_back(TROUBLE_DELAY, hard_stop);
+                return None;
             }
             AttemptEnd::Lost(why) => {
                 log::warn!(run_id = run_id.as_str(), reason = why.as_str();

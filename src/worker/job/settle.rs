@@ -24,11 +24,17 @@ pub(crate) fn decide(outcome: Outcome, cancelled: bool, dlq_execution_errors: bo
         Outcome::Completed => Ending { status: RunStatus::Completed, error: None, dlq: None },
         Outcome::Cancelled => Ending { status: RunStatus::Cancelled, error: None, dlq: None },
         // A task that fails because it was told to end has been cancelled.
-        Outcome::Failed { .. } | Outcome::FlowNotFound { .. } | Outcome::HostFault { .. } if cancelled => {
+        Outcome::Failed { .. }
+        | Outcome::FlowNotFound { .. }
+        | Outcome::HostFault { .. }
+        | Outcome::Interrupted { .. }
+            if cancelled =>
+        {
             Ending { status: RunStatus::Cancelled, error: None, dlq: None }
         }
-        // A fault of the host comes here only after the flow had caused it time and again.
-        Outcome::Failed { error } | Outcome::HostFault { error } => Ending {
+        // A fault of the host comes here only after the flow had caused it time and again; the job of an
+        // interrupted execution is given back before.
+        Outcome::Failed { error } | Outcome::HostFault { error } | Outcome::Interrupted { error } => Ending {
             status: RunStatus::Failed,
             error: Some(error),
             dlq: dlq_execution_errors.then_some(DlqReason::ExecutionError),

@@ -31,7 +31,8 @@ def run(fds, settings, resolver, shim_pid):
         return 1
     os.setpgid(0, 0)
     close_wakeup_pipe()
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    of_shim = (signal.SIGCHLD, signal.SIGCONT, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    for number in of_shim:
         signal.signal(number, signal.SIG_DFL)
     socket_fd, out, err = fds
     os.dup2(out, 1)

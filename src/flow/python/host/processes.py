@@ -15,7 +15,28 @@ PR_SET_CHILD_SUBREAPER = 36
 CLEANUP_SEC = 5.0
 
 own_pipe = []
-prctl = ctypes.CDLL(None, use_errno=True).prctl
+libc = ctypes.CDLL(None, use_errno=True)
+prctl = libc.prctl
+
+
+class TimerSpec(ctypes.Structure):
+    """`struct itimerspec`: the interval, which stays 0, and the time."""
+
+    _fields_ = [(name, ctypes.c_long) for name in ("every", "every_nsec", "at", "at_nsec")]
+
+
+class BootTimer:
+    """Becomes readable at a time of CLOCK_BOOTTIME, also right after a suspend in which that time passed."""
+
+    def __init__(self):
+        # Without it (no descriptors left) the timeouts of polls have to do, which a suspend prolongs.
+        self.fd = libc.timerfd_create(time.CLOCK_BOOTTIME, os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def set(self, at_nsec):
+        if self.fd >= 0:
+            spec = TimerSpec(0, 0, *divmod(at_nsec, 1_000_000_000))
+            # 1: the time is absolute.
+            libc.timerfd_settime(self.fd, 1, ctypes.byref(spec), None)
 
 
 def set_process_name(name):
@@ -48,12 +69,13 @@ def unblock_signals():
 
 
 def wakeup_pipe():
-    """A pipe that becomes readable when a child ends, for a poll to wait on."""
+    """A pipe that becomes readable when a child ends or this process goes on, for a poll to wait on."""
     close_wakeup_pipe()
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
-    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    for number in (signal.SIGCHLD, signal.SIGCONT):
+        signal.signal(number, lambda number, frame: None)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     own_pipe.extend((reader, writer))
     return reader

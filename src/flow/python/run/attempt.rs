@@ -11,7 +11,9 @@ use super::capture::{Capture, Stream};
 use super::orders::Orders;
 use super::tasks::Tasks;
 use crate::flow::executor::{FlowEvent, FlowJob, Outcome, StartError};
-use crate::flow::python::message::{JobMessage, RunMessage, SUPERVISOR_DIED, ShimMessage, cancel_line};
+use crate::flow::python::message::{
+    JobMessage, RunMessage, SUPERVISOR_DIED, ShimMessage, cancel_line, lease_line,
+};
 use crate::flow::python::pipes::{self, RunPipes, Waited};
 use crate::flow::python::template::{self, Template, TemplateSupervisor};
 use crate::model::json;
@@ -35,6 +37,9 @@ const TURN_BYTES: usize = 128 * 1024;
 const MAX_FORKS: usize = 3;
 /// Between two looks at a template that owes a shim.
 const TEMPLATE_LOOK: Duration = Duration::from_millis(250);
+/// Parts of a lease after which it is renewed, and the longest pause until then.
+const RENEWALS_PER_LEASE: u32 = 4;
+const LONGEST_RENEWAL: Duration = Duration::from_secs(1);
 /// How often a shim is told to kill before it is killed itself; each time it has [`RUN_EXIT_DEADLINE`].
 const MAX_KILLS: u32 = 3;
 
@@ -82,6 +87,9 @@ pub(super) fn run(
         finished: false,
         exit: None,
         next_output: Instant::now() + OUTPUT_REPORT_INTERVAL,
+        lease: supervisor.lease,
+        leased_until: None,
+        next_renewal: Instant::now(),
         kill_at: None,
         kills: 0,
         leave_at: None,
@@ -193,6 +201,12 @@ fn drain(woken: &mut PipeReader) {
     let _ = woken.read(&mut bytes);
 }
 
+/// The time since the start of the machine, with the time in which it was suspended.
+fn boot_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::try_from(now).unwrap_or_default()
+}
+
 struct Open {
     run: bool,
     shim: bool,
@@ -220,6 +234,10 @@ struct PythonAttempt<'a> {
     finished: bool,
     exit: Option<ShimMessage>,
     next_output: Instant,
+    lease: Duration,
+    /// By CLOCK_BOOTTIME; `None` before the first lease.
+    leased_until: Option<Duration>,
+    next_renewal: Instant,
     /// When processes that were asked to end are killed.
     kill_at: Option<Instant>,
     kills: u32,
@@ -229,6 +247,8 @@ struct PythonAttempt<'a> {
 
 impl PythonAttempt<'_> {
     fn follow(mut self) {
+        // Before the job goes out.
+        self.renew_lease();
         loop {
             let all_passed_on = self.pass_on();
             if self.is_over() {
@@ -249,10 +269,12 @@ impl PythonAttempt<'_> {
         if let Some(text) = self.capture.outside() {
             log::info!(target: "python", run_id = self.run_id; "printed outside of tasks: {}", text.trim_end());
         }
-        if let Some(ShimMessage::Exit { left, .. }) = self.exit.as_ref().filter(|_| !self.finished)
-            && *left > 0
-        {
-            log::error!(run_id = self.run_id, left = *left; "processes of a run could not be killed");
+        let left = match self.exit.as_ref().filter(|_| !self.finished) {
+            Some(ShimMessage::Exit { left, .. } | ShimMessage::Lapsed { lapsed: left }) => *left,
+            _ => 0,
+        };
+        if left > 0 {
+            log::error!(run_id = self.run_id, left = left; "processes of a run could not be killed");
         }
         if !self.finished {
             let died = || Outcome::Failed { error: SUPERVISOR_DIED.to_owned() };
@@ -273,7 +295,8 @@ impl PythonAttempt<'_> {
         let pause = (!all_passed_on).then(|| Instant::now() + FULL_PAUSE);
         // Once the shim has told of the exit there is nothing left to kill.
         let kill_at = self.kill_at.filter(|_| self.exit.is_none());
-        let dues = [Some(self.next_output), kill_at, self.leave_at, pause];
+        let renewal = self.open.shim.then_some(self.next_renewal);
+        let dues = [Some(self.next_output), renewal, kill_at, self.leave_at, pause];
         let due = dues.into_iter().flatten().min();
         let to_write = !self.outgoing.is_empty();
         let waited = [
@@ -303,8 +326,25 @@ impl PythonAttempt<'_> {
         }
     }
 
+    /// Tells the shim that this process lives. After a gap it does not any more: the shim ends the run for
+    /// it, also when it hears of the gap first and of the time later.
+    fn renew_lease(&mut self) {
+        let now = boot_time();
+        let is_unbroken = self.leased_until.is_none_or(|until| now <= until);
+        self.next_renewal = Instant::now() + (self.lease / RENEWALS_PER_LEASE).min(LONGEST_RENEWAL);
+        if is_unbroken {
+            let until = now + self.lease;
+            self.leased_until = Some(until);
+            // A shim that does not read has stood still itself; then there is a gap for it, too.
+            self.tell_shim(&lease_line(now, until));
+        }
+    }
+
     fn keep_deadlines(&mut self) {
         let now = Instant::now();
+        if self.open.shim && self.next_renewal <= now {
+            self.renew_lease();
+        }
         if self.exit.is_none() && self.kill_at.is_some_and(|at| at <= now) {
             // The shim answers when all are gone; were it gone itself, its socket would say so.
             if self.kills < MAX_KILLS {

@@ -27,6 +27,8 @@ pub(crate) struct TemplateSupervisor {
     pub(crate) settings: PythonSettings,
     /// Where the worker was started; `None` when that was gone by then.
     started_in: Option<PathBuf>,
+    /// How long a run goes on without a sign of life of this process.
+    pub(crate) lease: Duration,
     /// Held while new code is tried out.
     turn: Mutex<()>,
     /// Held while a template starts that runs wait for.
@@ -56,10 +58,11 @@ struct Report {
 }
 
 impl TemplateSupervisor {
-    pub(crate) fn new(settings: PythonSettings) -> Self {
+    pub(crate) fn new(settings: PythonSettings, lease: Duration) -> Self {
         TemplateSupervisor {
             settings,
             started_in: std::env::current_dir().ok(),
+            lease,
             turn: Mutex::default(),
             state: Mutex::default(),
             report: Mutex::default(),
