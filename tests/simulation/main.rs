@@ -1,11 +1,19 @@
-//! The delivery protocol in a simulator: many histories with faults, and the mends that they show to be
-//! needed.
+//! The delivery protocol in a simulator: many histories with faults, the mends that they show to be needed, and
+//! the simulator's model of JetStream beside a real nats-server.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+mod bucket;
+mod connection;
 #[cfg(debug_assertions)]
 mod mends;
+mod model;
+mod queue;
 /// The example explores millions of histories by hand with the same simulator.
 #[path = "../../examples/simulate/sim/mod.rs"]
 mod sim;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

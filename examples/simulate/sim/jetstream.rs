@@ -1,5 +1,20 @@
 //! A model of the parts of JetStream that the delivery protocol stands on: a work queue with one consumer,
-//! and a bucket. `tests/simulation` holds it against a real nats-server.
+//! and a bucket. `tests/simulation` holds it against a real nats-server: random operations, equal answers.
+//!
+//! What is easily taken to be otherwise:
+//!
+//! - A settlement goes by the sequence of the message. That of an old delivery is as good as that of the
+//!   newest.
+//! - An ACK removes its message whatever state that is in, also when its deliveries are exhausted. All other
+//!   settlements need a message in delivery, and do nothing otherwise. The server confirms all of them alike.
+//! - A message that waits for its next delivery, or for the end of a delay, is in delivery: it counts as
+//!   ack-pending and holds a place of `max_ack_pending`.
+//! - Messages for redelivery stand in a line. They come before new ones, also when `max_ack_pending` is
+//!   reached. A NAK of a message in the line does not move it, and an in-progress ACK does not take it out; a
+//!   NAK with a delay does.
+//! - The last `ack_wait`, or the last NAK, does not exhaust a message: the pull that would deliver it once
+//!   more does. Until then it is ack-pending and there is no advisory. Only with a `max_deliver` of 1 the end
+//!   of `ack_wait` does it without a pull.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -10,6 +25,8 @@ pub type Millis = u64;
 #[derive(Debug, Clone)]
 pub struct WorkQueue<M> {
     pub settings: Settings,
+    /// A stream that holds so many messages refuses further ones.
+    pub max_messages: usize,
     last_seq: u64,
     messages: BTreeMap<u64, M>,
     /// Message ids, with the sequence that each was stored under and when.
@@ -17,14 +34,24 @@ pub struct WorkQueue<M> {
     /// The next message that was never delivered.
     next_new: u64,
     deliveries: u64,
-    /// Messages in delivery, with the time at which each comes again.
-    pending: BTreeMap<u64, Millis>,
-    /// How often each message was delivered.
-    counts: HashMap<u64, u64>,
-    /// Messages that are due for another delivery, the next one first.
+    /// Messages in delivery: what the server calls ack-pending.
+    pending: BTreeMap<u64, Pending>,
+    /// Those of them that the next pulls get, the first one first.
     again: VecDeque<u64>,
-    /// Sequences that reached the bound of deliveries, one advisory each.
+    /// No message in delivery is due before this time, those in the line aside.
+    earliest: Millis,
+    /// Sequences of messages whose deliveries are exhausted, one advisory each.
     advisories: Vec<u64>,
+    /// Working memory of `expire`.
+    due: Vec<(Millis, u64)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    deliveries: u64,
+    /// When it gets into the line.
+    due: Millis,
+    in_line: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -43,92 +70,116 @@ pub struct Delivery {
     pub nth: u64,
 }
 
-/// The figures of the consumer.
+/// The figures of the stream and its consumer. A message that is stored and neither `pending` nor
+/// `ack_pending` is never delivered again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Figures {
     pub stored: u64,
+    /// Never delivered so far.
     pub pending: u64,
     pub ack_pending: u64,
+    /// The highest sequence that was delivered.
     pub delivered_to: u64,
 }
+
+/// The stream holds as many messages as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
 
 impl<M> WorkQueue<M> {
     pub fn new(settings: Settings) -> Self {
         WorkQueue {
             settings,
+            max_messages: usize::MAX,
             last_seq: 0,
             messages: BTreeMap::new(),
             ids: HashMap::new(),
             next_new: 1,
             deliveries: 0,
             pending: BTreeMap::new(),
-            counts: HashMap::new(),
             again: VecDeque::new(),
+            earliest: Millis::MAX,
             advisories: Vec::new(),
+            due: Vec::new(),
         }
     }
 
-    /// The sequence, and whether the id was known.
+    /// The sequence, and whether the id was known, for a stream without a limit of messages.
     pub fn publish(&mut self, now: Millis, id: &str, message: M) -> (u64, bool) {
+        self.try_publish(now, id, message).expect("no limit of messages is set")
+    }
+
+    /// The sequence, and whether the id was known; a full stream still answers for ids that it knows.
+    pub fn try_publish(&mut self, now: Millis, id: &str, message: M) -> Result<(u64, bool), Full> {
         let window = self.settings.duplicate_window;
         if let Some((seq, at)) = self.ids.get(id)
             && now < at + window
         {
-            return (*seq, true);
+            return Ok((*seq, true));
+        }
+        if self.messages.len() >= self.max_messages {
+            return Err(Full);
         }
         self.last_seq += 1;
         self.messages.insert(self.last_seq, message);
         self.ids.insert(id.to_owned(), (self.last_seq, now));
-        (self.last_seq, false)
+        Ok((self.last_seq, false))
     }
 
     /// What a pull for one message without waiting gets.
     pub fn fetch(&mut self, now: Millis) -> Option<Delivery> {
         self.expire(now);
+        let due = now + self.settings.ack_wait;
         while let Some(seq) = self.again.pop_front() {
-            if self.messages.contains_key(&seq) {
-                return Some(self.deliver(seq, now));
+            let Some(pending) = self.pending.get_mut(&seq) else { continue };
+            if pending.deliveries >= self.settings.max_deliver {
+                self.exhaust(seq);
+                continue;
             }
-            self.pending.remove(&seq);
+            *pending = Pending { deliveries: pending.deliveries + 1, due, in_line: false };
+            let num = pending.deliveries;
+            return Some(self.delivered(seq, num, due));
         }
         if self.pending.len() >= self.settings.max_ack_pending {
             return None;
         }
         let seq = *self.messages.range(self.next_new..).next()?.0;
         self.next_new = seq + 1;
-        Some(self.deliver(seq, now))
+        self.pending.insert(seq, Pending { deliveries: 1, due, in_line: false });
+        Some(self.delivered(seq, 1, due))
     }
 
-    /// `false`: it is in no delivery, and nothing happened.
+    /// What TERM does, too. `false`: the message was gone.
     pub fn ack(&mut self, now: Millis, seq: u64) -> bool {
         self.expire(now);
-        if self.pending.remove(&seq).is_none() {
-            return false;
-        }
-        self.again.retain(|due| *due != seq);
-        self.messages.remove(&seq);
-        true
+        self.forget(seq);
+        self.messages.remove(&seq).is_some()
     }
 
+    /// Without a delay (0), the message gets to the end of the line at once.
     pub fn nak(&mut self, now: Millis, seq: u64, delay: Millis) {
         self.expire(now);
-        if !self.pending.contains_key(&seq) || self.is_exhausted(seq) {
+        let Some(pending) = self.pending.get_mut(&seq) else { return };
+        if delay == 0 {
+            if !pending.in_line {
+                pending.in_line = true;
+                self.again.push_back(seq);
+            }
             return;
         }
-        self.again.retain(|due| *due != seq);
-        if delay > 0 {
-            self.pending.insert(seq, now + delay);
-        } else {
-            self.again.push_back(seq);
+        pending.due = now.saturating_add(delay);
+        self.earliest = self.earliest.min(pending.due);
+        if std::mem::take(&mut pending.in_line) {
+            self.again.retain(|due| *due != seq);
         }
     }
 
     pub fn in_progress(&mut self, now: Millis, seq: u64) {
         self.expire(now);
         let due = now + self.settings.ack_wait;
-        if let Some(at) = self.pending.get_mut(&seq) {
-            *at = due;
-            self.again.retain(|again| *again != seq);
+        if let Some(pending) = self.pending.get_mut(&seq) {
+            pending.due = due;
+            self.earliest = self.earliest.min(due);
         }
     }
 
@@ -141,10 +192,11 @@ impl<M> WorkQueue<M> {
         self.messages.range(seq..).next().map(|(seq, message)| (*seq, message))
     }
 
+    /// Takes effect at the time of the last call that had one; that matters only for the advisories of a
+    /// `max_deliver` of 1.
     pub fn remove(&mut self, seq: u64) {
+        self.forget(seq);
         self.messages.remove(&seq);
-        self.pending.remove(&seq);
-        self.again.retain(|due| *due != seq);
     }
 
     pub fn figures(&mut self, now: Millis) -> Figures {
@@ -167,34 +219,55 @@ impl<M> WorkQueue<M> {
         self.messages.is_empty()
     }
 
-    fn deliver(&mut self, seq: u64, now: Millis) -> Delivery {
-        let num = self.counts.entry(seq).or_insert(0);
-        *num += 1;
+    /// The messages in delivery that get into the line by themselves, and when.
+    pub fn due(&self) -> impl Iterator<Item = (u64, Millis)> {
+        let waiting = self.pending.iter().filter(|(_, pending)| !pending.in_line);
+        waiting.map(|(seq, pending)| (*seq, pending.due))
+    }
+
+    fn delivered(&mut self, seq: u64, num: u64, due: Millis) -> Delivery {
+        self.earliest = self.earliest.min(due);
         self.deliveries += 1;
-        self.pending.insert(seq, now + self.settings.ack_wait);
-        Delivery { seq, num: *num, nth: self.deliveries }
+        Delivery { seq, num, nth: self.deliveries }
     }
 
-    /// Puts what was not settled in time in line for another delivery.
+    /// It is in no delivery any more.
+    fn forget(&mut self, seq: u64) {
+        if self.pending.remove(&seq).is_some_and(|pending| pending.in_line) {
+            self.again.retain(|due| *due != seq);
+        }
+    }
+
+    /// It is never delivered again, and stays stored.
+    fn exhaust(&mut self, seq: u64) {
+        self.pending.remove(&seq);
+        self.advisories.push(seq);
+    }
+
+    /// Puts what was not settled in time into the line, as the server's timer would have done by now.
     fn expire(&mut self, now: Millis) {
-        let due: Vec<u64> = self.pending.iter().filter(|(_, at)| **at <= now).map(|(seq, _)| *seq).collect();
-        for seq in due {
-            if self.again.contains(&seq) || self.is_exhausted(seq) {
-                continue;
+        if now < self.earliest {
+            return;
+        }
+        self.earliest = Millis::MAX;
+        let mut due = std::mem::take(&mut self.due);
+        for (seq, pending) in self.pending.iter_mut().filter(|(_, pending)| !pending.in_line) {
+            if pending.due <= now {
+                due.push((pending.due, *seq));
+                pending.in_line = true;
+            } else {
+                self.earliest = self.earliest.min(pending.due);
             }
-            self.again.push_back(seq);
         }
-    }
-
-    /// Whether it was delivered as often as it may; then it is in no delivery any more, and stays.
-    fn is_exhausted(&mut self, seq: u64) -> bool {
-        if self.counts.get(&seq).is_none_or(|count| *count < self.settings.max_deliver) {
-            return false;
+        due.sort_unstable();
+        for (_, seq) in due.drain(..) {
+            if self.settings.max_deliver == 1 {
+                self.exhaust(seq);
+            } else {
+                self.again.push_back(seq);
+            }
         }
-        if self.pending.remove(&seq).is_some() {
-            self.advisories.push(seq);
-        }
-        true
+        self.due = due;
     }
 }
 

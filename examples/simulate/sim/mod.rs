@@ -7,9 +7,11 @@
 mod checks;
 mod foreign;
 mod gateway;
-mod jetstream;
+#[allow(dead_code, reason = "the test that holds it against a real server uses the rest")]
+pub mod jetstream;
 mod net;
-mod random;
+#[allow(dead_code, reason = "as above")]
+pub mod random;
 mod worker;
 
 use foreign::Foreign;

@@ -25,4 +25,26 @@ impl Random {
     pub fn one_in(&mut self, times: u64) -> bool {
         self.next().is_multiple_of(times)
     }
+
+    /// Below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub fn of<T: Copy>(&mut self, all: &[T]) -> Option<T> {
+        (!all.is_empty()).then(|| all[self.below(all.len() as u64) as usize])
+    }
+
+    /// An index into `weights`, in proportion to them.
+    pub fn by_weight(&mut self, weights: &[u64]) -> usize {
+        let mut left = self.below(weights.iter().sum());
+        weights
+            .iter()
+            .position(|weight| {
+                let is_it = left < *weight;
+                left = left.saturating_sub(*weight);
+                is_it
+            })
+            .unwrap_or(0)
+    }
 }
