@@ -4,6 +4,7 @@
 //! values and read neither environment nor arguments. A value that does not parse is a
 //! [`Warning`] by name, and the default is used. An empty value counts as unset.
 
+mod contact;
 mod dotenv;
 mod namespace;
 mod python;
@@ -143,15 +144,6 @@ pub struct ResourceConfig {
     /// Replicas of whatever we create.
     pub replicas: u32,
 }
-
-/// The gateway gives a job back after this silence of its run at the earliest.
-const RESCUE_SILENCE: Duration = Duration::from_secs(5);
-/// The same in heartbeats of the run.
-const RESCUE_HEARTBEATS: u32 = 5;
-/// For the end of the processes whose lease has run out.
-const LEASE_MARGIN: Duration = Duration::from_millis(500);
-/// A shorter lease would end runs on a machine that is merely busy.
-const LEAST_LEASE: Duration = Duration::from_secs(1);
 
 /// Timing and bounds of runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -386,7 +378,7 @@ fn run(r: &mut Reader<'_>, ack_wait: Duration) -> RunConfig {
     // An in-progress ACK that comes after ack_wait comes too late (`docs/contract.md#delivery-of-jobs`).
     let ack_progress_interval = if wanted < ack_wait { wanted } else { ack_wait / 2 };
     let heartbeat_interval = r.seconds("PYOCO_RUN_HEARTBEAT_INTERVAL_SEC", 1.0);
-    let stop_without_nats = r.parsed("PYOCO_LOST_NATS", "continue", None, parse_lost_nats);
+    let stop_without_nats = r.parsed("PYOCO_LOST_NATS", "continue", None, contact::parse_lost_nats);
     // Between two heartbeats there is nothing for NATS to answer.
     let least_silence = heartbeat_interval.saturating_mul(2);
     RunConfig {
@@ -394,33 +386,13 @@ fn run(r: &mut Reader<'_>, ack_wait: Duration) -> RunConfig {
         heartbeat_interval,
         ack_progress_interval,
         stop_without_nats: stop_without_nats.map(|after| after.max(least_silence)),
-        execution_lease: execution_lease(heartbeat_interval, ack_wait, ack_progress_interval),
+        execution_lease: contact::execution_lease(heartbeat_interval, ack_wait, ack_progress_interval),
         cancel_grace_period: r.seconds_or_zero("PYOCO_CANCEL_GRACE_PERIOD_SEC", 30.0),
         timeout: r.optional_seconds("PYOCO_RUN_TIMEOUT_SEC"),
         max_snapshot_bytes: r.number("PYOCO_MAX_RUN_SNAPSHOT_BYTES", 262_144, 1024..=usize::MAX),
         max_workflow_bytes: r.number("PYOCO_WORKFLOW_YAML_MAX_BYTES", 262_144, 1..=i64::MAX) as u64,
         dlq_execution_errors: r.flag("PYOCO_DLQ_PUBLISH_EXECUTION_ERROR", true),
     }
-}
-
-/// `continue`, or `stop:` and seconds.
-fn parse_lost_nats(text: &str) -> Result<Option<Duration>, String> {
-    match text.split_once(':') {
-        None if text.eq_ignore_ascii_case("continue") => Ok(None),
-        Some((word, seconds)) if word.eq_ignore_ascii_case("stop") => {
-            reader::parse_positive_seconds(seconds.trim()).map(Some)
-        }
-        _ => Err("must be `continue`, or `stop:` and a number of seconds".to_owned()),
-    }
-}
-
-/// Shorter than what has to pass before another worker may get the job of a worker that stands still: the
-/// gateway's silence (`gateway/chores/rescue.rs`) from the last heartbeat on, or `ack_wait` from the last
-/// in-progress ACK on.
-fn execution_lease(heartbeat: Duration, ack_wait: Duration, progress: Duration) -> Duration {
-    let rescue = RESCUE_SILENCE.max(heartbeat.saturating_mul(RESCUE_HEARTBEATS));
-    let first = rescue.saturating_sub(heartbeat).min(ack_wait.saturating_sub(progress));
-    first.saturating_sub(LEASE_MARGIN).max(LEAST_LEASE)
 }
 
 fn wheels(r: &mut Reader<'_>) -> WheelConfig {
@@ -491,28 +463,6 @@ mod tests {
         let bad = loaded("10.0.0.7,proxy.lan");
         assert_eq!((bad.config.http.trusted_proxies.len(), bad.warnings.len()), (0, 1));
         assert!(bad.warnings[0].problem.contains("`proxy.lan`"), "{:?}", bad.warnings);
-    }
-
-    #[test]
-    fn what_a_worker_without_nats_does_is_a_word_with_seconds() {
-        assert_eq!(parse_lost_nats("Continue"), Ok(None));
-        assert_eq!(parse_lost_nats("stop:2.5"), Ok(Some(Duration::from_millis(2500))));
-        for bad in ["", "stop", "stop:", "stop:0", "stop:-1", "continue:5", "wait:5"] {
-            assert!(parse_lost_nats(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_lease_runs_out_before_another_worker_may_get_the_job() {
-        let lease = |heartbeat, ack_wait, progress| {
-            let seconds = Duration::from_secs_f64;
-            execution_lease(seconds(heartbeat), seconds(ack_wait), seconds(progress)).as_secs_f64()
-        };
-        assert_eq!(lease(1.0, 30.0, 10.0), 3.5);
-        assert_eq!(lease(0.5, 30.0, 10.0), 4.0);
-        assert_eq!(lease(2.0, 30.0, 10.0), 7.5);
-        assert_eq!(lease(60.0, 30.0, 10.0), 19.5);
-        assert_eq!(lease(1.0, 2.0, 1.0), 1.0);
     }
 
     #[test]

@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
+use crate::model::limits::{LEAST_RUN_SILENCE, MISSED_HEARTBEATS};
 use crate::model::run::{RunSnapshot, RunStatus, RunSummary};
 
-/// Run heartbeats that a live worker may miss.
-const MISSED_HEARTBEATS: f64 = 5.0;
-/// However short the heartbeat, a worker may be busy for this long.
-pub const LEAST_SILENCE: Duration = Duration::from_secs(5);
 /// How long a cancelled run that nobody has started is left to a worker.
 const UNSTARTED_CANCEL: Duration = Duration::from_secs(2);
 /// How much longer than its grace period a cancel may take before it is completed without its worker.
@@ -63,8 +60,8 @@ pub fn remedy(facts: Facts<'_>, cancel_grace: Duration) -> Remedy {
 
 /// Silence of a run after which its worker may be gone.
 pub fn patience(heartbeat_sec: f64) -> Duration {
-    let heartbeats = Duration::try_from_secs_f64(heartbeat_sec * MISSED_HEARTBEATS);
-    heartbeats.unwrap_or(Duration::MAX).max(LEAST_SILENCE)
+    let heartbeats = Duration::try_from_secs_f64(heartbeat_sec * f64::from(MISSED_HEARTBEATS));
+    heartbeats.unwrap_or(Duration::MAX).max(LEAST_RUN_SILENCE)
 }
 
 /// Whether a NAK may follow. A second NAK would hit the delivery that the first one has brought about.

@@ -186,3 +186,8 @@ pub const MAX_WHEEL_TEXT_BYTES: u64 = 4 * 1024 * 1024;
 pub const MAX_WHEEL_REASON_CHARS: usize = 500;
 /// How long another worker may be at removing a folder of wheels that this one is about to use.
 pub const WHEEL_LOCK_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Heartbeats of a run that a live worker may miss before its job is given back in its place.
+pub const MISSED_HEARTBEATS: u32 = 5;
+/// However short the heartbeat, a worker may be busy for this long.
+pub const LEAST_RUN_SILENCE: Duration = Duration::from_secs(5);

@@ -129,8 +129,8 @@ impl Context {
 /// # Errors
 /// [`Error::TakenOver`] when another process has started under the same id, [`Error::NoWheels`] when it could
 /// not get its code and never will, or was to execute one job only, [`Error::Refused`] when what it needs in
-/// NATS belongs to another installation or refuses every pull, [`Error::Unavailable`] when a worker of one job
-/// could not execute it for a fault of its own, [`Error::TooFewThreads`], [`Error::Thread`].
+/// NATS belongs to another installation or refuses every pull, [`Error::Unavailable`] when a worker of one
+/// job could not execute it for a fault of its own, [`Error::TooFewThreads`], [`Error::Thread`].
 ///
 /// ```no_run
 /// use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The delivery protocol in a simulator: many histories with faults, the mends that they show to be needed, and
-//! the simulator's model of JetStream beside a real nats-server.
+//! The delivery protocol in a simulator: many histories with faults, the mends that they show to be needed,
+//! and the simulator's model of JetStream beside a real nats-server.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 

@@ -21,8 +21,8 @@ pub fn alive(_: &mut Context<'_>) -> Result<Reply, ApiError> {
     Ok(Reply::json(200, &br#"{"status":"ok"}"#[..]))
 }
 
-/// 200 when NATS is connected and takes writes and the message of a run, what is used there is our own, and the
-/// run index and the API keys are current, else 503; a line per check.
+/// 200 when NATS is connected and takes writes and the message of a run, what is used there is our own, and
+/// the run index and the API keys are current, else 503; a line per check.
 pub fn ready(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     let parts = cx.parts;
     let nats = parts.bus.state();

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use super::{Next, TIMEOUT, Turn};
 use crate::bus::{self, Bus, Kv, WorkQueue};
-use crate::delivery::rescue::{self, Facts, LEAST_SILENCE, Remedy, Signed};
+use crate::delivery::rescue::{self, Facts, Remedy, Signed};
 use crate::delivery::{Change, Stored, drive};
 use crate::gateway::view::runs::{Indexed, RunIndex};
 use crate::gateway::view::workers::WorkerMirror;
 use crate::model::clock;
+use crate::model::limits::LEAST_RUN_SILENCE;
 use crate::model::run::{RunSnapshot, RunStatus};
 use crate::model::worker::WorkerState;
 
@@ -36,7 +37,7 @@ pub(super) struct Absence {
 
 impl Absence {
     pub(super) fn new(workers: WorkerMirror, heartbeat: Duration) -> Absence {
-        Absence { workers, silence: heartbeat.mul_f64(MISSED_RECORDS).max(LEAST_SILENCE) }
+        Absence { workers, silence: heartbeat.mul_f64(MISSED_RECORDS).max(LEAST_RUN_SILENCE) }
     }
 
     /// What is known of a run at `now`; nothing could be heard of it before `since`.

@@ -1,23 +1,22 @@
 //! One Python run from its fork to the end of its last process, on a thread that polls its pipes.
 
-use std::io::{self, ErrorKind, PipeReader, Read, Write};
+use std::io::{self, ErrorKind, PipeReader, Write};
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{SendTimeoutError, Sender, never};
 
 use super::capture::{Capture, Stream};
+use super::fork::{Forked, drain, fork};
 use super::orders::Orders;
 use super::tasks::Tasks;
-use crate::flow::executor::{FlowEvent, FlowJob, Outcome, StartError};
+use crate::flow::executor::{FlowEvent, FlowJob, Outcome};
 use crate::flow::python::message::{
     JobMessage, RunMessage, SUPERVISOR_DIED, ShimMessage, cancel_line, lease_line,
 };
 use crate::flow::python::pipes::{self, RunPipes, Waited};
-use crate::flow::python::template::{self, Template, TemplateSupervisor};
+use crate::flow::python::template::{self, TemplateSupervisor};
 use crate::model::json;
-use crate::thread::StopSignal;
 
 /// Longest message of a Python run; the host cuts values long before.
 const MAX_RUN_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
@@ -32,11 +31,7 @@ const RUN_EXIT_DEADLINE: Duration = Duration::from_secs(2);
 const FULL_PAUSE: Duration = Duration::from_millis(20);
 /// What is read from one pipe before the others have their turn: as much as a pipe holds, so that all
 /// that was printed before an event has been read when the event is.
-const TURN_BYTES: usize = 128 * 1024;
-/// How often a run is given to another template because the first one has just died.
-const MAX_FORKS: usize = 3;
-/// Between two looks at a template that owes a shim.
-const TEMPLATE_LOOK: Duration = Duration::from_millis(250);
+pub(super) const TURN_BYTES: usize = 128 * 1024;
 /// Parts of a lease after which it is renewed, and the longest pause until then.
 const RENEWALS_PER_LEASE: u32 = 4;
 const LONGEST_RENEWAL: Duration = Duration::from_secs(1);
@@ -97,108 +92,6 @@ pub(super) fn run(
     attempt.follow();
     // Of an old generation this may have been the last run.
     drop(template);
-}
-
-pub(super) struct Forked {
-    /// It reaps the shim, so it is kept until then.
-    pub template: Arc<Template>,
-    pub pipes: RunPipes,
-    pub shim_pid: u32,
-    pub said: Vec<u8>,
-}
-
-/// Has the processes of a run made; `None` when it was killed before.
-///
-/// Without them nothing of a flow was executed, so that is the host's fault, whatever has ended the template.
-pub(super) fn fork(
-    supervisor: &TemplateSupervisor,
-    orders: &Orders,
-    woken: &mut PipeReader,
-    stop: &StopSignal,
-) -> Result<Option<Forked>, StartError> {
-    let mut problem = String::new();
-    for _ in 0..MAX_FORKS {
-        let template = supervisor.template(stop).map_err(|error| supervisor.blame(&error))?;
-        let opened = pipes::open();
-        let (pipes, far) =
-            opened.map_err(|e| StartError::Host(format!("cannot make pipes for the run: {e}")))?;
-        if !orders.may_start() {
-            return Ok(None);
-        }
-        let forked = template.fork(&far.fds());
-        drop(far);
-        problem = match forked {
-            Ok(()) => match wait_for_shim(supervisor, &template, pipes, orders, woken) {
-                Begun::Forked(forked) => return Ok(Some(forked)),
-                Begun::Killed => return Ok(None),
-                Begun::Refused(error) => return Err(StartError::Host(error)),
-                Begun::Lost => {
-                    template.settle();
-                    "the template process has ended or has no file descriptors".to_owned()
-                }
-            },
-            Err(e) => e.to_string(),
-        };
-    }
-    Err(StartError::Host(format!("cannot start a process for the run: {problem}")))
-}
-
-enum Begun {
-    Forked(Forked),
-    Killed,
-    Refused(String),
-    /// Nothing of the flow was or will be executed: without the job, whatever was forked ends.
-    Lost,
-}
-
-fn wait_for_shim(
-    supervisor: &TemplateSupervisor,
-    template: &Arc<Template>,
-    mut pipes: RunPipes,
-    orders: &Orders,
-    woken: &mut PipeReader,
-) -> Begun {
-    let deadline = Instant::now() + supervisor.settings.start_deadline;
-    let mut text = Vec::new();
-    loop {
-        let waited = [woken.as_fd(), pipes.shim.as_fd()].map(|fd| Some(Waited { fd, to_write: false }));
-        let due = deadline.min(Instant::now() + TEMPLATE_LOOK);
-        if pipes::wait(&waited, Some(due)).is_err() {
-            return Begun::Lost;
-        }
-        drain(woken);
-        if orders.now().kill.is_some() {
-            return Begun::Killed;
-        }
-        // Looked at first: what a dead template's shim has said is there by now.
-        let is_alive = template.is_alive();
-        let is_open =
-            pipes::read_available(&mut pipes.shim, TURN_BYTES, |bytes| text.extend_from_slice(bytes));
-        if let Some(end) = text.iter().position(|&byte| byte == b'\n') {
-            let said = text.split_off(end + 1);
-            return match serde_json::from_slice(&text) {
-                Ok(ShimMessage::Started { started: shim_pid }) => {
-                    let template = Arc::clone(template);
-                    Begun::Forked(Forked { template, pipes, shim_pid, said })
-                }
-                Ok(other) => Begun::Refused(other.error()),
-                Err(e) => Begun::Refused(format!("cannot read what the run's supervisor says: {e}")),
-            };
-        }
-        if !is_open || !is_alive {
-            return Begun::Lost;
-        }
-        if Instant::now() >= deadline {
-            template.give_up();
-            return Begun::Lost;
-        }
-    }
-}
-
-/// Whatever wakes, the orders themselves are looked at.
-fn drain(woken: &mut PipeReader) {
-    let mut bytes = [0; 64];
-    let _ = woken.read(&mut bytes);
 }
 
 /// The time since the start of the machine, with the time in which it was suspended.

@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use super::attempt::{self, Forked};
+use super::fork::{self, Forked};
 use super::orders::Orders;
 use crate::flow::executor::{Outcome, StartError};
 use crate::flow::python::message::{RunMessage, ShimMessage};
@@ -23,7 +23,7 @@ const MAX_CHECK_BYTES: usize = 64 * 1024;
 pub(crate) fn check(supervisor: &TemplateSupervisor, stop: &StopSignal) -> Result<(), String> {
     let trouble = |e: std::io::Error| format!("cannot make the pipes of a run: {e}");
     let (orders, mut woken) = Orders::new().map_err(trouble)?;
-    let forked = match attempt::fork(supervisor, &orders, &mut woken, stop) {
+    let forked = match fork::fork(supervisor, &orders, &mut woken, stop) {
         Ok(forked) => forked,
         // This worker has no Python, and says so to each run that needs it.
         Err(StartError::Flow(_)) => return Ok(()),

@@ -4,6 +4,7 @@
 mod attempt;
 mod capture;
 mod check;
+mod fork;
 mod orders;
 mod tasks;
 
