@@ -1,8 +1,8 @@
 //! Runs Pyoco workflows on many machines with nothing but NATS beside it.
 //!
 //! The crate is one house with floors; imports run downwards only, and a test keeps it so:
-//! `cli` → `gateway`, `worker`, `client` → `delivery`, `flow` → `bus` → `model`; `config`, `logging`, `thread`
-//! and `wheel_archive` serve all of them. `docs/architecture.md` holds the map.
+//! `cli` → `gateway`, `worker`, `client` → `delivery`, `flow` → `bus` → `model`; `config`, `logging`,
+//! `thread` and `wheel_archive` serve all of them. `docs/architecture.md` holds the map.
 
 #[doc(hidden)]
 pub mod bus;
