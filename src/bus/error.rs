@@ -18,7 +18,6 @@ mod code {
     /// A delete of what is not there: `no message found` and `sequence not found`.
     pub const DELETE_FAILED: u64 = 10057;
     pub const SEQUENCE_NOT_FOUND: u64 = 10043;
-    pub const MESSAGE_TOO_LARGE: u64 = 10054;
     /// A stream that takes no more; somebody has to make room first.
     pub const FULL: [u64; 2] = [10077, 10109];
     /// No room: the stream's own bound, the account's, the server's.
@@ -102,11 +101,6 @@ impl Error {
     /// Whether no repeat helps before an operator has changed something.
     pub fn is_final(&self) -> bool {
         matches!(self, Error::Foreign(_) | Error::NotPullable { .. })
-    }
-
-    /// Whether no message of this size is taken, by the server or by the stream.
-    pub fn is_too_large(&self) -> bool {
-        matches!(self, Error::TooLarge { .. }) || self.has_code(code::MESSAGE_TOO_LARGE)
     }
 
     pub fn is_store_full(&self) -> bool {

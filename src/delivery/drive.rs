@@ -95,7 +95,7 @@ pub fn edit_run(
         });
         match edited {
             // Records and parameters, then the names of tasks.
-            Err(e) if e.is_too_large() && too_large < 2 => too_large += 1,
+            Err(bus::Error::TooLarge { .. }) if too_large < 2 => too_large += 1,
             other => return Ok(other?.written),
         }
     }

@@ -32,6 +32,7 @@ mod paging;
 mod protocol;
 mod proxies;
 mod queries;
+mod reconcile;
 mod rescue;
 mod schemathesis;
 mod submits;

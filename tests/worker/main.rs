@@ -11,6 +11,7 @@ mod support;
 mod flows;
 mod golden;
 
+mod attempts;
 mod burst;
 mod cancel;
 mod dispositions;

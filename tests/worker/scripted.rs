@@ -247,3 +247,30 @@ fn an_executor_that_dies_leaves_failed_tasks_behind() {
     assert_eq!(record["ended_at"], last["end_time"]);
     assert!(record["duration_ms"].as_f64().unwrap() >= 2000.0, "{record}");
 }
+
+#[test]
+fn a_run_with_more_tasks_than_a_message_holds_fails_at_once() {
+    let cluster = Cluster::new().quick().start();
+    let executor = Scripted::new(|job, events| {
+        let count = job.params["tasks"].as_u64().unwrap();
+        let tasks: Vec<String> =
+            (0..count).map(|task| format!("a-task-with-a-long-name-{task:06}")).collect();
+        begin(events, &tasks.iter().map(String::as_str).collect::<Vec<_>>());
+        // One that goes on is ended, one that has completed could not say so.
+        match job.params["ends"] == true {
+            true => events.send(FlowEvent::Finished(Outcome::Completed)).unwrap(),
+            false => std::thread::sleep(PATIENCE),
+        }
+    });
+    let _worker = cluster.local_worker_with("w1", &["default"], 1, executor);
+    for ends in [false, true] {
+        let run_id = cluster.queue("default", "any", json!({"tasks": 60_000, "ends": ends}));
+        let ended = cluster.wait_stored_within(Duration::from_secs(20), &run_id, "FAILED");
+        assert!(ended["error"].as_str().unwrap().starts_with("too_many_tasks: "), "{ended}");
+        assert_eq!((&ended["tasks"], &ended["attempt"]), (&json!({}), &json!(1)), "{ended}");
+        let counts = ended["task_counts"].as_object().unwrap();
+        assert_eq!(counts.values().filter_map(Value::as_u64).sum::<u64>(), 60_000, "{ended}");
+    }
+    let next = cluster.queue("default", "any", json!({"tasks": 3, "ends": true}));
+    cluster.settled(&next, "COMPLETED");
+}

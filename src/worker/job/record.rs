@@ -176,12 +176,9 @@ impl Recorder {
                     self.budget.max_bytes = limit.saturating_sub(HEADER_ROOM);
                 }
                 // Without its records it is too large still; a run must be able to end.
-                Err(NotWritten::Trouble(e)) if e.is_too_large() => {
+                Err(NotWritten::Trouble(bus::Error::TooLarge { .. })) => {
                     if !owner::shrink(&mut self.snapshot, clock::now()) {
-                        return Err(match self.snapshot.tasks.len() {
-                            0 => NotWritten::Trouble(e),
-                            tasks => NotWritten::TooManyTasks(tasks),
-                        });
+                        return Err(NotWritten::TooManyTasks(self.snapshot.tasks.len()));
                     }
                     self.budget.clear();
                 }
