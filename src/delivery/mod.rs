@@ -33,7 +33,7 @@ use mends::Mend;
 
 use crate::bus::Meta;
 use crate::model::job::Job;
-use crate::model::run::{Delivery, RunSnapshot};
+use crate::model::run::{Delivery, RunSnapshot, RunStatus};
 
 /// The newest message of a run's key.
 #[derive(Debug, Clone, Copy)]
@@ -182,11 +182,11 @@ fn num_delivered(delivery: &Delivery) -> Option<u64> {
     Meta::parse(&delivery.ack).map(|meta| meta.num_delivered)
 }
 
-/// Whether a worker has it that knows nothing of deliveries: one of the Python side.
+/// Whether a worker has it that knows nothing of deliveries: one of the Python side. It writes its id into
+/// its first snapshot only.
 fn is_foreign(snapshot: &RunSnapshot) -> bool {
-    use crate::model::run::RunStatus::Running;
-    let ours = snapshot.delivery.is_some() || snapshot.job_seq.is_some();
-    snapshot.status == Running && !ours && snapshot.worker_id.is_some()
+    let names_its_job = snapshot.delivery.is_some() || snapshot.job_seq.is_some();
+    snapshot.status == RunStatus::Running && !names_its_job
 }
 
 /// Text of the `error` of a run whose workers have died too often.

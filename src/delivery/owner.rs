@@ -2,7 +2,7 @@
 //! hold it.
 
 use super::mends::{self, Mend};
-use super::{Newest, Stored};
+use super::{Newest, Stored, is_foreign};
 use crate::model::run::{RunSnapshot, RunStatus};
 
 #[derive(Debug, PartialEq, Eq)]
@@ -31,16 +31,21 @@ pub fn on_conflict(ours: &mut RunSnapshot, acks: &[String], newest: &Newest<'_>)
     if theirs.status.is_terminal() {
         return Conflict::Lost(format!("it is {} already", theirs.status.as_str()));
     }
-    let is_ours = theirs.delivery.as_ref().is_none_or(|held| !held.released && acks.contains(&held.ack));
+    let is_ours = match &theirs.delivery {
+        Some(held) => !held.released && acks.contains(&held.ack),
+        // A gateway of the Python side may drop the field with a cancel request, but it never writes RUNNING.
+        None => !is_foreign(theirs),
+    };
     if theirs.attempt.is_some_and(|attempt| Some(attempt) > ours.attempt)
         || (theirs.worker_id.is_some() && theirs.worker_id != ours.worker_id)
         || !is_ours
     {
-        let who = theirs.worker_id.as_deref().unwrap_or_default();
+        let who = theirs.worker_id.as_deref().unwrap_or("of the Python side");
         let attempt = theirs.attempt.unwrap_or(0);
         return Conflict::Lost(match &theirs.delivery {
             Some(held) if held.released => "its job was published anew".to_owned(),
-            _ => format!("worker {who} has it in attempt {attempt}"),
+            Some(_) => format!("worker {who} has it in attempt {attempt}"),
+            None => format!("worker {who} has it"),
         });
     }
     if theirs.status == RunStatus::Cancelling || theirs.cancel_requested_at.is_some() {

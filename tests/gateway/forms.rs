@@ -206,3 +206,17 @@ fn a_page_is_not_ours_because_a_stranger_says_so() {
         [("Content-Type", content_type.as_str()), ("Origin", "https://front"), ("X-Forwarded-Host", "front")];
     assert_eq!(cluster.request("POST", "/runs/yaml", &headers, &body).status, 403);
 }
+
+#[test]
+fn a_document_with_more_tasks_than_a_message_holds_is_refused() {
+    let cluster = Cluster::with_gateway_env(&[("PYOCO_WORKFLOW_YAML_MAX_BYTES", "2000000")]);
+    let document = |tasks: usize| {
+        let tasks: String = (0..tasks).map(|task| format!("  t{task}: {{}}\n")).collect();
+        format!("flow: {graph}\ntasks:\n{tasks}", graph = "{graph: t0}")
+    };
+    let answer = cluster.post_yaml("default", "main", &document(40_000));
+    let (status, why) = detail(&answer);
+    assert_eq!((status, why), (422, json!("invalid workflow yaml")), "{}", answer.text());
+    assert!(answer.text().contains("too_many_tasks: the names of 40000 tasks"), "{}", answer.text());
+    accepted(&cluster.post_yaml("default", "main", &document(5_000)));
+}

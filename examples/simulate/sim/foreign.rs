@@ -84,9 +84,8 @@ impl Foreign {
         };
         let (revision, snapshot) = newest.unwrap_or((0, None));
         let is_over = snapshot.as_ref().is_none_or(|snapshot| snapshot.status.is_terminal());
-        let is_lost = held.written.as_ref().is_some_and(|(_, ours)| {
-            snapshot.as_ref().is_none_or(|theirs| theirs.worker_id != ours.worker_id)
-        });
+        let is_lost = held.written.is_some()
+            && snapshot.as_ref().is_none_or(|theirs| theirs.delivery.is_some() || theirs.job_seq.is_some());
         if is_lost {
             return None;
         }
@@ -96,7 +95,9 @@ impl Foreign {
         }
         let now = net.seconds();
         let mut next = RunSnapshot::pending(RUN_IDS[run].into(), "main".into(), "default".into(), now);
-        next.worker_id = Some(super::worker::WORKER_IDS[self.index].to_owned());
+        // Later ones have none.
+        let is_first = held.written.is_none();
+        next.worker_id = is_first.then(|| super::worker::WORKER_IDS[self.index].to_owned());
         next.status = RunStatus::Running;
         let ends = held.written.is_some() && net.now >= held.ends_at;
         if ends {

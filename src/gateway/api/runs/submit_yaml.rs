@@ -11,6 +11,7 @@ use crate::http::Reply;
 use crate::http::form::{self, Part};
 use crate::model::error::Code;
 use crate::model::limits::{MAX_FLOW_NAME_BYTES, MAX_MULTIPART_PARTS};
+use crate::model::run::too_many_tasks;
 use crate::model::{name, workflow};
 
 /// A run by document. `params` are the document's `flow.defaults`.
@@ -29,11 +30,31 @@ pub fn run(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     } else {
         Vec::new()
     };
-    let submission = read(&fields, settings.max_workflow_bytes, &settings.default_tag)?;
+    let (submission, tasks) = read(&fields, settings.max_workflow_bytes, &settings.default_tag)?;
+    let limit = cx.parts.bus.max_payload(tasks.snapshot_bytes) / 2;
+    if tasks.snapshot_bytes > limit {
+        let reason = format!("{}; they would take half of it", too_many_tasks(tasks.count));
+        return Err(unacceptable("invalid workflow yaml", reason));
+    }
     submit::submit(cx, submission)
 }
 
-fn read(fields: &[Part], limit: u64, default_tag: &str) -> Result<Submission, ApiError> {
+/// The tasks that a document names: how many, and what their names and statuses take in a snapshot.
+struct Tasks {
+    count: usize,
+    snapshot_bytes: usize,
+}
+
+impl Tasks {
+    fn of(workflow: &workflow::Workflow) -> Tasks {
+        // `"name":"CANCELLED",`
+        const FRAME_BYTES: usize = 16;
+        let bytes = workflow.tasks.iter().map(|task| task.name.len() + FRAME_BYTES).sum();
+        Tasks { count: workflow.tasks.len(), snapshot_bytes: bytes }
+    }
+}
+
+fn read(fields: &[Part], limit: u64, default_tag: &str) -> Result<(Submission, Tasks), ApiError> {
     // Of a repeated field the last counts.
     let find = |name: &str| fields.iter().rev().find(|part| part.name == name);
     let field = |name: &str| find(name).map(|part| String::from_utf8_lossy(&part.content));
@@ -78,13 +99,15 @@ fn read(fields: &[Part], limit: u64, default_tag: &str) -> Result<Submission, Ap
         })?;
     let text = std::str::from_utf8(&workflow.content)
         .map_err(|_| unacceptable("invalid workflow yaml", "invalid_utf8".to_owned()))?;
-    Ok(Submission {
+    let tasks = Tasks::of(&parsed);
+    let submission = Submission {
         flow_name: flow_name.to_owned(),
         params: parsed.defaults,
         tags: vec![tag.clone()],
         tag,
         workflow: Some(submit::Workflow { text: text.to_owned(), sha256: hex_sha256(text) }),
-    })
+    };
+    Ok((submission, tasks))
 }
 
 fn hex_sha256(text: &str) -> String {
@@ -112,7 +135,7 @@ mod tests {
     }
 
     fn status_and_text(parts: &[Part]) -> (u16, String) {
-        let error = read(parts, 100, "default").unwrap_err();
+        let Err(error) = read(parts, 100, "default") else { panic!("accepted") };
         let text = match &error {
             ApiError::Schema(p) => p.iter().map(|p| p.kind).collect::<Vec<_>>().join(","),
             ApiError::Unacceptable { detail, reason, .. } => format!("{detail}: {reason}"),
@@ -130,7 +153,8 @@ mod tests {
             part("flow_name", None, b" main "),
             part("tag", None, b"gpu"),
         ];
-        let read = read(&parts, 100, "default").unwrap();
+        let (read, tasks) = read(&parts, 100, "default").unwrap();
+        assert_eq!(tasks.count, 0);
         assert_eq!((read.flow_name.as_str(), read.tag.as_str()), ("main", "gpu"));
         assert_eq!(read.params["k"], true);
         assert_eq!(read.workflow.unwrap().sha256.len(), 64);
