@@ -52,8 +52,8 @@ struct Submit {
 /// What it does for a run at the moment.
 enum Work {
     Undo(Going<Edit>),
-    /// The message to NAK then, unless that takes until a time.
-    Rescue(Going<Edit>, Option<u64>, Millis),
+    /// Then NAK this message, which was delivered so often, unless that takes until a time.
+    Rescue(Going<Edit>, Option<(u64, u64)>, Millis),
     Requeue(Going<Requeue<'static>>),
     Lost(Going<Edit>),
 }
@@ -263,7 +263,9 @@ impl Gateway {
                         });
                         return;
                     }
-                    self.going = Some(Work::Rescue(Going::new(edit, run, None), seq, net.now + NAK_WITHIN));
+                    let message = seq.map(|seq| (seq, net.queue.deliveries_of(seq)));
+                    self.going =
+                        Some(Work::Rescue(Going::new(edit, run, None), message, net.now + NAK_WITHIN));
                     return;
                 }
                 Remedy::CompleteCancel => {
@@ -388,7 +390,11 @@ impl Gateway {
             Work::Rescue(mut going, seq, until) => match going.step(net, self.actor) {
                 Progress::Going => Some(Work::Rescue(going, seq, until)),
                 Progress::End(written) => {
-                    if let (true, Some(seq)) = (written && net.now < until, seq) {
+                    if let (true, Some((seq, deliveries))) = (written && net.now < until, seq) {
+                        // The server may have delivered it by itself meanwhile; that delivery is lost then.
+                        if net.queue.deliveries_of(seq) != deliveries {
+                            net.checks.disturbed[going.run] += 1;
+                        }
                         let _ = net.ask(self.actor, false, |net| net.queue.nak(net.now, seq, 0));
                     }
                     None

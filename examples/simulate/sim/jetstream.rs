@@ -174,6 +174,11 @@ impl<M> WorkQueue<M> {
         }
     }
 
+    /// How often a message in delivery was delivered.
+    pub fn deliveries_of(&self, seq: u64) -> u64 {
+        self.pending.get(&seq).map_or(0, |pending| pending.deliveries)
+    }
+
     pub fn in_progress(&mut self, now: Millis, seq: u64) {
         self.expire(now);
         let due = now + self.settings.ack_wait;

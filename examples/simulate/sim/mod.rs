@@ -193,8 +193,11 @@ impl World {
             Actor::Ours(worker) => worker.run(),
             Actor::Foreign(worker) => worker.run(),
         };
+        let is_executing = matches!(actor, Actor::Ours(worker) if worker.is_executing());
+        let is_silent =
+            net.is_cut(index) || net.denied[index].holds(net.now) || is_executing && net.full.holds(net.now);
         if let Some(run) = run
-            && (net.is_cut(index) || net.denied[index].holds(net.now))
+            && is_silent
         {
             net.checks.disturbed[run] += 1;
         }

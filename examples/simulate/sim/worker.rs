@@ -110,6 +110,11 @@ impl Worker {
         }
     }
 
+    /// Whether its run can be taken for lost while it cannot write.
+    pub fn is_executing(&self) -> bool {
+        matches!(&self.slot, Slot::Attempt(_))
+    }
+
     /// SIGKILL, and a new start.
     pub fn die(&mut self, net: &mut Net) {
         if let Some(run) = self.run() {
