@@ -106,9 +106,10 @@ impl Health {
         let _ = self.fault.0.try_send(());
     }
 
-    /// A snapshot could not be written. Without a connection no jobs come anyway, and the connection says so.
+    /// A snapshot could not be written. Without a connection no jobs come anyway, and the connection says so;
+    /// other writers that were quicker are no fault.
     pub(crate) fn note_refusal(&self, error: &bus::Error) {
-        if !matches!(error, bus::Error::Disconnected) {
+        if !matches!(error, bus::Error::Disconnected | bus::Error::Conflict(_)) {
             self.report(Fault::Nats(format!("cannot write snapshots of runs: {error}")));
         }
     }

@@ -294,9 +294,7 @@ impl Worker {
                 }))
             }
             Progress::End(claim::End::Foreign(revision)) => {
-                if silent.is_some_and(|silent| silent != revision) {
-                    return self.giving_back(net, run, delivery, None, Duration::from_secs(10));
-                }
+                let _ = net.ask(self.actor, false, |net| net.queue.in_progress(net.now, delivery.seq));
                 let step = self.claiming(net, message(net), delivery, Some(revision));
                 let at = net.now + 6_000;
                 Slot::Claiming { delivery, acks, step, give_up, may_be_stored, silent: Some(revision), at }
@@ -416,8 +414,10 @@ impl Worker {
                 attempt.conflict = trouble == Trouble::Unknown && fits;
                 attempt.next_write = net.now + 500;
                 if is_end && net.now >= attempt.give_up {
-                    let Attempt { run, delivery, acks, .. } = *attempt;
-                    return self.giving_back(net, run, delivery, Some(acks), TROUBLE_DELAY);
+                    let Attempt { run, delivery, .. } = *attempt;
+                    // It costs an attempt: this end may be one that can be stored nowhere.
+                    net.checks.disturbed[run] += 1;
+                    return self.giving_back(net, run, delivery, None, TROUBLE_DELAY);
                 }
             }
         }
@@ -443,6 +443,11 @@ impl Worker {
     fn give_back(&mut self, net: &mut Net, slot: Slot) -> Slot {
         let Slot::GivingBack { delivery, held, mut step, give_up, at } = slot else { return slot };
         let run = step.run;
+        if held.is_none() {
+            let delay = u64::try_from(TROUBLE_DELAY.as_millis()).unwrap_or(0);
+            let _ = net.ask(self.actor, false, |net| net.queue.nak(net.now, delivery.seq, delay));
+            return Slot::Free;
+        }
         match step.step(net, self.actor) {
             Progress::Going => Slot::GivingBack { delivery, held, step, give_up, at },
             Progress::End(give_back::End::Changed) => {
@@ -452,12 +457,10 @@ impl Worker {
                 net.tell(|| format!("w{} has given r{run} back: {end:?}", self.index));
                 Slot::Free
             }
-            Progress::Trouble(_) if held.is_none() || net.now >= give_up => {
+            Progress::Trouble(_) if net.now >= give_up => {
                 let delay = u64::try_from(TROUBLE_DELAY.as_millis()).unwrap_or(0);
                 let _ = net.ask(self.actor, false, |net| net.queue.nak(net.now, delivery.seq, delay));
-                if held.is_some() {
-                    net.checks.disturbed[run] += 1;
-                }
+                net.checks.disturbed[run] += 1;
                 Slot::Free
             }
             Progress::Trouble(_) => {

@@ -7,7 +7,7 @@ use crossbeam_channel::{after, select};
 use super::give_back;
 use super::in_flight::InFlightJob;
 use super::{settle, tag_of};
-use crate::bus::Delivered;
+use crate::bus::{self, Delivered};
 use crate::delivery::claim::{Claim, Claimant, End};
 use crate::delivery::drive::Bench;
 use crate::model::clock;
@@ -25,8 +25,6 @@ const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration
 pub(super) const TROUBLE_DELAY: Duration = Duration::from_secs(2);
 /// How long a run of a worker that knows nothing of deliveries may be silent: it writes every second.
 const FOREIGN_SILENCE: Duration = Duration::from_secs(6);
-/// Delay of a job whose run such a worker executes.
-const FOREIGN_DELAY: Duration = Duration::from_secs(10);
 
 /// What came of it.
 pub(super) enum Claimed {
@@ -47,7 +45,8 @@ pub(super) fn claim(
     let run_id = job.run_id.as_str();
     let (mut pause, give_up) = (RETRY_PAUSES.0, Instant::now() + PATIENCE);
     let mut acks = vec![delivered.ack_subject().to_owned()];
-    let (mut silent, mut may_be_stored) = (None, false);
+    let (mut silent, mut silent_until) = (None, Instant::now());
+    let mut may_be_stored = false;
     loop {
         while let Ok(again) = in_flight.redelivered.try_recv() {
             acks.push(again.ack_subject().to_owned());
@@ -56,14 +55,15 @@ pub(super) fn claim(
         // A claim may take long; without this the job would come again meanwhile.
         let _ = delivered.in_progress();
         let mut step = Claim::new(job, claimant(context, delivered), context.limits(&delivered.subject));
-        step = step.silent(silent);
+        step = step.silent(silent.filter(|_| Instant::now() >= silent_until));
         let driven = bench(context, job, delivered).drive(&mut step, drop);
         may_be_stored |= step.may_be_stored();
         let end = match driven {
             Ok(end) => end,
             Err(e) => {
                 log::warn!(run_id = run_id, error = e.to_string(); "cannot claim the run yet");
-                let is_final = !(e.is_transient() || e.is_outcome_unknown() || e.is_store_full());
+                let may_pass = e.is_transient() || e.is_outcome_unknown() || e.is_store_full();
+                let is_final = !may_pass && !matches!(e, bus::Error::Conflict(_));
                 context.health.note_refusal(&e);
                 if is_final || Instant::now() >= give_up || is_stopped_within(pause, hard_stop) {
                     let held = may_be_stored.then_some(&*acks);
@@ -91,12 +91,15 @@ pub(super) fn claim(
             }
             End::Superseded => return Claimed::Over(None),
             End::Foreign(revision) => {
-                let is_alive = silent.is_some_and(|silent| silent != revision);
-                if is_alive || is_stopped_within(FOREIGN_SILENCE, hard_stop) {
-                    give_back::give_back(context, job, delivered, None, FOREIGN_DELAY, hard_stop);
+                if silent != Some(revision) {
+                    (silent, silent_until) = (Some(revision), Instant::now() + FOREIGN_SILENCE);
+                }
+                // As long as it lives the job is kept here: each delivery would be one less.
+                let pause = context.progress_interval().min(FOREIGN_SILENCE);
+                if is_stopped_within(pause, hard_stop) {
+                    give_back::give_back(context, job, delivered, None, Duration::ZERO, hard_stop);
                     return Claimed::Over(None);
                 }
-                silent = Some(revision);
             }
             End::Changed => {}
         }

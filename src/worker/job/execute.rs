@@ -31,8 +31,7 @@ const TERM_GRACE: Duration = Duration::from_secs(2);
 /// Between two tries to store a terminal snapshot.
 const STORE_RETRY: Duration = Duration::from_millis(500);
 /// How long a finished run's result is held while NATS does not take it; long enough for a server
-/// to be replaced, short enough that a slot is not lost for a day. A run whose end no worker can store
-/// costs an attempt each time, so it ends some day.
+/// to be replaced, short enough that a slot is not lost for a day.
 const STORE_DEADLINE: Duration = Duration::from_secs(600);
 
 /// How a job left its slot, for the worker's record.
@@ -422,7 +421,17 @@ impl RunAttempt<'_> {
                 log::error!(err_id = code.err_id(), msg_id = code.msg_id(),
                     run_id = run_id.as_str(), error = problem;
                     "cannot store how the run ended; giving its job back");
-                self.give_back(TROUBLE_DELAY, hard_stop);
+                // A worker that ends is not dead. But a run whose end can be stored nowhere has to cost
+                // attempts, or it would be executed for ever.
+                let held = stopping.then(|| self.recorder.acks());
+                give_back::give_back(
+                    self.context,
+                    &self.job,
+                    &self.delivered,
+                    held,
+                    TROUBLE_DELAY,
+                    hard_stop,
+                );
                 return false;
             }
         }

@@ -29,13 +29,13 @@ pub(super) fn give_back(
     hard_stop: &StopSignal,
 ) {
     let run_id = job.run_id.as_str();
+    let Some(held) = held else { return nak(delivered, run_id, delay) };
     let give_up = Instant::now() + DEADLINE;
     let numbers = (delivered.stream_seq, delivered.num_delivered);
     loop {
         let is_last = thread::is_stopped(hard_stop) || Instant::now() >= give_up;
         let limits = context.limits(&delivered.subject);
-        let mut step =
-            GiveBack::new(job, held.unwrap_or_default().to_vec(), numbers, delay, limits, clock::now());
+        let mut step = GiveBack::new(job, held.to_vec(), numbers, delay, limits, clock::now());
         let mut bench = bench(context, job, delivered);
         let last_runs = context.runs.with_timeout(LAST_TIMEOUT);
         if is_last {
@@ -44,7 +44,7 @@ pub(super) fn give_back(
         match bench.drive(&mut step, drop) {
             Ok(End::GivenBack | End::Lost) => return,
             Ok(End::Changed) => {}
-            Err(_) if is_last || held.is_none() => return nak(delivered, run_id, delay),
+            Err(_) if is_last => return nak(delivered, run_id, delay),
             Err(e) => {
                 log::warn!(run_id = run_id, error = e.to_string(); "cannot give a job back yet");
                 let _ = delivered.in_progress();
