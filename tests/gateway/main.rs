@@ -35,6 +35,7 @@ mod queries;
 mod rescue;
 mod schemathesis;
 mod submits;
+mod systemd;
 mod tolerance;
 mod unread_log;
 mod vanished;

@@ -24,6 +24,7 @@ mod registry;
 mod scripted;
 mod snapshots;
 mod stopping;
+mod systemd;
 mod time_limit;
 mod unable;
 mod wheels_built;
