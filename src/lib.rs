@@ -2,7 +2,7 @@
 //!
 //! The crate is one house with floors; imports run downwards only, and a test keeps it so:
 //! `cli` → `gateway`, `worker`, `client` → `delivery`, `flow` → `bus` → `model`; `config`, `logging`,
-//! `thread` and `wheel_archive` serve all of them. `docs/architecture.md` holds the map.
+//! `systemd`, `thread` and `wheel_archive` serve all of them. `docs/architecture.md` holds the map.
 
 #[doc(hidden)]
 pub mod bus;
@@ -20,6 +20,8 @@ pub mod http;
 pub mod logging;
 #[doc(hidden)]
 pub mod model;
+#[doc(hidden)]
+pub mod systemd;
 #[doc(hidden)]
 pub mod thread;
 mod wheel_archive;

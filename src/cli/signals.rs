@@ -6,6 +6,7 @@ use signal_hook::iterator::Signals;
 use super::failure::Failure;
 use super::program;
 use crate::model::error::Code;
+use crate::systemd;
 use crate::thread::{self, StopSignal};
 
 /// What SIGHUP means to a program.
@@ -36,6 +37,7 @@ pub(super) fn stop_signal(hangup: Hangup) -> Result<StopSignal, Failure> {
             }
             match source.take() {
                 Some(first) => {
+                    systemd::stopping();
                     log::info!(signal = signal; "stopping; a second signal leaves at once");
                     drop(first);
                 }

@@ -9,8 +9,9 @@ const MIN_MEMORY: u64 = 16 << 20;
 const MAX_MEMORY: u64 = 1024 << 40;
 /// In the place of a program: this worker executes no Python.
 const OFF: &str = "off";
-/// Variables that no flow sees, whatever the settings say: our own, and what tools of NATS read.
-const WITHHELD: [&str; 2] = ["PYOCO_", "NATS_"];
+/// Variables that no flow sees, whatever the settings say: our own, what tools of NATS read, and what systemd
+/// tells this process alone.
+const WITHHELD: [&str; 5] = ["PYOCO_", "NATS_", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
 /// How flows in Python are executed.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,7 +90,9 @@ pub fn parse_env_entry(text: &str) -> Result<String, String> {
         return Err("must be names of variables, or prefixes of names with a trailing *".to_owned());
     }
     if is_withheld(name) {
-        return Err(format!("`{text}` may hold a secret of this worker; flows do not see it"));
+        return Err(format!(
+            "`{text}` may hold a secret of this worker, or is for it alone; flows do not see it"
+        ));
     }
     Ok(text.to_owned())
 }
@@ -172,7 +175,9 @@ mod tests {
         }
         for text in ["*", "PYO*,NAT*,N*,P*"] {
             let python = load(text).config.python;
-            for name in ["PYOCO_NATS_TOKEN", "PYOCO_AUTH_PEPPER", "NATS_PASSWORD", "NATS_CREDS"] {
+            for name in
+                ["PYOCO_NATS_TOKEN", "PYOCO_AUTH_PEPPER", "NATS_PASSWORD", "NATS_CREDS", "NOTIFY_SOCKET"]
+            {
                 assert!(!python.shows(name), "{text} {name}");
             }
             assert!(python.shows("PATH"), "{text}");

@@ -38,6 +38,7 @@ use crate::bus::{Bus, Kv, WorkQueue};
 use crate::config::{RegistryConfig, RunConfig};
 use crate::delivery::Limits;
 use crate::flow::Executor;
+use crate::systemd::{self, Loop};
 use crate::thread::{Service, StopSignal};
 
 /// How long a worker waits for its first connection before it goes on without one.
@@ -208,6 +209,9 @@ pub fn run(
         "worker started"
     );
     let once = context.settings.run_once.is_some();
+    if sync.is_some() {
+        systemd::status(Loop::Puller, "worker: waits for its first wheels".to_owned());
+    }
     let waited = sync.as_ref().map(|sync| sync.wait_ready(once, &registry.taken_over, stop));
     let taken_over = match waited {
         Some(Waited::TakenOver(by)) => Some(by),

@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
 use super::registry::Registry;
 use super::{Context, Error, slot};
 use crate::bus::{self, Delivered, MANY_WAIT, PullEvent, PullInbox};
+use crate::systemd::{self, Loop, Pulse};
 use crate::thread::{self, JoinOnDrop, StopSignal, StopSource};
 
 /// Between two tries to reach the queue when it cannot be asked.
@@ -42,8 +43,10 @@ pub(super) fn run(
         taken: 0,
         careful: false,
         refused: None,
+        pulse: Pulse::new(Loop::Puller),
     };
     let taken_over = puller.serve(registry, stop);
+    systemd::stopping();
     let refused = puller.refused.take();
     let asked_in_vain = context.settings.run_once.is_some() && !puller.ensured && puller.taken == 0;
     puller.drain();
@@ -133,6 +136,8 @@ struct Puller<'a> {
     careful: bool,
     /// Why no job can ever be taken.
     refused: Option<bus::Error>,
+    /// What systemd hears of this loop.
+    pulse: Pulse,
 }
 
 impl Puller<'_> {
@@ -145,6 +150,9 @@ impl Puller<'_> {
             let retry = self.ask();
             if self.refused.is_some() {
                 return None;
+            }
+            if self.pulse.beat() {
+                systemd::status(Loop::Puller, self.status());
             }
             let silence = self.inbox.next_deadline().unwrap_or_else(|| Instant::now() + RETRY);
             let next_look = if retry { Instant::now() + RETRY } else { silence };
@@ -169,6 +177,7 @@ impl Puller<'_> {
                     let event = self.inbox.take(arrival);
                     self.take(event);
                 }
+                recv(self.pulse.next()) -> _ => {}
                 recv(crossbeam_channel::at(next_look)) -> _ => {
                     self.inbox.forget_silent(Instant::now());
                 }
@@ -198,6 +207,7 @@ impl Puller<'_> {
                 return true;
             }
             self.ensured = true;
+            systemd::ready(Loop::Puller);
         }
         let tags = self.context.settings.tags.len();
         if tags == 1 {
@@ -217,6 +227,17 @@ impl Puller<'_> {
         let asked = (0..tags).any(|tag| self.inbox.outstanding(tag) > 0);
         let room = if self.careful { 1 } else { free };
         !asked && self.inbox.ask(self.turn, room, false).is_err()
+    }
+
+    /// What it is at, in words for an operator.
+    fn status(&self) -> String {
+        if let Some(unavailable) = self.context.health.unavailable() {
+            return format!("worker: cannot execute runs: {}", unavailable.reason);
+        }
+        match self.ensured {
+            true => format!("worker: executes {} of {} runs", self.slots.busy, self.slots.count),
+            false => "worker: waits for NATS".to_owned(),
+        }
     }
 
     fn ensure(&self) -> bus::Result<()> {
@@ -268,7 +289,7 @@ impl Puller<'_> {
 
     /// Finishes what runs, for as long as the drain time lasts, and gives back what arrives.
     fn drain(self) {
-        let Puller { context, mut inbox, slots, .. } = self;
+        let Puller { context, mut inbox, slots, mut pulse, .. } = self;
         let Slots { jobs, done, mut busy, hard_stop, threads, .. } = slots;
         drop(jobs);
         let timeout = after(context.settings.drain_timeout);
@@ -276,6 +297,7 @@ impl Puller<'_> {
             log::info!(runs = busy; "stopping: waiting for what runs");
         }
         while busy > 0 {
+            pulse.beat();
             select! {
                 recv(done) -> ended => {
                     if ended.is_err() {
@@ -290,6 +312,7 @@ impl Puller<'_> {
                         give_back(&message);
                     }
                 }
+                recv(pulse.next()) -> _ => {}
                 recv(timeout) -> _ => break,
             }
         }

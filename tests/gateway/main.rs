@@ -36,6 +36,7 @@ mod reconcile;
 mod rescue;
 mod schemathesis;
 mod submits;
+mod systemd;
 mod tolerance;
 mod unread_log;
 mod vanished;

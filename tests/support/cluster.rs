@@ -227,7 +227,7 @@ impl Options {
         self
     }
 
-    fn apply(&self, command: &mut Command) {
+    pub fn apply(&self, command: &mut Command) {
         command.args(&self.flags).envs(self.env.iter().cloned());
     }
 }

@@ -68,6 +68,7 @@
 //! | [`nats_cluster`] | several nats-servers as one cluster; kill, freeze, restart a node, find a leader |
 //! | [`reverse_proxy`] | nginx, Caddy and HAProxy in front of a gateway |
 //! | [`process`] | programs with captured output; signals, exit codes |
+//! | [`systemd`] | a stand-in for systemd: what services say to `NOTIFY_SOCKET` |
 //! | [`measure`] | threads, memory and descriptors of a process, processes below it |
 //! | [`port`], [`wait`] | a port of one's own; `eventually`, the one way to wait |
 
@@ -94,6 +95,7 @@ pub mod python_flows;
 pub mod registry;
 pub mod reverse_proxy;
 pub mod runs;
+pub mod systemd;
 pub mod wait;
 pub mod wheel;
 pub mod wheel_sync;

@@ -9,6 +9,7 @@ const FLOORS: &[(&str, &[&str], &str)] = &[
     ("thread", &[], "it starts threads and does not care what they do"),
     ("config", &["model"], "settings are data that `cli` hands down"),
     ("logging", &["model", "config", "thread"], "a writer of lines; it must work before anything else does"),
+    ("systemd", &[], "it sends words to systemd and does not care who says them"),
     ("bus", &["model", "config", "logging", "thread"], "it speaks NATS and knows no HTTP, no flow"),
     ("flow", &["model", "thread"], "it is handed a cancel token and a sender, and never sees NATS"),
     (
@@ -21,12 +22,12 @@ const FLOORS: &[(&str, &[&str], &str)] = &[
     ("wheel_archive", &["model"], "it reads archives and judges nothing in them"),
     (
         "worker",
-        &["delivery", "flow", "bus", "model", "config", "logging", "thread", "wheel_archive"],
+        &["delivery", "flow", "bus", "model", "config", "logging", "systemd", "thread", "wheel_archive"],
         "a worker and a gateway meet in `model` and in NATS",
     ),
     (
         "gateway",
-        &["delivery", "http", "bus", "model", "config", "logging", "thread"],
+        &["delivery", "http", "bus", "model", "config", "logging", "systemd", "thread"],
         "a gateway and a worker meet in `model` and in NATS",
     ),
     (
@@ -41,6 +42,7 @@ const FLOORS: &[(&str, &[&str], &str)] = &[
             "model",
             "config",
             "logging",
+            "systemd",
             "thread",
             "wheel_archive",
         ],

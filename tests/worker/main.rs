@@ -25,6 +25,7 @@ mod registry;
 mod scripted;
 mod snapshots;
 mod stopping;
+mod systemd;
 mod time_limit;
 mod unable;
 mod wheels_built;

@@ -7,6 +7,7 @@
 pub mod args;
 mod check;
 pub mod nats_child;
+mod probe;
 mod up;
 
 use std::ffi::OsString;

@@ -9,6 +9,7 @@ use crossbeam_channel::bounded;
 use super::PROGRAM;
 use super::args::Up;
 use super::nats_child::{NatsChild, NatsChildSettings};
+use super::probe;
 use crate::bus::{self, Bus};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
@@ -18,6 +19,7 @@ use crate::config::{AuthMode, Config, DashboardLang, Source};
 use crate::gateway::auth::hash::Pepper;
 use crate::gateway::{AuthSettings, GatewaySettings, Lang, RunningGateway};
 use crate::model::error::Code;
+use crate::systemd::{self, Loop};
 use crate::thread::{self, StopSignal};
 
 /// For requests in flight when the gateway stops.
@@ -51,6 +53,12 @@ pub(super) fn up(args: Up) -> Result<Exit, Failure> {
         log::warn!(address = address.to_string();
             "the gateway listens beyond this machine and asks nobody for a key");
     }
+    let loops: &[Loop] = if args.with_worker {
+        &[Loop::Http, Loop::Chores, Loop::Puller]
+    } else {
+        &[Loop::Http, Loop::Chores]
+    };
+    systemd::init(loops, |name| std::env::var_os(name));
     let stop = signals::stop_signal(Hangup::Reloads)?;
     let nats = args.with_nats.then(|| start_nats(&args)).transpose()?;
     if let Some(url) = nats.as_ref().map(NatsChild::url).or(args.nats_url) {
@@ -64,6 +72,8 @@ pub(super) fn up(args: Up) -> Result<Exit, Failure> {
         gateway.stop(Duration::ZERO);
         return Err(program::failed(Code::CannotStart, "cannot start the gateway", e));
     }
+    let probe = probe::start(gateway.local_addr())
+        .map_err(|e| program::failed(Code::CannotStart, "cannot start the gateway", e))?;
     let worker_ended = if args.with_worker {
         let mut settings = worker::settings(&config, args.worker_tags)?;
         config.python.resolver = args.worker_flow_resolver.or(config.python.resolver);
@@ -93,10 +103,13 @@ pub(super) fn up(args: Up) -> Result<Exit, Failure> {
             Ok(())
         }
     };
+    systemd::stopping();
     drop(worker_ended);
     if !gateway.stop(STOP_GRACE) {
         log::warn!("some requests were cut off");
     }
+    // After the gateway, which has ended the request that it may wait for.
+    drop(probe);
     drop(bus);
     drop(nats);
     outcome.map(|()| Exit::Done).map_err(|e| program::failed(Code::CannotStart, "the worker has ended", e))

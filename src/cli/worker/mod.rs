@@ -20,6 +20,7 @@ use crate::flow::python::{PythonError, find_program, visible_environment};
 use crate::flow::{Executor, NativeExecutor, PythonExecutor, PythonSettings, Registry};
 use crate::model::error::Code;
 use crate::model::name;
+use crate::systemd::{self, Loop};
 use crate::worker::wheels::Python;
 use crate::worker::{self, WheelSyncSettings, WorkerSettings};
 
@@ -66,6 +67,7 @@ fn start(args: Args) -> Result<Exit, Failure> {
         settings.run_once = Some(seconds(args.poll_timeout, "--poll-timeout")?);
     }
     resolve_paths(&mut config)?;
+    systemd::init(&[Loop::Puller], |name| std::env::var_os(name));
     let stop = signals::stop_signal(Hangup::Stops)?;
     require_threads()?;
     let executors = executors(&config, &mut settings)?;
@@ -161,8 +163,8 @@ pub(super) fn executors(
     settings: &mut WorkerSettings,
 ) -> Result<Vec<Arc<dyn Executor>>, Failure> {
     // Only names that a flow exposes are ever looked up, and never PYOCO_ ones.
-    let native =
-        NativeExecutor::new(Registry::with_builtins()).with_environment(|name| std::env::var(name).ok());
+    let native = NativeExecutor::new(Registry::with_builtins())
+        .with_environment(|name| std::env::var(name).ok().filter(|_| !systemd::VARIABLES.contains(&name)));
     if config.python.is_off() {
         let needs_python = |what: &str, flags: &str| {
             let hint = format!("leave out one of {flags}");

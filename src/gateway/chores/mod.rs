@@ -29,6 +29,7 @@ use super::view::runs::RunIndex;
 use super::view::workers::WorkerMirror;
 use crate::bus::Bus;
 use crate::model::clock;
+use crate::systemd::{self, Loop, Pulse};
 use crate::thread::{self, Service, StopSignal};
 
 /// For one request of a chore to NATS; nobody waits for it.
@@ -163,7 +164,10 @@ impl Chore {
 }
 
 fn run(mut table: Vec<Chore>, mut kicked: Receiver<()>, stop: &StopSignal) {
+    systemd::ready(Loop::Chores);
+    let mut pulse = Pulse::new(Loop::Chores);
     while !thread::is_stopped(stop) {
+        pulse.beat();
         let now = Instant::now();
         let due = table.iter_mut().filter(|chore| chore.due <= now);
         if let Some(chore) = due.min_by_key(|chore| (chore.asks_nats, chore.due)) {
@@ -177,6 +181,7 @@ fn run(mut table: Vec<Chore>, mut kicked: Receiver<()>, stop: &StopSignal) {
                 Ok(()) => table.iter_mut().filter(|chore| chore.on_kick).for_each(|c| c.due = now),
                 Err(_) => kicked = never(),
             },
+            recv(pulse.next()) -> _ => {}
             recv(at(next)) -> _ => {}
         }
     }

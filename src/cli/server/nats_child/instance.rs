@@ -20,6 +20,7 @@ use serde_json::Value;
 use super::NatsChildError;
 use super::output::{self, LastLines};
 use crate::model::limits::{CHILD_POLL, NATS_STOP_DEADLINE};
+use crate::systemd;
 use crate::thread::{self, JoinOnDrop, StopSignal};
 
 /// For one greeting of the server.
@@ -109,7 +110,11 @@ impl Launch {
     fn spawn(&self) -> Result<Instance, NatsChildError> {
         let failed = |source| NatsChildError::CannotStart { path: self.program.clone(), source };
         let lock = self.lock.try_clone().map_err(failed)?;
-        let mut shell = Command::new("/bin/sh")
+        let mut command = Command::new("/bin/sh");
+        for name in systemd::VARIABLES {
+            command.env_remove(name);
+        }
+        let mut shell = command
             .arg("-c")
             .arg(SHIM)
             .arg(&self.program)
