@@ -34,6 +34,7 @@ const FLOORS: &[(&str, &[&str], &str)] = &[
         &[
             "gateway",
             "worker",
+            "delivery",
             "client",
             "flow",
             "http",
