@@ -14,6 +14,7 @@
 mod audit;
 mod connection;
 mod error;
+mod inspect;
 mod jetstream;
 mod kv;
 mod mirror;
@@ -28,6 +29,8 @@ pub use audit::{AuditLog, AuditRecord, Noted};
 pub use connection::link::{Link, LinkState};
 pub use connection::message::{Message, Meta};
 pub use error::Error;
+pub use inspect::settings::{Difference, Fix};
+pub use inspect::{Inspected, Server};
 pub use jetstream::PubAck;
 pub use kv::{Edit, Edited, Entry, Kv, Operation};
 pub use mirror::{Contact, Mirror, ObjectView, Versioned, View};
@@ -137,49 +140,6 @@ impl Bus {
         self.wheel_history().ensure()?;
         self.audit().ensure()?;
         self.queue().ensure_all()
-    }
-
-    /// The name of each stream and bucket with its settings and size, or with what is wrong. One that is
-    /// missing is no fault: it is created when it is first needed.
-    pub fn inspect(&self) -> Vec<(String, Result<serde_json::Value>)> {
-        let look = |expected: &serde_json::Value, name: &str| {
-            let call = format!("STREAM.INFO.{name}");
-            let none = serde_json::Value::Null;
-            let info: serde_json::Value =
-                match jetstream::call(&self.inner.control, &call, &none, self.inner.timeout) {
-                    Err(Error::Api { code: 404, .. }) => {
-                        return Ok(serde_json::json!({"state": "missing, created when needed"}));
-                    }
-                    other => other?,
-                };
-            ownership::check_stream(expected, &info["config"])?;
-            Ok(serde_json::json!({
-                "state": "ok",
-                "messages": info["state"]["messages"],
-                "bytes": info["state"]["bytes"],
-                "replicas": info["config"]["num_replicas"],
-                "storage": info["config"]["storage"],
-            }))
-        };
-        let streams = resources::all_streams(&self.inner.resources);
-        let inspected = |expected: serde_json::Value| {
-            let name = expected["name"].as_str().unwrap_or_default().to_owned();
-            let found = look(&expected, &name);
-            (name, found)
-        };
-        let mut lines: Vec<_> = streams.into_iter().map(inspected).collect();
-        let stream = resources::work_stream_name(&self.inner.resources);
-        let deadline = Instant::now() + self.inner.timeout;
-        let consumers = jetstream::consumers(&self.inner.control, &stream, MAX_PAGES, deadline);
-        let consumers = consumers.and_then(|infos| {
-            ownership::check_tag_consumers(&self.inner.resources, &infos)?;
-            Ok(serde_json::json!({"state": "ok", "consumers": infos.len()}))
-        });
-        // One line says that the stream is missing.
-        if !matches!(consumers, Err(Error::Api { code: 404, .. })) {
-            lines.push((format!("consumers of {stream}"), consumers));
-        }
-        lines
     }
 
     /// Whether what is there under our names is ours; what is missing will be.

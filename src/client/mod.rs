@@ -14,6 +14,7 @@ mod early_answer;
 mod error;
 mod events;
 mod multipart;
+pub(crate) mod nats_monitor;
 mod runs;
 mod transport;
 mod upload;

@@ -78,6 +78,8 @@ pub struct NatsConfig {
     pub tls_key: Option<PathBuf>,
     /// Deadline of one request to NATS.
     pub request_timeout: Duration,
+    /// The monitoring endpoint of nats-server, `http://host:port`.
+    pub monitor_url: Option<String>,
 }
 
 /// What the subjects of JetStream's API begin with, outside of a domain.
@@ -345,6 +347,7 @@ fn nats(r: &mut Reader<'_>) -> NatsConfig {
         tls_cert: r.path("PYOCO_NATS_TLS_CERT"),
         tls_key: r.path("PYOCO_NATS_TLS_KEY"),
         request_timeout: r.seconds("PYOCO_NATS_REQUEST_TIMEOUT_SEC", 5.0),
+        monitor_url: r.optional("PYOCO_NATS_MONITOR_URL"),
     }
 }
 

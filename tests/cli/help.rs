@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::support::process::{Binary, run};
 use crate::support::wait::PATIENCE;
 
-const COMMANDS: [(Binary, &str); 28] = [
+const COMMANDS: [(Binary, &str); 29] = [
     (Binary::Client, "pyoco-client"),
     (Binary::Client, "pyoco-client submit"),
     (Binary::Client, "pyoco-client submit-yaml"),
@@ -31,6 +31,7 @@ const COMMANDS: [(Binary, &str); 28] = [
     (Binary::Server, "pyoco-server config"),
     (Binary::Worker, "pyoco-worker"),
     (Binary::Admin, "pyoco-server-admin"),
+    (Binary::Admin, "pyoco-server-admin doctor"),
     (Binary::Admin, "pyoco-server-admin audit"),
     (Binary::Admin, "pyoco-server-admin api-key"),
     (Binary::Admin, "pyoco-server-admin api-key create"),

@@ -15,6 +15,7 @@ mod cancel;
 mod cancel_race;
 mod clients;
 mod commands;
+mod doctor;
 mod events;
 mod forms;
 mod golden;

@@ -90,7 +90,7 @@ impl Cluster {
         let inspected = self.bus.inspect();
         let mut stores = inspected.into_iter();
         let (_, store) = stores.find(|(name, _)| name == "OBJ_pyoco_wheels").unwrap();
-        store.unwrap()["messages"].as_u64().unwrap_or(0)
+        store.unwrap().map_or(0, |store| store.info["state"]["messages"].as_u64().unwrap())
     }
 }
 

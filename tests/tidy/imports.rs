@@ -35,6 +35,7 @@ const FLOORS: &[(&str, &[&str], &str)] = &[
         &[
             "gateway",
             "worker",
+            "delivery",
             "client",
             "flow",
             "http",

@@ -24,7 +24,12 @@ const RECONNECT_DELAY_STEP: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct ServerInfo {
     #[serde(default)]
+    pub server_id: String,
+    #[serde(default)]
     pub server_name: String,
+    /// Name of its cluster; empty for a server that has none.
+    #[serde(default)]
+    pub cluster: String,
     #[serde(default)]
     pub version: String,
     #[serde(default)]

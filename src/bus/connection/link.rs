@@ -1,10 +1,11 @@
 //! One connection to NATS with requests that end: shared inbox, flusher, deadline, watchdog.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::bus::connection::connect;
+use crate::bus::connection::connect::{self, ServerInfo};
 use crate::bus::connection::inbox::{Pending, Route};
 use crate::bus::connection::message::Message;
 use crate::bus::connection::shared::LinkShared;
@@ -109,6 +110,15 @@ impl Link {
             JS_API => subject.to_owned(),
             domain => format!("{domain}{subject}"),
         }
+    }
+
+    /// What the server seen last says of itself.
+    pub(crate) fn server_info(&self) -> Option<ServerInfo> {
+        self.shared.info.lock().clone()
+    }
+
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.shared.address()
     }
 
     /// Version of the server seen last; empty while none is known.

@@ -178,6 +178,11 @@ impl LinkShared {
         self.current().filter(|live| live.socket.is_up()).map(|live| live.number)
     }
 
+    /// Where the server is that requests go to.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.current().map(|live| live.address)
+    }
+
     /// The largest message that the server takes, as far as a message of `size` bytes must know it.
     pub(crate) fn max_payload(&self, size: usize) -> Option<usize> {
         self.current()?.max_payload(size)

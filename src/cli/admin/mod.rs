@@ -1,6 +1,7 @@
 //! `pyoco-server-admin`: looks after an installation, directly over NATS.
 
 mod audit;
+mod doctor;
 mod duration;
 mod keys;
 
@@ -8,15 +9,12 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use serde_json::{Value, json};
 
 use super::exit::Exit;
-use super::failure::Failure;
 use super::program;
 use crate::bus::Bus;
 use crate::gateway::auth::hash::Pepper;
 use crate::model::error::Code;
-use crate::model::limits::{ADVISED_MAX_PAYLOAD, LEAST_MAX_PAYLOAD, low_max_payload};
 
 pub const PROGRAM: &str = "pyoco-server-admin";
 /// For the first connection; an operator waits for the answer.
@@ -37,8 +35,12 @@ struct Args {
 enum Command {
     /// Create the streams and buckets that are missing, and print what is there
     Init,
-    /// Check NATS, streams and buckets; exit 1 when something is wrong
-    Doctor,
+    /// Check NATS, streams, buckets and consumers; exit 1 when something does not work
+    Doctor {
+        /// Change settings that differ from those asked for, where that loses nothing
+        #[arg(long)]
+        fix: bool,
+    },
     /// Make, list, revoke and replace API keys
     #[command(subcommand)]
     ApiKey(keys::KeyCommand),
@@ -58,12 +60,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             let reason = format!("no connection within {CONNECT_TIMEOUT:?}");
             return Err(program::failed(Code::NatsUnavailable, "cannot reach NATS", reason));
         }
+        let monitor_url = config.nats.monitor_url.as_deref();
         match args.command {
             Command::Init => {
                 bus.ensure_resources().map_err(unavailable)?;
-                report(&bus)
+                Ok(doctor::run(&bus, monitor_url, false))
             }
-            Command::Doctor => report(&bus),
+            Command::Doctor { fix } => Ok(doctor::run(&bus, monitor_url, fix)),
             Command::ApiKey(command) => {
                 let pepper = Pepper::new(config.auth.pepper);
                 keys::run(command, &bus.auth(), &pepper, &bus.audit())
@@ -71,26 +74,4 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             Command::Audit(show) => audit::show(&show, &bus.audit()),
         }
     })
-}
-
-/// One JSON document per check.
-fn report(bus: &Bus) -> Result<Exit, Failure> {
-    let mut text = format!("{}\n", json!({"check": "nats", "ok": true, "server": bus.state().server}));
-    let max_payload = bus.max_payload(ADVISED_MAX_PAYLOAD);
-    let mut all_ok = max_payload >= LEAST_MAX_PAYLOAD;
-    let mut line = json!({"check": "max_payload", "ok": all_ok, "bytes": max_payload});
-    if let Some(reason) = low_max_payload(max_payload) {
-        line[if all_ok { "warning" } else { "error" }] = reason.into();
-    }
-    text.push_str(&format!("{line}\n"));
-    for (name, found) in bus.inspect() {
-        all_ok &= found.is_ok();
-        let line: Value = match found {
-            Ok(details) => json!({"check": name, "ok": true, "details": details}),
-            Err(e) => json!({"check": name, "ok": false, "error": e.to_string()}),
-        };
-        text.push_str(&format!("{line}\n"));
-    }
-    let printed = program::print(&text);
-    Ok(if all_ok { printed } else { Exit::Failed })
 }
