@@ -1,6 +1,7 @@
 //! Clients that submit and cancel, and remember every answer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -21,7 +22,10 @@ const CANCEL_ONE_IN: usize = 50;
 /// After a refusal, or when enough is under way.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a task takes, in seconds.
-const TASK: std::ops::Range<f64> = 0.02..0.3;
+const TASK: Range<f64> = 0.02..0.3;
+/// How long one in so many takes, so that each fault finds some that run.
+const LONG_TASK: Range<f64> = 1.0..4.0;
+const LONG_ONE_IN: usize = 20;
 
 /// What happened, as the clients saw it.
 #[derive(Default)]
@@ -106,7 +110,8 @@ pub fn submit(urls: &[String], tag: &str, tally: &Tally, journal: &Journal, seed
             continue;
         }
         let first = random.below(clients.len());
-        let run = submission(tag, random.seconds(TASK));
+        let task = if random.below(LONG_ONE_IN) == 0 { LONG_TASK } else { TASK };
+        let run = submission(tag, random.seconds(task));
         tally.asked.fetch_add(1, Ordering::Relaxed);
         let answer = either(&clients, first, tally, "submit", |client| client.submit(&run));
         let Some(answer) = answer else {

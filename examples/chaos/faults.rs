@@ -1,6 +1,7 @@
 //! What goes wrong, and how it is healed.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -55,11 +56,11 @@ const ALL: [Fault; 16] = [
     SilentLink,
 ];
 /// Between the end of one fault and the next one, in seconds.
-const CALM: std::ops::Range<f64> = 0.5..2.0;
+const CALM: Range<f64> = 0.5..2.0;
 /// How long a program is away.
-const MOMENT: std::ops::Range<f64> = 0.2..2.0;
+const MOMENT: Range<f64> = 0.2..2.0;
 /// How long a fault lasts that nobody restarts.
-const WHILE: std::ops::Range<f64> = 2.0..6.0;
+const WHILE: Range<f64> = 2.0..6.0;
 /// How much longer than `ack_wait` a freeze lasts.
 const BEYOND_ACK_WAIT: Duration = Duration::from_secs(2);
 

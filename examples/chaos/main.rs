@@ -3,13 +3,13 @@
 //! ```text
 //! cargo build --release --bins
 //! cargo run --release --example chaos -- --runs 100000 --seed 1
-//! cargo run --example chaos -- --runs 2000                        three minutes, also as a debug build
+//! cargo run --example chaos -- --runs 2000                        four minutes, also as a debug build
 //! ```
 //! Starts a nats-server, two gateways and three workers: a native one, and two with Python when
-//! `PYOCO_TEST_PYTHON_06` and `PYOCO_TEST_PYTHON_08` (or flags) name interpreters. First it measures how long
-//! the runs of a lost worker wait. Then clients submit while one fault follows the other. The oracle is
-//! outside of the product: the answers that clients got, and the lines that tasks leave in a file. It prints a
-//! Markdown table, and ends with 1 and keeps all logs when a run is lost (docs/reliability.md).
+//! `PYOCO_TEST_PYTHON_06` and `PYOCO_TEST_PYTHON_08` (or flags) name interpreters. First it measures how
+//! long the runs of a lost worker wait. Then clients submit while one fault follows the other. The oracle is
+//! outside of the product: the answers that clients got, and the lines that tasks leave in a file. It prints
+//! a Markdown table. When a run is lost it ends with 1 and keeps all logs (docs/reliability.md).
 
 mod clients;
 mod faults;
@@ -41,6 +41,8 @@ const STORM_TAG: &str = "storm";
 const RESCUE: WorkerOptions = WorkerOptions { tag: "rescue", concurrency: 16, ack_wait_sec: None };
 /// A short `ack_wait`, so that freezes beyond it take seconds.
 const STORM: WorkerOptions = WorkerOptions { tag: STORM_TAG, concurrency: 8, ack_wait_sec: Some(5) };
+/// From here on the test takes long anyway, and more workers are lost before the storm.
+const MANY_RUNS: usize = 20_000;
 /// Runs before the storm, after which the memory of the programs is read.
 const WARM_UP: usize = 100;
 /// From then until the memory is read.
@@ -56,8 +58,9 @@ struct Args {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Workers to be lost at default settings before the storm; 0 leaves that out
-    #[arg(long, default_value_t = 3)]
-    rescues: usize,
+    /// [default: 3, and 12 from 20000 runs on]
+    #[arg(long)]
+    rescues: Option<usize>,
     /// A Python with pyoco 0.6 [env: PYOCO_TEST_PYTHON_06]
     #[arg(long)]
     python_06: Option<String>,
@@ -100,9 +103,10 @@ fn run(args: Args) -> Result<bool, Error> {
     let mut all = Installation::start(&dir, pythons, RESCUE)?;
     let journal = Journal::start(&all.journal())?;
     let mut rescue = None;
-    if args.rescues > 0 {
+    let rescues = args.rescues.unwrap_or(if args.runs < MANY_RUNS { 3 } else { 12 });
+    if rescues > 0 {
         all.start_workers(RESCUE)?;
-        rescue = Some(rescue::measure(&mut all, &journal, args.rescues)?);
+        rescue = Some(rescue::measure(&mut all, &journal, rescues)?);
     }
     all.start_workers(STORM)?;
     let tally = Tally::after(&journal);
@@ -113,7 +117,7 @@ fn run(args: Args) -> Result<bool, Error> {
     eprintln!("the storm is over; waiting for the runs to end");
     let findings = oracle::judge(&all, &tally, &journal)?;
     std::thread::sleep(REST);
-    let after = all.holdings();
+    let after = (all.holdings(), all.processes());
     let report = Report {
         seed: args.seed,
         seconds: began.elapsed().as_secs_f64(),
@@ -140,7 +144,7 @@ fn run(args: Args) -> Result<bool, Error> {
 }
 
 /// A few runs through all programs; what each of them holds then.
-fn warm_up(all: &Installation, tally: &Tally, journal: &Journal) -> Result<Vec<Holdings>, Error> {
+fn warm_up(all: &Installation, tally: &Tally, journal: &Journal) -> Result<(Vec<Holdings>, usize), Error> {
     let ended = journal.ended();
     for n in 0..WARM_UP {
         let urls = all.urls();
@@ -157,7 +161,7 @@ fn warm_up(all: &Installation, tally: &Tally, journal: &Journal) -> Result<Vec<H
         std::thread::sleep(Duration::from_millis(20));
     }
     std::thread::sleep(REST);
-    Ok(all.holdings())
+    Ok((all.holdings(), all.processes()))
 }
 
 fn under_load(

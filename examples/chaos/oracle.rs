@@ -194,15 +194,19 @@ pub fn keep_evidence(all: &Installation, findings: &Findings, journal: &Journal)
         let listed = list.as_array().into_iter().flatten().filter_map(|run| run["run_id"].as_str());
         ids.extend(listed.take(MOST_EVIDENCE).map(str::to_owned));
     }
+    let logs: Vec<(&str, String)> = all.programs.iter().map(|program| log(all, &program.name)).collect();
     for id in ids {
         let snapshot = client.get_run(&id, Include::Records);
         writeln!(text, "# run {id}\n{:?}\n{snapshot:?}\n{:?}", findings.lost.get(&id), journal.of(&id))?;
-        for program in &all.programs {
-            let log = fs::read_to_string(all.dir.join(format!("{}.log", program.name))).unwrap_or_default();
+        for (name, log) in &logs {
             for line in log.lines().filter(|line| line.contains(&id)) {
-                writeln!(text, "{}: {line}", program.name)?;
+                writeln!(text, "{name}: {line}")?;
             }
         }
     }
     Ok(fs::write(all.dir.join("evidence.txt"), text)?)
+}
+
+fn log<'a>(all: &Installation, name: &'a str) -> (&'a str, String) {
+    (name, fs::read_to_string(all.dir.join(format!("{name}.log"))).unwrap_or_default())
 }

@@ -245,8 +245,16 @@ impl Installation {
         pids.map(holdings).collect()
     }
 
+    /// How many processes there are in the folders of the programs: they, and those of their runs.
+    pub fn processes(&self) -> usize {
+        let is_ours = |entry: &fs::DirEntry| {
+            fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&self.dir))
+        };
+        fs::read_dir("/proc").map_or(0, |entries| entries.flatten().filter(is_ours).count())
+    }
+
     /// The versions of what runs.
-    pub fn versions(&self) -> String {
+    pub fn versions(&self) -> Vec<String> {
         let first_line = |command: &mut Command| {
             let output = command.output().ok();
             let text = output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
@@ -267,7 +275,7 @@ impl Installation {
                 Kind::Gateway { .. } => {}
             }
         }
-        versions.join(", ")
+        versions
     }
 }
 

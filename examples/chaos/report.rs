@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use super::clients::Tally;
 use super::faults::Storm;
 use super::oracle::Findings;
-use super::programs::{Holdings, Installation};
+use super::programs::{Holdings, Installation, Program};
 use super::rescue::Rescue;
 
-/// A process that has more threads or descriptors than before, beyond this, has not come back.
+/// A program that has more threads or descriptors than before, beyond this, has not come back.
 const SPARE: usize = 12;
+/// The same for processes: a worker may have a template more, or one that is about to end.
+const SPARE_PROCESSES: usize = 4;
 
 /// All that a report says.
 pub struct Report<'a> {
@@ -21,8 +23,9 @@ pub struct Report<'a> {
     pub storm: &'a Storm,
     pub rescue: Option<&'a Rescue>,
     pub findings: &'a Findings,
-    pub before: &'a [Holdings],
-    pub after: &'a [Holdings],
+    /// What each program holds, and how many processes there are, before and after the storm.
+    pub before: &'a (Vec<Holdings>, usize),
+    pub after: &'a (Vec<Holdings>, usize),
 }
 
 impl Report<'_> {
@@ -37,7 +40,10 @@ impl Report<'_> {
             let (jobs, runs) = (found.left_in_queue, found.not_ended);
             problems.push(format!("{jobs} jobs are left in the queue, {runs} runs have not ended"));
         }
-        for ((program, before), after) in self.all.programs.iter().zip(self.before).zip(self.after) {
+        if self.after.1 > self.before.1 + SPARE_PROCESSES {
+            problems.push(format!("there were {} processes and there are {}", self.before.1, self.after.1));
+        }
+        for ((program, before), after) in self.holdings() {
             for (what, before, after) in [
                 ("threads", before.threads, after.threads),
                 ("descriptors", before.descriptors, after.descriptors),
@@ -50,22 +56,33 @@ impl Report<'_> {
         problems
     }
 
+    fn holdings(&self) -> impl Iterator<Item = ((&Program, &Holdings), &Holdings)> {
+        self.all.programs.iter().zip(&self.before.0).zip(&self.after.0)
+    }
+
+    /// Prints the table.
     pub fn print(&self) {
         let (found, options) = (self.findings, &self.all.options);
         let row = |what: &str, value: String| println!("| {what} | {value} |");
         row("what", "seen".to_owned());
         row("---", "---".to_owned());
         row("seed", self.seed.to_string());
-        row("versions", self.all.versions());
+        for version in self.all.versions() {
+            row("version", version);
+        }
         let build = if cfg!(debug_assertions) { "debug" } else { "release" };
         let ack_wait = options.ack_wait_sec.unwrap_or(30);
         row("build, settings", format!("{build}; in the storm `PYOCO_CONSUMER_ACK_WAIT_SEC={ack_wait}`"));
         row("seconds", format!("{:.0}, of them {:.0} of storm", self.seconds, self.storm_seconds));
         row("submits sent", self.tally.asked.load(std::sync::atomic::Ordering::Relaxed).to_string());
         row("accepted (200)", self.tally.count().to_string());
-        row("refused", listed(&self.tally.refused()));
-        let faults: usize = self.storm.faults.values().sum();
-        row("faults", format!("{faults}: {}", listed(&self.storm.faults)));
+        for (what, count) in self.tally.refused() {
+            row(&format!("not accepted: {what}"), count.to_string());
+        }
+        row("faults", self.storm.faults.values().sum::<usize>().to_string());
+        for (what, count) in &self.storm.faults {
+            row(&format!("of them `{what}`"), count.to_string());
+        }
         row("ends of accepted runs", listed(&found.ends));
         let cancels = self.tally.cancels_accepted.lock().map_or(0, |ids| ids.len());
         row("cancels accepted", cancels.to_string());
@@ -81,7 +98,8 @@ impl Report<'_> {
         if let Some(rescue) = self.rescue {
             row("runs of lost workers start again, default settings", quantiles(&rescue.waits));
         }
-        for ((program, before), after) in self.all.programs.iter().zip(self.before).zip(self.after) {
+        row("processes, with those of runs", format!("{} → {}", self.before.1, self.after.1));
+        for ((program, before), after) in self.holdings() {
             let shown = |h: &Holdings| {
                 format!("{:.1} MB, {}, {}", h.resident_kib as f64 / 1024.0, h.threads, h.descriptors)
             };
