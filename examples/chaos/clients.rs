@@ -40,8 +40,6 @@ pub struct Tally {
     pub cancels_accepted: Mutex<BTreeSet<String>>,
     /// Runs that had ended before the first one of these.
     ended_before: usize,
-    /// No more than this many are to be accepted for now.
-    pub allowed: AtomicUsize,
     /// The clients are to end.
     pub is_over: AtomicBool,
 }
@@ -100,15 +98,23 @@ pub fn submission(tag: &str, seconds: f64) -> Submission {
 }
 
 /// Submits until the tally is over. The other gateway is asked when one refuses connections.
-pub fn submit(urls: &[String], tag: &str, tally: &Tally, journal: &Journal, seed: u64) -> Result<(), Error> {
+/// Each submit is followed by `pace`.
+pub fn submit(
+    urls: &[String],
+    tag: &str,
+    tally: &Tally,
+    journal: &Journal,
+    seed: u64,
+    pace: Duration,
+) -> Result<(), Error> {
     let clients: Vec<Client> = urls.iter().map(|url| client(url)).collect::<Result<_, _>>()?;
     let mut random = Random::new(seed);
     while !tally.is_over.load(Ordering::SeqCst) {
-        let is_enough = tally.count() >= tally.allowed.load(Ordering::SeqCst);
-        if is_enough || tally.under_way(journal) >= MOST_UNDER_WAY {
+        if tally.under_way(journal) >= MOST_UNDER_WAY {
             std::thread::sleep(PAUSE);
             continue;
         }
+        std::thread::sleep(pace);
         let first = random.below(clients.len());
         let task = if random.below(LONG_ONE_IN) == 0 { LONG_TASK } else { TASK };
         let run = submission(tag, random.seconds(task));

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -55,6 +54,8 @@ const ALL: [Fault; 16] = [
     SlowLink,
     SilentLink,
 ];
+/// How long a round of all faults takes, about.
+pub const ROUND: Duration = Duration::from_secs(96);
 /// Between the end of one fault and the next one, in seconds.
 const CALM: Range<f64> = 0.5..2.0;
 /// How long a program is away.
@@ -77,14 +78,10 @@ pub fn storm(all: &mut Installation, tally: &Tally, wanted: usize, seed: u64, de
     let mut storm = Storm::default();
     let mut random = Random::new(seed);
     let mut done = 0;
-    let first = tally.count().min(wanted);
     'storm: loop {
         let mut round = ALL;
         random.shuffle(&mut round);
         for fault in round {
-            // Runs are under way during each kind of fault, also when few are wanted.
-            let share = first + (wanted - first) * (done + 1) / ALL.len();
-            tally.allowed.store(share.min(wanted), Ordering::SeqCst);
             if (done >= ALL.len() && tally.count() >= wanted) || Instant::now() > deadline {
                 break 'storm;
             }

@@ -173,10 +173,12 @@ fn under_load(
     let urls = all.urls();
     // Ten minutes, and a tenth of a second per run: a storm that takes longer has found something.
     let deadline = Instant::now() + Duration::from_secs(600) + Duration::from_millis(100) * args.runs as u32;
+    // Runs are under way during each fault of the first round, also when few are wanted.
+    let pace = faults::ROUND.mul_f64(CLIENTS as f64 / args.runs.max(1) as f64);
     std::thread::scope(|scope| {
         let submit = |n: usize| {
             let (urls, seed) = (&urls, args.seed.wrapping_mul(1_000).wrapping_add(n as u64));
-            scope.spawn(move || clients::submit(urls, STORM_TAG, tally, journal, seed))
+            scope.spawn(move || clients::submit(urls, STORM_TAG, tally, journal, seed, pace))
         };
         let clients: Vec<_> = (0..CLIENTS).map(submit).collect();
         let storm = faults::storm(all, tally, args.runs, args.seed, deadline);
