@@ -19,6 +19,8 @@ use super::worker::FLOW;
 const MOST_UNDER_WAY: usize = 300;
 /// One submit in so many is followed by a cancel of some run.
 const CANCEL_ONE_IN: usize = 50;
+/// It is one of so many that were accepted last, most of which have not ended.
+const CANCEL_NEWEST: usize = 8;
 /// After a refusal, or when enough is under way.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a task takes, in seconds.
@@ -133,9 +135,8 @@ pub fn submit(
 }
 
 fn cancel(clients: &[Client], first: usize, tally: &Tally, random: &mut Random) {
-    // One of the newest, which may still be waiting or running.
     let run_id = tally.accepted.lock().ok().and_then(|ids| {
-        let newest = ids.len().min(MOST_UNDER_WAY);
+        let newest = ids.len().min(CANCEL_NEWEST);
         ids.get(ids.len() - newest + random.below(newest)).cloned()
     });
     let Some(run_id) = run_id else { return };
