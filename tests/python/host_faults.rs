@@ -112,7 +112,8 @@ fn a_removed_interpreter_fails_no_run() {
     fs::remove_file(&pair.interpreter).unwrap();
     signal(template, Signal::KILL);
     let runs = pair.submit();
-    pair.is_unavailable(&runs, "cannot start the Python interpreter");
+    // It is found by the start of a template, or by a look at the machine after a run.
+    pair.is_unavailable(&runs, "the Python interpreter");
     write_interpreter(&pair.interpreter);
     pair.recovers();
 }

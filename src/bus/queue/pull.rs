@@ -85,6 +85,8 @@ struct Source {
     waits: bool,
     /// When the last pull was sent.
     asked: Instant,
+    /// The number of that pull; an older one may end at any time after it.
+    newest_pull: u64,
     /// When the pulls count as lost unless something is heard.
     void_after: Instant,
     limits: Limits,
@@ -120,6 +122,7 @@ impl PullInbox {
                 outstanding: 0,
                 waits: false,
                 asked: Instant::now(),
+                newest_pull: 0,
                 void_after: Instant::now(),
                 limits: Limits::default(),
                 hold_off: Duration::ZERO,
@@ -173,7 +176,7 @@ impl PullInbox {
         self.link.publish(&source.subject, Some(&reply), body.to_string().as_bytes())?;
         source.outstanding += batch;
         source.waits = wait;
-        source.asked = Instant::now();
+        (source.newest_pull, source.asked) = (pull, Instant::now());
         source.hear();
         Ok(())
     }
@@ -240,7 +243,11 @@ impl PullInbox {
         let is_missing = status == Some(503) || text.contains("Consumer Deleted");
         match status {
             // With nothing to wait for, an empty consumer answers at once.
-            Some(404 | 408) if !source.waits || source.asked.elapsed() >= AT_ONCE => source.goes_well(),
+            Some(404 | 408)
+                if !source.waits || pull != source.newest_pull || source.asked.elapsed() >= AT_ONCE =>
+            {
+                source.goes_well();
+            }
             Some(409) if text.contains("push based") => {
                 let consumer = source.consumer().to_owned();
                 return PullEvent::Refused(Error::NotPullable { consumer, reason: text.to_owned() });
