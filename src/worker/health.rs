@@ -22,6 +22,8 @@ use crate::thread::{self, Service, StopSignal};
 const FIRST_CHECK_PAUSE: Duration = Duration::from_secs(1);
 /// Longest time between two checks of a worker that cannot work.
 const MAX_CHECK_PAUSE: Duration = Duration::from_secs(30);
+/// The same when only NATS is at fault: a write is a cheap check, and its outages are short.
+const MAX_NATS_CHECK_PAUSE: Duration = Duration::from_secs(5);
 /// A fault that comes within this time after a passed check goes on with the pauses of the last one.
 const RELAPSE_TIME: Duration = Duration::from_secs(60);
 /// For the write that shows whether NATS takes writes again.
@@ -157,8 +159,9 @@ impl Health {
 
     fn next_pause(&self) -> Duration {
         let mut state = self.state.lock();
-        let pause = state.pause;
-        state.pause = (pause * 2).min(MAX_CHECK_PAUSE);
+        let longest = if state.host.is_some() { MAX_CHECK_PAUSE } else { MAX_NATS_CHECK_PAUSE };
+        let pause = state.pause.min(longest);
+        state.pause = (pause * 2).min(longest);
         pause
     }
 
@@ -247,6 +250,14 @@ mod tests {
 
     fn passed(health: &Health) {
         health.take_check(Some(Ok(())), None);
+    }
+
+    #[test]
+    fn a_write_is_tried_more_often_than_the_machine() {
+        let health = Health::default();
+        health.report(Fault::Nats("no room".into()));
+        let pauses: Vec<u64> = (0..5).map(|_| health.next_pause().as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 5, 5]);
     }
 
     #[test]

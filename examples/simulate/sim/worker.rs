@@ -19,6 +19,8 @@ pub const WORKER_IDS: [&str; 3] = ["w0", "w1", "w2"];
 const HEARTBEAT: Millis = 1_000;
 const RECORD_INTERVAL: Millis = 5_000;
 const PROGRESS_INTERVAL: Millis = 10_000;
+/// Longest time between two tries to write of a worker that could not.
+const MAX_CHECK_PAUSE: Millis = 5_000;
 /// How long a job is kept alive while its run cannot be claimed.
 const CLAIM_PATIENCE: Millis = 10_000;
 /// How long the end of a run is kept while NATS does not take it.
@@ -189,7 +191,7 @@ impl Worker {
     }
 
     fn is_unwell(&mut self, net: &mut Net) {
-        let pause = self.unwell.map_or(1_000, |(_, pause)| (pause * 2).min(30_000));
+        let pause = self.unwell.map_or(1_000, |(_, pause)| (pause * 2).min(MAX_CHECK_PAUSE));
         self.unwell = Some((net.now + pause, pause));
     }
 
@@ -199,7 +201,7 @@ impl Worker {
                 return Slot::Free;
             }
             if !net.test_write(self.actor) {
-                self.unwell = Some((net.now + pause, (pause * 2).min(30_000)));
+                self.unwell = Some((net.now + pause, (pause * 2).min(MAX_CHECK_PAUSE)));
                 return Slot::Free;
             }
             self.unwell = None;
