@@ -27,6 +27,7 @@ mod load;
 mod many;
 mod max_payload;
 mod metrics;
+mod nats_nodes;
 mod openapi;
 mod outage;
 mod paging;
