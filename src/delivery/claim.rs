@@ -39,7 +39,7 @@ pub enum End {
 }
 
 /// Claims a run for the delivery of its job.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Claim<'a> {
     job: &'a Job,
     claimant: Claimant<'a>,
@@ -52,7 +52,7 @@ pub struct Claim<'a> {
     verdict: Found,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum State<'a> {
     Look,
     Other(u64),
@@ -61,7 +61,7 @@ enum State<'a> {
     Finished(End),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Found {
     Nothing,
     Ours(Box<RunSnapshot>),

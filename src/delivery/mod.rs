@@ -54,7 +54,7 @@ pub enum Stored<'a> {
 }
 
 /// What becomes of the snapshot.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Change {
     Put(Box<RunSnapshot>),
     Delete,

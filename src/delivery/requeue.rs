@@ -38,7 +38,7 @@ pub enum End {
 }
 
 /// The old message, and what is to be known to decide on it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Requeue<'a> {
     job: &'a Job,
     seq: u64,
@@ -53,7 +53,7 @@ pub struct Requeue<'a> {
     verdict: Found,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum State {
     Look,
     Other(u64),
@@ -65,7 +65,7 @@ enum State {
 }
 
 /// What a look at the snapshot has found.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Found {
     Nothing,
     /// Publish anew, as of this revision.

@@ -5,6 +5,7 @@
 
 mod bucket;
 mod connection;
+mod exhaustive;
 #[cfg(debug_assertions)]
 mod mends;
 mod model;

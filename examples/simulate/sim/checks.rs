@@ -14,7 +14,7 @@ pub const MAX_LOST: i64 = 3;
 /// between its claim and the start, and finds out with its first heartbeats.
 const MAX_OVERLAP: Millis = 2_500;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Checks {
     /// The first thing that went wrong.
     pub violation: Option<String>,

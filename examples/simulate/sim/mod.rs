@@ -4,12 +4,12 @@
 //! The decisions are those of `pyoco_server::delivery`. What is written again here is what surrounds them:
 //! when an actor has its turn, what it remembers, and when it tries again.
 
-mod checks;
+pub mod checks;
 mod foreign;
 mod gateway;
 #[allow(dead_code, reason = "the test that holds it against a real server uses the rest")]
 pub mod jetstream;
-mod net;
+pub mod net;
 #[allow(dead_code, reason = "as above")]
 pub mod random;
 mod worker;

@@ -43,6 +43,7 @@ impl Window {
     }
 }
 
+#[derive(Debug, Clone)]
 pub struct Net {
     pub now: Millis,
     pub random: Random,
@@ -190,7 +191,7 @@ pub enum Writer<'a> {
 }
 
 /// One step of the protocol under way, one request at a time.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Going<P> {
     pub protocol: P,
     pub run: usize,
