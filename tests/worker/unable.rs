@@ -15,18 +15,19 @@ use crate::support::wait::{PATIENCE, eventually};
 
 /// For a program that ends by itself.
 const SOON: Duration = Duration::from_secs(20);
-/// A user of whom nothing else runs here, so that a limit of processes counts ours alone.
+/// The first of some users of whom nothing else runs here, so that a limit of processes counts ours alone;
+/// one for each test.
 const NOBODY_ELSE: u32 = 61_347;
 
-/// A worker with a limit of `ulimit`: `-u 30` for example.
-fn limited(cluster: &Cluster, id: &str, limit: &str) -> Command {
+/// A worker of a user with a limit of `ulimit`: `-u 30` for example.
+fn limited(cluster: &Cluster, uid: u32, id: &str, limit: &str) -> Command {
     let mut command = cluster.place(crate::support::process::without_settings("bash"));
     command.args(["-c", &format!("ulimit {limit}; exec \"$0\" \"$@\""), Binary::Worker.path()]);
     command.args(["--nats-url", &cluster.nats.url(), "--worker-id", id, "--python", "off"]);
     command.args(["--concurrency", "64"]).current_dir("/");
     if rustix::process::getuid().is_root() {
         // The limit does not bind root.
-        command.uid(NOBODY_ELSE);
+        command.uid(uid);
     }
     command
 }
@@ -34,7 +35,7 @@ fn limited(cluster: &Cluster, id: &str, limit: &str) -> Command {
 #[test]
 fn a_worker_with_few_threads_is_as_large_as_they_allow_and_says_so() {
     let cluster = Cluster::new().quick().start();
-    let mut worker = Running::start(&mut limited(&cluster, "few", "-u 40"));
+    let mut worker = Running::start(&mut limited(&cluster, NOBODY_ELSE, "few", "-u 40"));
     worker.wait_for_line(PATIENCE, "that it is smaller", |line| line.contains("too few threads"));
     let record = cluster.wait_record("few", "there", |record| record["state"] == "IDLE");
     let slots = record["concurrency"].as_u64().unwrap();
@@ -53,7 +54,7 @@ fn a_worker_without_threads_for_one_run_ends_with_the_way_out() {
     // The fewer there are, the earlier it is that something cannot be started.
     for count in [4, 10, 16] {
         let id = format!("none-{count}");
-        let finished = run(&mut limited(&cluster, &id, &format!("-u {count}")), b"", SOON);
+        let finished = run(&mut limited(&cluster, NOBODY_ELSE + 1, &id, &format!("-u {count}")), b"", SOON);
         assert_eq!(finished.code, Some(1), "{finished:?}");
         assert!(finished.stderr.contains("ulimit -u"), "{finished:?}");
         let state = cluster.record(&id).map(|record| record["state"].clone());
