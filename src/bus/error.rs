@@ -98,6 +98,11 @@ impl Error {
         }
     }
 
+    /// Whether it is worth repeating what can be repeated: it may pass, or may have been carried out.
+    pub fn may_pass(&self) -> bool {
+        self.is_transient() || self.is_outcome_unknown()
+    }
+
     /// Whether no repeat helps before an operator has changed something.
     pub fn is_final(&self) -> bool {
         matches!(self, Error::Foreign(_) | Error::NotPullable { .. })

@@ -36,11 +36,7 @@ impl Bench<'_> {
                     written.into_iter().for_each(&mut wrote);
                     Answer::Edited(revision)
                 }
-                Step::Ask(Ask::Find(seq)) => {
-                    let stored = self.queue.stored_job(seq)?;
-                    let job = stored.and_then(|stored| Job::parse(&stored.payload).ok());
-                    Answer::Found(job.is_some_and(|job| job.run_id == self.run_id))
-                }
+                Step::Ask(Ask::Find(seq)) => Answer::Found(is_queued(self.queue, seq, self.run_id)?),
                 Step::Ask(Ask::Publish { id, revision }) => {
                     let (tag, payload) = self.message;
                     let payload = job::requeued(payload, revision)?;
@@ -68,6 +64,12 @@ impl Bench<'_> {
             (None, _) => Ok(()),
         }
     }
+}
+
+/// Whether the message of this sequence is in the queue, and of this run.
+pub fn is_queued(queue: &WorkQueue, seq: u64, run_id: &str) -> bus::Result<bool> {
+    let job = queue.stored_job(seq)?.and_then(|stored| Job::parse(&stored.payload).ok());
+    Ok(job.is_some_and(|job| job.run_id == run_id))
 }
 
 /// Changes a run's snapshot by compare-and-set as `decide` says; what no message can hold is made smaller.

@@ -52,19 +52,10 @@ pub fn wants_look(facts: Facts<'_>) -> bool {
     facts.silence >= MISSING_AFTER && !is_executed(facts) && facts.run.status != RunStatus::Cancelling
 }
 
-/// Where the message of a run is, as far as is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whereabouts {
-    InQueue,
-    /// Every message of its tag was looked at, the newest included.
-    Nowhere,
-    Unknown,
-}
-
-/// Whether a run has lost its job. `of_its_tag`: messages of its tag in the queue.
-pub fn is_lost(whereabouts: Whereabouts, of_its_tag: u64) -> bool {
+/// Whether a run whose message is nowhere in the queue has lost its job. `of_its_tag`: messages of its tag.
+pub fn is_lost(of_its_tag: u64) -> bool {
     // A message that is not there cannot be among those that are there.
-    of_its_tag == 0 || whereabouts == Whereabouts::Nowhere && mends::is_in(Mend::OwnMessage)
+    of_its_tag == 0 || mends::is_in(Mend::OwnMessage)
 }
 
 /// Ends a run that has lost its job, if the snapshot still is the one that was decided on.

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use pyoco_server::delivery::reconcile::{self, Whereabouts};
+use pyoco_server::delivery::reconcile;
 use pyoco_server::delivery::requeue::{self, Reason, Requeue};
 use pyoco_server::delivery::rescue::{self, Facts, Remedy, Signed};
 use pyoco_server::delivery::{Answer, Ask, Change, Limits, Newest, Protocol, Step, Stored, undo};
@@ -365,7 +365,7 @@ impl Gateway {
             }
             Task::Lost { run, revision } => {
                 let stored = net.queue.figures(net.now).stored;
-                if !reconcile::is_lost(Whereabouts::Nowhere, stored) {
+                if !reconcile::is_lost(stored) {
                     return;
                 }
                 let now = net.seconds();

@@ -93,8 +93,7 @@ pub(crate) fn publish_as(
             Ok(ack) => return Ok(ack),
             Err(e) => e,
         };
-        let is_lasting = !error.is_transient() && !error.is_outcome_unknown();
-        if is_lasting || !link.wait_up(Duration::ZERO) || left(deadline) <= RETRY_PAUSE {
+        if !error.may_pass() || !link.wait_up(Duration::ZERO) || left(deadline) <= RETRY_PAUSE {
             return Err(error);
         }
         std::thread::sleep(RETRY_PAUSE);

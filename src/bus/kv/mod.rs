@@ -263,7 +263,7 @@ impl Kv {
                 Err(e) => e,
             };
             in_doubt |= error.is_outcome_unknown();
-            if !(error.is_outcome_unknown() || error.is_transient()) || left(deadline) <= RETRY_PAUSE {
+            if !error.may_pass() || left(deadline) <= RETRY_PAUSE {
                 return Err(error);
             }
             // Wakes early when the connection is back; there is nothing to lose by trying.

@@ -179,7 +179,7 @@ impl ObjectStore {
                     e
                 }
             };
-            let again = error.is_outcome_unknown() || error.is_transient();
+            let again = error.may_pass();
             let is_late = || left(deadline) <= kv::RETRY_PAUSE;
             if !again || is_late() || !self.control.wait_up(left(deadline)) {
                 return Err(doubt.unwrap_or(error));

@@ -154,7 +154,7 @@ impl WorkQueue {
             if error.is_outcome_unknown() && !matches!(error, Error::Disconnected) {
                 in_doubt = Some(error.clone());
             }
-            if !error.is_transient() && !error.is_outcome_unknown()
+            if !error.may_pass()
                 || left(deadline) <= pause + LEAST_PATIENCE
                 || !self.control.wait_up(left(deadline))
             {

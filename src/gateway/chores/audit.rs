@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::{Next, TIMEOUT, Turn};
-use crate::bus::{self, AuditLog, Noted};
+use crate::bus::{AuditLog, Noted};
 use crate::model::audit::AuditEntry;
 use crate::model::error::Code;
 use crate::model::json;
@@ -60,7 +60,7 @@ impl Audit {
         };
         let Err(e) = self.log.with_timeout(NOW_TIMEOUT).store(&noted) else { return };
         let mut waiting = self.waiting.0.lock();
-        if !may_pass(&e) || waiting.len() >= MAX_WAITING {
+        if !e.may_pass() || waiting.len() >= MAX_WAITING {
             return tell_lost(&entry, &e.to_string());
         }
         waiting.push_back(Entry { entry, noted, since: Instant::now() });
@@ -74,16 +74,12 @@ impl Audit {
             }
             match self.log.with_timeout(TIMEOUT).store(&first.noted) {
                 Ok(()) => {}
-                Err(e) if may_pass(&e) && first.since.elapsed() < GIVE_UP_AFTER => return Next::InTime,
+                Err(e) if e.may_pass() && first.since.elapsed() < GIVE_UP_AFTER => return Next::InTime,
                 Err(e) => tell_lost(&first.entry, &e.to_string()),
             }
             self.waiting.0.lock().pop_front();
         }
     }
-}
-
-fn may_pass(error: &bus::Error) -> bool {
-    error.is_transient() || error.is_outcome_unknown()
 }
 
 fn tell_lost(entry: &AuditEntry, why: &str) {

@@ -6,7 +6,7 @@
 //! operator purged the queue. It is FAILED. A look makes one request for all tags, one for each tag that
 //! has messages, and reads messages only where the figures say that some are stuck or missing.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::rescue::{Absence, is_answered};
@@ -14,7 +14,7 @@ use super::{Next, TIMEOUT, Turn};
 use crate::bus::{self, Bus, Kv, StoredJob, WorkQueue};
 use crate::delivery::Limits;
 use crate::delivery::drive::{self, Bench};
-use crate::delivery::reconcile::{self, Whereabouts};
+use crate::delivery::reconcile;
 use crate::delivery::requeue::{End, Reason, Requeue};
 use crate::gateway::view::runs::{Indexed, RunIndex};
 use crate::model::dlq::{DlqEntry, DlqReason};
@@ -35,8 +35,8 @@ pub(super) struct Reconciler {
     index: RunIndex,
     absence: Absence,
     limits: Limits,
-    /// Since when the figures of a tag have said that messages are stuck.
-    stuck: HashMap<String, Instant>,
+    /// Tags whose figures have said in their last look that messages are stuck.
+    stuck: HashSet<String>,
     /// The tag whose figures were asked for last.
     turn: String,
     /// What the last look has found to do.
@@ -61,7 +61,7 @@ impl Reconciler {
     pub(super) fn new(bus: &Bus, index: RunIndex, absence: Absence) -> Reconciler {
         let (runs, queue) = (bus.runs().with_timeout(TIMEOUT), bus.queue().with_timeout(TIMEOUT));
         let limits = Limits::new(queue.max_deliver(), None);
-        let (stuck, turn, tasks) = (HashMap::new(), String::new(), VecDeque::new());
+        let (stuck, turn, tasks) = (HashSet::new(), String::new(), VecDeque::new());
         Reconciler { runs, queue, index, absence, limits, stuck, turn, tasks }
     }
 
@@ -125,7 +125,7 @@ impl Reconciler {
                 self.tasks.push_back(Task::Search { tag, stored, missing, next, last });
             }
         }
-        self.stuck.retain(|tag, _| queue.by_tag.contains_key(tag));
+        self.stuck.retain(|tag| queue.by_tag.contains_key(tag));
         let (mut tags, after): (Vec<_>, Vec<_>) =
             queue.by_tag.into_iter().partition(|(tag, _)| *tag <= self.turn);
         tags.splice(0..0, after);
@@ -145,8 +145,7 @@ impl Reconciler {
                 }
             }
             Task::Check { run, seq, stored } => {
-                let found = self.queue.stored_job(seq)?.and_then(|job| Job::parse(&job.payload).ok());
-                if found.is_none_or(|job| job.run_id != run.summary.run_id) {
+                if !drive::is_queued(&self.queue, seq, &run.summary.run_id)? {
                     self.tasks.push_front(Task::Lost { run, stored });
                 }
             }
@@ -169,7 +168,7 @@ impl Reconciler {
                 }
             }
             Task::Lost { run, stored } => {
-                if reconcile::is_lost(Whereabouts::Nowhere, stored) {
+                if reconcile::is_lost(stored) {
                     let done = self.end_lost(&run);
                     if !is_answered(&run, &done) {
                         return done;
@@ -189,8 +188,8 @@ impl Reconciler {
             self.stuck.remove(&tag);
             return Ok(());
         }
-        let since = *self.stuck.entry(tag.clone()).or_insert_with(Instant::now);
-        if since.elapsed() >= reconcile::STUCK_AFTER.min(INTERVAL / 2) {
+        let is_news = self.stuck.insert(tag.clone());
+        if !is_news {
             log::warn!(tag = tag.as_str(), messages = stuck; "jobs are in the queue that NATS does not deliver");
             self.tasks.push_back(Task::Walk { tag, next: 0, last: figures.delivered_to });
         }

@@ -168,5 +168,5 @@ pub(super) fn is_answered(run: &Indexed, done: &bus::Result<()>) -> bool {
     let Err(e) = done else { return true };
     log::warn!(run_id = run.summary.run_id.as_str(), error = e.to_string();
         "cannot rescue a run yet");
-    !(e.is_transient() || e.is_outcome_unknown())
+    !e.may_pass()
 }

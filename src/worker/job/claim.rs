@@ -62,8 +62,8 @@ pub(super) fn claim(
             Ok(end) => end,
             Err(e) => {
                 log::warn!(run_id = run_id, error = e.to_string(); "cannot claim the run yet");
-                let may_pass = e.is_transient() || e.is_outcome_unknown() || e.is_store_full();
-                let is_final = !may_pass && !matches!(e, bus::Error::Conflict(_));
+                let is_trouble = e.may_pass() || e.is_store_full();
+                let is_final = !is_trouble && !matches!(e, bus::Error::Conflict(_));
                 context.health.note_refusal(&e);
                 if is_final || Instant::now() >= give_up || is_stopped_within(pause, hard_stop) {
                     let held = may_be_stored.then_some(&*acks);
