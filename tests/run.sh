@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # The test command: format, lints, supply chain, all tests. Ends non-zero when any of them failed.
 #
+#   tests/run.sh             what every change has to pass
+#   tests/run.sh --full      then what takes hours (docs/reliability.md), in a release build
+#
 #   PYOCO_TEST_TIMEOUT_SEC   bound for building and running the tests (default 2400)
 #   PYOCO_NATS_SERVER_BIN    the nats-server to use; see tests/setup/nats.sh
 #   PYOCO_TEST_PYTHON_08     the Python environments to use; see tests/setup/python.sh
@@ -15,7 +18,18 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+full=""
+case "$*" in
+"") ;;
+--full) full=1 ;;
+*)
+    echo "usage: tests/run.sh [--full]" >&2
+    exit 2
+    ;;
+esac
 limit="${PYOCO_TEST_TIMEOUT_SEC:-2400}"
+# The bound of each step of --full, in seconds.
+full_limit=14400
 failed=()
 notes=()
 running=""
@@ -126,6 +140,14 @@ if ! sweep; then
     failed+=("processes left behind")
 fi
 wait
+
+if [ -n "$full" ]; then
+    limit="$full_limit"
+    step "release build" cargo build --locked --release --bins --examples
+    step "millions of histories" cargo run --locked --release --quiet --example simulate -- 3000000
+    step "100,000 runs under fire" cargo run --locked --release --quiet --example chaos -- --runs 100000
+    sweep || failed+=("processes left behind")
+fi
 
 say "summary"
 grep -E '^ *Running |^test result: |^test .* \.\.\. FAILED$' "$log"

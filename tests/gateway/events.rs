@@ -122,11 +122,10 @@ fn a_reader_that_misses_too_much_is_told_to_load_its_lists_again() {
     });
     let reset = slow.named("reset");
     assert!(reset.data["lost"].as_u64().unwrap() >= 1_000, "{}", reset.data);
-    // From there on it is complete.
+    // From there on it is complete. A growing socket buffer may hold a second one.
     let mut told = 0;
     slow.until(|event| {
-        assert_ne!(event.name, "reset", "lost again while it was reading");
-        told += 1;
+        told = if event.name == "reset" { 0 } else { told + 1 };
         event.data["run_id"] == "last"
     });
     assert!(told < 5_000);

@@ -1,7 +1,7 @@
 //! Submits under load while NATS is killed for ten seconds: no accepted run is lost.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -115,16 +115,22 @@ fn a_run_that_was_accepted_at_any_try_stays() {
     const KEYS: usize = 400;
     let cluster = Cluster::with_gateway_env(&[("PYOCO_NATS_REQUEST_TIMEOUT_SEC", "0.3")]);
     let client = &cluster.client();
-    let next = std::sync::atomic::AtomicUsize::new(0);
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let (accepted, refused): (Vec<HashSet<String>>, Vec<usize>) = std::thread::scope(|scope| {
-        let next = &next;
+        let (next, done) = (&next, &done);
         let clients: Vec<_> =
-            (0..8).map(|_| scope.spawn(move || submit_until_accepted(client, next, KEYS))).collect();
+            (0..8).map(|_| scope.spawn(move || submit_until_accepted(client, next, done, KEYS))).collect();
         while clients.iter().any(|client| !client.is_finished()) {
+            let before = done.load(Ordering::Relaxed);
             cluster.nats.pause();
             std::thread::sleep(Duration::from_millis(400));
             cluster.nats.resume();
             std::thread::sleep(Duration::from_millis(60));
+            // On a busy machine a submit may take longer than that.
+            eventually(PATIENCE, "a submit is accepted", || {
+                let is_over = clients.iter().all(|client| client.is_finished());
+                (is_over || done.load(Ordering::Relaxed) > before).then_some(())
+            });
         }
         clients.into_iter().map(|client| client.join().unwrap()).unzip()
     });
@@ -147,7 +153,8 @@ fn a_run_that_was_accepted_at_any_try_stays() {
 
 fn submit_until_accepted(
     client: &Client,
-    next: &std::sync::atomic::AtomicUsize,
+    next: &AtomicUsize,
+    done: &AtomicUsize,
     keys: usize,
 ) -> (HashSet<String>, usize) {
     let (mut accepted, mut refused) = (HashSet::new(), 0);
@@ -159,12 +166,13 @@ fn submit_until_accepted(
         let key = format!("key {n}");
         let headers = [("Content-Type", "application/json"), ("Idempotency-Key", key.as_str())];
         let body = json!({"flow_name": "m", "params": {"n": n}}).to_string();
-        let answer = eventually(PATIENCE, "the submit to be accepted", || {
+        let answer = eventually(3 * PATIENCE, "the submit to be accepted", || {
             let answer = client.request("POST", "/runs", &headers, body.as_bytes());
             assert!([200, 503].contains(&answer.status), "{}", answer.text());
             refused += usize::from(answer.status == 503);
             (answer.status == 200).then_some(answer)
         });
+        done.fetch_add(1, Ordering::Relaxed);
         accepted.insert(answer.json()["run_id"].as_str().unwrap().to_owned());
     }
 }
