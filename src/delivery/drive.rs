@@ -11,8 +11,8 @@ use crate::model::{clock, json};
 /// Longest step: a look, a publish, a write and a removal, each repeated for a named message that is gone.
 const MAX_ASKS: usize = 64;
 
-/// Where a step is carried out.
-pub struct Bench<'a> {
+/// Carries out steps of one run.
+pub struct Driver<'a> {
     pub runs: &'a Kv,
     pub queue: &'a WorkQueue,
     pub run_id: &'a str,
@@ -22,10 +22,10 @@ pub struct Bench<'a> {
     pub delivered: Option<&'a Delivered>,
 }
 
-impl Bench<'_> {
+impl Driver<'_> {
     /// Asks until the step ends. `wrote` gets each snapshot that was stored. Each request has the deadline of
     /// the bucket; an error leaves the step undone, to be begun anew.
-    pub fn drive<P: Protocol>(&self, protocol: &mut P, mut wrote: impl FnMut(Entry)) -> bus::Result<P::End> {
+    pub fn run<P: Protocol>(&self, protocol: &mut P, mut wrote: impl FnMut(Entry)) -> bus::Result<P::End> {
         for _ in 0..MAX_ASKS {
             let answer = match protocol.next() {
                 Step::End(end) => return Ok(end),

@@ -12,7 +12,7 @@ use crossbeam_channel::{after, at, select};
 use super::Context;
 use super::job::{self, settle};
 use crate::bus::{self, Delivered, ExhaustedJob, PullEvent, PullInbox};
-use crate::delivery::drive::Bench;
+use crate::delivery::drive::Driver;
 use crate::delivery::requeue::{End, Reason, Requeue};
 use crate::model::clock;
 use crate::model::dlq::DlqReason;
@@ -99,7 +99,7 @@ fn sweep(context: &Context, told: &ExhaustedJob) -> bus::Result<()> {
             return context.queue.remove_job(seq);
         }
     };
-    let bench = Bench {
+    let driver = Driver {
         runs: &context.runs,
         queue: &context.queue,
         run_id: &job.run_id,
@@ -108,7 +108,7 @@ fn sweep(context: &Context, told: &ExhaustedJob) -> bus::Result<()> {
     };
     let limits = context.limits(&stored.subject);
     let mut step = Requeue::new(&job, seq, Reason::Exhausted, limits, clock::now());
-    match bench.drive(&mut step, drop)? {
+    match driver.run(&mut step, drop)? {
         End::Ended(status, Some(error)) => {
             settle::publish_dlq(context, &job, message, DlqReason::MaxDeliverExceeded, &error);
             log::warn!(run_id = job.run_id.as_str(), status = status.as_str(), reason = error.as_str();

@@ -13,7 +13,7 @@ use super::rescue::{Absence, is_answered};
 use super::{Next, TIMEOUT, Turn};
 use crate::bus::{self, Bus, Kv, StoredJob, WorkQueue};
 use crate::delivery::Limits;
-use crate::delivery::drive::{self, Bench};
+use crate::delivery::drive::{self, Driver};
 use crate::delivery::reconcile;
 use crate::delivery::requeue::{End, Reason, Requeue};
 use crate::gateway::view::runs::{Indexed, RunIndex};
@@ -205,7 +205,7 @@ impl Reconciler {
         if !reconcile::may_be_stuck(seq, facts) {
             return Ok(());
         }
-        let bench = Bench {
+        let driver = Driver {
             runs: &self.runs,
             queue: &self.queue,
             run_id: &job.run_id,
@@ -216,7 +216,7 @@ impl Reconciler {
         if let Some(run) = &run {
             step = step.decided_on(run.revision);
         }
-        match bench.drive(&mut step, |entry| self.index.wrote(entry))? {
+        match driver.run(&mut step, |entry| self.index.wrote(entry))? {
             End::Requeued(_) => log::warn!(run_id = job.run_id.as_str();
                 "NATS does not deliver the job of a run; it was published anew"),
             End::Ended(status, Some(error)) => {

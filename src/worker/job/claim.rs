@@ -9,7 +9,7 @@ use super::in_flight::InFlightJob;
 use super::{settle, tag_of};
 use crate::bus::{self, Delivered};
 use crate::delivery::claim::{Claim, Claimant, End};
-use crate::delivery::drive::Bench;
+use crate::delivery::drive::Driver;
 use crate::model::clock;
 use crate::model::dlq::DlqReason;
 use crate::model::job::Job;
@@ -56,7 +56,7 @@ pub(super) fn claim(
         let _ = delivered.in_progress();
         let mut step = Claim::new(job, claimant(context, delivered), context.limits(&delivered.subject));
         step = step.silent(silent.filter(|_| Instant::now() >= silent_until));
-        let driven = bench(context, job, delivered).drive(&mut step, drop);
+        let driven = driver(context, job, delivered).run(&mut step, drop);
         may_be_stored |= step.may_be_stored();
         let end = match driven {
             Ok(end) => end,
@@ -126,8 +126,8 @@ pub(super) fn delivery(context: &Context, delivered: &Delivered) -> Delivery {
     }
 }
 
-pub(super) fn bench<'a>(context: &'a Context, job: &'a Job, delivered: &'a Delivered) -> Bench<'a> {
-    Bench {
+pub(super) fn driver<'a>(context: &'a Context, job: &'a Job, delivered: &'a Delivered) -> Driver<'a> {
+    Driver {
         runs: &context.runs,
         queue: &context.queue,
         run_id: &job.run_id,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{after, select};
 
-use super::claim::bench;
+use super::claim::driver;
 use crate::bus::Delivered;
 use crate::delivery::give_back::{End, GiveBack};
 use crate::model::clock;
@@ -36,12 +36,12 @@ pub(super) fn give_back(
         let is_last = thread::is_stopped(hard_stop) || Instant::now() >= give_up;
         let limits = context.limits(&delivered.subject);
         let mut step = GiveBack::new(job, held.to_vec(), numbers, delay, limits, clock::now());
-        let mut bench = bench(context, job, delivered);
+        let mut driver = driver(context, job, delivered);
         let last_runs = context.runs.with_timeout(LAST_TIMEOUT);
         if is_last {
-            bench.runs = &last_runs;
+            driver.runs = &last_runs;
         }
-        match bench.drive(&mut step, drop) {
+        match driver.run(&mut step, drop) {
             Ok(End::GivenBack | End::Lost) => return,
             Ok(End::Changed) => {}
             Err(_) if is_last => return nak(delivered, run_id, delay),
