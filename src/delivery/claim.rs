@@ -3,7 +3,7 @@
 use super::requeue::{self, Reason, Requeue};
 use super::{
     Answer, Ask, Change, Limits, Newest, Protocol, Standing, Step, Stored, Verdict, exceeded, is_foreign,
-    num_delivered, standing, stream_seq,
+    is_superseded, lost_attempts, standing,
 };
 use crate::model::job::Job;
 use crate::model::run::{Delivery, RunSnapshot, RunStatus};
@@ -102,7 +102,9 @@ impl<'a> Claim<'a> {
         let held = snapshot.delivery.as_ref();
         match standing(self.job, claimant.stream_seq, (newest.revision, &snapshot), self.gone) {
             Standing::Other(other) => return leave(Found::Other(other)),
-            Standing::Ours if self.is_superseded(held) => return leave(Found::Of(End::Superseded)),
+            Standing::Ours if is_superseded(&snapshot, claimant.stream_seq, claimant.num_delivered) => {
+                return leave(Found::Of(End::Superseded));
+            }
             Standing::Ours | Standing::Unnamed => {}
         }
         if snapshot.status == RunStatus::Cancelling {
@@ -117,8 +119,8 @@ impl<'a> Claim<'a> {
         // A claim of this very delivery, whose answer was lost, is ours already.
         let is_ours = held.is_some_and(|held| held.ack == claimant.delivery.ack && !held.released);
         let has_died = foreign || held.is_some_and(|held| !held.released) && !is_ours;
-        let lost = snapshot.lost_attempts.unwrap_or(0) + u64::from(has_died);
-        if has_died {
+        let lost = lost_attempts(self.job, &snapshot) + u64::from(has_died);
+        if lost > 0 {
             snapshot.lost_attempts = Some(lost);
         }
         if self.limits.is_exceeded(lost) {
@@ -135,14 +137,6 @@ impl<'a> Claim<'a> {
         }
         begin(&mut snapshot, claimant);
         (Found::Ours(snapshot.clone()), Change::Put(snapshot))
-    }
-
-    /// Whether a later delivery of this very message has been claimed.
-    fn is_superseded(&self, held: Option<&Delivery>) -> bool {
-        held.is_some_and(|held| {
-            stream_seq(held) == Some(self.claimant.stream_seq)
-                && num_delivered(held) > Some(self.claimant.num_delivered)
-        })
     }
 }
 
@@ -230,36 +224,12 @@ impl Protocol for Claim<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::delivery::tests::{delivery, held, job};
     use crate::model::wheel::{WheelRef, WheelSet};
-
-    fn job() -> Job {
-        Job::parse(br#"{"run_id":"r","flow_name":"main","params":{"a":1}}"#).unwrap()
-    }
 
     fn wheel() -> WheelRef {
         let [wheel_name, package_name, package_version, sha256] = ["w.whl", "w", "1", "0"].map(str::to_owned);
         WheelRef { wheel_name, package_name, package_version, sha256 }
-    }
-
-    fn delivery(stream_seq: u64, num_delivered: u64) -> Delivery {
-        Delivery {
-            ack: format!(
-                "$JS.ACK.PYOCO_WORK.pyoco_workers_default.{num_delivered}.{stream_seq}.9.1700000000000000000.0"
-            ),
-            instance_id: "i".into(),
-            heartbeat_sec: 1.0,
-            rescued: false,
-            released: false,
-        }
-    }
-
-    fn held(by: Delivery) -> RunSnapshot {
-        let mut snapshot = job().pending_snapshot(1.0);
-        snapshot.status = RunStatus::Running;
-        snapshot.worker_id = Some("other".into());
-        snapshot.attempt = Some(1);
-        snapshot.delivery = Some(by);
-        snapshot
     }
 
     /// What a claim by this delivery of the message 5 finds, and what it stores.
@@ -336,6 +306,17 @@ mod tests {
         assert_eq!(stored.lost_attempts, Some(3));
         let often = look(&job(), Stored::Run(&released), 19);
         assert!(matches!(often, (Found::Requeue, Change::Leave)), "{often:?}");
+    }
+
+    #[test]
+    fn what_a_python_worker_has_forgotten_stands_in_the_job() {
+        let requeued = Job { lost_attempts: Some(2), ..job() };
+        let mut python = job().pending_snapshot(1.0);
+        python.status = RunStatus::Running;
+        let newest = Newest { revision: 7, stored: Stored::Run(&python) };
+        let mut claim = claim(&requeued, 2).silent(Some(7));
+        let Change::Put(stored) = claim.edit(&newest) else { panic!() };
+        assert_eq!((stored.status, stored.lost_attempts), (RunStatus::Failed, Some(3)));
     }
 
     #[test]

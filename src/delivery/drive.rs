@@ -37,9 +37,9 @@ impl Driver<'_> {
                     Answer::Edited(revision)
                 }
                 Step::Ask(Ask::Find(seq)) => Answer::Found(is_queued(self.queue, seq, self.run_id)?),
-                Step::Ask(Ask::Publish { id, revision }) => {
+                Step::Ask(Ask::Publish { id, revision, lost }) => {
                     let (tag, payload) = self.message;
-                    let payload = job::requeued(payload, revision)?;
+                    let payload = job::requeued(payload, revision, lost)?;
                     let ack = self.queue.publish(tag, &id, &payload, self.runs.deadline())?;
                     Answer::Published { seq: ack.seq, duplicate: ack.duplicate }
                 }

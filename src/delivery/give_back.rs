@@ -1,12 +1,15 @@
 //! Gives a job back without counting it as the death of a worker.
 //!
-//! The order: say in the snapshot that the delivery is released → NAK. Not said means not given back: the
-//! next worker would take this one for dead.
+//! The order: look at the snapshot → say there that the delivery is released, if it names this worker → NAK.
+//! Not said means not given back: the next worker would take this one for dead. Not looked at means no NAK:
+//! of a job that has come again meanwhile it would rob the worker that executes it.
 
 use std::time::Duration;
 
 use super::requeue::{self, Reason, Requeue};
-use super::{Answer, Ask, Change, Limits, Newest, Protocol, Step, Stored, Verdict};
+use super::{
+    Answer, Ask, Change, Limits, Newest, Protocol, Step, Stored, Verdict, is_superseded, lost_attempts,
+};
 use crate::model::job::Job;
 use crate::model::run::RunSnapshot;
 
@@ -23,7 +26,7 @@ pub enum End {
 #[derive(Debug)]
 pub struct GiveBack<'a> {
     job: &'a Job,
-    /// ACK subjects of the deliveries that this worker has had of the job.
+    /// ACK subjects by which the snapshot may name this worker.
     ours: Vec<String>,
     stream_seq: u64,
     num_delivered: u64,
@@ -45,7 +48,7 @@ enum State<'a> {
 }
 
 impl<'a> GiveBack<'a> {
-    /// The newest delivery is the last of `ours`, with these numbers; NATS is to wait for `delay`.
+    /// The delivery in hand has these numbers; NATS is to wait for `delay`.
     pub fn new(
         job: &'a Job,
         ours: Vec<String>,
@@ -59,14 +62,10 @@ impl<'a> GiveBack<'a> {
     }
 
     fn release(&mut self, snapshot: &RunSnapshot) -> Change {
-        self.is_lost = false;
-        self.lost = snapshot.lost_attempts.unwrap_or(0);
+        self.lost = lost_attempts(self.job, snapshot);
+        self.is_lost = is_superseded(snapshot, self.stream_seq, self.num_delivered);
         let Some(held) = &snapshot.delivery else { return Change::Leave };
-        if snapshot.status.is_terminal() || held.released {
-            return Change::Leave;
-        }
-        if !self.ours.contains(&held.ack) {
-            self.is_lost = true;
+        if self.is_lost || snapshot.status.is_terminal() || held.released || !self.ours.contains(&held.ack) {
             return Change::Leave;
         }
         let mut snapshot = Box::new(snapshot.clone());
@@ -118,5 +117,46 @@ impl Protocol for GiveBack<'_> {
             State::Nak => self.state = State::Finished(End::GivenBack),
             State::Finished(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::tests::{delivery, held, job};
+
+    /// What becomes of the snapshot when delivery 2 of message 5 is given back, and how that ends.
+    fn give_back(stored: Stored<'_>) -> (Option<RunSnapshot>, End) {
+        let job = job();
+        let ours = vec![delivery(5, 2).ack];
+        let mut step = GiveBack::new(&job, ours, (5, 2), Duration::ZERO, Limits::new(20, Some(20)), 100.0);
+        assert!(matches!(step.next(), Step::Ask(Ask::Edit)));
+        let written = match step.edit(&Newest { revision: 7, stored }) {
+            Change::Put(snapshot) => Some(*snapshot),
+            _ => None,
+        };
+        step.answered(Answer::Edited(written.as_ref().map(|_| 8)));
+        if let Step::Ask(Ask::Settle(Verdict::Nak(_))) = step.next() {
+            step.answered(Answer::Done);
+        }
+        match step.next() {
+            Step::End(end) => (written, end),
+            Step::Ask(ask) => panic!("{ask:?}"),
+        }
+    }
+
+    #[test]
+    fn only_a_delivery_that_nobody_has_taken_over_is_given_back() {
+        let (written, end) = give_back(Stored::Run(&held(delivery(5, 2))));
+        assert_eq!(end, End::GivenBack);
+        assert!(written.unwrap().delivery.unwrap().released, "it is this worker's");
+        // Of a worker that is dead: the next claim counts that.
+        assert_eq!(give_back(Stored::Run(&held(delivery(5, 1)))), (None, End::GivenBack));
+        assert_eq!(give_back(Stored::Missing), (None, End::GivenBack));
+        assert_eq!(give_back(Stored::Run(&job().pending_snapshot(1.0))), (None, End::GivenBack));
+        assert_eq!(give_back(Stored::Run(&held(delivery(5, 3)))), (None, End::Lost), "a NAK would rob it");
+        let mut released = held(delivery(5, 3));
+        released.delivery.as_mut().unwrap().released = true;
+        assert_eq!(give_back(Stored::Run(&released)), (None, End::Lost));
     }
 }

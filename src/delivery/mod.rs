@@ -33,7 +33,11 @@ use mends::Mend;
 
 use crate::bus::Meta;
 use crate::model::job::Job;
+use crate::model::limits::MISSED_HEARTBEATS;
 use crate::model::run::{Delivery, RunSnapshot, RunStatus};
+
+/// It writes every second by default.
+const LEAST_FOREIGN_SILENCE: Duration = Duration::from_secs(6);
 
 /// The newest message of a run's key.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +73,8 @@ pub enum Ask {
     /// Is the message of this sequence in the queue, and of this run?
     Find(u64),
     /// Publish the job anew under this message id, with the revision that the decision was made on.
-    Publish { id: String, revision: u64 },
+    /// The run had lost so many attempts by then.
+    Publish { id: String, revision: u64, lost: u64 },
     /// Remove the message of this sequence, which nobody has in hand.
     Remove(u64),
     /// Settle the delivery in hand.
@@ -174,6 +179,25 @@ fn standing(job: &Job, seq: u64, newest: (u64, &RunSnapshot), gone: Option<u64>)
     }
 }
 
+/// Whether a later delivery of this very message has been claimed: then this one means nothing any more, and
+/// a NAK of it would hit the other one, since NATS counts by message.
+fn is_superseded(snapshot: &RunSnapshot, seq: u64, num: u64) -> bool {
+    let held = snapshot.delivery.as_ref();
+    held.is_some_and(|held| stream_seq(held) == Some(seq) && num_delivered(held) > Some(num))
+}
+
+/// Attempts that were lost, as far as the snapshot and the job know: a worker of the Python side keeps only
+/// what the job says.
+fn lost_attempts(job: &Job, snapshot: &RunSnapshot) -> u64 {
+    snapshot.lost_attempts.unwrap_or(0).max(job.lost_attempts.unwrap_or(0))
+}
+
+/// How long a run of a worker that knows nothing of deliveries may be silent; `heartbeat` is the interval
+/// that this installation has set.
+pub fn foreign_silence(heartbeat: Duration) -> Duration {
+    LEAST_FOREIGN_SILENCE.max(heartbeat.saturating_mul(MISSED_HEARTBEATS))
+}
+
 fn stream_seq(delivery: &Delivery) -> Option<u64> {
     Meta::parse(&delivery.ack).map(|meta| meta.stream_seq)
 }
@@ -200,6 +224,32 @@ fn exceeded(lost: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    pub fn job() -> Job {
+        Job::parse(br#"{"run_id":"r","flow_name":"main","params":{"a":1}}"#).unwrap()
+    }
+
+    pub fn delivery(stream_seq: u64, num_delivered: u64) -> Delivery {
+        Delivery {
+            ack: format!(
+                "$JS.ACK.PYOCO_WORK.pyoco_workers_default.{num_delivered}.{stream_seq}.9.1700000000000000000.0"
+            ),
+            instance_id: "i".into(),
+            heartbeat_sec: 1.0,
+            rescued: false,
+            released: false,
+            extra: Default::default(),
+        }
+    }
+
+    pub fn held(by: Delivery) -> RunSnapshot {
+        let mut snapshot = job().pending_snapshot(1.0);
+        snapshot.status = RunStatus::Running;
+        snapshot.worker_id = Some("other".into());
+        snapshot.attempt = Some(1);
+        snapshot.delivery = Some(by);
+        snapshot
+    }
 
     #[test]
     fn a_job_is_published_anew_well_before_the_server_gives_it_up() {

@@ -8,7 +8,7 @@
 use super::mends::{self, Mend};
 use super::{
     Answer, Ask, Change, Limits, Newest, Protocol, Standing, Step, Stored, Verdict, exceeded, is_foreign,
-    num_delivered, standing, stream_seq,
+    is_superseded, lost_attempts, num_delivered, standing, stream_seq,
 };
 use crate::model::job::Job;
 use crate::model::run::{RunSnapshot, RunStatus};
@@ -57,8 +57,8 @@ pub struct Requeue<'a> {
 enum State {
     Look,
     Other(u64),
-    Publish { id: String, revision: u64 },
-    IsThere { id: String, seq: u64, revision: u64 },
+    Publish { id: String, revision: u64, lost: u64 },
+    IsThere { id: String, seq: u64, revision: u64, lost: u64 },
     Name { seq: u64, revision: u64 },
     Drop(End),
     Finished(End),
@@ -68,8 +68,8 @@ enum State {
 #[derive(Debug, Clone)]
 enum Found {
     Nothing,
-    /// Publish anew, as of this revision.
-    Due(u64),
+    /// Publish anew, as of this revision and with so many lost attempts.
+    Due(u64, u64),
     /// Another message stands for the run.
     Other(u64),
     Of(End),
@@ -111,13 +111,13 @@ impl<'a> Requeue<'a> {
         if snapshot.status == RunStatus::Cancelling {
             return self.end(snapshot, RunStatus::Cancelled, None);
         }
-        let lost = snapshot.lost_attempts.unwrap_or(0) + u64::from(self.is_held(snapshot));
+        let lost = self.lost(snapshot);
         // What workers of the Python side have done with it is not known: all deliveries count for them.
         let all_count = is_foreign(snapshot) || !mends::is_in(Mend::OnlyDeathsCount);
         if self.limits.is_exceeded(lost) || all_count && self.reason == Reason::Exhausted {
             return self.end(snapshot, RunStatus::Failed, Some(exceeded(lost.max(1))));
         }
-        self.found(Found::Due(newest.revision))
+        self.found(Found::Due(newest.revision, lost))
     }
 
     /// Names the new message, unless the snapshot has changed since the look.
@@ -130,7 +130,7 @@ impl<'a> Requeue<'a> {
             _ => self.job.pending_snapshot(self.now),
         };
         if self.is_held(&snapshot) {
-            snapshot.lost_attempts = Some(snapshot.lost_attempts.unwrap_or(0) + 1);
+            snapshot.lost_attempts = Some(self.lost(&snapshot));
         }
         if let Some(delivery) = &mut snapshot.delivery {
             delivery.released = true;
@@ -144,7 +144,7 @@ impl<'a> Requeue<'a> {
     fn end(&mut self, snapshot: &RunSnapshot, status: RunStatus, error: Option<String>) -> Change {
         let mut snapshot = snapshot.clone();
         snapshot.lost_attempts = match status {
-            RunStatus::Failed if self.is_held(&snapshot) => Some(snapshot.lost_attempts.unwrap_or(0) + 1),
+            RunStatus::Failed if self.is_held(&snapshot) => Some(self.lost(&snapshot)),
             _ => snapshot.lost_attempts,
         };
         snapshot.finish(status, error.clone(), self.now);
@@ -155,6 +155,11 @@ impl<'a> Requeue<'a> {
     fn found(&mut self, found: Found) -> Change {
         self.verdict = found;
         Change::Leave
+    }
+
+    /// Attempts that were lost, with the one that holds the snapshot.
+    fn lost(&self, snapshot: &RunSnapshot) -> u64 {
+        lost_attempts(self.job, snapshot) + u64::from(self.is_held(snapshot))
     }
 
     /// Whether the snapshot is held by an attempt that has not given the job back: its worker has died, or is
@@ -176,10 +181,7 @@ impl<'a> Requeue<'a> {
     /// Whether a later delivery of this very message has been claimed.
     fn is_stale(&self, snapshot: &RunSnapshot) -> bool {
         let Reason::InHand { num_delivered: ours } = self.reason else { return false };
-        snapshot
-            .delivery
-            .as_ref()
-            .is_some_and(|held| stream_seq(held) == Some(self.seq) && num_delivered(held) > Some(ours))
+        is_superseded(snapshot, self.seq, ours)
     }
 }
 
@@ -190,7 +192,9 @@ impl Protocol for Requeue<'_> {
         Step::Ask(match &self.state {
             State::Look | State::Name { .. } => Ask::Edit,
             State::Other(seq) | State::IsThere { seq, .. } => Ask::Find(*seq),
-            State::Publish { id, revision } => Ask::Publish { id: id.clone(), revision: *revision },
+            State::Publish { id, revision, lost } => {
+                Ask::Publish { id: id.clone(), revision: *revision, lost: *lost }
+            }
             State::Drop(_) => match self.reason {
                 Reason::InHand { .. } => Ask::Settle(Verdict::Ack),
                 Reason::Exhausted | Reason::Stuck => Ask::Remove(self.seq),
@@ -211,8 +215,8 @@ impl Protocol for Requeue<'_> {
         self.state = match (state, answer) {
             (State::Look | State::Name { .. }, _) => {
                 match std::mem::replace(&mut self.verdict, Found::Nothing) {
-                    Found::Due(revision) => {
-                        State::Publish { id: format!("{}/{revision}", self.job.run_id), revision }
+                    Found::Due(revision, lost) => {
+                        State::Publish { id: format!("{}/{revision}", self.job.run_id), revision, lost }
                     }
                     Found::Other(seq) => State::Other(seq),
                     Found::Of(end) => State::Drop(end),
@@ -224,14 +228,14 @@ impl Protocol for Requeue<'_> {
                 self.gone = Some(seq);
                 State::Look
             }
-            (State::Publish { id, revision }, Answer::Published { seq, duplicate: true }) => {
-                State::IsThere { id, seq, revision }
+            (State::Publish { id, revision, lost }, Answer::Published { seq, duplicate: true }) => {
+                State::IsThere { id, seq, revision, lost }
             }
             (State::Publish { revision, .. }, Answer::Published { seq, .. }) => State::Name { seq, revision },
             (State::IsThere { seq, revision, .. }, Answer::Found(true)) => State::Name { seq, revision },
             // Somebody has taken it out by hand: the id is used up.
-            (State::IsThere { id, seq, revision }, _) => {
-                State::Publish { id: format!("{id}-{seq}"), revision }
+            (State::IsThere { id, seq, revision, lost }, _) => {
+                State::Publish { id: format!("{id}-{seq}"), revision, lost }
             }
             (State::Drop(end), _) => State::Finished(end),
             (state, _) => state,

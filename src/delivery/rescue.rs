@@ -9,6 +9,8 @@ use crate::model::run::{RunSnapshot, RunStatus, RunSummary};
 const UNSTARTED_CANCEL: Duration = Duration::from_secs(2);
 /// How much longer than its grace period a cancel may take before it is completed without its worker.
 const CANCEL_SLACK: Duration = Duration::from_secs(15);
+/// A job that was given back, by whichever gateway, and is not taken up is given back again after this.
+const AGAIN: Duration = Duration::from_secs(15);
 
 /// What is known of a run that has not ended.
 #[derive(Debug, Clone, Copy)]
@@ -18,8 +20,6 @@ pub struct Facts<'a> {
     pub silence: Duration,
     /// Its worker has stopped, has been started anew, or writes its record no more.
     pub worker_is_gone: bool,
-    /// Its job was given back a moment ago.
-    pub given_back: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub fn remedy(facts: Facts<'_>, cancel_grace: Duration) -> Remedy {
         Remedy::Nothing
     } else if is_cancelling {
         Remedy::CompleteCancel
-    } else if facts.given_back {
+    } else if delivery.rescued && silence < AGAIN {
         Remedy::Nothing
     } else {
         Remedy::GiveBack(delivery.ack.clone())
@@ -64,25 +64,42 @@ pub fn patience(heartbeat_sec: f64) -> Duration {
     heartbeats.unwrap_or(Duration::MAX).max(LEAST_RUN_SILENCE)
 }
 
-/// Whether a NAK may follow. A second NAK would hit the delivery that the first one has brought about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signed {
-    /// Store the snapshot; then.
-    Now,
-    /// Signed long ago and silent since: the NAK was lost, and is sent again.
-    Before,
-    Not,
+/// Signs the delivery of a silent run, before the NAK; `false`: nobody executes it. The snapshot is to be
+/// stored by compare-and-set at the revision that was decided on, again for each NAK: so one of several
+/// gateways gives the job back, once, and a NAK never hits the delivery that an earlier one has brought
+/// about. The time makes what is stored each gateway's own.
+pub fn sign(snapshot: &mut RunSnapshot, now: f64) -> bool {
+    let Some(delivery) = snapshot.delivery.as_mut().filter(|delivery| !delivery.released) else {
+        return false;
+    };
+    delivery.rescued = true;
+    snapshot.updated_at = Some(now);
+    true
 }
 
-/// Signs the delivery of a silent run, so that only one of several gateways gives it back.
-pub fn sign(snapshot: &mut RunSnapshot) -> Signed {
-    match &mut snapshot.delivery {
-        Some(delivery) if delivery.released => Signed::Not,
-        Some(delivery) if delivery.rescued => Signed::Before,
-        Some(delivery) => {
-            delivery.rescued = true;
-            Signed::Now
-        }
-        None => Signed::Not,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::tests::{delivery, held};
+
+    #[test]
+    fn each_nak_is_signed_anew_and_the_next_one_waits() {
+        let grace = Duration::from_secs(30);
+        let mut snapshot = held(delivery(5, 1));
+        let remedy = |snapshot: &RunSnapshot, silence: u64| {
+            let run = &snapshot.summary();
+            remedy(Facts { run, silence: Duration::from_secs(silence), worker_is_gone: true }, grace)
+        };
+        let give_back = Remedy::GiveBack(delivery(5, 1).ack);
+        assert_eq!([remedy(&snapshot, 4), remedy(&snapshot, 5)], [Remedy::Nothing, give_back]);
+        assert!(sign(&mut snapshot, 10.0));
+        let first = snapshot.clone();
+        // Silence counts from that write, for every gateway.
+        assert_eq!(remedy(&snapshot, 14), Remedy::Nothing);
+        assert!(matches!(remedy(&snapshot, 15), Remedy::GiveBack(_)));
+        assert!(sign(&mut snapshot, 25.0));
+        assert_ne!(snapshot, first, "two gateways never write the same");
+        snapshot.delivery.as_mut().unwrap().released = true;
+        assert!(!sign(&mut snapshot, 40.0));
     }
 }

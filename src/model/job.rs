@@ -9,6 +9,7 @@ use super::{json, name};
 /// The tag of a job that names none (`docs/contract.md#words`).
 pub const DEFAULT_TAG: &str = "default";
 const REQUEUED_AT: &str = "requeued_at_revision";
+const LOST_ATTEMPTS: &str = "lost_attempts";
 
 /// What a worker needs to execute a run (`docs/spec.md#job-message`).
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -31,6 +32,9 @@ pub struct Job {
     /// Set in a job that was published anew: the revision of the snapshot on which that was decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requeued_at_revision: Option<u64>,
+    /// Set in such a job: how many attempts the run had lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost_attempts: Option<u64>,
 }
 
 /// Why a message is no job; the text goes into the DLQ.
@@ -90,6 +94,7 @@ impl Job {
             workflow_yaml_sha256: optional(&mut fields, "workflow_yaml_sha256")?,
             workflow_yaml_bytes: fields.get("workflow_yaml_bytes").and_then(Value::as_u64),
             requeued_at_revision: fields.get(REQUEUED_AT).and_then(Value::as_u64),
+            lost_attempts: fields.get(LOST_ATTEMPTS).and_then(Value::as_u64),
         })
     }
 
@@ -108,13 +113,17 @@ impl Job {
     }
 }
 
-/// The same job, to be published anew as decided on `revision` of the snapshot; unknown fields stay.
+/// The same job, to be published anew as decided on `revision` of the snapshot, when the run had lost so many
+/// attempts; unknown fields stay.
 ///
 /// # Errors
 /// When the payload is not a JSON object.
-pub fn requeued(payload: &[u8], revision: u64) -> serde_json::Result<Vec<u8>> {
+pub fn requeued(payload: &[u8], revision: u64, lost: u64) -> serde_json::Result<Vec<u8>> {
     let mut fields: Map<String, Value> = json::from_wire(payload)?;
     fields.insert(REQUEUED_AT.to_owned(), revision.into());
+    if lost > 0 {
+        fields.insert(LOST_ATTEMPTS.to_owned(), lost.into());
+    }
     json::to_wire(&fields)
 }
 

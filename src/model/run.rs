@@ -127,6 +127,9 @@ pub struct Delivery {
     /// Set when the job is no worker's any more: given back, or published anew.
     #[serde(default, skip_serializing_if = "is_false")]
     pub released: bool,
+    /// What a newer release has added.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
 }
 
 impl RunSnapshot {

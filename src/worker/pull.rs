@@ -5,6 +5,10 @@
 //! pull for one job open at each. Two tags may then deliver to one free slot, and a pull outlives the
 //! moment at which its worker has become busy: the job that finds no slot is given back. Each time
 //! costs it a delivery, so a job that meets only busy workers soon waits until such pulls have ended.
+//!
+//! What arrives after the worker has stood still may long have been delivered to another one; a NAK would
+//! take it from there. If it finds no slot it is left alone, and comes again after `ack_wait` if it has to. A
+//! slot finds out by its claim.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,8 +17,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
 
 use super::registry::Registry;
-use super::{Context, Error, slot};
+use super::slot::{self, Stops};
+use super::{Context, Error};
 use crate::bus::{self, Delivered, MANY_WAIT, PullEvent, PullInbox};
+use crate::model::clock;
 use crate::systemd::{self, Loop, Pulse};
 use crate::thread::{self, JoinOnDrop, StopSignal, StopSource};
 
@@ -24,6 +30,13 @@ const RETRY: Duration = Duration::from_millis(250);
 const QUICK_GIVE_BACKS: u64 = 2;
 /// Then it comes again when every pull that was open has ended, and goes to who asks anew.
 const GIVE_BACK_DELAY: Duration = MANY_WAIT.saturating_add(Duration::from_millis(500));
+
+/// Longest time between two turns of the puller; after [`STOOD_STILL`] without one this process has stood
+/// still.
+const TURN: Duration = Duration::from_secs(1);
+const STOOD_STILL: Duration = Duration::from_secs(3);
+/// From then until all that was on its way has arrived.
+const STALE_ARRIVALS: Duration = Duration::from_secs(2);
 
 /// Runs until `stop` closes, the one job of `run_once` is done, or the worker's record is taken
 /// over; then drains. Returns who has taken over, if anybody.
@@ -44,6 +57,7 @@ pub(super) fn run(
         careful: false,
         refused: None,
         pulse: Pulse::new(Loop::Puller),
+        turns: Turns { last: clock::since_boot(), stale_until: Duration::ZERO },
     };
     let taken_over = puller.serve(registry, stop);
     systemd::stopping();
@@ -68,8 +82,8 @@ pub(super) fn run(
     Ok(taken_over)
 }
 
-/// Field order is the shutdown order: `jobs` closes, idle slots end; `hard_stop` closes, the
-/// others give back what they execute; then all are joined.
+/// Field order is the shutdown order: `jobs` closes, idle slots end; `soft_stop` closes, those that only wait
+/// end; `hard_stop` closes, the others give back what they execute; then all are joined.
 struct Slots {
     /// Written by the puller, read by whichever slot is free.
     jobs: Sender<Delivered>,
@@ -77,6 +91,7 @@ struct Slots {
     done: Receiver<()>,
     busy: usize,
     count: usize,
+    soft_stop: StopSource,
     hard_stop: StopSource,
     threads: Vec<JoinOnDrop>,
 }
@@ -88,8 +103,10 @@ impl Slots {
         // One place per slot: `give` never blocks, because `busy` never exceeds `count`.
         let (jobs, taken) = bounded(wanted);
         let (done_sender, done) = bounded(wanted);
-        let (hard_stop, hard_stopped) = thread::stop_channel();
-        let mut slots = Slots { jobs, done, busy: 0, count: 0, hard_stop, threads: Vec::new() };
+        let (soft_stop, soft) = thread::stop_channel();
+        let (hard_stop, hard) = thread::stop_channel();
+        let stops = Stops { soft, hard };
+        let mut slots = Slots { jobs, done, busy: 0, count: 0, soft_stop, hard_stop, threads: Vec::new() };
         for index in 0..wanted {
             let started = slot::start(
                 index,
@@ -97,7 +114,7 @@ impl Slots {
                 taken.clone(),
                 done_sender.clone(),
                 registry.notes.clone(),
-                hard_stopped.clone(),
+                stops.clone(),
             );
             match started {
                 Ok(thread) => slots.threads.push(thread),
@@ -138,6 +155,29 @@ struct Puller<'a> {
     refused: Option<bus::Error>,
     /// What systemd hears of this loop.
     pulse: Pulse,
+    turns: Turns,
+}
+
+/// When the puller has had its turns, by a clock that counts suspend.
+struct Turns {
+    last: Duration,
+    stale_until: Duration,
+}
+
+impl Turns {
+    fn begin(&mut self) {
+        let now = clock::since_boot();
+        if now.saturating_sub(self.last) >= STOOD_STILL {
+            self.stale_until = now + STALE_ARRIVALS;
+        }
+        self.last = now;
+    }
+
+    /// Whether what has just arrived may have been delivered long ago.
+    fn may_be_stale(&mut self) -> bool {
+        self.begin();
+        self.last < self.stale_until
+    }
 }
 
 impl Puller<'_> {
@@ -147,6 +187,7 @@ impl Puller<'_> {
             None => never(),
         };
         loop {
+            self.turns.begin();
             let retry = self.ask();
             if self.refused.is_some() {
                 return None;
@@ -155,7 +196,7 @@ impl Puller<'_> {
                 systemd::status(Loop::Puller, self.status());
             }
             let silence = self.inbox.next_deadline().unwrap_or_else(|| Instant::now() + RETRY);
-            let next_look = if retry { Instant::now() + RETRY } else { silence };
+            let next_look = if retry { Instant::now() + RETRY } else { silence.min(Instant::now() + TURN) };
             select! {
                 recv(stop) -> _ => return None,
                 recv(registry.taken_over) -> by => return by.ok(),
@@ -276,22 +317,23 @@ impl Puller<'_> {
     fn hand_over(&mut self, message: Delivered) {
         let once = self.context.settings.run_once.is_some() && self.taken > 0;
         if self.slots.free() == 0 || once || !self.context.health.is_well() {
-            return give_back(&message);
+            return give_back(&message, &mut self.turns);
         }
         match self.slots.jobs.try_send(message) {
             Ok(()) => {
                 self.slots.busy += 1;
                 self.taken += 1;
             }
-            Err(refused) => give_back(&refused.into_inner()),
+            Err(refused) => give_back(&refused.into_inner(), &mut self.turns),
         }
     }
 
     /// Finishes what runs, for as long as the drain time lasts, and gives back what arrives.
     fn drain(self) {
-        let Puller { context, mut inbox, slots, mut pulse, .. } = self;
-        let Slots { jobs, done, mut busy, hard_stop, threads, .. } = slots;
+        let Puller { context, mut inbox, slots, mut pulse, mut turns, .. } = self;
+        let Slots { jobs, done, mut busy, soft_stop, hard_stop, threads, .. } = slots;
         drop(jobs);
+        drop(soft_stop);
         let timeout = after(context.settings.drain_timeout);
         if busy > 0 {
             log::info!(runs = busy; "stopping: waiting for what runs");
@@ -309,24 +351,31 @@ impl Puller<'_> {
                     if let Ok(arrival) = arrival
                         && let PullEvent::Delivered { message, .. } = inbox.take(arrival)
                     {
-                        give_back(&message);
+                        give_back(&message, &mut turns);
                     }
                 }
                 recv(pulse.next()) -> _ => {}
+                recv(after(TURN)) -> _ => turns.begin(),
                 recv(timeout) -> _ => break,
             }
         }
         drop(hard_stop);
         drop(threads);
+        // This has taken its time, and was no standing still.
+        turns.last = clock::since_boot();
         while let Ok(arrival) = inbox.arrivals().try_recv() {
             if let PullEvent::Delivered { message, .. } = inbox.take(arrival) {
-                give_back(&message);
+                give_back(&message, &mut turns);
             }
         }
     }
 }
 
-fn give_back(message: &Delivered) {
+fn give_back(message: &Delivered, turns: &mut Turns) {
+    if turns.may_be_stale() {
+        return log::info!(subject = message.subject.as_str();
+            "this process has stood still; leaving a job that it cannot take");
+    }
     let delay = match message.num_delivered {
         ..=QUICK_GIVE_BACKS => Duration::ZERO,
         _ => GIVE_BACK_DELAY,

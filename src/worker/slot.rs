@@ -16,19 +16,27 @@ use crate::thread::{self, JoinOnDrop, StopSignal};
 /// A job that broke our own code is tried again, but not at once.
 const PANIC_DELAY: Duration = Duration::from_secs(2);
 
-/// Starts a slot. It takes jobs until the channel closes and says `done` after each; `hard_stop`
-/// makes it give back what it executes.
+/// When the worker stops.
+#[derive(Clone)]
+pub(super) struct Stops {
+    /// No run begins any more: a job that only waits for its claim is given back.
+    pub soft: StopSignal,
+    /// The drain time is over: what is executed is ended by force and given back.
+    pub hard: StopSignal,
+}
+
+/// Starts a slot. It takes jobs until the channel closes and says `done` after each.
 pub(super) fn start(
     index: usize,
     context: Arc<Context>,
     jobs: Receiver<Delivered>,
     done: Sender<()>,
     notes: RunNotes,
-    hard_stop: StopSignal,
+    stops: Stops,
 ) -> std::io::Result<JoinOnDrop> {
     thread::spawn(format!("slot-{index}"), move || {
         for job in jobs {
-            execute_guarded(&context, job, &notes, &hard_stop);
+            execute_guarded(&context, job, &notes, &stops);
             if done.send(()).is_err() {
                 return;
             }
@@ -36,11 +44,10 @@ pub(super) fn start(
     })
 }
 
-fn execute_guarded(context: &Arc<Context>, job: Delivered, notes: &RunNotes, hard_stop: &StopSignal) {
+fn execute_guarded(context: &Arc<Context>, job: Delivered, notes: &RunNotes, stops: &Stops) {
     let started_at = clock::now();
-    let guarded = AssertUnwindSafe(|| {
-        execute::execute(context, job.clone(), hard_stop, |run_id| notes.started(run_id))
-    });
+    let guarded =
+        AssertUnwindSafe(|| execute::execute(context, job.clone(), stops, |run_id| notes.started(run_id)));
     match catch_unwind(guarded) {
         Ok(Ended { run_id: Some(run_id), status }) => {
             notes.finished(&run_id, status, started_at);

@@ -193,6 +193,7 @@ fn good_answers(cluster: &Cluster, album: &mut Album) {
             heartbeat_sec: 60.0,
             rescued: false,
             released: false,
+            extra: Default::default(),
         });
     });
     cluster.wait_status("running", "RUNNING");

@@ -59,6 +59,7 @@ impl Worker<'_> {
                 heartbeat_sec: 1.0,
                 rescued: false,
                 released: false,
+                extra: Default::default(),
             });
         });
         run_id

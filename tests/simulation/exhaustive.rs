@@ -58,6 +58,7 @@ fn claims(worker: &'static str, message: Message, delivery: jetstream::Delivery,
             heartbeat_sec: 1.0,
             rescued: false,
             released: false,
+            extra: Default::default(),
         },
         now: 1.0,
     };

@@ -160,6 +160,7 @@ pub fn new_job(run_id: &str, tag: &str, flow_name: &str, params: Value) -> Job {
         workflow_yaml_sha256: None,
         workflow_yaml_bytes: None,
         requeued_at_revision: None,
+        lost_attempts: None,
     }
 }
 

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::flows;
 use crate::support::cluster::{Cluster, Worker, with_flags};
+use crate::support::jetstream;
 use crate::support::wait::{PATIENCE, eventually};
 
 /// Short to wait for, and eight times as long as a busy machine may delay a sign of life.
@@ -69,4 +70,43 @@ fn a_worker_that_wakes_up_after_the_end_leaves_the_terminal_snapshot_alone() {
     assert!(first.stop(Duration::from_secs(10)).success());
     let history = cluster.settled(&run_id, "COMPLETED");
     assert_eq!(*history.last(), before);
+}
+
+/// Jobs of a tag that NATS has delivered and that are not settled.
+fn in_hand(cluster: &Cluster, tag: &str) -> Value {
+    let call = format!("CONSUMER.INFO.PYOCO_WORK.pyoco_workers_{tag}");
+    jetstream::call(&cluster.nats, &call, &Value::Null)["num_ack_pending"].clone()
+}
+
+/// Two jobs lie in the socket of a worker that stands still, and it has a slot for one of them.
+#[test]
+fn a_job_that_has_waited_in_a_frozen_worker_is_not_taken_from_the_next_one() {
+    let cluster = Cluster::new().quick().envs(&SHORT).start();
+    let first = cluster.start_worker("first", with_flags(&["--tags", "a,b", "--concurrency", "1"]));
+    // A pull that ends in the same moment takes no job.
+    let runs = eventually(PATIENCE, "both jobs are with the first worker", || {
+        cluster.settled(&cluster.queue_yaml("b", flows::ECHO), "COMPLETED");
+        std::thread::sleep(Duration::from_millis(200));
+        first.signal(Signal::STOP);
+        let runs = ["a", "b"].map(|tag| cluster.queue_yaml(tag, &flows::sleep(8.0)));
+        std::thread::sleep(Duration::from_millis(200));
+        let are_taken = ["a", "b"].iter().all(|tag| in_hand(&cluster, tag) == 1);
+        if !are_taken {
+            first.signal(Signal::CONT);
+            runs.iter().for_each(|run_id| drop(cluster.settled(run_id, "COMPLETED")));
+        }
+        are_taken.then_some(runs)
+    });
+    let _second = cluster.start_worker("second", with_flags(&["--tags", "a,b", "--concurrency", "4"]));
+    for run_id in &runs {
+        assert_eq!(cluster.wait_stored(run_id, "RUNNING")["worker_id"], "second");
+    }
+    first.signal(Signal::CONT);
+    for run_id in &runs {
+        let history = cluster.settled(run_id, "COMPLETED");
+        let last = history.last();
+        assert_eq!((&last["worker_id"], &last["attempt"]), (&json!("second"), &json!(2)), "{last}");
+        assert!(last.get("lost_attempts").is_none(), "{last}");
+    }
+    cluster.wait_queue_empty();
 }

@@ -3,11 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use pyoco_server::bus::PullEvent;
+use pyoco_server::model::run::RunStatus;
+use pyoco_server::model::{clock, json};
+use serde_json::{Value, json};
 
 use crate::flows::{self, Gate, gated};
 use crate::support::cluster::{Cluster, Options, with_flags};
+use crate::support::jetstream;
 use crate::support::measure::{self, in_child};
+use crate::support::runs::new_job;
 use crate::support::wait::{PATIENCE, eventually};
 
 #[test]
@@ -40,6 +45,36 @@ fn an_idle_worker_ends_at_once() {
     assert_eq!(worker.stop(Duration::from_secs(10)).code(), Some(0));
     assert!(asked.elapsed() < Duration::from_secs(4), "took {:?}", asked.elapsed());
     assert_eq!(cluster.record("w1").unwrap()["state"], "STOPPED_GRACEFUL");
+}
+
+/// A worker of the Python side executes it, which never names the delivery.
+#[test]
+fn a_slot_that_only_watches_a_run_keeps_no_worker_from_ending() {
+    let cluster = Cluster::new().quick().start();
+    let job = new_job("watched", "default", "main", json!({}));
+    let beat = || {
+        cluster.put_run("watched", clock::now(), |run| {
+            run.status = RunStatus::Running;
+            run.heartbeat_at = Some(clock::now());
+        });
+    };
+    beat();
+    jetstream::publish(&cluster.nats, "pyoco.work.default", &json::to_wire(&job).unwrap());
+    let mut worker = cluster.start_worker("w1", with_flags(&["--drain-timeout-sec", "60"]));
+    eventually(PATIENCE, "the job is delivered", || {
+        beat();
+        let call = "CONSUMER.INFO.PYOCO_WORK.pyoco_workers_default";
+        (jetstream::call(&cluster.nats, call, &Value::Null)["num_ack_pending"] == 1).then_some(())
+    });
+    let asked = Instant::now();
+    assert_eq!(worker.stop(Duration::from_secs(20)).code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(8), "took {:?}", asked.elapsed());
+    // The job was given back: it is delivered long before `ack_wait` is over.
+    let mut inbox = cluster.bus.queue().pull_inbox(&["default".to_owned()]);
+    inbox.ask(0, 1, true).unwrap();
+    let arrival = inbox.arrivals().recv_timeout(Duration::from_secs(10)).unwrap();
+    assert!(matches!(inbox.take(arrival), PullEvent::Delivered { .. }));
+    assert_eq!(cluster.stored("watched").unwrap()["status"], "RUNNING");
 }
 
 #[test]

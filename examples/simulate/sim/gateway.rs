@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pyoco_server::delivery::reconcile;
 use pyoco_server::delivery::requeue::{self, Reason, Requeue};
-use pyoco_server::delivery::rescue::{self, Facts, Remedy, Signed};
+use pyoco_server::delivery::rescue::{self, Facts, Remedy};
 use pyoco_server::delivery::{Answer, Ask, Change, Limits, Newest, Protocol, Step, Stored, undo};
 use pyoco_server::model::run::{RunSnapshot, RunStatus, RunSummary};
 
@@ -18,7 +18,6 @@ use super::worker::WORKER_IDS;
 const RESCUE_INTERVAL: Millis = 1_000;
 const RECONCILE_INTERVAL: Millis = 10_000;
 const RECORD_SILENCE: Millis = 7_500;
-const GIVE_BACK_AGAIN: Millis = 15_000;
 const NAK_WITHIN: Millis = 2_000;
 const SUBMIT_DEADLINE: Millis = 5_000;
 const CANCEL_GRACE: Duration = Duration::from_secs(30);
@@ -33,7 +32,6 @@ pub struct Gateway {
     seen: [Option<(u64, Millis)>; RUNS],
     /// Since when it hears of changes, and of its own writes.
     live_since: Option<Millis>,
-    given_back: Vec<(String, Millis)>,
     rescue_due: Millis,
     reconcile_due: Millis,
     /// Since when the figures say that messages are stuck.
@@ -106,7 +104,6 @@ impl Gateway {
             undo: VecDeque::new(),
             seen: [None; RUNS],
             live_since: None,
-            given_back: Vec::new(),
             rescue_due: 0,
             reconcile_due: 0,
             stuck_since: None,
@@ -227,11 +224,8 @@ impl Gateway {
             named.is_some() && named != present.as_deref()
                 || net.now.saturating_sub(at.max(since)) >= RECORD_SILENCE
         });
-        let given_back = summary.delivery.as_ref().is_some_and(|delivery| {
-            self.given_back.iter().any(|(ack, at)| *ack == delivery.ack && net.now < at + GIVE_BACK_AGAIN)
-        });
         let silence = Duration::from_millis(silence);
-        Some((revision, Facts { run: summary, silence, worker_is_gone, given_back }))
+        Some((revision, Facts { run: summary, silence, worker_is_gone }))
     }
 
     fn summary(net: &Net, run: usize) -> Option<RunSummary> {
@@ -245,24 +239,16 @@ impl Gateway {
             let Some((revision, facts)) = self.facts(net, run, &summary) else { continue };
             match rescue::remedy(facts, CANCEL_GRACE) {
                 Remedy::Nothing => {}
-                Remedy::GiveBack(ack) => {
+                Remedy::GiveBack(_) => {
                     net.tell(|| format!("gateway {} gives r{run} back", self.actor));
                     let seq = reconcile::named(&summary);
-                    self.given_back.push((ack, net.now));
+                    let now = net.seconds();
                     let edit = Edit::new(move |newest| {
                         let Stored::Run(snapshot) = newest.stored else { return Change::Leave };
                         let mut snapshot = Box::new(snapshot.clone());
-                        let is_due =
-                            newest.revision == revision && rescue::sign(&mut snapshot) == Signed::Now;
+                        let is_due = newest.revision == revision && rescue::sign(&mut snapshot, now);
                         if is_due { Change::Put(snapshot) } else { Change::Leave }
                     });
-                    let was_signed = summary.delivery.as_ref().is_some_and(|delivery| delivery.rescued);
-                    if was_signed {
-                        let _ = net.ask(self.actor, false, |net| {
-                            seq.into_iter().for_each(|seq| net.queue.nak(net.now, seq, 0));
-                        });
-                        return;
-                    }
                     let message = seq.map(|seq| (seq, net.queue.deliveries_of(seq)));
                     self.going =
                         Some(Work::Rescue(Going::new(edit, run, None), message, net.now + NAK_WITHIN));

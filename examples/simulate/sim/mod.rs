@@ -40,7 +40,7 @@ pub struct History {
 enum Actor {
     Gateway(Gateway),
     Ours(Worker),
-    Foreign(Foreign),
+    Foreign(Box<Foreign>),
 }
 
 /// Runs the history of a seed; the error says what went wrong.
@@ -90,7 +90,7 @@ impl World {
         for index in 0..WORKERS {
             let actor = GATEWAYS + index;
             let worker = match index + 1 == WORKERS && has_foreign {
-                true => Actor::Foreign(Foreign::new(actor, index)),
+                true => Actor::Foreign(Box::new(Foreign::new(actor, index))),
                 false => Actor::Ours(Worker::new(actor, index, stops)),
             };
             actors.push((net.random.within(0..1_000), worker));

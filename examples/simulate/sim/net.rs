@@ -224,7 +224,7 @@ impl<P: Protocol> Going<P> {
                 net.ask(actor, false, |net| net.queue.get(seq).is_some_and(|(of, _)| *of == run))
                     .map(Answer::Found)
             }
-            (Step::Ask(Ask::Publish { id, revision }), _) => net
+            (Step::Ask(Ask::Publish { id, revision, .. }), _) => net
                 .ask(actor, true, |net| net.queue.publish(net.now, &id, (self.run, Some(revision))))
                 .map(|(seq, duplicate)| Answer::Published { seq, duplicate }),
             (Step::Ask(Ask::Remove(seq)), _) => {

@@ -51,7 +51,7 @@ enum Slot {
     Claiming {
         delivery: jetstream::Delivery,
         acks: Vec<String>,
-        step: Going<Claim<'static>>,
+        step: Box<Going<Claim<'static>>>,
         give_up: Millis,
         may_be_stored: bool,
         silent: Option<u64>,
@@ -231,7 +231,7 @@ impl Worker {
         message: super::net::Message,
         delivery: jetstream::Delivery,
         silent: Option<u64>,
-    ) -> Going<Claim<'static>> {
+    ) -> Box<Going<Claim<'static>>> {
         let claimant = Claimant {
             worker_id: WORKER_IDS[self.index],
             stream_seq: delivery.seq,
@@ -242,11 +242,12 @@ impl Worker {
                 heartbeat_sec: 1.0,
                 rescued: false,
                 released: false,
+                extra: Default::default(),
             },
             now: net.seconds(),
         };
         let claim = Claim::new(job(message), claimant, Self::limits()).silent(silent);
-        Going::new(claim, message.0, Some(delivery))
+        Box::new(Going::new(claim, message.0, Some(delivery)))
     }
 
     fn claim(&mut self, net: &mut Net, slot: Slot) -> Slot {

@@ -17,9 +17,12 @@ use crate::bus::connection::link::Link;
 use crate::bus::connection::message::{Message, Meta};
 use crate::bus::connection::routes::Routed;
 use crate::bus::{Error, Result};
+use crate::model::limits::LEAST_RUN_SILENCE;
 
-/// Lifetime of a pull that waits; the owner asks again when it ends.
-const WAIT: Duration = Duration::from_secs(20);
+/// Lifetime of a pull that waits; the owner asks again when it ends. Shorter than any silence after which a
+/// run is given back ([`LEAST_RUN_SILENCE`]): by then the pulls of a worker that stands still have ended, and
+/// none of them takes the job.
+const WAIT: Duration = LEAST_RUN_SILENCE.saturating_sub(Duration::from_secs(1));
 /// The same when the inbox is over several consumers: what one delivers may leave no room for what
 /// another still sends, and a pull cannot be taken back.
 pub const MANY_WAIT: Duration = Duration::from_secs(2);

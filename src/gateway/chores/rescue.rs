@@ -5,12 +5,11 @@
 //! it has lost the run. A cancel that no worker carries out is completed here. Silence is measured with this
 //! gateway's clock, from what the watch has delivered.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::{Next, TIMEOUT, Turn};
 use crate::bus::{self, Bus, Kv, WorkQueue};
-use crate::delivery::rescue::{self, Facts, Remedy, Signed};
+use crate::delivery::rescue::{self, Facts, Remedy};
 use crate::delivery::{Change, Stored, drive};
 use crate::gateway::view::runs::{Indexed, RunIndex};
 use crate::gateway::view::workers::WorkerMirror;
@@ -24,8 +23,6 @@ pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 const MISSED_RECORDS: f64 = 1.5;
 /// A NAK that comes later than this after the look that it was decided on may hit another delivery.
 const NAK_WITHIN: Duration = Duration::from_secs(2);
-/// A job that was given back and is not taken up is given back again after this.
-const AGAIN: Duration = Duration::from_secs(15);
 
 /// Which workers are gone, as far as their records tell.
 #[derive(Clone)]
@@ -47,7 +44,6 @@ impl Absence {
             run: &run.summary,
             silence: now.saturating_duration_since(run_at),
             worker_is_gone: self.is_gone(run, since, now),
-            given_back: false,
         }
     }
 
@@ -68,8 +64,6 @@ pub(crate) struct Rescue {
     index: RunIndex,
     absence: Absence,
     cancel_grace: Duration,
-    /// When each delivery was given back, by its ACK subject.
-    given_back: HashMap<String, Instant>,
     /// When NATS has refused a write last. What was silent until then may not have been able to write either.
     refused_at: Option<Instant>,
 }
@@ -77,29 +71,24 @@ pub(crate) struct Rescue {
 impl Rescue {
     pub(crate) fn new(bus: &Bus, index: RunIndex, absence: Absence, cancel_grace: Duration) -> Self {
         let (runs, queue) = (bus.runs(), bus.queue().with_timeout(TIMEOUT));
-        let (given_back, refused_at) = (HashMap::new(), None);
-        Rescue { runs, queue, index, absence, cancel_grace, given_back, refused_at }
+        Rescue { runs, queue, index, absence, cancel_grace, refused_at: None }
     }
 
     /// Ends when NATS does not answer: it would not for the next run either.
     pub(super) fn look(&mut self, turn: &Turn<'_>) -> Next {
         let now = Instant::now();
-        self.given_back.retain(|_, at| now - *at < AGAIN);
         let (unfinished, live_since) = self.index.unfinished();
         // What was silent while we could not listen may have been loud.
         let Some(live_since) = live_since else { return Next::InTime };
         let since = self.refused_at.map_or(live_since, |refused_at| refused_at.max(live_since));
         for run in unfinished {
-            let mut facts = self.absence.facts(&run, since, now);
-            let delivery = run.summary.delivery.as_ref();
-            facts.given_back = delivery.is_some_and(|held| self.given_back.contains_key(&held.ack));
-            let remedy = rescue::remedy(facts, self.cancel_grace);
+            let remedy = rescue::remedy(self.absence.facts(&run, since, now), self.cancel_grace);
             if remedy != Remedy::Nothing && turn.is_over() {
                 return Next::Again;
             }
             let done = match remedy {
                 Remedy::Nothing => continue,
-                Remedy::GiveBack(ack) => self.give_back(&run, ack, now),
+                Remedy::GiveBack(ack) => self.give_back(&run, &ack),
                 Remedy::CompleteCancel => self.complete_cancel(&run),
             };
             if done.is_err() {
@@ -112,26 +101,17 @@ impl Rescue {
         Next::InTime
     }
 
-    fn give_back(&mut self, run: &Indexed, ack: String, now: Instant) -> bus::Result<()> {
+    fn give_back(&self, run: &Indexed, ack: &str) -> bus::Result<()> {
         log::warn!(run_id = run.summary.run_id.as_str(),
             worker_id = run.summary.worker_id.as_deref().unwrap_or_default();
             "the worker of a run is gone; giving its job back");
         let began = Instant::now();
-        if self.sign(run)? && began.elapsed() < NAK_WITHIN {
-            self.queue.give_back(&ack)?;
+        // Not so when another gateway was quicker, or the worker has written after all.
+        let is_signed = self.change(run, |snapshot| rescue::sign(snapshot, clock::now()))?;
+        if is_signed && began.elapsed() < NAK_WITHIN {
+            self.queue.give_back(ack)?;
         }
-        self.given_back.insert(ack, now);
         Ok(())
-    }
-
-    /// `false` when another gateway was quicker, or the worker has written after all.
-    fn sign(&self, run: &Indexed) -> bus::Result<bool> {
-        let mut signed = Signed::Not;
-        let is_written = self.change(run, |snapshot| {
-            signed = rescue::sign(snapshot);
-            signed == Signed::Now
-        })?;
-        Ok(is_written || signed == Signed::Before)
     }
 
     fn complete_cancel(&self, run: &Indexed) -> bus::Result<()> {

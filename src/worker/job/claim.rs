@@ -10,12 +10,14 @@ use super::{settle, tag_of};
 use crate::bus::{self, Delivered};
 use crate::delivery::claim::{Claim, Claimant, End};
 use crate::delivery::drive::Driver;
+use crate::delivery::foreign_silence;
 use crate::model::clock;
 use crate::model::dlq::DlqReason;
 use crate::model::job::Job;
 use crate::model::run::{Delivery, RunSnapshot, RunStatus};
 use crate::thread::StopSignal;
 use crate::worker::Context;
+use crate::worker::slot::Stops;
 
 /// How long a job is kept alive while its run cannot be claimed; then another worker shall try.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,8 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 /// Delay of a job that is given back because of NATS trouble (`docs/contract.md#delivery-of-jobs`).
 pub(super) const TROUBLE_DELAY: Duration = Duration::from_secs(2);
-/// How long a run of a worker that knows nothing of deliveries may be silent: it writes every second.
-const FOREIGN_SILENCE: Duration = Duration::from_secs(6);
+/// Before a claim is begun anew because the run has just changed.
+const CHANGED_PAUSE: Duration = Duration::from_millis(50);
 
 /// What came of it.
 pub(super) enum Claimed {
@@ -34,19 +36,20 @@ pub(super) enum Claimed {
     Over(Option<RunStatus>),
 }
 
-/// Claims until it is decided. `delivered` becomes the newest delivery of the job.
+/// Claims until it is decided, or the worker stops. `delivered` becomes the newest delivery of the job.
 pub(super) fn claim(
     context: &Context,
     job: &Job,
     delivered: &mut Delivered,
     in_flight: &InFlightJob<'_>,
-    hard_stop: &StopSignal,
+    stops: &Stops,
 ) -> Claimed {
     let run_id = job.run_id.as_str();
     let (mut pause, give_up) = (RETRY_PAUSES.0, Instant::now() + PATIENCE);
     let mut acks = vec![delivered.ack_subject().to_owned()];
     let (mut silent, mut silent_until) = (None, Instant::now());
     let mut may_be_stored = false;
+    let foreign_silence = foreign_silence(context.settings.run.heartbeat_interval);
     loop {
         while let Ok(again) = in_flight.redelivered.try_recv() {
             acks.push(again.ack_subject().to_owned());
@@ -65,9 +68,9 @@ pub(super) fn claim(
                 let is_trouble = e.may_pass() || e.is_store_full();
                 let is_final = !is_trouble && !matches!(e, bus::Error::Conflict(_));
                 context.health.note_refusal(&e);
-                if is_final || Instant::now() >= give_up || is_stopped_within(pause, hard_stop) {
-                    let held = may_be_stored.then_some(&*acks);
-                    give_back::give_back(context, job, delivered, held, TROUBLE_DELAY, hard_stop);
+                if is_final || Instant::now() >= give_up || is_stopped_within(pause, &stops.soft) {
+                    let held = if may_be_stored { &*acks } else { &[] };
+                    give_back::give_back(context, job, delivered, held, TROUBLE_DELAY, &stops.hard);
                     return Claimed::Over(None);
                 }
                 pause = (pause * 2).min(RETRY_PAUSES.1);
@@ -92,16 +95,18 @@ pub(super) fn claim(
             End::Superseded => return Claimed::Over(None),
             End::Foreign(revision) => {
                 if silent != Some(revision) {
-                    (silent, silent_until) = (Some(revision), Instant::now() + FOREIGN_SILENCE);
+                    (silent, silent_until) = (Some(revision), Instant::now() + foreign_silence);
                 }
                 // As long as it lives the job is kept here: each delivery would be one less.
-                let pause = context.progress_interval().min(FOREIGN_SILENCE);
-                if is_stopped_within(pause, hard_stop) {
-                    give_back::give_back(context, job, delivered, None, Duration::ZERO, hard_stop);
+                let pause = context.progress_interval().min(foreign_silence);
+                if is_stopped_within(pause, &stops.soft) {
+                    give_back::give_back(context, job, delivered, &[], Duration::ZERO, &stops.hard);
                     return Claimed::Over(None);
                 }
             }
-            End::Changed => {}
+            End::Changed => {
+                let _ = is_stopped_within(CHANGED_PAUSE, &stops.hard);
+            }
         }
     }
 }
@@ -123,6 +128,7 @@ pub(super) fn delivery(context: &Context, delivered: &Delivered) -> Delivery {
         heartbeat_sec: context.settings.run.heartbeat_interval.as_secs_f64(),
         rescued: false,
         released: false,
+        extra: Default::default(),
     }
 }
 

@@ -23,6 +23,7 @@ use crate::model::run::{RunStatus, too_many_tasks};
 use crate::thread::StopSignal;
 use crate::worker::Context;
 use crate::worker::health::Fault;
+use crate::worker::slot::Stops;
 
 /// Events of one run that may wait between its executor and its slot; beyond that the executor waits.
 const MAX_PENDING_EVENTS: usize = 256;
@@ -41,13 +42,12 @@ pub(crate) struct Ended {
     pub status: Option<RunStatus>,
 }
 
-/// Executes a delivered job. `hard_stop` closes when the drain time is over: what runs is then
-/// ended by force and given back. `on_start` is told the run id once the run is ours.
+/// Executes a delivered job. `on_start` is told the run id whenever the run is ours.
 pub(crate) fn execute(
     context: &Arc<Context>,
     delivered: Delivered,
-    hard_stop: &StopSignal,
-    on_start: impl FnOnce(&str),
+    stops: &Stops,
+    on_start: impl Fn(&str),
 ) -> Ended {
     let job = match Job::parse(&delivered.payload) {
         Ok(job) => job,
@@ -56,38 +56,50 @@ pub(crate) fn execute(
             return Ended { run_id: None, status: None };
         }
     };
-    let Some(in_flight) = context.in_flight.register(&job.run_id, &delivered) else {
-        log::info!(run_id = job.run_id.as_str();
-            "the job of a run that is executed here came again; its attempt goes on with it");
-        return Ended { run_id: None, status: None };
-    };
-    let run_id = job.run_id.clone();
-    let mut delivered = delivered;
-    let status = match claim::claim(context, &job, &mut delivered, &in_flight, hard_stop) {
-        Claimed::Ours(snapshot, revision) => {
-            on_start(&run_id);
-            let recorder = Recorder::new(
-                context.runs.clone(),
-                *snapshot,
-                revision,
-                context.settings.run.heartbeat_interval,
-                context.settings.run.max_snapshot_bytes,
-            );
-            let cancel = CancelToken::new();
-            let last_contact = Instant::now();
-            RunAttempt { context, job, delivered, in_flight, recorder, cancel, last_contact }.run(hard_stop)
-        }
-        Claimed::Over(status) => status,
-    };
-    Ended { run_id: Some(run_id), status }
+    let run_id = job.run_id.as_str();
+    let mut ended = Ended { run_id: None, status: None };
+    let mut next = Some(delivered);
+    while let Some(mut delivered) = next {
+        let Some(in_flight) = context.in_flight.register(run_id, &delivered) else {
+            log::info!(run_id = run_id;
+                "the job of a run that is executed here came again; its attempt goes on with it");
+            return ended;
+        };
+        let status = match claim::claim(context, &job, &mut delivered, &in_flight, stops) {
+            Claimed::Ours(snapshot, revision) => {
+                on_start(run_id);
+                let recorder = Recorder::new(
+                    context.runs.clone(),
+                    *snapshot,
+                    revision,
+                    context.settings.run.heartbeat_interval,
+                    context.settings.run.max_snapshot_bytes,
+                );
+                RunAttempt {
+                    context,
+                    job: &job,
+                    delivered,
+                    in_flight: &in_flight,
+                    recorder,
+                    cancel: CancelToken::new(),
+                    last_contact: Instant::now(),
+                }
+                .run(&stops.hard)
+            }
+            Claimed::Over(status) => status,
+        };
+        ended = Ended { run_id: Some(run_id.to_owned()), status: status.or(ended.status) };
+        next = in_flight.end();
+    }
+    ended
 }
 
 struct RunAttempt<'a> {
     context: &'a Arc<Context>,
-    job: Job,
+    job: &'a Job,
     /// The newest one; it settles the job.
     delivered: Delivered,
-    in_flight: InFlightJob<'a>,
+    in_flight: &'a InFlightJob<'a>,
     recorder: Recorder,
     cancel: CancelToken,
     /// When NATS has answered last, a refusal too.
@@ -295,8 +307,8 @@ impl RunAttempt<'_> {
     }
 
     fn give_back(&self, delay: Duration, hard_stop: &StopSignal) {
-        let held = Some(self.recorder.acks());
-        give_back::give_back(self.context, &self.job, &self.delivered, held, delay, hard_stop);
+        let held = self.recorder.acks();
+        give_back::give_back(self.context, self.job, &self.delivered, held, delay, hard_stop);
     }
 
     /// Settles the job; see the order at the top of this file. The ticker is gone by now.
@@ -372,7 +384,7 @@ impl RunAttempt<'_> {
         if let Some(reason) = ending.dlq {
             let error = ending.error.as_deref().unwrap_or_default();
             let message = (self.delivered.subject.as_str(), self.delivered.num_delivered);
-            settle::publish_dlq(self.context, &self.job, message, reason, error);
+            settle::publish_dlq(self.context, self.job, message, reason, error);
         }
         acknowledge(&self.delivered, &run_id);
         let took = self.recorder.snapshot();
@@ -423,15 +435,8 @@ impl RunAttempt<'_> {
                     "cannot store how the run ended; giving its job back");
                 // A worker that ends is not dead. But a run whose end can be stored nowhere has to cost
                 // attempts, or it would be executed for ever.
-                let held = stopping.then(|| self.recorder.acks());
-                give_back::give_back(
-                    self.context,
-                    &self.job,
-                    &self.delivered,
-                    held,
-                    TROUBLE_DELAY,
-                    hard_stop,
-                );
+                let held = if stopping { self.recorder.acks() } else { &[] };
+                give_back::give_back(self.context, self.job, &self.delivered, held, TROUBLE_DELAY, hard_stop);
                 return false;
             }
         }

@@ -19,18 +19,18 @@ const DEADLINE: Duration = Duration::from_secs(600);
 const LAST_TIMEOUT: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(1);
 
-/// `held`: the ACK subjects by which the snapshot may name this worker; without them it does not.
+/// `held`: the ACK subjects by which the snapshot may name this worker. Without any, trouble is not waited
+/// out: the job comes again after `ack_wait`.
 pub(super) fn give_back(
     context: &Context,
     job: &Job,
     delivered: &Delivered,
-    held: Option<&[String]>,
+    held: &[String],
     delay: Duration,
     hard_stop: &StopSignal,
 ) {
     let run_id = job.run_id.as_str();
-    let Some(held) = held else { return nak(delivered, run_id, delay) };
-    let give_up = Instant::now() + DEADLINE;
+    let give_up = Instant::now() + if held.is_empty() { Duration::ZERO } else { DEADLINE };
     let numbers = (delivered.stream_seq, delivered.num_delivered);
     loop {
         let is_last = thread::is_stopped(hard_stop) || Instant::now() >= give_up;
@@ -44,7 +44,13 @@ pub(super) fn give_back(
         match driver.run(&mut step, drop) {
             Ok(End::GivenBack | End::Lost) => return,
             Ok(End::Changed) => {}
-            Err(_) if is_last => return nak(delivered, run_id, delay),
+            // Nobody else has the job: this worker has kept it alive until now.
+            Err(_) if is_last && !held.is_empty() => return nak(delivered, run_id, delay),
+            Err(e) if is_last => {
+                log::warn!(run_id = run_id, error = e.to_string();
+                    "cannot give a job back; it comes again after ack_wait");
+                return;
+            }
             Err(e) => {
                 log::warn!(run_id = run_id, error = e.to_string(); "cannot give a job back yet");
                 let _ = delivered.in_progress();

@@ -5,7 +5,6 @@
 //! the new delivery, for the old one can no longer be kept alive: the attempt takes it over.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
@@ -27,6 +26,8 @@ pub(crate) struct InFlightJob<'a> {
     key: Key,
     /// Written by whichever slot was given the job again, read by the attempt.
     pub(crate) redelivered: Receiver<Delivered>,
+    /// The entry may be another attempt's by now.
+    is_over: bool,
 }
 
 impl InFlightJobs {
@@ -41,20 +42,24 @@ impl InFlightJobs {
         }
         let (sender, redelivered) = bounded(MAX_WAITING);
         jobs.insert(key.clone(), sender);
-        Some(InFlightJob { jobs: self, key, redelivered })
+        Some(InFlightJob { jobs: self, key, redelivered, is_over: false })
+    }
+}
+
+impl InFlightJob<'_> {
+    /// Ends it. A delivery that came after the attempt had looked last means nothing by itself; another claim
+    /// finds out.
+    pub(crate) fn end(mut self) -> Option<Delivered> {
+        self.jobs.0.lock().remove(&self.key);
+        self.is_over = true;
+        self.redelivered.try_iter().last()
     }
 }
 
 impl Drop for InFlightJob<'_> {
     fn drop(&mut self) {
-        self.jobs.0.lock().remove(&self.key);
-        // What came after the attempt had looked last would come again only after `ack_wait`. The next claim
-        // finds out what it means.
-        if let Some(unread) = self.redelivered.try_iter().last()
-            && let Err(e) = unread.nak(Duration::ZERO)
-        {
-            log::warn!(run_id = self.key.0.as_str(), error = e.to_string();
-                "cannot give a job back; it comes again after ack_wait");
+        if !self.is_over {
+            self.jobs.0.lock().remove(&self.key);
         }
     }
 }

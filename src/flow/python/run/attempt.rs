@@ -16,7 +16,7 @@ use crate::flow::python::message::{
 };
 use crate::flow::python::pipes::{self, RunPipes, Waited};
 use crate::flow::python::template::{self, TemplateSupervisor};
-use crate::model::json;
+use crate::model::{clock, json};
 
 /// Longest message of a Python run; the host cuts values long before.
 const MAX_RUN_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
@@ -92,12 +92,6 @@ pub(super) fn run(
     attempt.follow();
     // Of an old generation this may have been the last run.
     drop(template);
-}
-
-/// The time since the start of the machine, with the time in which it was suspended.
-fn boot_time() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    Duration::try_from(now).unwrap_or_default()
 }
 
 struct Open {
@@ -222,7 +216,7 @@ impl PythonAttempt<'_> {
     /// Tells the shim that this process lives. After a gap it does not any more: the shim ends the run for
     /// it, also when it hears of the gap first and of the time later.
     fn renew_lease(&mut self) {
-        let now = boot_time();
+        let now = clock::since_boot();
         let is_unbroken = self.leased_until.is_none_or(|until| now <= until);
         self.next_renewal = Instant::now() + (self.lease / RENEWALS_PER_LEASE).min(LONGEST_RENEWAL);
         if is_unbroken {

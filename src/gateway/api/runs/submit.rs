@@ -183,6 +183,7 @@ fn job(submission: Submission, snapshot: &RunSnapshot) -> Job {
         workflow_yaml_bytes: snapshot.workflow_yaml_bytes,
         workflow_yaml: submission.workflow.map(|w| w.text),
         requeued_at_revision: None,
+        lost_attempts: None,
     }
 }
 
