@@ -14,6 +14,8 @@
 #   PYOCO_TEST_NGINX         the reverse proxies to use; see tests/setup/proxies.sh
 #   PYOCO_TEST_CADDY
 #   PYOCO_TEST_HAPROXY
+#   PYOCO_TEST_PREVIOUS      folder of the programs of the release before this one; see
+#                            tests/setup/previous.sh
 #   CARGO_TARGET_DIR         as cargo has it
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -110,6 +112,8 @@ fi
 while IFS= read -r variable; do
     export "${variable?}"
 done <<<"$tools"
+[ -n "${PYOCO_TEST_PREVIOUS:-}" ] ||
+    notes+=("upgrades were not tested: the history here lacks the previous release (see above)")
 
 if cargo fmt --version >/dev/null 2>&1; then
     step format cargo fmt --check

@@ -8,6 +8,8 @@
 #   bash tests/setup.sh browser   chromium and what drives it alone; prints a line NAME=path for each
 #   bash tests/setup.sh openapi   what tries the OpenAPI document alone; prints a line NAME=path
 #   bash tests/setup.sh proxies   nginx, Caddy and HAProxy alone; prints a line NAME=path for each
+#   bash tests/setup.sh previous  the programs of the release before this one alone; prints a line NAME=path,
+#                                 or nothing where the history lacks that release
 #
 # What it does goes to stderr. See tests/setup/ for where each thing comes from.
 set -euo pipefail
@@ -18,6 +20,7 @@ case "${1:-all}" in
     python) bash python.sh ;;
     openapi) bash python.sh openapi ;;
     proxies) bash proxies.sh ;;
+    previous) bash previous.sh ;;
     browser)
         chromium="$(bash browser.sh)"
         driver="$(bash python.sh browser)"
@@ -30,12 +33,14 @@ case "${1:-all}" in
         driver="$(bash python.sh browser)"
         openapi="$(bash python.sh openapi)"
         proxies="$(bash proxies.sh)"
+        previous="$(bash previous.sh)"
         printf 'PYOCO_NATS_SERVER_BIN=%s\n%s\n' "$nats" "$python"
         printf 'PYOCO_TEST_CHROMIUM=%s\n%s\n%s\n' "$chromium" "$driver" "$openapi"
         printf '%s\n' "$proxies"
+        [ -z "$previous" ] || printf '%s\n' "$previous"
         ;;
     *)
-        echo "setup: unknown part \`$1\`; say nats, python, browser, openapi or proxies, or nothing" >&2
+        echo "setup: unknown part \`$1\`; say nats, python, browser, openapi, proxies, previous or nothing" >&2
         exit 1
         ;;
 esac

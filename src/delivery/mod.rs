@@ -230,16 +230,10 @@ mod tests {
     }
 
     pub fn delivery(stream_seq: u64, num_delivered: u64) -> Delivery {
-        Delivery {
-            ack: format!(
-                "$JS.ACK.PYOCO_WORK.pyoco_workers_default.{num_delivered}.{stream_seq}.9.1700000000000000000.0"
-            ),
-            instance_id: "i".into(),
-            heartbeat_sec: 1.0,
-            rescued: false,
-            released: false,
-            extra: Default::default(),
-        }
+        let ack = format!(
+            "$JS.ACK.PYOCO_WORK.pyoco_workers_default.{num_delivered}.{stream_seq}.9.1700000000000000000.0"
+        );
+        Delivery::new(ack, "i".into(), 1.0)
     }
 
     pub fn held(by: Delivery) -> RunSnapshot {

@@ -127,9 +127,18 @@ pub struct Delivery {
     /// Set when the job is no worker's any more: given back, or published anew.
     #[serde(default, skip_serializing_if = "is_false")]
     pub released: bool,
-    /// What a newer release has added.
+    /// What a later version says of it; kept when this one changes the snapshot. Nearly always empty, so it
+    /// takes no room in the index of runs.
     #[serde(flatten)]
-    pub extra: Map<String, Value>,
+    pub extra: Box<Map<String, Value>>,
+}
+
+impl Delivery {
+    /// A delivery that its worker has just got.
+    pub fn new(ack: String, instance_id: String, heartbeat_sec: f64) -> Delivery {
+        let (rescued, released, extra) = (false, false, Box::default());
+        Delivery { ack, instance_id, heartbeat_sec, rescued, released, extra }
+    }
 }
 
 impl RunSnapshot {
@@ -317,9 +326,11 @@ mod tests {
 
     #[test]
     fn a_snapshot_survives_a_round_trip_with_unknown_fields() {
-        let text = br#"{"run_id":"r","flow_name":"main","tag":"default","status":"RUNNING","worker_id":"w","zzz":[1]}"#;
+        let text = br#"{"run_id":"r","flow_name":"main","tag":"default","status":"RUNNING","worker_id":"w",
+            "zzz":[1],"delivery":{"ack":"a","instance_id":"i","heartbeat_sec":1.0,"yyy":2}}"#;
         let snapshot: RunSnapshot = json::from_wire(text).unwrap();
         assert_eq!(snapshot.extra["zzz"], serde_json::json!([1]));
+        assert_eq!(serde_json::to_value(&snapshot).unwrap()["delivery"]["yyy"], 2);
         let again: RunSnapshot = json::from_wire(&json::to_wire(&snapshot).unwrap()).unwrap();
         assert_eq!(again, snapshot);
     }

@@ -187,14 +187,7 @@ fn good_answers(cluster: &Cluster, album: &mut Album) {
         record.duration_ms = Some(12.5);
         record.output = json!({"rows": 3});
         run.task_records.insert("t".into(), serde_json::to_value(record).unwrap());
-        run.delivery = Some(Delivery {
-            ack: "$JS.ACK.x".into(),
-            instance_id: "i".into(),
-            heartbeat_sec: 60.0,
-            rescued: false,
-            released: false,
-            extra: Default::default(),
-        });
+        run.delivery = Some(Delivery::new("$JS.ACK.x".into(), "i".into(), 60.0));
     });
     cluster.wait_status("running", "RUNNING");
     eventually(PATIENCE, "the worker to be known", || {

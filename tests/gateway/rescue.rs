@@ -53,14 +53,7 @@ impl Worker<'_> {
             run.status = RunStatus::Running;
             run.worker_id = Some(worker_id.to_owned());
             run.attempt = Some(job.num_delivered);
-            run.delivery = Some(Delivery {
-                ack: job.ack_subject().to_owned(),
-                instance_id: "first".into(),
-                heartbeat_sec: 1.0,
-                rescued: false,
-                released: false,
-                extra: Default::default(),
-            });
+            run.delivery = Some(Delivery::new(job.ack_subject().to_owned(), "first".into(), 1.0));
         });
         run_id
     }

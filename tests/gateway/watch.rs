@@ -32,15 +32,7 @@ fn the_present_snapshot_comes_first_and_each_change_after_it() {
         run.status = RunStatus::Running;
         run.tasks.insert("té".into(), "RUNNING".into());
         run.task_records.insert("té".into(), json!({"state": "RUNNING"}));
-        let (ack, instance_id) = ("$JS.ACK.x".into(), "i".into());
-        run.delivery = Some(Delivery {
-            ack,
-            instance_id,
-            heartbeat_sec: 60.0,
-            rescued: false,
-            released: false,
-            extra: Default::default(),
-        });
+        run.delivery = Some(Delivery::new("$JS.ACK.x".into(), "i".into(), 60.0));
     });
     let mut stream = watch(&cluster, "");
     let first = stream.event();

@@ -1,4 +1,5 @@
-//! Beside the Python package: its gateway, worker and client together with ours, on one nats-server.
+//! Beside the Python package: its gateway, worker and client together with ours, on one nats-server. And
+//! beside the release before this one.
 //!
 //! The Python programs are the ones of the environment that `tests/setup.sh` makes, started as their
 //! users start them.
@@ -16,6 +17,7 @@ mod python_client;
 mod python_flows;
 mod python_gateway;
 mod python_worker;
+mod upgrade;
 mod wheel_lives;
 mod wheel_verdicts;
 mod wheel_workers;

@@ -52,14 +52,7 @@ fn claims(worker: &'static str, message: Message, delivery: jetstream::Delivery,
         worker_id: worker,
         stream_seq: delivery.seq,
         num_delivered: delivery.num,
-        delivery: Delivery {
-            ack: ack.to_owned(),
-            instance_id: worker.to_owned(),
-            heartbeat_sec: 1.0,
-            rescued: false,
-            released: false,
-            extra: Default::default(),
-        },
+        delivery: Delivery::new(ack.to_owned(), worker.to_owned(), 1.0),
         now: 1.0,
     };
     // Any number of workers may die, so each second delivery is published anew.

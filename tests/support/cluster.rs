@@ -110,14 +110,23 @@ impl Cluster {
 
     /// One more of our gateways, ready.
     pub fn start_gateway(&self, options: Options) -> Gateway {
-        let gateway = self.spawn_gateway(options);
+        self.start_gateway_with(Binary::Server.command(), options)
+    }
+
+    /// The same from the program of another release.
+    pub fn start_gateway_with(&self, program: Command, options: Options) -> Gateway {
+        let gateway = self.spawn_gateway_with(program, options);
         gateway.wait_answer(gateway.ready_path, 200);
         gateway
     }
 
     /// One more of our gateways, which listens and may not be ready.
     pub fn spawn_gateway(&self, options: Options) -> Gateway {
-        let mut command = self.place(Binary::Server.command());
+        self.spawn_gateway_with(Binary::Server.command(), options)
+    }
+
+    fn spawn_gateway_with(&self, program: Command, options: Options) -> Gateway {
+        let mut command = self.place(program);
         command.args(["up", "--nats-url", &self.nats.url()]);
         options.apply(&mut command);
         Gateway::start(command, "/readyz", self.run_deadline)
@@ -135,7 +144,12 @@ impl Cluster {
 
     /// One more of our workers, which has registered.
     pub fn start_worker(&self, id: &str, options: Options) -> Worker {
-        let worker = self.spawn_worker(id, options);
+        self.start_worker_with(Binary::Worker.command(), id, options)
+    }
+
+    /// The same from the program of another release.
+    pub fn start_worker_with(&self, program: Command, id: &str, options: Options) -> Worker {
+        let worker = self.spawn_worker_with(program, id, options);
         let pid = worker.pid();
         self.wait_record(id, "is there", |record| record["pid"] == pid);
         worker
@@ -143,8 +157,12 @@ impl Cluster {
 
     /// One more of our workers; nothing is waited for.
     pub fn spawn_worker(&self, id: &str, options: Options) -> Worker {
+        self.spawn_worker_with(Binary::Worker.command(), id, options)
+    }
+
+    fn spawn_worker_with(&self, program: Command, id: &str, options: Options) -> Worker {
         let folder = tempfile::tempdir().unwrap();
-        let mut command = self.place(Binary::Worker.command());
+        let mut command = self.place(program);
         command.current_dir(folder.path());
         command.args(["--nats-url", &self.nats.url(), "--worker-id", id]);
         options.apply(&mut command);

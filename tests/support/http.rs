@@ -59,8 +59,11 @@ impl Connection {
 
     /// The same with a deadline of one's own.
     pub fn open_within(address: SocketAddr, deadline: Duration) -> Connection {
-        let stream = TcpStream::connect_timeout(&address, deadline).expect("cannot connect");
-        Connection::on(stream, deadline)
+        Connection::try_open(address, deadline).expect("cannot connect")
+    }
+
+    fn try_open(address: SocketAddr, deadline: Duration) -> io::Result<Connection> {
+        Ok(Connection::on(TcpStream::connect_timeout(&address, deadline)?, deadline))
     }
 
     /// Connects from an address of one's own choice; on loopback there are millions.
@@ -237,9 +240,21 @@ impl Client {
     }
 
     pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+        let answer = self.try_request(method, path, headers, body);
+        answer.unwrap_or_else(|error| panic!("{method} {path}: no answer: {error}"))
+    }
+
+    /// The same to a server that may be away.
+    pub fn try_request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> io::Result<Response> {
         let key = self.key.as_deref().map(|key| ("X-API-Key", key));
         let headers: Vec<(&str, &str)> = key.into_iter().chain(headers.iter().copied()).collect();
-        request(self.address, method, path, &headers, body)
+        try_request(self.address, method, path, &headers, body)
     }
 
     pub fn get(&self, path: &str) -> Response {
@@ -331,6 +346,17 @@ pub fn request(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Response {
+    let answer = try_request(address, method, path, headers, body);
+    answer.unwrap_or_else(|error| panic!("{method} {path}: no answer: {error}"))
+}
+
+fn try_request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> io::Result<Response> {
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
@@ -339,11 +365,11 @@ pub fn request(
         head.push_str(&format!("Content-Length: {}\r\n", body.len()));
     }
     head.push_str("\r\n");
-    let mut connection = Connection::open(address);
+    let mut connection = Connection::try_open(address, IO_DEADLINE)?;
     let mut bytes = head.into_bytes();
     bytes.extend_from_slice(body);
     // A server may answer and close before it has read everything; its answer is what counts.
     let sent = connection.send(&bytes);
     let answer = if method == "HEAD" { connection.receive_head() } else { connection.receive() };
-    answer.unwrap_or_else(|error| panic!("{method} {path}: no answer: {error} (sent: {sent:?})"))
+    answer.map_err(|error| io::Error::new(error.kind(), format!("{error} (sent: {sent:?})")))
 }

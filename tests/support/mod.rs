@@ -67,6 +67,7 @@
 //! | [`nats`] | a nats-server with options; stop, kill, pause, restart |
 //! | [`nats_cluster`] | several nats-servers as one cluster; kill, freeze, restart a node, find a leader |
 //! | [`reverse_proxy`] | nginx, Caddy and HAProxy in front of a gateway |
+//! | [`previous`] | the programs of the release before this one |
 //! | [`process`] | programs with captured output; signals, exit codes |
 //! | [`systemd`] | a stand-in for systemd: what services say to `NOTIFY_SOCKET` |
 //! | [`measure`] | threads, memory and descriptors of a process, processes below it |
@@ -87,6 +88,7 @@ pub mod measure;
 pub mod nats;
 pub mod nats_cluster;
 pub mod port;
+pub mod previous;
 pub mod process;
 pub mod programs;
 pub mod python;

@@ -232,18 +232,12 @@ impl Worker {
         delivery: jetstream::Delivery,
         silent: Option<u64>,
     ) -> Box<Going<Claim<'static>>> {
+        let instance_id = format!("w{}-{}", self.index, self.instance);
         let claimant = Claimant {
             worker_id: WORKER_IDS[self.index],
             stream_seq: delivery.seq,
             num_delivered: delivery.num,
-            delivery: Delivery {
-                ack: self.ack(net, delivery),
-                instance_id: format!("w{}-{}", self.index, self.instance),
-                heartbeat_sec: 1.0,
-                rescued: false,
-                released: false,
-                extra: Default::default(),
-            },
+            delivery: Delivery::new(self.ack(net, delivery), instance_id, 1.0),
             now: net.seconds(),
         };
         let claim = Claim::new(job(message), claimant, Self::limits()).silent(silent);

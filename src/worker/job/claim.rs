@@ -122,14 +122,8 @@ fn claimant<'a>(context: &'a Context, delivered: &Delivered) -> Claimant<'a> {
 }
 
 pub(super) fn delivery(context: &Context, delivered: &Delivered) -> Delivery {
-    Delivery {
-        ack: delivered.ack_subject().to_owned(),
-        instance_id: context.instance_id.clone(),
-        heartbeat_sec: context.settings.run.heartbeat_interval.as_secs_f64(),
-        rescued: false,
-        released: false,
-        extra: Default::default(),
-    }
+    let heartbeat_sec = context.settings.run.heartbeat_interval.as_secs_f64();
+    Delivery::new(delivered.ack_subject().to_owned(), context.instance_id.clone(), heartbeat_sec)
 }
 
 pub(super) fn driver<'a>(context: &'a Context, job: &'a Job, delivered: &'a Delivered) -> Driver<'a> {
