@@ -33,6 +33,8 @@ pub fn on_conflict(ours: &mut RunSnapshot, acks: &[String], newest: &Newest<'_>)
     }
     let is_ours = match &theirs.delivery {
         Some(held) => !held.released && acks.contains(&held.ack),
+        // Published anew after a worker of the Python side had it.
+        None if theirs.job_seq.is_some_and(|named| Some(named) != ours.job_seq) => false,
         // A gateway of the Python side may drop the field with a cancel request, but it never writes RUNNING.
         None => !is_foreign(theirs),
     };
@@ -45,6 +47,7 @@ pub fn on_conflict(ours: &mut RunSnapshot, acks: &[String], newest: &Newest<'_>)
         return Conflict::Lost(match &theirs.delivery {
             Some(held) if held.released => "its job was published anew".to_owned(),
             Some(_) => format!("worker {who} has it in attempt {attempt}"),
+            None if theirs.job_seq != ours.job_seq => "its job was published anew".to_owned(),
             None => format!("worker {who} has it"),
         });
     }
@@ -76,6 +79,23 @@ pub fn shrink(snapshot: &mut RunSnapshot, now: f64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_whose_job_was_published_anew_after_a_python_worker_is_lost() {
+        let mut ours = RunSnapshot::pending("r".into(), "main".into(), "default".into(), 1.0);
+        (ours.status, ours.job_seq, ours.attempt) = (RunStatus::Running, Some(5), Some(1));
+        let mut theirs = ours.clone();
+        let conflict = |theirs: &RunSnapshot| {
+            on_conflict(&mut ours.clone(), &[], &Newest { revision: 9, stored: Stored::Run(theirs) })
+        };
+        assert_eq!(
+            conflict(&theirs),
+            Conflict::Again,
+            "a gateway of the Python side has dropped the delivery"
+        );
+        theirs.job_seq = Some(8);
+        assert!(matches!(conflict(&theirs), Conflict::Lost(why) if why.contains("published anew")));
+    }
 
     #[test]
     fn a_run_whose_names_fit_no_message_ends_with_their_number() {
