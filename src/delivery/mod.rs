@@ -25,6 +25,7 @@ pub mod owner;
 pub mod reconcile;
 pub mod requeue;
 pub mod rescue;
+pub mod undelivered;
 pub mod undo;
 
 use std::time::Duration;

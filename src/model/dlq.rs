@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::job::Job;
-use super::limits::MAX_ERROR_BYTES;
+use super::limits::{DLQ_PAYLOAD_BYTES, MAX_ERROR_BYTES};
 use super::run::truncated;
 
 words! {
@@ -65,6 +65,15 @@ impl DlqEntry {
             num_delivered: None,
             subject: None,
             payload: None,
+        }
+    }
+
+    /// An entry about a message that is no job.
+    pub fn of_no_job(payload: &[u8], error: &str, now: f64) -> DlqEntry {
+        let head = &payload[..payload.len().min(DLQ_PAYLOAD_BYTES)];
+        DlqEntry {
+            payload: Some(String::from_utf8_lossy(head).into_owned()),
+            ..DlqEntry::new(DlqReason::InvalidJob, error, now)
         }
     }
 

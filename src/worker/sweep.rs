@@ -10,12 +10,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{after, at, select};
 
 use super::Context;
-use super::job::{self, settle};
+use super::job::settle;
 use crate::bus::{self, Delivered, ExhaustedJob, PullEvent, PullInbox};
-use crate::delivery::drive::Driver;
 use crate::delivery::requeue::{End, Reason, Requeue};
+use crate::delivery::undelivered::Undelivered;
 use crate::model::clock;
-use crate::model::dlq::DlqReason;
 use crate::model::job::Job;
 use crate::thread::StopSignal;
 
@@ -90,30 +89,17 @@ fn handle(context: &Context, advisory: &Delivered) {
 
 fn sweep(context: &Context, told: &ExhaustedJob) -> bus::Result<()> {
     let seq = told.stream_seq;
-    let Some(stored) = context.queue.stored_job(seq)? else { return Ok(()) };
-    let message = (stored.subject.as_str(), told.deliveries);
-    let job = match Job::parse(&stored.payload) {
+    let Some(message) = context.queue.stored_job(seq)? else { return Ok(()) };
+    let undelivered = Undelivered { runs: &context.runs, queue: &context.queue, seq, message: &message };
+    let publish = |tag: &str, entry| {
+        settle::publish(context, tag, entry, (message.subject.as_str(), told.deliveries));
+    };
+    let job = match Job::parse(&message.payload) {
         Ok(job) => job,
-        Err(e) => {
-            settle::publish_invalid(context, message, &stored.payload, &e.to_string());
-            return context.queue.remove_job(seq);
-        }
+        Err(e) => return undelivered.discard(&e, publish),
     };
-    let driver = Driver {
-        runs: &context.runs,
-        queue: &context.queue,
-        run_id: &job.run_id,
-        message: (job::tag_of(&stored.subject), &stored.payload),
-        delivered: None,
-    };
-    let limits = context.limits(&stored.subject);
-    let mut step = Requeue::new(&job, seq, Reason::Exhausted, limits, clock::now());
-    match driver.run(&mut step, drop)? {
-        End::Ended(status, Some(error)) => {
-            settle::publish_dlq(context, &job, message, DlqReason::MaxDeliverExceeded, &error);
-            log::warn!(run_id = job.run_id.as_str(), status = status.as_str(), reason = error.as_str();
-                "run ended");
-        }
+    let step = Requeue::new(&job, seq, Reason::Exhausted, context.limits(&message.subject), clock::now());
+    match undelivered.requeue(&job, step, drop, publish)? {
         End::Requeued(_) => log::info!(run_id = job.run_id.as_str(), deliveries = told.deliveries;
             "NATS delivers the job no more; it was published anew"),
         End::Ended(..) | End::Dropped => {}

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use pyoco_server::bus::{Delivered, PullEvent, PullInbox};
 use pyoco_server::model::clock;
+use pyoco_server::model::run::RunStatus;
 use serde_json::{Value, json};
 
 use crate::support::cluster::Cluster;
@@ -29,7 +30,13 @@ fn next(inbox: &mut PullInbox, patience: Duration) -> Option<Delivered> {
     None
 }
 
-/// Nobody tells the gateway or any worker that the deliveries of a job are used up.
+/// Publishes any bytes to the work queue.
+fn publish(cluster: &Cluster, id: &str, payload: &[u8]) -> u64 {
+    cluster.bus.queue().publish("default", id, payload, Instant::now() + PATIENCE).unwrap().seq
+}
+
+/// Nobody tells the gateway or any worker that the deliveries of a job are used up. What is no job and lies
+/// beside it is taken out.
 #[test]
 fn a_job_that_nats_delivers_no_more_is_published_anew() {
     let env = [("PYOCO_CONSUMER_MAX_DELIVER", "2"), ("PYOCO_CONSUMER_ACK_WAIT_SEC", "1")];
@@ -42,8 +49,9 @@ fn a_job_that_nats_delivers_no_more_is_published_anew() {
     }});
     jetstream::call(&cluster.nats, "CONSUMER.DURABLE.CREATE.PYOCO_WORK.pyoco_workers_default", &consumer);
     let stuck = cluster.submit(&main_flow());
+    publish(&cluster, "no-job", b"not json");
     let mut inbox = cluster.bus.queue().pull_inbox(&["default".to_owned()]);
-    for _ in 0..2 {
+    for _ in 0..4 {
         next(&mut inbox, PATIENCE).unwrap().nak(Duration::ZERO).unwrap();
     }
     jetstream::try_call(&cluster.nats, "STREAM.DELETE.PYOCO_ADVISORY", &Value::Null);
@@ -61,17 +69,37 @@ fn a_job_that_nats_delivers_no_more_is_published_anew() {
     });
     assert_eq!(run["status"], "PENDING", "{run}");
     assert!(run.get("lost_attempts").is_none(), "{run}");
-    eventually(PATIENCE, "the old message is gone", || (cluster.queued() == 1).then_some(()));
+    let entry = &cluster.wait_dlq(1)[0];
+    assert_eq!((&entry["reason"], &entry["payload"]), (&json!("invalid_job"), &json!("not json")), "{entry}");
+    assert_eq!(entry["subject"], "pyoco.work.default", "{entry}");
+    eventually(PATIENCE, "the old messages are gone", || (cluster.queued() == 1).then_some(()));
 }
 
-/// The gateway died between the two steps of a submit; a job of the same tag waits all the time.
+/// The gateway died between the two steps of a submit. Jobs of the same tag wait all the time, and the
+/// message of a run that has ended lies among them.
 #[test]
-fn a_run_without_a_job_ends_beside_one_that_waits() {
+fn a_run_without_a_job_ends_beside_those_that_wait() {
     let cluster = Cluster::with_gateway();
     let waiting = cluster.submit(&main_flow());
+    let removed = cluster.submit(&main_flow());
+    cluster.put_run("ended", clock::now(), |run| run.finish(RunStatus::Completed, None, clock::now()));
+    publish(&cluster, "ended", br#"{"run_id":"ended","flow_name":"main"}"#);
     cluster.put_run("orphan", clock::now(), |_| {});
-    let ended = cluster.wait_stored_within(Duration::from_secs(100), "orphan", "FAILED");
-    assert!(ended["error"].as_str().unwrap().starts_with("job_lost"), "{ended}");
-    assert_eq!(cluster.stored(&waiting).unwrap()["status"], "PENDING");
-    assert_eq!(cluster.queued(), 1);
+    // Restored from a backup that is older than the last message of the run: its snapshot names that one.
+    let restored = cluster.put_run("restored", clock::now(), |run| run.job_seq = Some(9_999));
+    publish(&cluster, "restored", br#"{"run_id":"restored","flow_name":"main"}"#);
+    let silent_since = Instant::now();
+    let seq = jetstream::all(&cluster.nats, "PYOCO_WORK", "pyoco.work.default")[1].seq;
+    jetstream::call(&cluster.nats, "STREAM.MSG.DELETE.PYOCO_WORK", &json!({"seq": seq}));
+    for lost in ["orphan", &removed] {
+        let ended = cluster.wait_stored_within(Duration::from_secs(100), lost, "FAILED");
+        assert!(ended["error"].as_str().unwrap().starts_with("job_lost"), "{ended}");
+    }
+    let took = silent_since.elapsed();
+    assert!((Duration::from_secs(55)..Duration::from_secs(90)).contains(&took), "{took:?}");
+    for there in [waiting.as_str(), "restored"] {
+        assert_eq!(cluster.stored(there).unwrap()["status"], "PENDING");
+    }
+    assert_eq!(cluster.bus.runs().get("restored").unwrap().unwrap().revision, restored);
+    assert_eq!(cluster.queued(), 3);
 }

@@ -144,6 +144,7 @@ impl Queue {
             stored: number(&stream["state"]["messages"]),
             pending: number(&consumer["num_pending"]),
             ack_pending: number(&consumer["num_ack_pending"]),
+            deliveries: number(&consumer["delivered"]["consumer_seq"]),
             delivered_to: number(&consumer["delivered"]["stream_seq"]),
         }
     }

@@ -4,7 +4,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use pyoco_server::delivery::reconcile;
+use pyoco_server::bus::{Deliveries, QueueContents};
+use pyoco_server::delivery::reconcile::missing::{self, Missing};
+use pyoco_server::delivery::reconcile::stuck::{self, Stuck, Walked};
+use pyoco_server::delivery::reconcile::{self, INTERVAL};
 use pyoco_server::delivery::requeue::{self, Reason, Requeue};
 use pyoco_server::delivery::rescue::{self, Facts, Remedy};
 use pyoco_server::delivery::{Answer, Ask, Change, Limits, Newest, Protocol, Step, Stored, undo};
@@ -12,11 +15,12 @@ use pyoco_server::model::run::{RunSnapshot, RunStatus, RunSummary};
 
 use super::checks::MAX_LOST;
 use super::jetstream::Millis;
-use super::net::{Going, Net, Progress, RUN_IDS, RUNS, Writer, job};
+use super::net::{Going, Message, Net, Progress, RUN_IDS, RUNS, Trouble, Writer, job};
 use super::worker::WORKER_IDS;
 
 const RESCUE_INTERVAL: Millis = 1_000;
-const RECONCILE_INTERVAL: Millis = 10_000;
+/// The tag of all runs.
+const TAG: &str = "default";
 const RECORD_SILENCE: Millis = 7_500;
 const NAK_WITHIN: Millis = 2_000;
 const SUBMIT_DEADLINE: Millis = 5_000;
@@ -34,9 +38,12 @@ pub struct Gateway {
     live_since: Option<Millis>,
     rescue_due: Millis,
     reconcile_due: Millis,
-    /// Since when the figures say that messages are stuck.
-    stuck_since: Option<Millis>,
-    tasks: VecDeque<Task>,
+    stuck: Stuck,
+    missing: Missing,
+    /// Whether the look at stuck messages, and that at runs without one, wait for the next time.
+    paused: [bool; 2],
+    /// Runs that have lost their job, and at which revision they were seen.
+    lost: VecDeque<(usize, u64)>,
     going: Option<Work>,
 }
 
@@ -54,14 +61,6 @@ enum Work {
     Rescue(Going<Edit>, Option<(u64, u64)>, Millis),
     Requeue(Going<Requeue<'static>>),
     Lost(Going<Edit>),
-}
-
-#[derive(Debug)]
-enum Task {
-    Walk { next: u64, last: u64 },
-    Check { run: usize, revision: u64, seq: u64 },
-    Search { missing: Vec<(usize, u64)>, next: u64, last: u64 },
-    Lost { run: usize, revision: u64 },
 }
 
 /// One edit of a snapshot as a step.
@@ -106,8 +105,10 @@ impl Gateway {
             live_since: None,
             rescue_due: 0,
             reconcile_due: 0,
-            stuck_since: None,
-            tasks: VecDeque::new(),
+            stuck: Stuck::default(),
+            missing: Missing::default(),
+            paused: [false; 2],
+            lost: VecDeque::new(),
             going: None,
         }
     }
@@ -153,16 +154,27 @@ impl Gateway {
             self.going = Some(Work::Undo(Going::new(edit, run, None)));
             return 500;
         }
-        if let Some(task) = self.tasks.pop_front() {
-            self.carry_out(net, task);
-            return 1 + net.random.within(0..5);
+        if let Some((run, revision)) = self.lost.pop_front() {
+            let now = net.seconds();
+            let edit = Edit::new(move |newest| reconcile::end_lost(newest, revision, now));
+            self.going = Some(Work::Lost(Going::new(edit, run, None)));
+            return 1;
         }
         if net.now >= self.reconcile_due {
-            self.reconcile_due = net.now + RECONCILE_INTERVAL;
-            self.plan(net);
-        } else if net.now >= self.rescue_due {
+            self.reconcile_due = net.now + u64::try_from(INTERVAL.as_millis()).unwrap_or(u64::MAX);
+            self.paused = [false; 2];
+            self.reconcile(net);
+            return 1 + net.random.within(0..5);
+        }
+        if net.now >= self.rescue_due {
             self.rescue_due = net.now + RESCUE_INTERVAL;
             self.rescue(net);
+        } else if !self.paused[0] && self.stuck.next().is_some() {
+            self.paused[0] = self.find_stuck(net).is_err();
+            return 1 + net.random.within(0..5);
+        } else if !self.paused[1] && self.missing.next().is_some() {
+            self.paused[1] = self.find_missing(net).is_err();
+            return 1 + net.random.within(0..5);
         }
         100 + net.random.within(0..900)
     }
@@ -211,18 +223,24 @@ impl Gateway {
         }
     }
 
-    /// The facts about a run that has not ended, as this gateway sees it.
-    fn facts<'a>(&self, net: &Net, run: usize, summary: &'a RunSummary) -> Option<(u64, Facts<'a>)> {
+    /// The facts about a run that has not ended, as this gateway sees it at a time.
+    fn facts<'a>(
+        &self,
+        net: &Net,
+        run: usize,
+        summary: &'a RunSummary,
+        now: Millis,
+    ) -> Option<(u64, Facts<'a>)> {
         let (revision, seen_at) = self.seen[run]?;
         let since = self.live_since?;
-        let silence = net.now.saturating_sub(seen_at.max(since));
+        let silence = now.saturating_sub(seen_at.max(since));
         let index = WORKER_IDS.iter().position(|id| summary.worker_id.as_deref() == Some(id));
         let worker_is_gone = index.is_none_or(|index| {
             let (at, instance) = net.records[index];
             let named = summary.delivery.as_ref().map(|delivery| delivery.instance_id.as_str());
             let present = instance.map(|instance| format!("w{index}-{instance}"));
             named.is_some() && named != present.as_deref()
-                || net.now.saturating_sub(at.max(since)) >= RECORD_SILENCE
+                || now.saturating_sub(at.max(since)) >= RECORD_SILENCE
         });
         let silence = Duration::from_millis(silence);
         Some((revision, Facts { run: summary, silence, worker_is_gone }))
@@ -236,7 +254,7 @@ impl Gateway {
     fn rescue(&mut self, net: &mut Net) {
         for run in 0..RUNS {
             let Some(summary) = Self::summary(net, run) else { continue };
-            let Some((revision, facts)) = self.facts(net, run, &summary) else { continue };
+            let Some((revision, facts)) = self.facts(net, run, &summary, net.now) else { continue };
             match rescue::remedy(facts, CANCEL_GRACE) {
                 Remedy::Nothing => {}
                 Remedy::GiveBack(_) => {
@@ -272,93 +290,93 @@ impl Gateway {
         }
     }
 
-    fn plan(&mut self, net: &mut Net) {
-        if self.live_since.is_none() {
-            return;
-        }
-        let Ok(figures) = net.ask(self.actor, false, |net| net.queue.figures(net.now)) else { return };
-        let mut missing = Vec::new();
-        let mut unfinished = 0;
-        for run in 0..RUNS {
-            let Some(summary) = Self::summary(net, run) else { continue };
-            unfinished += 1;
-            let Some((revision, facts)) = self.facts(net, run, &summary) else { continue };
-            if !reconcile::wants_look(facts) {
-                continue;
+    /// Runs that were overdue at a time, as far as they have not been heard of since.
+    fn overdue(&self, net: &Net, at: Millis) -> Vec<(usize, u64)> {
+        let is_overdue = |run| {
+            let summary = Self::summary(net, run)?;
+            let (revision, facts) = self.facts(net, run, &summary, at)?;
+            reconcile::wants_look(facts).then_some((run, revision))
+        };
+        (0..RUNS).filter_map(is_overdue).collect()
+    }
+
+    fn reconcile(&mut self, net: &mut Net) {
+        let Some(since) = self.live_since else { return };
+        let (overdue, began) = (self.overdue(net, net.now), Duration::from_millis(net.now));
+        let contents = net.ask(self.actor, false, |net| {
+            let stored = net.queue.figures(net.now).stored;
+            QueueContents {
+                created: "once".to_owned(),
+                first_seq: net.queue.next(1).map_or(net.queue.last_seq() + 1, |(seq, _)| seq),
+                last_seq: net.queue.last_seq(),
+                by_tag: (stored > 0).then(|| (TAG.to_owned(), stored)).into_iter().collect(),
             }
-            match reconcile::named(&summary) {
-                _ if figures.stored == 0 => self.tasks.push_back(Task::Lost { run, revision }),
-                Some(seq) => self.tasks.push_back(Task::Check { run, revision, seq }),
-                None => missing.push((run, revision)),
+        });
+        let Ok(contents) = contents else { return };
+        self.missing.begin(began, Duration::from_millis(since), &contents, overdue.iter().map(|_| TAG));
+        self.stuck.begin(&contents);
+    }
+
+    /// Makes one request.
+    fn find_stuck(&mut self, net: &mut Net) -> Result<(), Trouble> {
+        let Some(ask) = self.stuck.next() else { return Ok(()) };
+        let asked = match ask {
+            stuck::Ask::Figures(_) => {
+                net.ask(self.actor, false, |net| net.queue.figures(net.now)).map(|now| {
+                    let (pending, ack_pending) = (now.pending, now.ack_pending);
+                    let (delivered_to, deliveries) = (now.delivered_to, now.deliveries);
+                    self.stuck.figures(Some(Deliveries { pending, ack_pending, delivered_to, deliveries }));
+                })
             }
-        }
-        if !missing.is_empty() && figures.stored < unfinished {
-            self.tasks.push_back(Task::Search { missing, next: 1, last: u64::MAX });
-        }
-        let stuck = reconcile::stuck_messages(figures.stored, figures.pending, figures.ack_pending);
-        if stuck == 0 {
-            self.stuck_since = None;
-            return;
-        }
-        if *self.stuck_since.get_or_insert(net.now) + 5_000 <= net.now {
-            self.tasks.push_back(Task::Walk { next: 1, last: figures.delivered_to });
+            stuck::Ask::Count(_) => net
+                .ask(self.actor, false, |net| net.queue.figures(net.now).stored)
+                .map(|stored| self.stuck.count(stored)),
+            stuck::Ask::Message { from, .. } => self.message(net, from).map(|found| {
+                if let (Walked::Examine, Some((seq, message))) =
+                    (self.stuck.message(found.map(|(seq, _)| seq)), found)
+                {
+                    self.unstick(net, seq, message);
+                }
+            }),
+        };
+        asked.inspect_err(|_| self.stuck.failed())
+    }
+
+    fn unstick(&mut self, net: &Net, seq: u64, message: Message) {
+        let run = message.0;
+        let summary = Self::summary(net, run);
+        let facts = summary.as_ref().and_then(|summary| self.facts(net, run, summary, net.now));
+        if self.live_since.is_some() && reconcile::may_be_stuck(seq, facts.map(|(_, facts)| facts)) {
+            let limits = Limits::new(MAX_LOST, None);
+            let mut step = Requeue::new(job(message), seq, Reason::Stuck, limits, net.seconds());
+            if let Some((revision, _)) = facts {
+                step = step.decided_on(revision);
+            }
+            self.going = Some(Work::Requeue(Going::new(step, run, None)));
         }
     }
 
-    fn carry_out(&mut self, net: &mut Net, task: Task) {
-        match task {
-            Task::Walk { next, last } => {
-                let found = net
-                    .ask(self.actor, false, |net| net.queue.next(next).map(|(seq, message)| (seq, *message)));
-                let Ok(Some((seq, message))) = found else { return };
-                if seq > last {
-                    return;
-                }
-                self.tasks.push_front(Task::Walk { next: seq + 1, last });
-                let run = message.0;
-                let summary = Self::summary(net, run);
-                let facts = summary.as_ref().and_then(|summary| self.facts(net, run, summary));
-                if self.live_since.is_some() && reconcile::may_be_stuck(seq, facts.map(|(_, facts)| facts)) {
-                    let limits = Limits::new(MAX_LOST, None);
-                    let mut step = Requeue::new(job(message), seq, Reason::Stuck, limits, net.seconds());
-                    if let Some((revision, _)) = facts {
-                        step = step.decided_on(revision);
-                    }
-                    self.going = Some(Work::Requeue(Going::new(step, run, None)));
-                }
+    /// Makes one request.
+    fn find_missing(&mut self, net: &mut Net) -> Result<(), Trouble> {
+        match self.missing.next() {
+            None => Ok(()),
+            Some(missing::Next::Message { from, .. }) => {
+                let found = self.message(net, from).inspect_err(|_| self.missing.failed())?;
+                self.missing.message(found.map(|(seq, (run, _))| (seq, Some(RUN_IDS[run]))));
+                Ok(())
             }
-            Task::Check { run, revision, seq } => {
-                let found =
-                    net.ask(self.actor, false, |net| net.queue.get(seq).is_some_and(|(of, _)| *of == run));
-                if found == Ok(false) {
-                    self.tasks.push_front(Task::Lost { run, revision });
-                }
-            }
-            Task::Search { mut missing, next, last } => {
-                let found = net
-                    .ask(self.actor, false, |net| net.queue.next(next).map(|(seq, message)| (seq, *message)));
-                match found {
-                    Err(_) => {}
-                    Ok(Some((seq, (of, _)))) if seq <= last => {
-                        missing.retain(|(run, _)| *run != of);
-                        self.tasks.push_front(Task::Search { missing, next: seq + 1, last });
-                    }
-                    Ok(_) => {
-                        self.tasks
-                            .extend(missing.into_iter().map(|(run, revision)| Task::Lost { run, revision }));
-                    }
-                }
-            }
-            Task::Lost { run, revision } => {
-                let stored = net.queue.figures(net.now).stored;
-                if !reconcile::is_lost(stored) {
-                    return;
-                }
-                let now = net.seconds();
-                let edit = Edit::new(move |newest| reconcile::end_lost(newest, revision, now));
-                self.going = Some(Work::Lost(Going::new(edit, run, None)));
+            Some(missing::Next::Decide { began }) => {
+                let overdue = self.overdue(net, u64::try_from(began.as_millis()).unwrap_or(0));
+                let now = Duration::from_millis(net.now);
+                self.lost.extend(self.missing.lost(now, overdue, |(run, _)| (TAG, RUN_IDS[*run])));
+                Ok(())
             }
         }
+    }
+
+    /// The first message from a sequence on.
+    fn message(&self, net: &mut Net, from: u64) -> Result<Option<(u64, Message)>, Trouble> {
+        net.ask(self.actor, false, |net| net.queue.next(from).map(|(seq, message)| (seq, *message)))
     }
 
     fn go_on(&mut self, net: &mut Net) {

@@ -80,6 +80,8 @@ pub struct Figures {
     pub ack_pending: u64,
     /// The highest sequence that was delivered.
     pub delivered_to: u64,
+    /// Deliveries of all messages.
+    pub deliveries: u64,
 }
 
 /// The stream holds as many messages as it may.
@@ -211,6 +213,7 @@ impl<M> WorkQueue<M> {
             pending: self.messages.range(self.next_new..).count() as u64,
             ack_pending: self.pending.len() as u64,
             delivered_to: self.next_new - 1,
+            deliveries: self.deliveries,
         }
     }
 
@@ -218,6 +221,10 @@ impl<M> WorkQueue<M> {
     pub fn take_advisories(&mut self, now: Millis) -> Vec<u64> {
         self.expire(now);
         std::mem::take(&mut self.advisories)
+    }
+
+    pub fn last_seq(&self) -> u64 {
+        self.last_seq
     }
 
     pub fn is_empty(&self) -> bool {

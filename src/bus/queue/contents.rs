@@ -12,6 +12,8 @@ use crate::model::name;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QueueContents {
+    /// When the stream was created, as the server writes it; empty when the stream is missing.
+    pub created: String,
     pub first_seq: u64,
     pub last_seq: u64,
     /// Messages of each tag that has any.
@@ -27,6 +29,8 @@ pub struct Deliveries {
     pub ack_pending: u64,
     /// Sequence up to which every message was delivered at least once.
     pub delivered_to: u64,
+    /// Deliveries of all messages since the consumer was created.
+    pub deliveries: u64,
 }
 
 impl WorkQueue {
@@ -44,6 +48,7 @@ impl WorkQueue {
                 Err(e) if e.is_missing_stream() => return Ok(contents),
                 other => other?,
             };
+            contents.created = info["created"].as_str().unwrap_or_default().to_owned();
             contents.first_seq = info["state"]["first_seq"].as_u64().unwrap_or(0);
             contents.last_seq = info["state"]["last_seq"].as_u64().unwrap_or(0);
             let page = info["state"]["subjects"].as_object();
@@ -74,7 +79,20 @@ impl WorkQueue {
             pending: number(&info["num_pending"]),
             ack_pending: number(&info["num_ack_pending"]),
             delivered_to: number(&info["delivered"]["stream_seq"]),
+            deliveries: number(&info["delivered"]["consumer_seq"]),
         }))
+    }
+
+    /// How many messages a tag has.
+    pub fn count(&self, tag: &str) -> Result<u64> {
+        let subject = self.job_subject(tag)?;
+        let call = format!("STREAM.INFO.{}", self.work_stream());
+        let body = json!({"subjects_filter": subject});
+        let info: Value = match jetstream::call(&self.control, &call, &body, self.timeout) {
+            Err(e) if e.is_missing_stream() => return Ok(0),
+            other => other?,
+        };
+        Ok(info["state"]["subjects"][&subject].as_u64().unwrap_or(0))
     }
 
     /// The first message of a tag from a sequence on, with its sequence.

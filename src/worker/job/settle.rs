@@ -7,7 +7,6 @@ use crate::model::clock;
 use crate::model::dlq::{DlqEntry, DlqReason};
 use crate::model::error::Code;
 use crate::model::job::Job;
-use crate::model::limits::DLQ_PAYLOAD_BYTES;
 use crate::model::run::RunStatus;
 use crate::worker::Context;
 
@@ -66,23 +65,16 @@ pub(crate) fn terminate_invalid(context: &Context, delivered: &Delivered, error:
     log::warn!(err_id = code.err_id(), msg_id = code.msg_id(), subject = delivered.subject.as_str(),
         reason = error; "a message in the work queue is no job");
     let message = (delivered.subject.as_str(), delivered.num_delivered);
-    publish_invalid(context, message, &delivered.payload, error);
+    let entry = DlqEntry::of_no_job(&delivered.payload, error, clock::now());
+    publish(context, tag_of(message.0), entry, message);
     if let Err(e) = delivered.term() {
         log::warn!(subject = delivered.subject.as_str(), error = e.to_string();
             "cannot terminate an invalid job; it comes again");
     }
 }
 
-pub(crate) fn publish_invalid(context: &Context, message: (&str, u64), payload: &[u8], error: &str) {
-    let head = &payload[..payload.len().min(DLQ_PAYLOAD_BYTES)];
-    let entry = DlqEntry {
-        payload: Some(String::from_utf8_lossy(head).into_owned()),
-        ..DlqEntry::new(DlqReason::InvalidJob, error, clock::now())
-    };
-    publish(context, tag_of(message.0), entry, message);
-}
-
-fn publish(context: &Context, tag: &str, entry: DlqEntry, (subject, num_delivered): (&str, u64)) {
+/// Publishes an entry of the DLQ about a message, which came on a subject for so many times.
+pub(crate) fn publish(context: &Context, tag: &str, entry: DlqEntry, (subject, num_delivered): (&str, u64)) {
     let entry = DlqEntry {
         worker_id: Some(context.settings.worker_id.clone()),
         num_delivered: Some(num_delivered),

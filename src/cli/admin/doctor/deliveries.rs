@@ -7,9 +7,9 @@ use serde_json::json;
 
 use super::check::Check;
 use crate::bus::{Result, WorkQueue};
-use crate::delivery::reconcile::stuck_messages;
+use crate::delivery::reconcile::stuck::stuck_messages;
 
-/// Between two looks: the figures are taken one after the other, so one look alone may be wrong.
+/// Between two looks: the figures may come from nodes of a cluster that know different things.
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub fn stuck(queue: &WorkQueue) -> Check {
@@ -47,13 +47,14 @@ fn seen_twice(queue: &WorkQueue) -> Result<BTreeMap<String, u64>> {
 /// Stuck messages of each tag that has any.
 fn look(queue: &WorkQueue) -> Result<BTreeMap<String, u64>> {
     let mut found = BTreeMap::new();
-    for (tag, stored) in queue.contents()?.by_tag {
+    for tag in queue.contents()?.by_tag.into_keys() {
         // Without a consumer nobody can have taken any.
-        if let Some(figures) = queue.deliveries(&tag)? {
-            let count = stuck_messages(stored, figures.pending, figures.ack_pending);
-            if count > 0 {
-                found.insert(tag, count);
-            }
+        let Some(before) = queue.deliveries(&tag)? else { continue };
+        let stored = queue.count(&tag)?;
+        let Some(after) = queue.deliveries(&tag)? else { continue };
+        let count = stuck_messages(before, stored, after);
+        if count > 0 {
+            found.insert(tag, count);
         }
     }
     Ok(found)

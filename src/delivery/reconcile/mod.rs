@@ -1,15 +1,21 @@
 //! Which runs and messages have lost each other, and when somebody has to act.
 //!
 //! The server tells of an exhausted message once, in an advisory that can be lost; it tells of a purge never.
-//! So the gateway compares the queue with the snapshots, again and again.
+//! So the gateway compares the queue with the snapshots, again and again. [`stuck::Stuck`] finds messages
+//! that the server delivers no more, [`missing::Missing`] finds runs that have no message. Both say what to
+//! ask NATS for next, one request at a time, and are told the answer.
+
+pub mod missing;
+pub mod stuck;
 
 use std::time::Duration;
 
-use super::mends::{self, Mend};
 use super::rescue::{self, Facts};
 use super::{Change, Newest, Stored};
 use crate::model::run::{RunStatus, RunSummary};
 
+/// Between two looks at what the queue holds.
+pub const INTERVAL: Duration = Duration::from_secs(10);
 /// Silence of a run after which its message is looked for; far longer than a submit takes.
 pub const MISSING_AFTER: Duration = Duration::from_secs(60);
 /// How long a message may lie in the queue without its run being heard of before it is published anew, when
@@ -17,15 +23,6 @@ pub const MISSING_AFTER: Duration = Duration::from_secs(60);
 pub const STUCK_AFTER: Duration = Duration::from_secs(10);
 /// Silence of a run of a worker that knows nothing of deliveries: the `ack_wait` of its side.
 const FOREIGN_SILENCE: Duration = Duration::from_secs(30);
-
-/// How many messages of a tag are neither waiting for a delivery nor in delivery. The three figures are taken
-/// one after the other, so one look alone may be wrong.
-pub fn stuck_messages(stored: u64, pending: u64, ack_pending: u64) -> u64 {
-    if !mends::is_in(Mend::StuckMessages) {
-        return 0;
-    }
-    stored.saturating_sub(pending).saturating_sub(ack_pending)
-}
 
 /// Whether a message that was delivered before may be one of those that are stuck: no worker is heard of that
 /// executes its run. Publishing another one anew does no harm, but puts it behind all others.
@@ -50,12 +47,6 @@ fn is_executed(facts: Facts<'_>) -> bool {
 /// Whether it is time to look for the message of a run. Nobody executes it, and nobody has begun to.
 pub fn wants_look(facts: Facts<'_>) -> bool {
     facts.silence >= MISSING_AFTER && !is_executed(facts) && facts.run.status != RunStatus::Cancelling
-}
-
-/// Whether a run whose message is nowhere in the queue has lost its job. `of_its_tag`: messages of its tag.
-pub fn is_lost(of_its_tag: u64) -> bool {
-    // A message that is not there cannot be among those that are there.
-    of_its_tag == 0 || mends::is_in(Mend::OwnMessage)
 }
 
 /// Ends a run that has lost its job, if the snapshot still is the one that was decided on.
