@@ -98,6 +98,9 @@ pub enum Outcome {
     HostFault {
         /// What does not work.
         error: String,
+        /// Whether code of the flow had been executed. Then the flow may be what has broken the machine, and
+        /// its job is given back a few times only.
+        has_begun: bool,
     },
     /// It was ended because this process stood still for too long. That says nothing of the flow: the
     /// job is given back, unless another worker has it already.
@@ -121,7 +124,7 @@ pub enum StartError {
 impl From<StartError> for Outcome {
     fn from(error: StartError) -> Outcome {
         match error {
-            StartError::Host(error) => Outcome::HostFault { error },
+            StartError::Host(error) => Outcome::HostFault { error, has_begun: false },
             StartError::Flow(error) => Outcome::Failed { error },
         }
     }

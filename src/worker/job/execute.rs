@@ -242,11 +242,6 @@ impl RunAttempt<'_> {
         }
     }
 
-    /// Whether its flow was found; before that nothing of it was executed.
-    fn has_begun(&self) -> bool {
-        !self.recorder.snapshot().tasks.is_empty()
-    }
-
     /// Tells when the run has to end because NATS does not answer: another worker may get it then.
     fn contact_lost(&self) -> Receiver<Instant> {
         let patience = self.context.settings.run.stop_without_nats;
@@ -295,7 +290,11 @@ impl RunAttempt<'_> {
     }
 
     fn give_back(&self, delay: Duration, hard_stop: &StopSignal) {
-        let held = Some(self.recorder.acks());
+        self.give_back_held(Some(self.recorder.acks()), delay, hard_stop);
+    }
+
+    /// Without `held` it counts as the death of this worker.
+    fn give_back_held(&self, held: Option<&[String]>, delay: Duration, hard_stop: &StopSignal) {
         give_back::give_back(self.context, &self.job, &self.delivered, held, delay, hard_stop);
     }
 
@@ -306,8 +305,8 @@ impl RunAttempt<'_> {
         let cancelled = !matches!(end, AttemptEnd::TimeExceeded(_) | AttemptEnd::TooManyTasks(_))
             && (self.cancel.is_cancelled() || self.recorder.is_cancelling());
         let outcome = match end {
-            AttemptEnd::Outcome(Outcome::HostFault { error })
-                if !cancelled && self.context.health.gives_back(&run_id, self.has_begun()) =>
+            AttemptEnd::Outcome(Outcome::HostFault { error, has_begun })
+                if !cancelled && (!has_begun || self.context.health.gives_back(&run_id)) =>
             {
                 log::warn!(run_id = run_id.as_str(), reason = error.as_str();
                     "a fault of this machine, not of the flow; giving the job back");
@@ -321,8 +320,11 @@ impl RunAttempt<'_> {
                 while let Ok(again) = self.in_flight.redelivered.try_recv() {
                     self.adopt_delivery(again);
                 }
+                // A flow that makes its machine stand still does so again: in the end that costs attempts.
+                let is_free = self.context.health.gives_back(&run_id);
+                let held = is_free.then(|| self.recorder.acks());
                 // After a long pause the run may be another worker's; then there is nothing to give back.
-                self.give_back(Duration::ZERO, hard_stop);
+                self.give_back_held(held, Duration::ZERO, hard_stop);
                 return None;
             }
             AttemptEnd::Outcome(outcome) => outcome,
@@ -424,14 +426,7 @@ impl RunAttempt<'_> {
                 // A worker that ends is not dead. But a run whose end can be stored nowhere has to cost
                 // attempts, or it would be executed for ever.
                 let held = stopping.then(|| self.recorder.acks());
-                give_back::give_back(
-                    self.context,
-                    &self.job,
-                    &self.delivered,
-                    held,
-                    TROUBLE_DELAY,
-                    hard_stop,
-                );
+                self.give_back_held(held, TROUBLE_DELAY, hard_stop);
                 return false;
             }
         }

@@ -54,7 +54,7 @@ pub(crate) fn check(supervisor: &TemplateSupervisor, stop: &StopSignal) -> Resul
     read(&mut pipes.run, &mut told);
     let line = told.split(|&byte| byte == b'\n').next().unwrap_or_default();
     if let Ok(RunMessage::End { end, error }) = json::from_wire(line)
-        && let Outcome::HostFault { error } = end.outcome(error)
+        && let Outcome::HostFault { error, .. } = end.outcome(error, false)
     {
         return Err(error);
     }
