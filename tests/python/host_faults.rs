@@ -19,6 +19,8 @@ use pyoco_server::flow::{Executor, Outcome};
 const RUNS: usize = 30;
 /// From the mend of a cause to the first job; the pause before a check may have grown.
 const RECOVERY: Duration = Duration::from_secs(25);
+/// For what is stopped.
+const SOON: Duration = Duration::from_secs(3);
 
 const FLOWS: &str = r#"
 @pyoco.task
@@ -188,6 +190,23 @@ fn the_check_goes_the_way_of_a_run() {
     flows.executor.check(&stopped).unwrap_err();
     flows.executor.check(&stopped).unwrap();
     assert_eq!(flows.run("short").outcome(), Outcome::Completed);
+}
+
+#[test]
+fn a_check_that_waits_for_a_frozen_template_ends_with_the_worker() {
+    let flows = PythonFlows::with(FLOWS);
+    flows.executor.warm_up().unwrap();
+    let template = flows.template_pid();
+    signal(template, Signal::STOP);
+    let (stop, stopped) = pyoco_server::thread::stop_channel();
+    let executor = flows.executor.clone();
+    let check = std::thread::spawn(move || executor.check(&stopped));
+    // It waits for a minute, and nothing tells when it has begun to.
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(!check.is_finished());
+    drop(stop);
+    eventually(SOON, "the check ends", || check.is_finished().then_some(()));
+    signal(template, Signal::KILL);
 }
 
 #[test]

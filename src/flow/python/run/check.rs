@@ -29,7 +29,7 @@ pub(crate) fn check(supervisor: &TemplateSupervisor, stop: &StopSignal) -> Resul
         Err(StartError::Flow(_)) => return Ok(()),
         Err(StartError::Host(error)) => return Err(error),
     };
-    // Nobody kills it.
+    // The worker stops.
     let Some(Forked { template: _kept, mut pipes, mut said, .. }) = forked else { return Ok(()) };
     // The end of its orders in the place of a job.
     pipes.run.shutdown(Shutdown::Write).map_err(trouble)?;
