@@ -13,10 +13,10 @@ use crossbeam_channel::{Receiver, after, at, bounded, never, select};
 use super::claim::{self, Claimed, TROUBLE_DELAY};
 use super::in_flight::InFlightJob;
 use super::record::{NotWritten, Recorder};
-use super::tick::Ticker;
+use super::tick::{Notice, Ticker};
 use super::{give_back, settle};
 use crate::bus::{self, Delivered};
-use crate::flow::{CancelToken, Execution, FlowEvent, FlowJob, Outcome, WorkflowDocument};
+use crate::flow::{CancelToken, Execution, FlowEvent, FlowJob, Lease, Outcome, WorkflowDocument, boot_time};
 use crate::model::error::Code;
 use crate::model::job::Job;
 use crate::model::run::{RunStatus, too_many_tasks};
@@ -75,7 +75,10 @@ pub(crate) fn execute(
             );
             let cancel = CancelToken::new();
             let last_contact = Instant::now();
-            RunAttempt { context, job, delivered, in_flight, recorder, cancel, last_contact }.run(hard_stop)
+            let lease = Lease::new(context.settings.run.execution_lease);
+            let attempt =
+                RunAttempt { context, job, delivered, in_flight, recorder, cancel, last_contact, lease };
+            attempt.run(hard_stop)
         }
         Claimed::Over(status) => status,
     };
@@ -90,8 +93,10 @@ struct RunAttempt<'a> {
     in_flight: InFlightJob<'a>,
     recorder: Recorder,
     cancel: CancelToken,
-    /// When NATS has answered last, a refusal too.
+    /// When the last write was begun that the leader of the bucket has answered.
     last_contact: Instant,
+    /// Renewed by the ticker, and by each write that is stored.
+    lease: Lease,
 }
 
 enum AttemptEnd {
@@ -124,6 +129,7 @@ impl RunAttempt<'_> {
         let started = self.start(sender);
         let (end, mut execution) = match started {
             Ok(mut execution) => {
+                execution.heed(&self.lease);
                 let end = self.follow(&events, &mut ticker, hard_stop);
                 match end {
                     AttemptEnd::Outcome(_) => {}
@@ -180,8 +186,14 @@ impl RunAttempt<'_> {
             select! {
                 recv(hard_stop) -> _ => return AttemptEnd::HardStop,
                 recv(notices) -> notice => match notice {
-                    Ok(_) if !self.cancel.is_cancelled() => grace = self.begin_cancel(),
-                    Ok(_) => {}
+                    Ok(Notice::CancelRequested) if !self.cancel.is_cancelled() => grace = self.begin_cancel(),
+                    Ok(Notice::CancelRequested) => {}
+                    // This write shows whether the run is still ours.
+                    Ok(Notice::StoodStill) => {
+                        if let Err(end) = self.write() {
+                            return end;
+                        }
+                    }
                     // A ticker that has died tells nothing more; heartbeats still find a cancel.
                     Err(_) => notices = never(),
                 },
@@ -254,6 +266,7 @@ impl RunAttempt<'_> {
             self.context.runs.clone(),
             self.job.run_id.clone(),
             self.context.progress_interval(),
+            self.lease.clone(),
         )
     }
 
@@ -270,16 +283,21 @@ impl RunAttempt<'_> {
 
     /// Writes the snapshot; trouble is waited out, since the run itself goes on.
     fn write(&mut self) -> Result<(), AttemptEnd> {
+        // What others hear of the run is older than the answer.
+        let (begun, begun_at) = (Instant::now(), boot_time());
         match self.recorder.write() {
             Ok(()) => {
-                self.last_contact = Instant::now();
+                self.last_contact = begun;
+                self.lease.extend(begun_at);
                 Ok(())
             }
             Err(NotWritten::Lost(why)) => Err(AttemptEnd::Lost(why)),
             Err(NotWritten::TooManyTasks(tasks)) => Err(AttemptEnd::TooManyTasks(tasks)),
             Err(NotWritten::Trouble(e)) => {
-                if !matches!(e, bus::Error::Timeout { .. } | bus::Error::Disconnected) {
-                    self.last_contact = Instant::now();
+                // Any node answers that there is no leader, also one that is cut off from the others; and a
+                // leader that is cut off, that another write comes first.
+                if matches!(e, bus::Error::Api { .. }) && !e.may_pass() {
+                    self.last_contact = begun;
                 }
                 self.context.health.note_refusal(&e);
                 log::warn!(run_id = self.job.run_id.as_str(), error = e.to_string();

@@ -10,6 +10,7 @@ use super::capture::{Capture, Stream};
 use super::fork::{Forked, drain, fork};
 use super::orders::Orders;
 use super::tasks::Tasks;
+use crate::flow::boot_time;
 use crate::flow::executor::{FlowEvent, FlowJob, Outcome};
 use crate::flow::python::message::{
     JobMessage, RunMessage, SUPERVISOR_DIED, ShimMessage, cancel_line, lease_line,
@@ -93,12 +94,6 @@ pub(super) fn run(
     attempt.follow();
     // Of an old generation this may have been the last run.
     drop(template);
-}
-
-/// The time since the start of the machine, with the time in which it was suspended.
-fn boot_time() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    Duration::try_from(now).unwrap_or_default()
 }
 
 struct Open {
