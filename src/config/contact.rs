@@ -10,6 +10,10 @@ const LEASE_MARGIN: Duration = Duration::from_millis(500);
 /// A shorter lease would end runs on a machine that is merely busy.
 const LEAST_LEASE: Duration = Duration::from_secs(1);
 
+/// For the write that a worker waits for when its time without NATS is over, and for the end of its
+/// processes.
+const STOP_MARGIN: Duration = Duration::from_millis(2500);
+
 /// `continue`, or `stop:` and seconds.
 pub(super) fn parse_lost_nats(text: &str) -> Result<Option<Duration>, String> {
     match text.split_once(':') {
@@ -24,9 +28,19 @@ pub(super) fn parse_lost_nats(text: &str) -> Result<Option<Duration>, String> {
 /// Shorter than what has to pass before another worker may get the job of a worker that stands still: the
 /// silence of the run from its last heartbeat on, or `ack_wait` from the last in-progress ACK on.
 pub(super) fn execution_lease(heartbeat: Duration, ack_wait: Duration, progress: Duration) -> Duration {
-    let rescue = LEAST_RUN_SILENCE.max(heartbeat.saturating_mul(MISSED_HEARTBEATS));
-    let first = rescue.saturating_sub(heartbeat).min(ack_wait.saturating_sub(progress));
+    let first = rescue(heartbeat).saturating_sub(heartbeat).min(ack_wait.saturating_sub(progress));
     first.saturating_sub(LEASE_MARGIN).max(LEAST_LEASE)
+}
+
+/// The longest `stop:` with which a worker has ended its runs before another one may get their jobs; counted
+/// from the last write that was stored, as is the silence of a run.
+pub(super) fn longest_stop(heartbeat: Duration, ack_wait: Duration, progress: Duration) -> Duration {
+    rescue(heartbeat).min(ack_wait.saturating_sub(progress)).saturating_sub(STOP_MARGIN)
+}
+
+/// Silence of a run after which a gateway may give its job to another worker.
+fn rescue(heartbeat: Duration) -> Duration {
+    LEAST_RUN_SILENCE.max(heartbeat.saturating_mul(MISSED_HEARTBEATS))
 }
 
 #[cfg(test)]
@@ -53,5 +67,17 @@ mod tests {
         assert_eq!(lease(2.0, 30.0, 10.0), 7.5);
         assert_eq!(lease(60.0, 30.0, 10.0), 19.5);
         assert_eq!(lease(1.0, 2.0, 1.0), 1.0);
+    }
+
+    #[test]
+    fn a_worker_without_nats_has_less_time_than_the_silence_that_gives_its_runs_away() {
+        let longest = |heartbeat, ack_wait, progress| {
+            let seconds = Duration::from_secs_f64;
+            longest_stop(seconds(heartbeat), seconds(ack_wait), seconds(progress)).as_secs_f64()
+        };
+        assert_eq!(longest(1.0, 30.0, 10.0), 2.5);
+        assert_eq!(longest(3.0, 30.0, 10.0), 12.5);
+        assert_eq!(longest(60.0, 30.0, 10.0), 17.5);
+        assert_eq!(longest(1.0, 2.0, 1.0), 0.0);
     }
 }

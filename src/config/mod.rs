@@ -158,7 +158,11 @@ pub struct RunConfig {
     pub ack_progress_interval: Duration,
     /// How long a worker without an answer from NATS goes on with its runs; unset means for ever.
     pub stop_without_nats: Option<Duration>,
-    /// How long a Python run goes on without a sign of life of its worker's process.
+    /// With more than this in `stop_without_nats`, another worker may begin a run before this one has ended
+    /// it.
+    pub longest_stop_without_nats: Duration,
+    /// How long a Python run goes on without a sign of life of its worker's process; a native one then begins
+    /// no further task.
     pub execution_lease: Duration,
     /// Between a cancel and the use of force.
     pub cancel_grace_period: Duration,
@@ -389,6 +393,7 @@ fn run(r: &mut Reader<'_>, ack_wait: Duration) -> RunConfig {
         heartbeat_interval,
         ack_progress_interval,
         stop_without_nats: stop_without_nats.map(|after| after.max(least_silence)),
+        longest_stop_without_nats: contact::longest_stop(heartbeat_interval, ack_wait, ack_progress_interval),
         execution_lease: contact::execution_lease(heartbeat_interval, ack_wait, ack_progress_interval),
         cancel_grace_period: r.seconds_or_zero("PYOCO_CANCEL_GRACE_PERIOD_SEC", 30.0),
         timeout: r.optional_seconds("PYOCO_RUN_TIMEOUT_SEC"),

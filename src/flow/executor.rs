@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
+use super::lease::Lease;
 use crate::model::run::TaskRecord;
 use crate::model::wheel::WheelSet;
 use crate::model::workflow::{Workflow, WorkflowRefusal};
@@ -98,6 +99,9 @@ pub enum Outcome {
     HostFault {
         /// What does not work.
         error: String,
+        /// Whether code of the flow had been executed. Then the flow may be what has broken the machine, and
+        /// its job is given back a few times only.
+        has_begun: bool,
     },
     /// It was ended because this process stood still for too long. That says nothing of the flow: the
     /// job is given back, unless another worker has it already.
@@ -121,7 +125,7 @@ pub enum StartError {
 impl From<StartError> for Outcome {
     fn from(error: StartError) -> Outcome {
         match error {
-            StartError::Host(error) => Outcome::HostFault { error },
+            StartError::Host(error) => Outcome::HostFault { error, has_begun: false },
             StartError::Flow(error) => Outcome::Failed { error },
         }
     }
@@ -186,6 +190,10 @@ pub trait Executor: Send + Sync {
 
 /// A flow in flight.
 pub trait Execution: Send {
+    /// Gives it the lease of its worker, right after its start. While that has lapsed, the execution begins
+    /// no further task. One that sees to this by itself takes no notice.
+    fn heed(&mut self, _lease: &Lease) {}
+
     /// Ends it by force; called when the grace period after a cancel or the time of the run has
     /// passed, or when the run was lost to another worker. A process is asked first and has `term_grace`
     /// to end by itself; when this returns, no process of the run is left, or it could not be

@@ -15,12 +15,14 @@
 mod executor;
 #[doc(hidden)]
 pub mod graph;
+mod lease;
 mod native;
 pub mod python;
 
 pub use executor::{
     CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome, StartError, WorkflowDocument,
 };
+pub use lease::Lease;
 pub use native::{
     Environment, Flow, FlowBuilder, FlowError, NativeExecutor, Registry, TaskContext, TaskError, TaskFn,
 };

@@ -30,11 +30,12 @@ const RELAPSE_TIME: Duration = Duration::from_secs(60);
 const WRITE_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest reason that a worker's record has.
 const MAX_REASON_BYTES: usize = 1024;
-/// How often a worker gives one run back for a fault of the host that showed after its flow had begun. Then
-/// the run fails with that fault: a flow that breaks its host does so on every worker.
+/// How often a worker gives one run back for a fault of the host that showed after code of its flow had been
+/// executed. Then the run fails with that fault: a flow that breaks its host does so on every worker.
 const MAX_BROKEN_ATTEMPTS: u32 = 3;
-/// Runs whose broken attempts are counted; beyond it the counts begin anew.
-const MAX_COUNTED_RUNS: usize = 1024;
+/// Runs whose broken attempts are counted; beyond it the counts begin anew. So many that it takes days: the
+/// pauses between the checks bound how fast a worker meets faults.
+const MAX_COUNTED_RUNS: usize = 65_536;
 
 /// What a check has found: nothing, or what does not work.
 type Checked = Result<(), String>;
@@ -142,12 +143,10 @@ impl Health {
         &self.recovery.1
     }
 
-    /// Whether a run that has met a fault of the host goes back to the queue. One whose flow had begun may
-    /// itself be the cause, so it does so only [`MAX_BROKEN_ATTEMPTS`] times.
-    pub(crate) fn gives_back(&self, run_id: &str, has_begun: bool) -> bool {
-        if !has_begun {
-            return true;
-        }
+    /// Whether a run that has met a fault of the host, or was interrupted, goes back to the queue as if
+    /// nothing had been. Its flow has begun and may itself be the cause, so it does so only
+    /// [`MAX_BROKEN_ATTEMPTS`] times.
+    pub(crate) fn gives_back(&self, run_id: &str) -> bool {
         let mut state = self.state.lock();
         if state.broken_attempts.len() >= MAX_COUNTED_RUNS {
             state.broken_attempts.clear();
@@ -299,8 +298,10 @@ mod tests {
     #[test]
     fn a_run_that_breaks_its_host_again_and_again_fails() {
         let health = Health::default();
-        let begun: Vec<bool> = (0..4).map(|_| health.gives_back("r", true)).collect();
+        let begun: Vec<bool> = (0..4).map(|_| health.gives_back("r")).collect();
         assert_eq!(begun, [true, true, true, false]);
-        assert!((0..100).all(|_| health.gives_back("never begun", false)));
+        // Others in between, as many as a day may bring, do not make it forget.
+        assert!((0..20_000).all(|other| health.gives_back(&format!("r{other}"))));
+        assert!(!health.gives_back("r"));
     }
 }

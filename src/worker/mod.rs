@@ -81,6 +81,16 @@ pub fn require_threads() -> Result<(), Error> {
     headroom::affordable(1, false).map(drop)
 }
 
+/// Who sets `PYOCO_LOST_NATS=stop:…` wants a run to be executed once at a time.
+fn warn_of_overlap(run: &RunConfig) {
+    let longest = run.longest_stop_without_nats;
+    if let Some(stop) = run.stop_without_nats.filter(|stop| *stop > longest) {
+        log::warn!(seconds = stop.as_secs_f64(), longest = longest.as_secs_f64();
+            "PYOCO_LOST_NATS leaves runs more time than it takes until another worker may begin them; use less, \
+             or raise PYOCO_RUN_HEARTBEAT_INTERVAL_SEC and PYOCO_CONSUMER_ACK_WAIT_SEC");
+    }
+}
+
 struct Context {
     settings: WorkerSettings,
     /// Unique per start of a process.
@@ -179,6 +189,7 @@ pub fn run(
         log::warn!(wanted = settings.slots(), slots = slots;
             "the system gives this worker too few threads; it executes fewer runs at once than it was told");
     }
+    warn_of_overlap(&settings.run);
     let health = Arc::new(health::Health::default());
     let start = |wheels| SyncThread::start(wheels, settings.tags.clone(), bus.wheels(), Arc::clone(&health));
     let sync = settings.wheels.clone().map(start).transpose()?;

@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
-use pyoco_server::flow::{CancelToken, Executor, FlowEvent, NativeExecutor, Outcome, Registry, TaskError};
+use pyoco_server::flow::{
+    CancelToken, Executor, FlowEvent, Lease, NativeExecutor, Outcome, Registry, TaskError,
+};
+use pyoco_server::model::clock;
 use pyoco_server::model::run::TaskStatus;
 use serde_json::{Value, json};
 
@@ -232,4 +235,48 @@ fn an_execution_that_is_dropped_ends_even_when_nobody_reads() {
     drop(executor.start(job, cancel.clone(), sender).unwrap());
     wait_for_no_flow_threads();
     assert!(cancel.is_cancelled());
+}
+
+const TWO: &str = "
+flow: {graph: first >> second}
+tasks: {first: {use: first}, second: {use: builtin/echo}}
+";
+
+/// A run of two tasks whose lease has lapsed, and what lets its first task end.
+fn lapsed() -> (crate::support::flow::Run, Lease, crossbeam_channel::Sender<()>) {
+    let (let_go, wait) = bounded(1);
+    let mut registry = Registry::with_builtins();
+    registry.task("first", move |_| Ok(json!(wait.recv_timeout(DEADLINE).is_ok())));
+    let mut run = start(&NativeExecutor::new(registry), job("main", Some(TWO), json!({})));
+    run.wait_for_state("first", TaskStatus::Running);
+    let lease = Lease::new(Duration::ZERO);
+    run.execution.heed(&lease);
+    let_go.send(()).unwrap();
+    run.wait_for_state("first", TaskStatus::Succeeded);
+    // Nothing tells that something does not begin.
+    std::thread::sleep(Duration::from_millis(200));
+    (run, lease, let_go)
+}
+
+#[test]
+fn after_a_pause_of_the_process_no_task_begins_before_the_lease_is_renewed() {
+    let _turn = turn();
+    let (mut run, lease, _let_go) = lapsed();
+    assert!(!run.story().iter().any(|event| event.starts_with("second")));
+    let renewed = clock::now();
+    lease.extend(clock::since_boot() + DEADLINE);
+    assert_eq!(run.finish(), Outcome::Completed);
+    assert!(run.record("second").started_at.unwrap() >= renewed);
+}
+
+#[test]
+fn a_run_that_waits_for_its_lease_can_be_cancelled_and_killed() {
+    let _turn = turn();
+    let (mut run, _lease, _let_go) = lapsed();
+    run.cancel.cancel();
+    assert_eq!(run.finish(), Outcome::Cancelled);
+    assert_eq!(run.record("second").started_at, None);
+    let (mut run, _lease, _let_go) = lapsed();
+    run.execution.kill(Duration::ZERO);
+    wait_for_no_flow_threads();
 }

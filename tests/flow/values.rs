@@ -153,7 +153,7 @@ fn a_document_that_cannot_run_says_so_in_the_outcome() {
             Outcome::Failed { error } => format!("F {error}"),
             Outcome::FlowNotFound { error } => format!("N {error}"),
             Outcome::Completed => "completed".to_owned(),
-            Outcome::HostFault { error } => format!("H {error}"),
+            Outcome::HostFault { error, .. } => format!("H {error}"),
             Outcome::Cancelled => "cancelled".to_owned(),
             Outcome::Interrupted { error } => error,
         };

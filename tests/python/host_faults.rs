@@ -19,6 +19,8 @@ use pyoco_server::flow::{Executor, Outcome};
 const RUNS: usize = 30;
 /// From the mend of a cause to the first job; the pause before a check may have grown.
 const RECOVERY: Duration = Duration::from_secs(25);
+/// For what is stopped.
+const SOON: Duration = Duration::from_secs(3);
 
 const FLOWS: &str = r#"
 @pyoco.task
@@ -31,6 +33,15 @@ def assassin(ctx):
     with open(f"/proc/{shim}/stat") as stat: template = int(stat.read().rpartition(")")[2].split()[1])
     os.kill(template, signal.SIGKILL)
 flow_of(assassin)
+
+def resolve_flow(name):
+    # As a module does whose import starts threads until there are none left.
+    if name == "greedy":
+        import resource
+        with open("/proc/self/statm") as sizes: size = int(sizes.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + 2**22, size + 2**22))
+        while True: threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    return FLOWS[name]
 "#;
 
 /// A broken worker beside a healthy one.
@@ -175,10 +186,48 @@ fn the_check_goes_the_way_of_a_run() {
     let limit = Rlimit { current: Some(3), maximum: getrlimit(Resource::Nofile).maximum };
     prlimit(Pid::from_raw(template.try_into().unwrap()), Resource::Nofile, limit).unwrap();
     let run = flows.run("short");
-    assert!(matches!(run.outcome(), Outcome::HostFault { .. }), "{}", error(&run));
+    assert!(matches!(run.outcome(), Outcome::HostFault { has_begun: false, .. }), "{}", error(&run));
     flows.executor.check(&stopped).unwrap_err();
     flows.executor.check(&stopped).unwrap();
     assert_eq!(flows.run("short").outcome(), Outcome::Completed);
+}
+
+#[test]
+fn a_check_that_waits_for_a_frozen_template_ends_with_the_worker() {
+    let flows = PythonFlows::with(FLOWS);
+    flows.executor.warm_up().unwrap();
+    let template = flows.template_pid();
+    signal(template, Signal::STOP);
+    let (stop, stopped) = pyoco_server::thread::stop_channel();
+    let executor = flows.executor.clone();
+    let check = std::thread::spawn(move || executor.check(&stopped));
+    // It waits for a minute, and nothing tells when it has begun to.
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(!check.is_finished());
+    drop(stop);
+    eventually(SOON, "the check ends", || check.is_finished().then_some(()));
+    signal(template, Signal::KILL);
+}
+
+#[test]
+fn a_flow_that_breaks_its_machine_before_its_tasks_are_known_ends() {
+    let flows = PythonFlows::with(FLOWS);
+    let run = flows.run("greedy");
+    assert!(matches!(run.outcome(), Outcome::HostFault { has_begun: true, .. }), "{}", error(&run));
+    let cluster = Cluster::new().quick().gateway().start();
+    let resolver = write_flows(cluster.folder(), FLOWS);
+    let python = V08.path().display().to_string();
+    let flags = ["--python", &python, "--flow-resolver", &resolver, "--concurrency", "2"];
+    let _worker = cluster.start_worker("w1", with_flags(&flags));
+    let run_id = cluster.submit_flow("default", "greedy", json!({}));
+    let ended = eventually(RECOVERY, "it ends", || {
+        let run = cluster.get(&format!("/runs/{run_id}")).json();
+        (run["status"] != "PENDING" && run["status"] != "RUNNING").then_some(run)
+    });
+    assert_eq!(ended["status"], "FAILED", "{ended}");
+    assert!(ended["error"].as_str().unwrap().contains("can't start new thread"), "{ended}");
+    let other = cluster.submit_flow("default", "short", json!({}));
+    cluster.ended_as(&other, "COMPLETED");
 }
 
 #[test]

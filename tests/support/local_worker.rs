@@ -5,6 +5,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use pyoco_server::bus::Bus;
+use pyoco_server::config::Config;
 use pyoco_server::flow::{Executor, NativeExecutor, Registry};
 use pyoco_server::thread::{StopSource, stop_channel};
 use pyoco_server::worker::{self, WorkerSettings};
@@ -31,7 +32,20 @@ impl Cluster {
         slots: usize,
         executor: Arc<dyn Executor>,
     ) -> LocalWorker {
-        let config = self.config.clone();
+        LocalWorker::start(&self.config, worker_id, tags, slots, executor)
+    }
+}
+
+impl LocalWorker {
+    /// Starts one without a cluster of this process.
+    pub fn start(
+        config: &Config,
+        worker_id: &str,
+        tags: &[&str],
+        slots: usize,
+        executor: Arc<dyn Executor>,
+    ) -> LocalWorker {
+        let config = config.clone();
         let settings = WorkerSettings {
             worker_id: worker_id.to_owned(),
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
@@ -49,9 +63,7 @@ impl Cluster {
         });
         LocalWorker { stop: Some(stop), thread: Some(thread) }
     }
-}
 
-impl LocalWorker {
     /// Asks it to stop and waits for its end.
     pub fn stop(mut self) -> Result<(), worker::Error> {
         self.stop.take();

@@ -115,7 +115,9 @@ pub fn plain(interpreter: PathBuf) -> PythonSettings {
 
 pub fn error(run: &Run) -> String {
     match run.outcome() {
-        Outcome::Failed { error } | Outcome::FlowNotFound { error } | Outcome::HostFault { error } => error,
+        Outcome::Failed { error } | Outcome::FlowNotFound { error } | Outcome::HostFault { error, .. } => {
+            error
+        }
         other => panic!("{other:?}"),
     }
 }

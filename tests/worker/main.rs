@@ -16,6 +16,7 @@ mod burst;
 mod cancel;
 mod dispositions;
 mod fencing;
+mod lost_nats;
 mod outage;
 mod permissions;
 mod pulling;

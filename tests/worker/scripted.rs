@@ -109,6 +109,24 @@ fn a_fault_of_the_host_fails_no_run_and_stops_the_worker_from_taking_more() {
     cluster.wait_record("w1", "well", |record| record.get("unavailable_reason").is_none());
 }
 
+#[test]
+fn a_run_whose_machine_stands_still_again_and_again_ends() {
+    let cluster = Cluster::new().quick().envs(&[("PYOCO_CONSUMER_MAX_DELIVER", "3")]).start();
+    let starts = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&starts);
+    let executor = Scripted::new(move |_, events| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        begin(events, &["a"]);
+        events.send(FlowEvent::Finished(Outcome::Interrupted { error: "stood still".into() })).unwrap();
+    });
+    let _worker = cluster.local_worker_with("w1", &["default"], 1, executor);
+    let run_id = cluster.queue("default", "any", json!({}));
+    let ended = cluster.wait_stored(&run_id, "FAILED");
+    assert!(ended["error"].as_str().unwrap().starts_with("max_deliver_exceeded"), "{ended}");
+    // Some are free, as a suspended machine is no fault of the run.
+    assert_eq!((starts.load(Ordering::SeqCst), &ended["lost_attempts"]), (6, &json!(3)), "{ended}");
+}
+
 fn tell(events: &Sender<FlowEvent>, name: &str, record: TaskRecord) {
     events.send(FlowEvent::Task { name: name.to_owned(), record }).unwrap();
 }

@@ -38,7 +38,7 @@ pub struct History {
 }
 
 enum Actor {
-    Gateway(Gateway),
+    Gateway(Box<Gateway>),
     Ours(Worker),
     Foreign(Box<Foreign>),
 }

@@ -1,7 +1,8 @@
 //! Walks a graph: starts what is ready, reports each change, ends at the first failure or cancel.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use crossbeam_channel::{Sender, never, select};
 use serde_json::{Map, Value};
@@ -11,10 +12,14 @@ use super::pool::{Call, Pool, Return};
 use super::task::{TaskContext, TaskFn};
 use crate::flow::executor::{CancelToken, FlowEvent, Outcome};
 use crate::flow::graph::{Graph, Join, Source};
+use crate::flow::lease::Lease;
 use crate::model::clock;
 use crate::model::limits::{MAX_ERROR_BYTES, MAX_PARALLEL_TASKS};
 use crate::model::run::{TaskRecord, TaskStatus, truncated};
 use crate::thread::{self, StopSignal};
+
+/// Between two looks at a lease that has lapsed.
+const LEASE_LOOK: Duration = Duration::from_millis(20);
 
 pub(super) struct Plan {
     pub run_id: Arc<str>,
@@ -33,12 +38,18 @@ pub(super) struct Reporter {
     pub events: Sender<FlowEvent>,
     /// Closed when the execution was killed: a full channel then holds nobody up.
     pub killed: StopSignal,
+    /// Of the worker, if it has given one.
+    pub lease: Arc<OnceLock<Lease>>,
 }
 
 /// The execution was killed, or its events have no reader.
 pub(super) struct Gone;
 
 impl Reporter {
+    fn may_begin(&self) -> bool {
+        self.lease.get().is_none_or(Lease::holds)
+    }
+
     pub fn send(&self, event: FlowEvent) -> Result<(), Gone> {
         if thread::is_stopped(&self.killed) {
             return Err(Gone);
@@ -141,6 +152,10 @@ impl<'a> Engine<'a> {
         while self.pool.in_flight() < MAX_PARALLEL_TASKS
             && let Some(&node) = self.progress.ready.first()
         {
+            self.wait_for_lease()?;
+            if self.cause.is_some() {
+                return Ok(());
+            }
             let pooled = self.pool.has_room();
             if !pooled && self.pool.in_flight() > 0 {
                 // No thread to be had; one of the running ones will be free.
@@ -155,6 +170,18 @@ impl<'a> Engine<'a> {
             } else {
                 self.finish(call.run())?;
                 self.notice_cancel()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// After a pause of the process another worker may have the run. Then this waits until the worker has
+    /// found out that it still has it, until the run is cancelled, or until it is killed since it is lost.
+    fn wait_for_lease(&mut self) -> Result<(), Gone> {
+        while self.cause.is_none() && !self.reporter.may_begin() {
+            select! {
+                recv(self.reporter.killed) -> _ => return Err(Gone),
+                default(LEASE_LOOK) => self.notice_cancel()?,
             }
         }
         Ok(())

@@ -17,8 +17,8 @@ pub use rust_flow::{Flow, FlowBuilder, FlowError};
 pub use task::{TaskContext, TaskError, TaskFn};
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -26,6 +26,7 @@ use serde_json::{Map, Value};
 
 use crate::flow::executor::{CancelToken, Execution, Executor, FlowEvent, FlowJob, Outcome, StartError};
 use crate::flow::graph;
+use crate::flow::lease::Lease;
 use crate::model::workflow::{TaskSpec, Workflow};
 use crate::thread::Service;
 use engine::{Plan, Reporter};
@@ -169,9 +170,11 @@ impl Executor for NativeExecutor {
         events: Sender<FlowEvent>,
     ) -> Result<Box<dyn Execution>, StartError> {
         let finished = Arc::new(AtomicBool::new(false));
+        let lease = Arc::new(OnceLock::new());
+        let heeded = Arc::clone(&lease);
         let (executor, token, done) = (self.clone(), cancel.clone(), Arc::clone(&finished));
         let thread = Service::start("flow", move |killed| {
-            let reporter = Reporter { events, killed: killed.clone() };
+            let reporter = Reporter { events, killed: killed.clone(), lease: heeded };
             let mut pool = Pool::new();
             // The first thread comes up while the flow is being read.
             pool.has_room();
@@ -188,7 +191,7 @@ impl Executor for NativeExecutor {
             }
         })
         .map_err(|error| StartError::Host(format!("cannot start a thread for the flow: {error}")))?;
-        Ok(Box::new(NativeExecution { cancel, finished, thread: Some(thread) }))
+        Ok(Box::new(NativeExecution { cancel, finished, lease, thread: Some(thread) }))
     }
 }
 
@@ -197,10 +200,16 @@ struct NativeExecution {
     cancel: CancelToken,
     /// Set by the thread when nothing but its last event remains to be done.
     finished: Arc<AtomicBool>,
+    lease: Arc<OnceLock<Lease>>,
     thread: Option<Service>,
 }
 
 impl Execution for NativeExecution {
+    fn heed(&mut self, lease: &Lease) {
+        // It has one lease in its life.
+        let _ = self.lease.set(lease.clone());
+    }
+
     /// A thread cannot be ended from outside, so there is nothing to wait for.
     fn kill(&mut self, _term_grace: Duration) {
         let Some(thread) = self.thread.take() else { return };

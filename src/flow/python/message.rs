@@ -41,6 +41,11 @@ pub(super) fn cancel_line() -> Vec<u8> {
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum RunMessage {
+    /// Code of the flow is executed from here on: it is imported first.
+    Begun {
+        #[expect(dead_code, reason = "that it is there tells all")]
+        begun: bool,
+    },
     Flow {
         flow: String,
         tasks: Vec<String>,
@@ -65,13 +70,14 @@ pub(super) enum EndWord {
 }
 
 impl EndWord {
-    pub(super) fn outcome(self, error: String) -> Outcome {
+    /// `has_begun`: whether [`RunMessage::Begun`] has come before.
+    pub(super) fn outcome(self, error: String, has_begun: bool) -> Outcome {
         match self {
             EndWord::Completed => Outcome::Completed,
             EndWord::Failed => Outcome::Failed { error },
             EndWord::FlowNotFound => Outcome::FlowNotFound { error },
             EndWord::Cancelled => Outcome::Cancelled,
-            EndWord::HostFault => Outcome::HostFault { error },
+            EndWord::HostFault => Outcome::HostFault { error, has_begun },
         }
     }
 }
@@ -128,7 +134,7 @@ impl ShimMessage {
     /// whose process or shim has died may have ended them itself.
     pub(super) fn outcome(&self) -> Outcome {
         match self {
-            ShimMessage::Refused { .. } => Outcome::HostFault { error: self.error() },
+            ShimMessage::Refused { .. } => Outcome::HostFault { error: self.error(), has_begun: false },
             ShimMessage::Lapsed { .. } => Outcome::Interrupted { error: self.error() },
             _ => Outcome::Failed { error: self.error() },
         }
@@ -189,7 +195,7 @@ mod tests {
         assert!(matches!(serde_json::from_str(task).unwrap(), RunMessage::Task(_)));
         let end = serde_json::from_str(r#"{"end":"flow_not_found","error":"x"}"#).unwrap();
         let RunMessage::End { end, error } = end else { panic!("{end:?}") };
-        assert_eq!(end.outcome(error), Outcome::FlowNotFound { error: "x".into() });
+        assert_eq!(end.outcome(error, true), Outcome::FlowNotFound { error: "x".into() });
     }
 
     #[test]

@@ -13,10 +13,11 @@ use crossbeam_channel::{Receiver, after, at, bounded, never, select};
 use super::claim::{self, Claimed, TROUBLE_DELAY};
 use super::in_flight::InFlightJob;
 use super::record::{NotWritten, Recorder};
-use super::tick::Ticker;
+use super::tick::{Notice, Ticker};
 use super::{give_back, settle};
 use crate::bus::{self, Delivered};
-use crate::flow::{CancelToken, Execution, FlowEvent, FlowJob, Outcome, WorkflowDocument};
+use crate::flow::{CancelToken, Execution, FlowEvent, FlowJob, Lease, Outcome, WorkflowDocument};
+use crate::model::clock;
 use crate::model::error::Code;
 use crate::model::job::Job;
 use crate::model::run::{RunStatus, too_many_tasks};
@@ -83,6 +84,7 @@ pub(crate) fn execute(
                     recorder,
                     cancel: CancelToken::new(),
                     last_contact: Instant::now(),
+                    lease: Lease::new(context.settings.run.execution_lease),
                 }
                 .run(&stops.hard)
             }
@@ -102,8 +104,10 @@ struct RunAttempt<'a> {
     in_flight: &'a InFlightJob<'a>,
     recorder: Recorder,
     cancel: CancelToken,
-    /// When NATS has answered last, a refusal too.
+    /// When the last write was begun that the leader of the bucket has answered.
     last_contact: Instant,
+    /// Renewed by the ticker, and by each write that is stored.
+    lease: Lease,
 }
 
 enum AttemptEnd {
@@ -136,6 +140,7 @@ impl RunAttempt<'_> {
         let started = self.start(sender);
         let (end, mut execution) = match started {
             Ok(mut execution) => {
+                execution.heed(&self.lease);
                 let end = self.follow(&events, &mut ticker, hard_stop);
                 match end {
                     AttemptEnd::Outcome(_) => {}
@@ -192,8 +197,14 @@ impl RunAttempt<'_> {
             select! {
                 recv(hard_stop) -> _ => return AttemptEnd::HardStop,
                 recv(notices) -> notice => match notice {
-                    Ok(_) if !self.cancel.is_cancelled() => grace = self.begin_cancel(),
-                    Ok(_) => {}
+                    Ok(Notice::CancelRequested) if !self.cancel.is_cancelled() => grace = self.begin_cancel(),
+                    Ok(Notice::CancelRequested) => {}
+                    // This write shows whether the run is still ours.
+                    Ok(Notice::StoodStill) => {
+                        if let Err(end) = self.write() {
+                            return end;
+                        }
+                    }
                     // A ticker that has died tells nothing more; heartbeats still find a cancel.
                     Err(_) => notices = never(),
                 },
@@ -254,11 +265,6 @@ impl RunAttempt<'_> {
         }
     }
 
-    /// Whether its flow was found; before that nothing of it was executed.
-    fn has_begun(&self) -> bool {
-        !self.recorder.snapshot().tasks.is_empty()
-    }
-
     /// Tells when the run has to end because NATS does not answer: another worker may get it then.
     fn contact_lost(&self) -> Receiver<Instant> {
         let patience = self.context.settings.run.stop_without_nats;
@@ -271,6 +277,7 @@ impl RunAttempt<'_> {
             self.context.runs.clone(),
             self.job.run_id.clone(),
             self.context.progress_interval(),
+            self.lease.clone(),
         )
     }
 
@@ -287,16 +294,21 @@ impl RunAttempt<'_> {
 
     /// Writes the snapshot; trouble is waited out, since the run itself goes on.
     fn write(&mut self) -> Result<(), AttemptEnd> {
+        // What others hear of the run is older than the answer.
+        let (begun, begun_at) = (Instant::now(), clock::since_boot());
         match self.recorder.write() {
             Ok(()) => {
-                self.last_contact = Instant::now();
+                self.last_contact = begun;
+                self.lease.extend(begun_at);
                 Ok(())
             }
             Err(NotWritten::Lost(why)) => Err(AttemptEnd::Lost(why)),
             Err(NotWritten::TooManyTasks(tasks)) => Err(AttemptEnd::TooManyTasks(tasks)),
             Err(NotWritten::Trouble(e)) => {
-                if !matches!(e, bus::Error::Timeout { .. } | bus::Error::Disconnected) {
-                    self.last_contact = Instant::now();
+                // Any node answers that there is no leader, also one that is cut off from the others; and a
+                // leader that is cut off, that another write comes first.
+                if matches!(e, bus::Error::Api { .. }) && !e.may_pass() {
+                    self.last_contact = begun;
                 }
                 self.context.health.note_refusal(&e);
                 log::warn!(run_id = self.job.run_id.as_str(), error = e.to_string();
@@ -307,7 +319,11 @@ impl RunAttempt<'_> {
     }
 
     fn give_back(&self, delay: Duration, hard_stop: &StopSignal) {
-        let held = self.recorder.acks();
+        self.give_back_held(self.recorder.acks(), delay, hard_stop);
+    }
+
+    /// Without `held` it counts as the death of this worker.
+    fn give_back_held(&self, held: &[String], delay: Duration, hard_stop: &StopSignal) {
         give_back::give_back(self.context, self.job, &self.delivered, held, delay, hard_stop);
     }
 
@@ -318,8 +334,8 @@ impl RunAttempt<'_> {
         let cancelled = !matches!(end, AttemptEnd::TimeExceeded(_) | AttemptEnd::TooManyTasks(_))
             && (self.cancel.is_cancelled() || self.recorder.is_cancelling());
         let outcome = match end {
-            AttemptEnd::Outcome(Outcome::HostFault { error })
-                if !cancelled && self.context.health.gives_back(&run_id, self.has_begun()) =>
+            AttemptEnd::Outcome(Outcome::HostFault { error, has_begun })
+                if !cancelled && (!has_begun || self.context.health.gives_back(&run_id)) =>
             {
                 log::warn!(run_id = run_id.as_str(), reason = error.as_str();
                     "a fault of this machine, not of the flow; giving the job back");
@@ -333,8 +349,11 @@ impl RunAttempt<'_> {
                 while let Ok(again) = self.in_flight.redelivered.try_recv() {
                     self.adopt_delivery(again);
                 }
+                // A flow that makes its machine stand still does so again: in the end that costs attempts.
+                let is_free = self.context.health.gives_back(&run_id);
+                let held = if is_free { self.recorder.acks() } else { &[] };
                 // After a long pause the run may be another worker's; then there is nothing to give back.
-                self.give_back(Duration::ZERO, hard_stop);
+                self.give_back_held(held, Duration::ZERO, hard_stop);
                 return None;
             }
             AttemptEnd::Outcome(outcome) => outcome,
@@ -436,7 +455,7 @@ impl RunAttempt<'_> {
                 // A worker that ends is not dead. But a run whose end can be stored nowhere has to cost
                 // attempts, or it would be executed for ever.
                 let held = if stopping { self.recorder.acks() } else { &[] };
-                give_back::give_back(self.context, self.job, &self.delivered, held, TROUBLE_DELAY, hard_stop);
+                self.give_back_held(held, TROUBLE_DELAY, hard_stop);
                 return false;
             }
         }

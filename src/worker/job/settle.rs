@@ -33,11 +33,13 @@ pub(crate) fn decide(outcome: Outcome, cancelled: bool, dlq_execution_errors: bo
         }
         // A fault of the host comes here only after the flow had caused it time and again; the job of an
         // interrupted execution is given back before.
-        Outcome::Failed { error } | Outcome::HostFault { error } | Outcome::Interrupted { error } => Ending {
-            status: RunStatus::Failed,
-            error: Some(error),
-            dlq: dlq_execution_errors.then_some(DlqReason::ExecutionError),
-        },
+        Outcome::Failed { error } | Outcome::HostFault { error, .. } | Outcome::Interrupted { error } => {
+            Ending {
+                status: RunStatus::Failed,
+                error: Some(error),
+                dlq: dlq_execution_errors.then_some(DlqReason::ExecutionError),
+            }
+        }
         Outcome::FlowNotFound { error } => Ending {
             status: RunStatus::Failed,
             error: Some(format!("flow_not_found: {error}")),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 
 use crate::bus::{Delivered, Kv};
+use crate::flow::Lease;
 use crate::model::error::Code;
 use crate::model::json;
 use crate::model::run::{RunStatus, RunSummary};
@@ -17,10 +18,16 @@ const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// For one such look.
 const MAX_LOOK: Duration = Duration::from_secs(1);
 
-/// What a ticker tells its slot, once.
+/// Notices that may wait for a slot that is writing.
+const MAX_NOTICES: usize = 2;
+
+/// What a ticker tells its slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Notice {
+    /// Once.
     CancelRequested,
+    /// This process has stood still, so the run may be another worker's. Told until the lease holds again.
+    StoodStill,
 }
 
 /// Runs until it is dropped; then its thread is joined, so nothing of it comes afterwards.
@@ -31,17 +38,18 @@ pub(crate) struct Ticker {
 }
 
 impl Ticker {
-    /// Sends an in-progress ACK at once and then every `progress_interval`.
+    /// Sends an in-progress ACK at once and then every `progress_interval`; renews the lease more often.
     pub(crate) fn start(
         delivered: Delivered,
         runs: Kv,
         run_id: String,
         progress_interval: Duration,
+        lease: Lease,
     ) -> std::io::Result<Ticker> {
-        let (notify, notices) = bounded(1);
+        let (notify, notices) = bounded(MAX_NOTICES);
         // A slow look must not hold up the next in-progress ACK, nor the end of the job.
         let runs = runs.with_timeout(MAX_LOOK.min(progress_interval / 2));
-        let body = TickerThread { delivered, runs, run_id, notify, told: false };
+        let body = TickerThread { delivered, runs, run_id, notify, told: false, lease };
         let run = move |stop: &StopSignal| body.run(stop, progress_interval);
         Ok(Ticker { notices, _thread: Service::start_small("ticker", run)? })
     }
@@ -53,6 +61,7 @@ struct TickerThread {
     run_id: String,
     notify: Sender<Notice>,
     told: bool,
+    lease: Lease,
 }
 
 impl TickerThread {
@@ -64,6 +73,10 @@ impl TickerThread {
             // Control before data: a closed stop wins over a due tick.
             if thread::is_stopped(stop) {
                 return;
+            }
+            if !self.lease.renew() {
+                // One that waits says the same.
+                let _ = self.notify.try_send(Notice::StoodStill);
             }
             select! {
                 recv(stop) -> _ => return,
@@ -90,9 +103,8 @@ impl TickerThread {
         let Ok(Some(entry)) = self.runs.get_for_show(&self.run_id) else { return };
         let Ok(seen) = json::from_wire::<RunSummary>(&entry.value) else { return };
         if seen.status == RunStatus::Cancelling {
-            self.told = true;
-            // The one place of the channel is free: this is its only message.
-            let _ = self.notify.try_send(Notice::CancelRequested);
+            // Without room now there is some at the next look.
+            self.told = self.notify.try_send(Notice::CancelRequested).is_ok();
         }
     }
 }

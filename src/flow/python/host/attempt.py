@@ -119,6 +119,9 @@ class Attempt:
             self.send(json.dumps(host_fault(trouble)).encode())
             return
         start_thread(self.listen)
+        # From here on a fault of the host may be the flow's own doing. Said before any code of the flow can
+        # keep it from being said.
+        self.send(json.dumps({"begun": True}).encode())
         end = self.outcome()
         self.progress.close()
         self.send(json.dumps(end).encode())

@@ -79,6 +79,7 @@ pub(super) fn run(
         tasks: Tasks::new(template.wheels().cloned()),
         open: Open { run: true, shim: true, out: true, err: true },
         told_cancel: false,
+        has_begun: false,
         finished: false,
         exit: None,
         next_output: Instant::now() + OUTPUT_REPORT_INTERVAL,
@@ -118,6 +119,8 @@ struct PythonAttempt<'a> {
     tasks: Tasks,
     open: Open,
     told_cancel: bool,
+    /// Whether code of the flow was executed.
+    has_begun: bool,
     finished: bool,
     exit: Option<ShimMessage>,
     next_output: Instant,
@@ -144,7 +147,8 @@ impl PythonAttempt<'_> {
             if let Err(e) = self.wait(all_passed_on) {
                 log::error!(run_id = self.run_id, error = e.to_string(); "cannot wait for a run");
                 // Its shim ends it, since our sockets close.
-                self.finish(Outcome::HostFault { error: format!("cannot wait for the run's process: {e}") });
+                let error = format!("cannot wait for the run's process: {e}");
+                self.finish(Outcome::HostFault { error, has_begun: self.has_begun });
                 break;
             }
             self.take_orders();
@@ -310,6 +314,7 @@ impl PythonAttempt<'_> {
             return;
         }
         match json::from_wire::<RunMessage>(line) {
+            Ok(RunMessage::Begun { .. }) => self.has_begun = true,
             Ok(RunMessage::Flow { flow, tasks }) => self.tasks.begin(flow, tasks),
             Ok(RunMessage::Task(task)) => {
                 if !self.tasks.change(*task, &mut self.capture) {
@@ -317,7 +322,7 @@ impl PythonAttempt<'_> {
                 }
             }
             Ok(RunMessage::End { end, error }) => {
-                self.finish(end.outcome(error));
+                self.finish(end.outcome(error, self.has_begun));
                 // A thread that the flow has left behind must not keep the process.
                 self.kill_at.get_or_insert(Instant::now() + RUN_EXIT_DEADLINE);
             }
@@ -363,7 +368,8 @@ impl PythonAttempt<'_> {
         let outcome = match &outcome {
             Outcome::Failed { error } | Outcome::FlowNotFound { error } => {
                 let told = self.supervisor.look_at_host().map_err(|why| format!("{why} (the run: {error})"));
-                told.map_or_else(|error| Outcome::HostFault { error }, |()| outcome)
+                let has_begun = self.has_begun;
+                told.map_or_else(|error| Outcome::HostFault { error, has_begun }, |()| outcome)
             }
             _ => outcome,
         };

@@ -29,7 +29,7 @@ pub(crate) fn check(supervisor: &TemplateSupervisor, stop: &StopSignal) -> Resul
         Err(StartError::Flow(_)) => return Ok(()),
         Err(StartError::Host(error)) => return Err(error),
     };
-    // Nobody kills it.
+    // The worker stops.
     let Some(Forked { template: _kept, mut pipes, mut said, .. }) = forked else { return Ok(()) };
     // The end of its orders in the place of a job.
     pipes.run.shutdown(Shutdown::Write).map_err(trouble)?;
@@ -54,7 +54,7 @@ pub(crate) fn check(supervisor: &TemplateSupervisor, stop: &StopSignal) -> Resul
     read(&mut pipes.run, &mut told);
     let line = told.split(|&byte| byte == b'\n').next().unwrap_or_default();
     if let Ok(RunMessage::End { end, error }) = json::from_wire(line)
-        && let Outcome::HostFault { error } = end.outcome(error)
+        && let Outcome::HostFault { error, .. } = end.outcome(error, false)
     {
         return Err(error);
     }

@@ -11,7 +11,7 @@ use crate::flow::executor::StartError;
 use crate::flow::python::message::ShimMessage;
 use crate::flow::python::pipes::{self, RunPipes, Waited};
 use crate::flow::python::template::{Template, TemplateSupervisor};
-use crate::thread::StopSignal;
+use crate::thread::{self, StopSignal};
 
 /// How often a run is given to another template because the first one has just died.
 const MAX_FORKS: usize = 3;
@@ -26,7 +26,7 @@ pub(super) struct Forked {
     pub said: Vec<u8>,
 }
 
-/// Has the processes of a run made; `None` when it was killed before.
+/// Has the processes of a run made; `None` when it was killed before, or `stop` has closed.
 ///
 /// Without them nothing of a flow was executed, so that is the host's fault, whatever has ended the template.
 pub(super) fn fork(
@@ -47,9 +47,9 @@ pub(super) fn fork(
         let forked = template.fork(&far.fds());
         drop(far);
         problem = match forked {
-            Ok(()) => match wait_for_shim(supervisor, &template, pipes, orders, woken) {
+            Ok(()) => match wait_for_shim(supervisor, &template, pipes, (orders, woken), stop) {
                 Begun::Forked(forked) => return Ok(Some(forked)),
-                Begun::Killed => return Ok(None),
+                Begun::Unwanted => return Ok(None),
                 Begun::Refused(error) => return Err(StartError::Host(error)),
                 Begun::Lost => {
                     template.settle();
@@ -64,7 +64,8 @@ pub(super) fn fork(
 
 enum Begun {
     Forked(Forked),
-    Killed,
+    /// The run was killed, or the worker stops.
+    Unwanted,
     Refused(String),
     /// Nothing of the flow was or will be executed: without the job, whatever was forked ends.
     Lost,
@@ -74,8 +75,8 @@ fn wait_for_shim(
     supervisor: &TemplateSupervisor,
     template: &Arc<Template>,
     mut pipes: RunPipes,
-    orders: &Orders,
-    woken: &mut PipeReader,
+    (orders, woken): (&Orders, &mut PipeReader),
+    stop: &StopSignal,
 ) -> Begun {
     let deadline = Instant::now() + supervisor.settings.start_deadline;
     let mut text = Vec::new();
@@ -86,8 +87,8 @@ fn wait_for_shim(
             return Begun::Lost;
         }
         drain(woken);
-        if orders.now().kill.is_some() {
-            return Begun::Killed;
+        if orders.now().kill.is_some() || thread::is_stopped(stop) {
+            return Begun::Unwanted;
         }
         // Looked at first: what a dead template's shim has said is there by now.
         let is_alive = template.is_alive();
