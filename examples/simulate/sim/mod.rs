@@ -85,7 +85,7 @@ impl World {
             for run in (index..RUNS).step_by(GATEWAYS) {
                 gateway.to_submit.push_back((run, net.random.within(0..calm_from / 2)));
             }
-            actors.push((net.random.within(0..1_000), Actor::Gateway(gateway)));
+            actors.push((net.random.within(0..1_000), Actor::Gateway(Box::new(gateway))));
         }
         for index in 0..WORKERS {
             let actor = GATEWAYS + index;
