@@ -52,6 +52,8 @@ fn a_frozen_server_is_noticed_and_left_when_it_answers_again() {
     assert!(quickest < Duration::from_secs(1), "did not fail at once: {quickest:?}");
     server.resume();
     eventually(Duration::from_secs(15), "puts work again", || kv.put("a", b"4").ok());
+    let state = bus.state();
+    assert_eq!((state.disconnects, state.reconnects), (1, 1), "a connection that was left is a lost one");
 }
 
 #[test]
