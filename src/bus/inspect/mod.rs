@@ -48,10 +48,10 @@ pub struct Inspected {
 type Named<T> = Vec<(String, Result<T>)>;
 
 impl Inspected {
-    fn stream(asked: Value, info: Value) -> Result<Inspected> {
+    fn stream(asked: Value, info: Value, python_bucket: bool) -> Result<Inspected> {
         ownership::check_stream(&asked, &info["config"])?;
         let name = asked["name"].as_str().unwrap_or_default().to_owned();
-        let differences = settings::of_stream(&asked, &info["config"]);
+        let differences = settings::of_stream(&asked, &info["config"], python_bucket);
         Ok(Inspected { name, info, differences, stream: None, asked })
     }
 
@@ -93,10 +93,12 @@ impl Bus {
     /// it is created when it is first needed.
     pub fn inspect(&self) -> Named<Option<Inspected>> {
         let inspected = |asked: Value| {
+        let workers = resources::workers_bucket(&self.inner.resources).stream["name"].take();
             let name = asked["name"].as_str().unwrap_or_default().to_owned();
+            let is_of_workers = asked["name"] == workers;
             let found = match self.ask(&format!("STREAM.INFO.{name}"), &Value::Null) {
                 Err(Error::Api { code: 404, .. }) => Ok(None),
-                info => info.and_then(|info| Inspected::stream(asked, info)).map(Some),
+                info => info.and_then(|info| Inspected::stream(asked, info, is_of_workers)).map(Some),
             };
             (name, found)
         };

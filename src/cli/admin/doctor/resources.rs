@@ -9,6 +9,11 @@ use crate::bus::{Bus, Difference, Error, Fix, Inspected, Result, Server};
 const BY_DOCTOR: &str = "`pyoco-server-admin doctor --fix` changes it";
 const BY_HAND: &str = "change it with the tools of NATS, or let the settings of all programs ask for what is \
                        there";
+/// For a smaller value of what workers read when they start.
+const BY_HAND_WITHOUT_WORKERS: &str = "workers that run rely on what is there: stop them, change it with the \
+                                       tools of NATS, and start them, or ask for what is there";
+/// Settings of consumers that workers rely on.
+const READ_AT_START: [&str; 2] = ["ack_wait", "max_deliver"];
 /// Settings that are shown in seconds.
 const TIMES: [&str; 3] = ["ack_wait", "max_age", "duplicate_window"];
 
@@ -70,7 +75,11 @@ fn with_differences(mut check: Check, found: &Inspected, is_in_cluster: bool) ->
     let is_in_cluster = is_in_cluster || found.is_in_cluster();
     for difference in &found.differences {
         let Difference { setting, is, asked, .. } = difference;
-        let way_out = if is_fixable(difference, is_in_cluster) { BY_DOCTOR } else { BY_HAND };
+        let way_out = match () {
+            () if is_fixable(difference, is_in_cluster) => BY_DOCTOR,
+            () if READ_AT_START.contains(setting) => BY_HAND_WITHOUT_WORKERS,
+            () => BY_HAND,
+        };
         let (is, asked) = (text(setting, is), text(setting, asked));
         check.warn(format!("{setting} is {is}, and {asked} is asked for: {way_out}"));
     }
@@ -118,12 +127,7 @@ fn fix_one(bus: &Bus, found: &Inspected, is_in_cluster: bool, report: &mut Repor
 
 fn fixed(check: Check, difference: &Difference) -> Check {
     let Difference { setting, is, asked, .. } = difference;
-    let mut check = check.with("fixed", *setting).with("was", is.clone()).with("is", asked.clone());
-    let is_smaller = asked.as_f64().is_some_and(|asked| is.as_f64().is_none_or(|is| asked < is));
-    if is_smaller && ["ack_wait", "max_deliver"].contains(setting) {
-        check.warn("workers read it when they start: restart those that run");
-    }
-    check
+    check.with("fixed", *setting).with("was", is.clone()).with("is", asked.clone())
 }
 
 fn text(setting: &str, value: &Value) -> String {
