@@ -3,13 +3,13 @@
 //! Names alone do not say so: two installations of one account that differ in some settings only would share
 //! the rest, and execute each other's jobs.
 
-use std::time::Duration;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use crate::bus::connection::link::Link;
 use crate::bus::jetstream::{self, resources};
-use crate::bus::{Error, Result};
+use crate::bus::{Error, Result, left};
 use crate::config::ResourceConfig;
 
 /// Whether a stream takes all subjects that it should, and its metadata, where it has some, names our bucket.
@@ -62,11 +62,11 @@ pub(crate) fn check_tag_consumers(config: &ResourceConfig, infos: &[Value]) -> R
 }
 
 /// Why a stream cannot be made whose subjects another one has.
-pub(crate) fn overlap(link: &Link, config: &Value, timeout: Duration) -> Error {
+pub(crate) fn overlap(link: &Link, config: &Value, deadline: Instant) -> Error {
     let subjects = texts(&config["subjects"]);
     let owner = subjects.iter().find_map(|subject| {
         let body = json!({"subject": subject});
-        let found: Value = jetstream::call(link, "STREAM.NAMES", &body, timeout).ok()?;
+        let found: Value = jetstream::call(link, "STREAM.NAMES", &body, left(deadline)).ok()?;
         found["streams"][0].as_str().map(str::to_owned)
     });
     let name = config["name"].as_str().unwrap_or_default();
