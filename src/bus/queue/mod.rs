@@ -240,8 +240,10 @@ impl WorkQueue {
             other => return other,
         }
         let call = format!("CONSUMER.DURABLE.CREATE.{stream}.{name}");
-        let body = json!({"stream_name": stream, "config": config});
-        match jetstream::call::<Value>(&self.control, &call, &body, self.timeout) {
+        // Without the action, which servers before 2.10 do not know, it would change one that somebody else
+        // has just made.
+        let body = json!({"stream_name": stream, "config": config, "action": "create"});
+        match jetstream::call::<Value>(&self.control, &call, &body, left(deadline)) {
             Ok(created) => Ok(created),
             // Somebody else was quicker.
             Err(e) if e.is_existing() => info(),
