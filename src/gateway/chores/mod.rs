@@ -96,7 +96,7 @@ fn table(parts: ChoreParts) -> Vec<Chore> {
     let absence = rescue::Absence::new(workers.clone(), heartbeat);
     let mut rescue = rescue::Rescue::new(&bus, runs.clone(), absence.clone(), grace);
     let mut reconciler = reconcile::Reconciler::new(&bus, runs, absence);
-    let sweep = registry::Sweep::new(&bus, workers.clone(), silence, parts.workers_retention);
+    let sweep = registry::Sweep::new(&bus, workers.clone(), parts.workers_retention);
     let (mut look, looked_at) = (ownership::Look::default(), bus.clone());
     let (queue, wheels) = (bus.queue().with_timeout(TIMEOUT), bus.wheels().with_timeout(TIMEOUT));
     let mut table = vec![
