@@ -1,7 +1,8 @@
-//! What is in NATS beside what the settings ask for, and the changes of settings that lose nothing.
+//! What is in NATS beside what the settings ask for, whose it is, and changes of settings that lose nothing.
 //!
 //! Nothing here creates, deletes or purges, and what belongs to another installation is never changed.
 
+pub(crate) mod look;
 pub(crate) mod settings;
 
 use std::net::SocketAddr;
@@ -92,10 +93,10 @@ impl Bus {
     /// Each stream by its name, those behind buckets too. `None` for one that is missing, which is no fault:
     /// it is created when it is first needed.
     pub fn inspect(&self) -> Named<Option<Inspected>> {
-        let inspected = |asked: Value| {
         let workers = resources::workers_bucket(&self.inner.resources).stream["name"].take();
-            let name = asked["name"].as_str().unwrap_or_default().to_owned();
+        let inspected = |asked: Value| {
             let is_of_workers = asked["name"] == workers;
+            let name = asked["name"].as_str().unwrap_or_default().to_owned();
             let found = match self.ask(&format!("STREAM.INFO.{name}"), &Value::Null) {
                 Err(Error::Api { code: 404, .. }) => Ok(None),
                 info => info.and_then(|info| Inspected::stream(asked, info, is_of_workers)).map(Some),
@@ -114,7 +115,7 @@ impl Bus {
         let infos = match jetstream::consumers(&self.inner.control, &stream, MAX_CONSUMER_PAGES, deadline) {
             Err(Error::Api { code: 404, .. }) => Vec::new(),
             Err(e) => return (stream, Err(e)),
-            Ok(infos) => infos,
+            Ok(consumers) => consumers.infos,
         };
         let mut inspected = Vec::new();
         for info in infos {

@@ -56,6 +56,14 @@ pub(crate) struct StreamInfo {
     pub now: Option<f64>,
 }
 
+#[derive(Debug, Default)]
+pub(crate) struct Consumers {
+    /// The answers of `CONSUMER.INFO`.
+    pub infos: Vec<Value>,
+    /// Whether there are more of them than were read.
+    pub is_cut: bool,
+}
+
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Subjects {
     pub subjects: Vec<String>,
@@ -89,7 +97,7 @@ pub(crate) fn publish_as(
     loop {
         let patience = || left(deadline).min(try_timeout(payload.len()));
         let publish = || publish(link, subject, &headers, payload, patience());
-        let error = match creating(link, stream, timeout, publish) {
+        let error = match creating(link, stream, deadline, publish) {
             Ok(ack) => return Ok(ack),
             Err(e) => e,
         };
@@ -191,18 +199,18 @@ pub(crate) fn info_of(asked: Result<Pending>) -> Result<Option<Value>> {
 }
 
 /// What the server says of the consumers of a stream, at most `pages` of 256.
-pub(crate) fn consumers(link: &Link, stream: &str, pages: usize, deadline: Instant) -> Result<Vec<Value>> {
-    let mut consumers = Vec::new();
+pub(crate) fn consumers(link: &Link, stream: &str, pages: usize, deadline: Instant) -> Result<Consumers> {
+    let mut infos = Vec::new();
     for _ in 0..pages {
-        let body = json!({"offset": consumers.len()});
+        let body = json!({"offset": infos.len()});
         let page: Value = call(link, &format!("CONSUMER.LIST.{stream}"), &body, left(deadline))?;
         let items = page["consumers"].as_array().map(Vec::as_slice).unwrap_or_default();
-        consumers.extend_from_slice(items);
-        if items.is_empty() || consumers.len() as u64 >= page["total"].as_u64().unwrap_or(0) {
-            break;
+        infos.extend_from_slice(items);
+        if items.is_empty() || infos.len() as u64 >= page["total"].as_u64().unwrap_or(0) {
+            return Ok(Consumers { infos, is_cut: false });
         }
     }
-    Ok(consumers)
+    Ok(Consumers { infos, is_cut: true })
 }
 
 pub(crate) fn stream_info(link: &Link, stream: &str, timeout: Duration) -> Result<StreamInfo> {

@@ -103,6 +103,7 @@ fn is_fixable(difference: &Difference, is_in_cluster: bool) -> bool {
 /// Changes the settings that can be changed without a loss, one line for each.
 pub fn fix(bus: &Bus, report: &mut Report) {
     let is_in_cluster = bus.server().is_some_and(|server| server.is_in_cluster);
+    fix_metadata(bus, report);
     // The replicas of a consumer follow those of its stream. What cannot be read or is not ours is told by
     // the checks that follow.
     let streams = bus.inspect().into_iter().filter_map(|(_, found)| found.ok().flatten());
@@ -110,6 +111,24 @@ pub fn fix(bus: &Bus, report: &mut Report) {
     let (_, consumers) = bus.inspect_consumers();
     let consumers = consumers.unwrap_or_default().into_iter().filter_map(|(_, found)| found.ok());
     consumers.for_each(|consumer| fix_one(bus, &consumer, is_in_cluster, report));
+}
+
+/// Writes into streams whose they are; that protects them, and nothing depends on it.
+fn fix_metadata(bus: &Bus, report: &mut Report) {
+    match bus.mark_ownership(bus.request_timeout()) {
+        Ok(changed) => {
+            for stream in changed {
+                report.add(Check::new(stream).with("fixed", "metadata").with("is", "names its installation"));
+            }
+        }
+        // Its own line says so.
+        Err(Error::Foreign(_)) => {}
+        Err(e) => {
+            let mut check = Check::new("metadata");
+            check.warn(format!("cannot write into the streams which installation they belong to: {e}"));
+            report.add(check);
+        }
+    }
 }
 
 fn fix_one(bus: &Bus, found: &Inspected, is_in_cluster: bool, report: &mut Report) {
