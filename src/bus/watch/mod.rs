@@ -12,12 +12,14 @@
 //! subjects is compared with what was told, too.
 
 mod consumer;
+mod marks;
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use consumer::{Consumer, consumer_config};
 use crossbeam_channel::{RecvTimeoutError, after, select};
+use marks::{Mark, Version, marks};
 use serde_json::{Value, json};
 
 use crate::bus::connection::link::Link;
@@ -36,11 +38,6 @@ pub const WATCH_SILENCE: Duration = Duration::from_secs(6);
 const COMPARE_INTERVAL: Duration = Duration::from_secs(5);
 /// Between finding the watch behind and looking again.
 const SECOND_LOOK: Duration = Duration::from_millis(500);
-/// How far two readings of one time may differ: far more than rounding, far less than two messages.
-const SAME_TIME_SEC: f64 = 1e-5;
-/// Told messages that are looked for to find where to go on: each is about twice as far back as the one
-/// before, and the last one is the oldest.
-const MAX_MARKS: usize = 24;
 const REBUILD_MIN: Duration = Duration::from_millis(20);
 const REBUILD_MAX: Duration = Duration::from_millis(500);
 
@@ -161,18 +158,6 @@ struct Follower {
     live: bool,
     /// What the server has last refused, so that the log has it once.
     refused: Option<String>,
-}
-
-/// Which message of its subject it is; no other message has both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Version {
-    seq: u64,
-    stored_at: u64,
-}
-
-struct Mark {
-    subject: String,
-    version: Version,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -298,8 +283,8 @@ impl Follower {
             return Ok(false);
         }
         self.resume_after = None;
-        for mark in self.marks() {
-            match self.has(&mark)? {
+        for mark in marks(&self.known) {
+            match mark.is_in(&self.followed)? {
                 Some(false) => return Ok(false),
                 Some(true) if !self.is_incomplete => {
                     self.resume_after = Some(mark.version.seq);
@@ -318,28 +303,6 @@ impl Follower {
         let again = self.known.extract_if(|_, version| after.is_none_or(|after| version.seq > after));
         self.unconfirmed.extend(again);
         Ok(true)
-    }
-
-    /// Some of what was told and is the newest of its subject, the newest first.
-    fn marks(&self) -> Vec<Mark> {
-        let mut known: Vec<(&String, &Version)> = self.known.iter().collect();
-        known.sort_unstable_by_key(|(_, version)| std::cmp::Reverse(version.seq));
-        let doubling = std::iter::successors(Some(1), |place: &usize| place.checked_mul(2)).map(|n| n - 1);
-        let oldest = known.len().saturating_sub(1);
-        let places = doubling.take_while(|place| *place < oldest).take(MAX_MARKS - 1).chain([oldest]);
-        let mark = |place: usize| known.get(place).map(|(subject, version)| (*subject, **version));
-        places.filter_map(mark).map(|(subject, version)| Mark { subject: subject.clone(), version }).collect()
-    }
-
-    /// Whether the stream has a message that was told; `None` when there is none in its place.
-    fn has(&self, mark: &Mark) -> Result<Option<bool>> {
-        let (followed, which) = (&self.followed, json!({"seq": mark.version.seq}));
-        let found = jetstream::get_message(&followed.link, followed.stream_name(), &which, WATCH_SILENCE)?;
-        Ok(found.map(|found| {
-            let stored_at = mark.version.stored_at as f64 / 1e9;
-            let is_same_time = found.time.is_none_or(|time| (time - stored_at).abs() < SAME_TIME_SEC);
-            found.subject == mark.subject && is_same_time
-        }))
     }
 
     fn read_clock(&mut self, info: &jetstream::StreamInfo) {
@@ -424,7 +387,7 @@ impl Follower {
         let followed = &self.followed;
         let info = jetstream::stream_info(&followed.link, followed.stream_name(), WATCH_SILENCE)?;
         let is_replaced = match &self.mark {
-            Some(mark) => self.has(mark)? == Some(false),
+            Some(mark) => mark.is_in(&self.followed)? == Some(false),
             None => false,
         };
         if info.created != self.created || info.last_seq < seen || is_replaced {

@@ -15,6 +15,8 @@ const INTERVAL: Duration = Duration::from_secs(30);
 const RETRY_MIN: Duration = Duration::from_secs(1);
 /// The same at most, as long as the other chores wait for a look.
 const RETRY_MAX_UNKNOWN: Duration = Duration::from_secs(5);
+/// How often streams are marked as ours where NATS does not answer: a missing permission has no answer.
+const MARK_TRIES: u32 = 3;
 
 #[derive(Default)]
 pub(super) struct Look {
@@ -22,7 +24,8 @@ pub(super) struct Look {
     last: Option<(Instant, u64)>,
     /// Before the next one; zero when a look had all answers.
     retry: Duration,
-    has_marked: bool,
+    /// How often streams were to be marked as ours in vain.
+    marks_tried: u32,
     has_warned: bool,
 }
 
@@ -54,9 +57,10 @@ impl Look {
             }
         };
         self.last = Some((Instant::now(), state.disconnects));
-        if ownership.has_runs() && self.retry.is_zero() && !self.has_marked {
-            self.has_marked = true;
-            mark(bus);
+        if ownership.has_runs() && self.retry.is_zero() && self.marks_tried < MARK_TRIES {
+            self.marks_tried = if mark(bus) { MARK_TRIES } else { self.marks_tried + 1 };
+            // Soon again, after which it is given up.
+            self.retry = if self.marks_tried < MARK_TRIES { RETRY_MIN } else { Duration::ZERO };
         }
         Next::After(FIRST)
     }
@@ -81,13 +85,15 @@ impl Look {
     }
 }
 
-/// Protects an installation that an earlier version has made. Where NATS does not allow that, it goes on
-/// without.
-fn mark(bus: &Bus) {
-    match bus.mark_ownership(TURN) {
+/// Protects an installation that an earlier version has made; `false` when that failed. Where NATS does not
+/// allow it, the gateway goes on without.
+fn mark(bus: &Bus) -> bool {
+    let marked = bus.mark_ownership(TURN);
+    match &marked {
         Ok(changed) => changed.iter().for_each(|stream| {
             log::info!(stream = stream.as_str(); "a stream names its installation now");
         }),
         Err(e) => log::debug!(error = e.to_string(); "cannot mark the streams as those of this installation"),
     }
+    marked.is_ok()
 }
