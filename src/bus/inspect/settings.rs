@@ -82,7 +82,8 @@ const OF_CONSUMERS: &[(&str, Kind, Loses)] = &[
 /// Settings that count even where none is asked for: with them a stream removes what it should keep.
 const NONE_MEANS_NO_LIMIT: [&str; 2] = ["max_age", "max_msgs_per_subject"];
 
-/// `python_bucket`: the Python package makes the bucket with [`PYTHON_MAX_AGE`], so that age is nobody's wish.
+/// `python_bucket`: the Python package makes the bucket with [`PYTHON_MAX_AGE`], so that age is nobody's
+/// wish.
 pub(crate) fn of_stream(asked: &Value, found: &Value, python_bucket: bool) -> Vec<Difference> {
     let mut differences = differences(OF_STREAMS, asked, found);
     let is_wish = !python_bucket || found["max_age"] != PYTHON_MAX_AGE;

@@ -83,8 +83,8 @@ pub(crate) fn check_consumer(expected: &Value, found: &Value) -> Result<()> {
     Ok(())
 }
 
-/// The same for all consumers of tags among `infos`. Those that refuse pulls stop the runs of their tags alone,
-/// so they are no error here, but returned.
+/// The same for all consumers of tags among `infos`. Those that refuse pulls stop the runs of their tags
+/// alone, so they are no error here, but returned.
 pub(crate) fn check_tag_consumers(config: &ResourceConfig, infos: &[Value]) -> Result<Vec<Error>> {
     let mut refusing = Vec::new();
     for info in infos {

@@ -43,7 +43,7 @@ fn run(gateway: SocketAddr, interval: Duration, stop: &StopSignal) {
         } else {
             match get(gateway, "/health", interval * 2) {
                 Ok((200, _)) => drop(pulse.beat()),
-                // A gateway that has no place for one more lives: a restart would only cost all others theirs.
+                // A gateway without a place for one more lives: a restart would cost all others theirs.
                 Ok((status, _)) => {
                     log::warn!(status = status; "the gateway refuses its own request");
                     pulse.beat();
