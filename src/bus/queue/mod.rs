@@ -83,6 +83,7 @@ impl WorkQueue {
         if !name::is_tag(tag) {
             return Err(Error::BadName(tag.to_owned()));
         }
+        self.check_runs()?;
         let config = resources::tag_consumer(&self.config, tag);
         let info = self.ensure_durable(&self.work_stream(), &config)?;
         let config = &info["config"];
@@ -209,6 +210,16 @@ impl WorkQueue {
 
     fn ensure_stream(&self, config: &Value) -> Result<()> {
         jetstream::ensure_stream(&self.control, config, self.deadline())
+    }
+
+    /// Whether the bucket of the runs, where there is one, has those of these jobs.
+    fn check_runs(&self) -> Result<()> {
+        let expected = resources::runs_bucket(&self.config).stream;
+        let name = expected["name"].as_str().unwrap_or_default();
+        match jetstream::info_of(jetstream::begin_info(&self.control, name, self.timeout))? {
+            Some(info) => ownership::check_stream(&expected, &info["config"]),
+            None => Ok(()),
+        }
     }
 
     fn deadline(&self) -> Instant {
