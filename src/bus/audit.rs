@@ -1,6 +1,6 @@
 //! The audit: a stream to which entries are appended and from which nobody takes any.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -42,7 +42,8 @@ impl AuditLog {
     }
 
     pub fn ensure(&self) -> Result<()> {
-        jetstream::ensure_stream(&self.control, &resources::audit_stream(&self.config), self.timeout)
+        let deadline = Instant::now() + self.timeout;
+        jetstream::ensure_stream(&self.control, &resources::audit_stream(&self.config), deadline)
     }
 
     /// Makes an entry about `action`, a word or words with dots.

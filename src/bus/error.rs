@@ -103,7 +103,7 @@ impl Error {
         self.is_transient() || self.is_outcome_unknown()
     }
 
-    /// Whether no repeat helps before an operator has changed something.
+    /// Whether no repeat helps whoever pulls before an operator has changed something.
     pub fn is_final(&self) -> bool {
         matches!(self, Error::Foreign(_) | Error::NotPullable { .. })
     }

@@ -29,6 +29,7 @@ pub use audit::{AuditLog, AuditRecord, Noted};
 pub use connection::link::{Link, LinkState};
 pub use connection::message::{Message, Meta};
 pub use error::Error;
+pub use inspect::look::Ownership;
 pub use inspect::settings::{Difference, Fix};
 pub use inspect::{Inspected, Server};
 pub use jetstream::PubAck;
@@ -42,8 +43,7 @@ pub use queue::{ConsumerSettings, ExhaustedJob, StoredJob, WorkQueue};
 pub use watch::{WATCH_SILENCE, Watch, WatchEvent};
 
 use connection::large_payload::LargePayloadLink;
-use jetstream::{ownership, resources};
-use queue::backlog::MAX_PAGES;
+use jetstream::resources;
 
 use crate::config::{NatsConfig, ResourceConfig};
 
@@ -140,29 +140,6 @@ impl Bus {
         self.wheel_history().ensure()?;
         self.audit().ensure()?;
         self.queue().ensure_all()
-    }
-
-    /// Whether what is there under our names is ours; what is missing will be.
-    ///
-    /// # Errors
-    /// [`Error::Foreign`] and [`Error::NotPullable`] when it must not or cannot be used.
-    pub fn check_ownership(&self, deadline: Instant) -> Result<()> {
-        let (config, link) = (&self.inner.resources, &self.inner.control);
-        for expected in resources::all_streams(config) {
-            let call = format!("STREAM.INFO.{}", expected["name"].as_str().unwrap_or_default());
-            let none = serde_json::Value::Null;
-            match jetstream::call::<serde_json::Value>(link, &call, &none, left(deadline)) {
-                Ok(info) => ownership::check_stream(&expected, &info["config"])?,
-                Err(Error::Api { code: 404, .. }) => {}
-                Err(e) => return Err(e),
-            }
-        }
-        let stream = resources::work_stream_name(config);
-        match jetstream::consumers(link, &stream, MAX_PAGES, deadline) {
-            Ok(infos) => ownership::check_tag_consumers(config, &infos),
-            Err(Error::Api { code: 404, .. }) => Ok(()),
-            Err(e) => Err(e),
-        }
     }
 
     /// Largest message that the server takes, in bytes, as far as a message of `size` bytes must know it: for

@@ -50,7 +50,12 @@ pub(super) fn stop_signal(hangup: Hangup) -> Result<StopSignal, Failure> {
             }
         }
     };
-    thread::spawn("signals", body).map_err(|e| program::failed(Code::CannotStart, title, e))?.abandon();
+    let no_thread = |e: std::io::Error| {
+        let reason =
+            format!("{e}; raise the limit of threads (`ulimit -u`, `TasksMax=`, a container's pids)");
+        program::failed(Code::CannotStart, title, reason)
+    };
+    thread::spawn("signals", body).map_err(no_thread)?.abandon();
     Ok(stop)
 }
 

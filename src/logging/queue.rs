@@ -17,19 +17,25 @@ use rustix::event::{PollFd, PollFlags};
 const MAX_QUEUED_BYTES: usize = 1024 * 1024;
 
 /// The queue of this process, from the start of its writer on.
-static QUEUE: OnceLock<Queue> = OnceLock::new();
+static QUEUE: OnceLock<&'static Queue> = OnceLock::new();
 
 /// The queue of this process when it has a writer.
 pub(super) fn of_process() -> Option<&'static Queue> {
-    QUEUE.get()
+    QUEUE.get().copied()
 }
 
 /// Starts the writer of this process; `notice` writes the line that says how many were dropped. The thread
 /// waits for lines until the process ends, so no thread joins it.
 pub(super) fn start(notice: impl Fn(&mut Vec<u8>, u64) + Send + 'static) -> io::Result<()> {
-    let queue = QUEUE.get_or_init(Queue::default);
+    if QUEUE.get().is_some() {
+        return Ok(());
+    }
+    // It lives as long as the process, like its writer.
+    let queue: &'static Queue = Box::leak(Box::default());
     let body = move || queue.write_to(&mut Stderr, notice);
     crate::thread::spawn_small("log-writer", body)?.abandon();
+    // Only now: lines in a queue without a writer would never be read.
+    let _ = QUEUE.set(queue);
     Ok(())
 }
 

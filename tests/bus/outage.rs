@@ -6,7 +6,7 @@ use pyoco_server::bus::{Bus, Error};
 use pyoco_server::config::Config;
 
 use crate::connect;
-use crate::support::nats::NatsServer;
+use crate::support::nats::{NatsOptions, NatsServer};
 use crate::support::wait::eventually;
 
 /// How much later than its deadline a call may return on a busy machine.
@@ -52,6 +52,8 @@ fn a_frozen_server_is_noticed_and_left_when_it_answers_again() {
     assert!(quickest < Duration::from_secs(1), "did not fail at once: {quickest:?}");
     server.resume();
     eventually(Duration::from_secs(15), "puts work again", || kv.put("a", b"4").ok());
+    let state = bus.state();
+    assert_eq!((state.disconnects, state.reconnects), (1, 1), "a connection that was left is a lost one");
 }
 
 #[test]
@@ -117,4 +119,23 @@ pub fn connections(server: &NatsServer) -> usize {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
     rows.filter(|row| row[1].ends_with(&port) && row[3] == "01").count()
+}
+
+#[test]
+fn a_stream_that_cannot_be_looked_for_does_not_take_more_time_than_there_is() {
+    const LIMIT: Duration = Duration::from_millis(700);
+    let user = "{user: a, password: a, permissions: {publish: {deny: \"$JS.API.STREAM.INFO.>\"}}}";
+    let server = NatsServer::start_with(NatsOptions {
+        config_lines: vec![format!("authorization {{ users: [{user}] }}"), "no_auth_user: a".to_owned()],
+        ..NatsOptions::default()
+    });
+    let audit = connect(&server).audit().with_timeout(LIMIT);
+    // The best of some, so that one bad moment of the machine does not count.
+    let quickest = (0..3).map(|_| {
+        let before = Instant::now();
+        assert!(audit.append("run.submit", b"{}").is_err());
+        before.elapsed()
+    });
+    let quickest = quickest.min().unwrap();
+    assert!(quickest < LIMIT + Duration::from_millis(250), "{quickest:?}");
 }

@@ -176,3 +176,22 @@ fn pulls_that_end_at_once_are_not_repeated_at_once() {
     bus.queue().submit("default", "r1", b"job", soon()).unwrap();
     assert!(next(&mut inbox, Duration::from_secs(10)).is_some());
 }
+
+#[test]
+fn a_consumer_that_another_process_has_just_made_is_used_as_it_is() {
+    let server = NatsServer::start();
+    let buses = [3, 7].map(|seconds| connect_with(&server, Duration::from_secs(seconds)));
+    buses[0].ensure_resources().unwrap();
+    for n in 0..40 {
+        let tag = format!("t{n}");
+        let start = std::sync::Barrier::new(2);
+        let ensure = |bus: &Bus| {
+            start.wait();
+            bus.queue().ensure_consumer(&tag).unwrap().ack_wait
+        };
+        let [first, second] = std::thread::scope(|scope| {
+            buses.each_ref().map(|bus| scope.spawn(|| ensure(bus))).map(|thread| thread.join().unwrap())
+        });
+        assert_eq!(first, second, "one of them relies on what the other one has changed");
+    }
+}

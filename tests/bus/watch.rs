@@ -168,6 +168,79 @@ fn a_backup_that_went_on_elsewhere_is_not_taken_for_what_was_followed() {
     }
 }
 
+/// What the newest consumer of a watch has delivered.
+fn delivered(server: &NatsServer) -> Option<u64> {
+    let list = jetstream::call(server, "CONSUMER.LIST.KV_pyoco_runs", &json!({}));
+    let consumers = list["consumers"].as_array().unwrap();
+    let newest = consumers.iter().max_by_key(|info| info["created"].as_str().unwrap().to_owned())?;
+    newest["delivered"]["consumer_seq"].as_u64()
+}
+
+#[test]
+fn it_goes_on_where_it_was_although_the_last_messages_were_replaced() {
+    let mut server = NatsServer::start();
+    let kv = connect(&server).runs();
+    for n in 0..1000 {
+        kv.put(&format!("k{n}"), b"1").unwrap();
+    }
+    let (mirror, _watch) = mirror(&kv);
+    eventually(Duration::from_secs(20), "live", || mirror.lock().unwrap().live.then_some(()));
+    // Written all the time: the test of writes, and a run that goes on.
+    let busy = |kv: &Kv| {
+        kv.put("k999", b"2").unwrap();
+        kv.test_write().unwrap();
+    };
+    busy(&kv);
+    eventually(Duration::from_secs(10), "told", || (mirror.lock().unwrap().entries == 1002).then_some(()));
+    let mut elsewhere = NatsServer::start();
+    elsewhere.stop();
+    server.stop();
+    copy(&server.store(), &elsewhere.store());
+    elsewhere.restart();
+    busy(&connect(&elsewhere).runs());
+    elsewhere.stop();
+    copy(&elsewhere.store(), &server.store());
+    server.restart();
+    eventually(Duration::from_secs(20), "live with what is new", || {
+        let mirror = mirror.lock().unwrap();
+        (mirror.live && mirror.entries == 1004).then_some(())
+    });
+    let delivered = delivered(&server).unwrap();
+    assert!(delivered < 10, "{delivered} of 1,001 messages were read anew");
+    assert_eq!(mirror.lock().unwrap().values.len(), 1000);
+}
+
+/// What was told last of a key is not there, but an older version of it.
+#[test]
+fn a_backup_from_before_what_was_told_brings_older_versions_back() {
+    let mut server = NatsServer::start();
+    let kv = connect(&server).runs();
+    let (mirror, _watch) = mirror(&kv);
+    for key in ["a", "b"] {
+        kv.put(key, b"1").unwrap();
+    }
+    wait_keys(&mirror, &["a", "b"]);
+    let mut elsewhere = NatsServer::start();
+    elsewhere.stop();
+    server.stop();
+    copy(&server.store(), &elsewhere.store());
+    server.restart();
+    for key in ["a", "c"] {
+        connect(&server).runs().put(key, b"2").unwrap();
+    }
+    wait_keys(&mirror, &["a", "b", "c"]);
+    elsewhere.restart();
+    for _ in 0..3 {
+        connect(&elsewhere).runs().put("x", b"1").unwrap();
+    }
+    elsewhere.stop();
+    server.stop();
+    copy(&elsewhere.store(), &server.store());
+    server.restart();
+    wait_keys(&mirror, &["a", "b", "x"]);
+    assert_eq!(mirror.lock().unwrap().values["a"], b"1");
+}
+
 #[test]
 fn what_leaves_a_bucket_without_a_marker_is_told() {
     let server = NatsServer::start();

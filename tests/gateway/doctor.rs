@@ -90,7 +90,7 @@ fn consumers_get_the_settings_that_are_asked_for_later() {
     doctor(url, &[], &[]).assert_no_warnings();
     let env = [
         ("PYOCO_CONSUMER_MAX_ACK_PENDING", "50"),
-        ("PYOCO_CONSUMER_ACK_WAIT_SEC", "12.5"),
+        ("PYOCO_CONSUMER_ACK_WAIT_SEC", "42.5"),
         ("PYOCO_CONSUMER_MAX_DELIVER", "30"),
     ];
     let before = doctor(url, &[], &env);
@@ -99,7 +99,7 @@ fn consumers_get_the_settings_that_are_asked_for_later() {
     let warning = before.warning(&check);
     for part in [
         "max_ack_pending is 200, and 50 is asked for",
-        "ack_wait is 30s, and 12.5s is asked for",
+        "ack_wait is 30s, and 42.5s is asked for",
         "max_deliver is 20, and 30 is asked for",
         "doctor --fix",
     ] {
@@ -113,7 +113,7 @@ fn consumers_get_the_settings_that_are_asked_for_later() {
     assert_eq!(
         fixed.fixed(),
         [
-            (&*check, "ack_wait", &json!(30), &json!(12.5)),
+            (&*check, "ack_wait", &json!(30), &json!(42.5)),
             (&*check, "max_deliver", &json!(20), &json!(30)),
             (&*check, "max_ack_pending", &json!(200), &json!(50)),
         ]
@@ -122,10 +122,18 @@ fn consumers_get_the_settings_that_are_asked_for_later() {
     let config = &info["config"];
     assert_eq!(
         (&config["max_ack_pending"], &config["ack_wait"], &config["max_deliver"]),
-        (&json!(50), &json!(12_500_000_000_u64), &json!(30))
+        (&json!(50), &json!(42_500_000_000_u64), &json!(30))
     );
     doctor(url, &[], &env).assert_no_warnings();
     assert_eq!(doctor(url, &["--fix"], &env).fixed(), []);
+    // A worker that runs would lose its jobs to others with less than it has read.
+    let less = [("PYOCO_CONSUMER_MAX_ACK_PENDING", "50"), ("PYOCO_CONSUMER_MAX_DELIVER", "9")];
+    let left = doctor(url, &["--fix"], &less);
+    assert_eq!(left.fixed(), []);
+    let warning = left.warning(&check);
+    for part in ["ack_wait is 42.5s, and 30s is", "max_deliver is 30, and 9 is", "workers that run rely on"] {
+        assert!(warning.contains(part), "no `{part}` in {warning}");
+    }
 }
 
 #[test]
@@ -154,7 +162,7 @@ fn streams_and_buckets_get_what_loses_nothing_and_keep_the_rest() {
         ("PYOCO_DLQ", &["max_bytes is 1000000, and 536870912 is asked for", "doctor --fix"]),
         ("PYOCO_AUDIT", &["max_bytes is no limit, and 268435456 is asked for", "tools of NATS"]),
         ("KV_pyoco_auth", &["discard is old, and new is asked for", "tools of NATS"]),
-        ("PYOCO_WORK", &["max_age is 900s, and no limit is asked for", "doctor --fix"]),
+        ("PYOCO_WORK", &["max_age is 900s, and no limit is asked for", "tools of NATS"]),
     ] {
         let warning = before.warning(check);
         for part in parts {
@@ -166,7 +174,6 @@ fn streams_and_buckets_get_what_loses_nothing_and_keep_the_rest() {
     assert_eq!(
         settings,
         [
-            ("PYOCO_WORK", "max_age"),
             ("PYOCO_DLQ", "max_bytes"),
             ("KV_pyoco_workers", "max_age"),
             ("KV_pyoco_workers", "duplicate_window"),
@@ -179,13 +186,13 @@ fn streams_and_buckets_get_what_loses_nothing_and_keep_the_rest() {
         (&json!(0), &json!(120_000_000_000_u64), &json!(true))
     );
     let work = stream_config(nats, "PYOCO_WORK");
-    assert_eq!((&work["max_age"], &work["max_msgs"]), (&json!(0), &json!(1_000_000)));
+    assert_eq!((&work["max_age"], &work["max_msgs"]), (&json!(900_000_000_000_u64), &json!(1_000_000)));
     assert_eq!(stream_config(nats, "PYOCO_AUDIT")["max_bytes"], -1);
     assert_eq!(stream_config(nats, "KV_pyoco_auth")["discard"], "old");
     let after = doctor(url, &[], &[]);
     let warned: Vec<&Value> =
         after.lines.iter().filter(|line| line.get("warning").is_some()).map(|line| &line["check"]).collect();
-    assert_eq!(warned, ["PYOCO_AUDIT", "KV_pyoco_auth"]);
+    assert_eq!(warned, ["PYOCO_WORK", "PYOCO_AUDIT", "KV_pyoco_auth"]);
     assert_eq!(cluster.bus.workers().get("w1").unwrap().unwrap().value, b"{}");
 }
 

@@ -4,6 +4,8 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::support::cluster::Cluster;
 use crate::support::http::Client;
 use crate::support::port::PortLease;
@@ -51,7 +53,7 @@ fn a_gateway_is_ready_when_nats_has_come_and_says_at_once_that_it_stops() {
 }
 
 #[test]
-fn a_gateway_that_nobody_can_reach_shows_no_life() {
+fn a_gateway_without_a_place_for_one_more_lives_and_one_that_does_not_answer_shows_no_life() {
     let mut systemd = Systemd::start();
     let cluster = Cluster::new().quick().start();
     let port = PortLease::take();
@@ -61,7 +63,7 @@ fn a_gateway_that_nobody_can_reach_shows_no_life() {
     command.args(["-c", "ulimit -n 144; exec \"$0\" \"$@\"", Binary::Server.path(), "up"]);
     command.args(["--nats-url", &cluster.nats.url(), "--port", &port.port().to_string()]);
     systemd.options().apply(&mut command);
-    let _gateway = Running::start(&mut command);
+    let gateway = Running::start(&mut command);
     systemd.wait_for("that it is ready", is_ready);
     systemd.wait_for("a sign of life", |line| line == "WATCHDOG=1");
     // A head that does not end keeps its place for 10 s, also against newcomers.
@@ -77,7 +79,12 @@ fn a_gateway_that_nobody_can_reach_shows_no_life() {
     });
     systemd.listen(Duration::from_millis(200));
     let lines = systemd.listen(WATCHDOG * 5);
+    assert!(beats(&lines) > 1, "{lines:?}");
+    gateway.signal(Signal::STOP);
+    systemd.listen(Duration::from_millis(200));
+    let lines = systemd.listen(WATCHDOG * 5);
     assert_eq!(beats(&lines), 0, "{lines:?}");
+    gateway.signal(Signal::CONT);
     drop(busy);
     systemd.wait_for("a sign of life again", |line| line == "WATCHDOG=1");
 }

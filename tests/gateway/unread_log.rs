@@ -1,6 +1,7 @@
 //! A reader of the log that does not read: nothing but log lines may be lost by that.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
 use serde_json::json;
@@ -9,12 +10,15 @@ use crate::support::cluster::Cluster;
 use crate::support::http::{Client, Connection};
 use crate::support::nats;
 use crate::support::port::PortLease;
-use crate::support::process::{Binary, Running, Unread};
+use crate::support::process::{Binary, Running, Unread, run, without_settings};
 use crate::support::python::V08;
 use crate::support::wait::{PATIENCE, eventually};
 
 /// The end of a program that was asked to stop, with time for a slow machine.
 const END: Duration = Duration::from_secs(20);
+
+/// A user of whom nothing else runs here, so that a limit of processes counts ours alone.
+const NOBODY_ELSE: u32 = 61_351;
 
 /// A program with a gateway whose log nobody reads.
 fn start(cluster: &Cluster, args: &[&str]) -> (Running, Unread, Client, PortLease) {
@@ -132,4 +136,23 @@ fn the_last_lines_of_a_program_reach_a_reader() {
     let lines: Vec<&str> = ended.stderr.lines().collect();
     assert!(lines[0].contains("PYOCO_LOG_LEVEL is not a level"), "{lines:?}");
     assert!(lines[1].starts_with("ERR-PYOCO-") && lines.last().unwrap().starts_with("- hint: "), "{lines:?}");
+}
+
+#[test]
+fn a_program_without_a_thread_for_its_log_still_says_why_it_ends() {
+    for program in [Binary::Server, Binary::Worker] {
+        let mut command = without_settings("bash");
+        command.args(["-c", "ulimit -u 1; exec \"$0\" \"$@\"", program.path()]).current_dir("/");
+        command.env("PYOCO_PYTHON", "off");
+        if rustix::process::getuid().is_root() {
+            // The limit does not bind root.
+            command.uid(NOBODY_ELSE);
+        }
+        let ended = run(&mut command, b"", END);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        for word in ["cannot start the thread that writes log lines", "cannot watch for signals", "ulimit -u"]
+        {
+            assert!(ended.stderr.contains(word), "no `{word}` in {ended:?}");
+        }
+    }
 }

@@ -33,7 +33,7 @@ fn a_worker_of_a_push_based_consumer_ends_with_words() {
 
 #[test]
 fn limits_of_a_consumer_are_obeyed() {
-    let limits = json!({"max_batch": 1, "max_expires": 500_000_000, "max_bytes": 200_000});
+    let limits = json!({"max_batch": 1, "max_expires": 500_000_000, "max_bytes": 1});
     for tags in ["default", "default,other"] {
         let cluster = Cluster::new().quick().start();
         make_consumer(&cluster, "default", &limits);

@@ -130,6 +130,8 @@ impl LinkShared {
         let old = self.live.write().replace(live);
         self.suspect.store(false, Ordering::SeqCst);
         self.new_epoch();
+        // One that was lost is gone by now, and counted; this one was silent.
+        self.disconnects.fetch_add(u64::from(old.is_some()), Ordering::Relaxed);
         // Its threads end by themselves, the flusher when the silent server lets it.
         drop(old);
         Ok(())

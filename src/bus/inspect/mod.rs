@@ -1,7 +1,8 @@
-//! What is in NATS beside what the settings ask for, and the changes of settings that lose nothing.
+//! What is in NATS beside what the settings ask for, whose it is, and changes of settings that lose nothing.
 //!
 //! Nothing here creates, deletes or purges, and what belongs to another installation is never changed.
 
+pub(crate) mod look;
 pub(crate) mod settings;
 
 use std::net::SocketAddr;
@@ -48,10 +49,10 @@ pub struct Inspected {
 type Named<T> = Vec<(String, Result<T>)>;
 
 impl Inspected {
-    fn stream(asked: Value, info: Value) -> Result<Inspected> {
+    fn stream(asked: Value, info: Value, python_bucket: bool) -> Result<Inspected> {
         ownership::check_stream(&asked, &info["config"])?;
         let name = asked["name"].as_str().unwrap_or_default().to_owned();
-        let differences = settings::of_stream(&asked, &info["config"]);
+        let differences = settings::of_stream(&asked, &info["config"], python_bucket);
         Ok(Inspected { name, info, differences, stream: None, asked })
     }
 
@@ -92,11 +93,13 @@ impl Bus {
     /// Each stream by its name, those behind buckets too. `None` for one that is missing, which is no fault:
     /// it is created when it is first needed.
     pub fn inspect(&self) -> Named<Option<Inspected>> {
+        let workers = resources::workers_bucket(&self.inner.resources).stream["name"].take();
         let inspected = |asked: Value| {
+            let is_of_workers = asked["name"] == workers;
             let name = asked["name"].as_str().unwrap_or_default().to_owned();
             let found = match self.ask(&format!("STREAM.INFO.{name}"), &Value::Null) {
                 Err(Error::Api { code: 404, .. }) => Ok(None),
-                info => info.and_then(|info| Inspected::stream(asked, info)).map(Some),
+                info => info.and_then(|info| Inspected::stream(asked, info, is_of_workers)).map(Some),
             };
             (name, found)
         };
@@ -112,7 +115,7 @@ impl Bus {
         let infos = match jetstream::consumers(&self.inner.control, &stream, MAX_CONSUMER_PAGES, deadline) {
             Err(Error::Api { code: 404, .. }) => Vec::new(),
             Err(e) => return (stream, Err(e)),
-            Ok(infos) => infos,
+            Ok(consumers) => consumers.infos,
         };
         let mut inspected = Vec::new();
         for info in infos {

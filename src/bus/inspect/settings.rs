@@ -3,6 +3,8 @@
 use serde_json::Value;
 
 const NANOS_PER_SEC: i64 = 1_000_000_000;
+/// How long the Python package keeps the records of workers, in nanoseconds.
+const PYTHON_MAX_AGE: i64 = 15 * NANOS_PER_SEC;
 
 /// One setting that is not what this program would create the stream or consumer with.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,8 +72,9 @@ const OF_STREAMS: &[(&str, Kind, Loses)] = &[
 
 const OF_CONSUMERS: &[(&str, Kind, Loses)] = &[
     ("ack_policy", Kind::Word, Loses::Perhaps),
-    ("ack_wait", Kind::Time, Loses::Never),
-    ("max_deliver", Kind::Limit, Loses::Never),
+    // Workers read both when they start: with less, a job that runs would be delivered to another one.
+    ("ack_wait", Kind::Time, Loses::WhenSmaller),
+    ("max_deliver", Kind::Limit, Loses::WhenSmaller),
     ("max_ack_pending", Kind::Limit, Loses::Never),
     ("num_replicas", Kind::Replicas, Loses::WhenSmaller),
 ];
@@ -79,8 +82,15 @@ const OF_CONSUMERS: &[(&str, Kind, Loses)] = &[
 /// Settings that count even where none is asked for: with them a stream removes what it should keep.
 const NONE_MEANS_NO_LIMIT: [&str; 2] = ["max_age", "max_msgs_per_subject"];
 
-pub(crate) fn of_stream(asked: &Value, found: &Value) -> Vec<Difference> {
-    differences(OF_STREAMS, asked, found)
+/// `python_bucket`: the Python package makes the bucket with [`PYTHON_MAX_AGE`], so that age is nobody's
+/// wish.
+pub(crate) fn of_stream(asked: &Value, found: &Value, python_bucket: bool) -> Vec<Difference> {
+    let mut differences = differences(OF_STREAMS, asked, found);
+    let is_wish = !python_bucket || found["max_age"] != PYTHON_MAX_AGE;
+    // Without the age that an operator has given it, the stream would grow without end.
+    let is_retention = |d: &&mut Difference| d.setting == "max_age" && d.asked.is_null() && is_wish;
+    differences.iter_mut().filter(is_retention).for_each(|d| d.fix = Fix::ByHand);
+    differences
 }
 
 pub(crate) fn of_consumer(asked: &Value, found: &Value) -> Vec<Difference> {
@@ -142,7 +152,7 @@ mod tests {
     use super::*;
 
     fn found(asked: &Value, found: &Value) -> Vec<(&'static str, Fix)> {
-        of_stream(asked, found).into_iter().map(|d| (d.setting, d.fix)).collect()
+        of_stream(asked, found, false).into_iter().map(|d| (d.setting, d.fix)).collect()
     }
 
     #[test]
@@ -157,7 +167,7 @@ mod tests {
             found(&asked, &less),
             [
                 ("max_bytes", Fix::Safe),
-                ("max_age", Fix::Safe),
+                ("max_age", Fix::ByHand),
                 ("allow_direct", Fix::Safe),
                 ("num_replicas", Fix::NeedsNodes)
             ]
@@ -169,6 +179,24 @@ mod tests {
         );
         let shorter = json!({"max_age": 7_000_000_000_u64});
         assert_eq!(found(&shorter, &json!({"max_age": 0})), [("max_age", Fix::ByHand)]);
+        assert_eq!(found(&shorter, &json!({"max_age": 5_000_000_000_u64})), [("max_age", Fix::Safe)]);
+        let of_workers = |age: u64| of_stream(&json!({}), &json!({"max_age": age}), true)[0].fix;
+        assert_eq!((of_workers(15_000_000_000), of_workers(3_600_000_000_000)), (Fix::Safe, Fix::ByHand));
+    }
+
+    #[test]
+    fn what_workers_rely_on_is_not_made_smaller() {
+        let asked = json!({"ack_wait": 30_000_000_000_u64, "max_deliver": 20, "max_ack_pending": 50});
+        let fixes = |is: &Value| -> Vec<_> {
+            of_consumer(&asked, is).into_iter().map(|d| (d.setting, d.fix)).collect()
+        };
+        let more = json!({"ack_wait": 60_000_000_000_u64, "max_deliver": -1, "max_ack_pending": 200});
+        assert_eq!(
+            fixes(&more),
+            [("ack_wait", Fix::ByHand), ("max_deliver", Fix::ByHand), ("max_ack_pending", Fix::Safe)]
+        );
+        let less = json!({"ack_wait": 10_000_000_000_u64, "max_deliver": 5, "max_ack_pending": 50});
+        assert_eq!(fixes(&less), [("ack_wait", Fix::Safe), ("max_deliver", Fix::Safe)]);
     }
 
     #[test]

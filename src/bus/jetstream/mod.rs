@@ -56,6 +56,14 @@ pub(crate) struct StreamInfo {
     pub now: Option<f64>,
 }
 
+#[derive(Debug, Default)]
+pub(crate) struct Consumers {
+    /// The answers of `CONSUMER.INFO`.
+    pub infos: Vec<Value>,
+    /// Whether there are more of them than were read.
+    pub is_cut: bool,
+}
+
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Subjects {
     pub subjects: Vec<String>,
@@ -89,7 +97,7 @@ pub(crate) fn publish_as(
     loop {
         let patience = || left(deadline).min(try_timeout(payload.len()));
         let publish = || publish(link, subject, &headers, payload, patience());
-        let error = match creating(link, stream, timeout, publish) {
+        let error = match creating(link, stream, deadline, publish) {
             Ok(ack) => return Ok(ack),
             Err(e) => e,
         };
@@ -120,11 +128,11 @@ pub(crate) fn acked(answer: &Message) -> Result<PubAck> {
 pub(crate) fn creating<T>(
     link: &Link,
     stream: &Value,
-    timeout: Duration,
+    deadline: Instant,
     request: impl Fn() -> Result<T>,
 ) -> Result<T> {
     match request() {
-        Err(e) if e.is_missing_stream() => match ensure_soon(link, stream, timeout)? {
+        Err(e) if e.is_missing_stream() => match ensure_soon(link, stream, deadline)? {
             true => request(),
             false => Err(e),
         },
@@ -134,12 +142,12 @@ pub(crate) fn creating<T>(
 
 /// Creates a stream that seems to be missing. `false` when nobody says so soon: then it is there and has no
 /// leader, and who wants to use it had better try again than wait.
-pub(crate) fn ensure_soon(link: &Link, config: &Value, timeout: Duration) -> Result<bool> {
+pub(crate) fn ensure_soon(link: &Link, config: &Value, deadline: Instant) -> Result<bool> {
     let call_name = format!("STREAM.INFO.{}", config["name"].as_str().unwrap_or_default());
-    match call::<Value>(link, &call_name, &Value::Null, timeout.min(LOOK_TIMEOUT)) {
+    match call::<Value>(link, &call_name, &Value::Null, left(deadline).min(LOOK_TIMEOUT)) {
         Ok(_) => Ok(true),
         Err(Error::Timeout { .. }) => Ok(false),
-        Err(_) => ensure_stream(link, config, timeout).map(|()| true),
+        Err(_) => ensure_stream(link, config, deadline).map(|()| true),
     }
 }
 
@@ -154,41 +162,55 @@ pub(crate) fn call<T: DeserializeOwned>(
 }
 
 /// Creates the stream when it is missing; one that is there must be that of this installation.
-pub(crate) fn ensure_stream(link: &Link, config: &Value, timeout: Duration) -> Result<()> {
+pub(crate) fn ensure_stream(link: &Link, config: &Value, deadline: Instant) -> Result<()> {
     let name = config["name"].as_str().unwrap_or_default();
     let check = || {
-        let info: Value = call(link, &format!("STREAM.INFO.{name}"), &Value::Null, timeout)?;
+        let info: Value = call(link, &format!("STREAM.INFO.{name}"), &Value::Null, left(deadline))?;
         ownership::check_stream(config, &info["config"])
     };
     match check() {
         Err(e) if e.is_missing_stream() && !matches!(e, Error::NoResponders(_)) => {}
         other => return other,
     }
-    match call::<Value>(link, &format!("STREAM.CREATE.{name}"), config, timeout) {
+    match call::<Value>(link, &format!("STREAM.CREATE.{name}"), config, left(deadline)) {
         Ok(_) => {
             log::info!(stream = name; "created a stream");
             Ok(())
         }
         // Somebody else was quicker.
         Err(e) if e.is_existing() => check(),
-        Err(e) if e.is_overlap() => Err(ownership::overlap(link, config, timeout)),
+        Err(e) if e.is_overlap() => Err(ownership::overlap(link, config, deadline)),
+        Err(e) => Err(e),
+    }
+}
+
+/// Asks for the info of a stream; [`info_of`] waits for it.
+pub(crate) fn begin_info(link: &Link, stream: &str, timeout: Duration) -> Result<Pending> {
+    link.begin(&link.api(&format!("STREAM.INFO.{stream}")), &[], b"", timeout)
+}
+
+/// `None` when there is no such stream.
+pub(crate) fn info_of(asked: Result<Pending>) -> Result<Option<Value>> {
+    match asked.and_then(Pending::wait).and_then(|answer| read(&answer)) {
+        Ok(info) => Ok(Some(info)),
+        Err(Error::Api { code: 404, .. }) => Ok(None),
         Err(e) => Err(e),
     }
 }
 
 /// What the server says of the consumers of a stream, at most `pages` of 256.
-pub(crate) fn consumers(link: &Link, stream: &str, pages: usize, deadline: Instant) -> Result<Vec<Value>> {
-    let mut consumers = Vec::new();
+pub(crate) fn consumers(link: &Link, stream: &str, pages: usize, deadline: Instant) -> Result<Consumers> {
+    let mut infos = Vec::new();
     for _ in 0..pages {
-        let body = json!({"offset": consumers.len()});
+        let body = json!({"offset": infos.len()});
         let page: Value = call(link, &format!("CONSUMER.LIST.{stream}"), &body, left(deadline))?;
         let items = page["consumers"].as_array().map(Vec::as_slice).unwrap_or_default();
-        consumers.extend_from_slice(items);
-        if items.is_empty() || consumers.len() as u64 >= page["total"].as_u64().unwrap_or(0) {
-            break;
+        infos.extend_from_slice(items);
+        if items.is_empty() || infos.len() as u64 >= page["total"].as_u64().unwrap_or(0) {
+            return Ok(Consumers { infos, is_cut: false });
         }
     }
-    Ok(consumers)
+    Ok(Consumers { infos, is_cut: true })
 }
 
 pub(crate) fn stream_info(link: &Link, stream: &str, timeout: Duration) -> Result<StreamInfo> {

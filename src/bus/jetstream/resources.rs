@@ -8,6 +8,10 @@ use crate::model::name;
 /// Key of a work stream's metadata: the bucket of the snapshots of its runs. Programs with another bucket
 /// would execute jobs and write what became of them where nobody looks.
 pub(crate) const RUNS_BUCKET_KEY: &str = "pyoco_runs_bucket";
+/// Keys of the metadata of a bucket of runs: the stream of their jobs, and the subjects of these. Programs
+/// with other jobs would take the runs for ones whose jobs are lost.
+pub(crate) const WORK_STREAM_KEY: &str = "pyoco_work_stream";
+pub(crate) const WORK_SUBJECTS_KEY: &str = "pyoco_work_subjects";
 /// How long an entry is kept: a year, in which somebody may want to look back.
 const AUDIT_MAX_AGE_SEC: u64 = 31_536_000;
 /// Most bytes of entries, some half a million of them; then the oldest go first.
@@ -68,7 +72,12 @@ pub(crate) fn all_streams(config: &ResourceConfig) -> Vec<Value> {
 }
 
 pub(crate) fn runs_bucket(config: &ResourceConfig) -> Bucket {
-    bucket(config, &config.runs_bucket, 0)
+    let mut bucket = bucket(config, &config.runs_bucket, 0);
+    bucket.stream["metadata"] = json!({
+        WORK_STREAM_KEY: work_stream_name(config),
+        WORK_SUBJECTS_KEY: config.work_subject_prefix,
+    });
+    bucket
 }
 
 pub(crate) fn workers_bucket(config: &ResourceConfig) -> Bucket {

@@ -99,7 +99,7 @@ impl Kv {
     }
 
     pub fn ensure(&self) -> Result<()> {
-        jetstream::ensure_stream(&self.link, &self.bucket.stream, self.timeout)
+        jetstream::ensure_stream(&self.link, &self.bucket.stream, self.deadline())
     }
 
     /// The key's value as the stream's leader has it; the base for compare-and-set.
@@ -109,18 +109,20 @@ impl Kv {
 
     /// The key's value for showing: any replica may answer, so it may lag behind [`Kv::get`].
     pub fn get_for_show(&self, key: &str) -> Result<Option<Entry>> {
-        if !self.is_direct()? {
-            return self.get(key);
+        let deadline = self.deadline();
+        let get = || self.with_timeout(left(deadline)).get(key);
+        if !self.is_direct(deadline)? {
+            return get();
         }
         let subject = self.link.api(&format!("DIRECT.GET.{}.{}", self.stream(), self.subject(key)?));
-        let message = match self.link.request(&subject, &[], b"", self.timeout) {
+        let message = match self.link.request(&subject, &[], b"", left(deadline)) {
             Ok(message) => message,
-            Err(e) if e.is_missing_stream() => return self.get(key),
+            Err(e) if e.is_missing_stream() => return get(),
             Err(e) => return Err(e),
         };
         if message.status().is_some() {
             // A replica that lags behind does not know the key yet; the leader decides.
-            return self.get(key);
+            return get();
         }
         let operation = Operation::of(|name| message.header(name));
         let revision = message.header("Nats-Sequence").and_then(|seq| seq.parse().ok());
@@ -135,7 +137,7 @@ impl Kv {
     pub fn put(&self, key: &str, value: &[u8]) -> Result<u64> {
         let subject = self.subject(key)?;
         let deadline = Instant::now() + self.timeout;
-        self.creating(|| self.publish(&subject, &[], value, deadline))
+        self.creating(deadline, || self.publish(&subject, &[], value, deadline))
     }
 
     /// Stores a value under a key that has none; returns its revision.
@@ -170,7 +172,7 @@ impl Kv {
     pub fn test_write(&self) -> Result<()> {
         let subject = self.subject(WRITE_TEST_KEY)?;
         let deadline = self.deadline();
-        self.creating(|| self.publish(&subject, &[(OPERATION, "DEL")], b"", deadline)).map(drop)
+        self.creating(deadline, || self.publish(&subject, &[(OPERATION, "DEL")], b"", deadline)).map(drop)
     }
 
     /// Follows every key: `on_event` is called on the watch's own thread, first with the present
@@ -214,11 +216,12 @@ impl Kv {
     /// The key's newest message from the leader; a tombstone tells a deleted key from one that never was.
     pub fn newest(&self, key: &str) -> Result<Option<Entry>> {
         let which = json!({"last_by_subj": self.subject(key)?});
+        let deadline = self.deadline();
         let found = jetstream::get_message(&self.link, &self.stream(), &which, self.timeout);
         let stored = match found {
             Err(Error::Api { code: 404, .. }) => {
                 // The bucket is missing: then so is the key.
-                self.ensure()?;
+                self.with_timeout(left(deadline)).ensure()?;
                 None
             }
             other => other?,
@@ -249,7 +252,7 @@ impl Kv {
                 let patience = Instant::now() + jetstream::try_timeout(value.len());
                 self.publish(&subject, &headers, value, deadline.min(patience))
             };
-            let error = match self.creating(publish) {
+            let error = match self.creating(deadline, publish) {
                 Ok(revision) => return Ok(revision),
                 // A try whose outcome is not known may be what the sequence is wrong by.
                 Err(e) if e.is_wrong_sequence() && in_doubt => {
@@ -285,15 +288,15 @@ impl Kv {
         Ok(jetstream::publish(&self.link, &self.link.kv_write(subject), headers, value, left(deadline))?.seq)
     }
 
-    fn creating<T>(&self, request: impl Fn() -> Result<T>) -> Result<T> {
-        jetstream::creating(&self.link, &self.bucket.stream, self.timeout, request)
+    fn creating<T>(&self, deadline: Instant, request: impl Fn() -> Result<T>) -> Result<T> {
+        jetstream::creating(&self.link, &self.bucket.stream, deadline, request)
     }
 
-    fn is_direct(&self) -> Result<bool> {
+    fn is_direct(&self, deadline: Instant) -> Result<bool> {
         match self.direct.load(Ordering::Relaxed) {
             0 => {
-                let look = || jetstream::stream_info(&self.link, &self.stream(), self.timeout);
-                let info = self.creating(look)?;
+                let look = || jetstream::stream_info(&self.link, &self.stream(), left(deadline));
+                let info = self.creating(deadline, look)?;
                 self.direct.store(1 + u8::from(info.allow_direct), Ordering::Relaxed);
                 Ok(info.allow_direct)
             }

@@ -73,7 +73,7 @@ impl ObjectStore {
     }
 
     pub fn ensure(&self) -> Result<()> {
-        jetstream::ensure_stream(&self.control, &self.bucket.stream, self.timeout)
+        jetstream::ensure_stream(&self.control, &self.bucket.stream, Instant::now() + self.timeout)
     }
 
     /// The object's meta as the stream's leader has it; `None` when it is missing or deleted.

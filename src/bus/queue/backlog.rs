@@ -72,7 +72,7 @@ impl WorkQueue {
     }
 
     fn consumers(&self, deadline: Instant) -> Result<BTreeMap<String, Consumer>> {
-        let infos = jetstream::consumers(&self.control, &self.work_stream(), MAX_PAGES, deadline)?;
+        let infos = jetstream::consumers(&self.control, &self.work_stream(), MAX_PAGES, deadline)?.infos;
         let number = |value: &Value| value.as_u64().unwrap_or(0);
         let figures = |info: Value| {
             let consumer = Consumer {

@@ -83,6 +83,7 @@ impl WorkQueue {
         if !name::is_tag(tag) {
             return Err(Error::BadName(tag.to_owned()));
         }
+        self.check_runs()?;
         let config = resources::tag_consumer(&self.config, tag);
         let info = self.ensure_durable(&self.work_stream(), &config)?;
         let config = &info["config"];
@@ -146,7 +147,7 @@ impl WorkQueue {
                 Ok(ack) => return Ok(ack),
                 Err(e) if e.is_missing_stream() => {
                     let stream = resources::work_stream(&self.config);
-                    jetstream::ensure_soon(&self.control, &stream, left(deadline)).map_or_else(|e| e, |_| e)
+                    jetstream::ensure_soon(&self.control, &stream, deadline).map_or_else(|e| e, |_| e)
                 }
                 Err(e) => e,
             };
@@ -167,11 +168,12 @@ impl WorkQueue {
 
     /// Publishes an entry of the DLQ; one try, since it is diagnostics.
     pub fn publish_dlq(&self, tag: &str, payload: &[u8]) -> Result<()> {
+        let deadline = self.deadline();
         let tag = if name::is_tag(tag) { tag } else { crate::model::job::DEFAULT_TAG };
         let subject = format!("{}.{tag}", self.config.dlq_subject_prefix);
         let stream = resources::dlq_stream(&self.config);
-        let publish = || jetstream::publish(&self.control, &subject, &[], payload, self.timeout);
-        jetstream::creating(&self.control, &stream, self.timeout, publish).map(drop)
+        let publish = || jetstream::publish(&self.control, &subject, &[], payload, left(deadline));
+        jetstream::creating(&self.control, &stream, deadline, publish).map(drop)
     }
 
     pub fn stored_job(&self, stream_seq: u64) -> Result<Option<StoredJob>> {
@@ -207,7 +209,21 @@ impl WorkQueue {
     }
 
     fn ensure_stream(&self, config: &Value) -> Result<()> {
-        jetstream::ensure_stream(&self.control, config, self.timeout)
+        jetstream::ensure_stream(&self.control, config, self.deadline())
+    }
+
+    /// Whether the bucket of the runs, where there is one, has those of these jobs.
+    fn check_runs(&self) -> Result<()> {
+        let expected = resources::runs_bucket(&self.config).stream;
+        let name = expected["name"].as_str().unwrap_or_default();
+        match jetstream::info_of(jetstream::begin_info(&self.control, name, self.timeout))? {
+            Some(info) => ownership::check_stream(&expected, &info["config"]),
+            None => Ok(()),
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
     }
 
     pub(crate) fn job_subject(&self, tag: &str) -> Result<String> {
@@ -218,21 +234,27 @@ impl WorkQueue {
     }
 
     fn ensure_durable(&self, stream: &str, config: &Value) -> Result<Value> {
+        let deadline = self.deadline();
         let name = config["durable_name"].as_str().unwrap_or_default();
         let info = || -> Result<Value> {
             let call = format!("CONSUMER.INFO.{stream}.{name}");
-            let info: Value = jetstream::call(&self.control, &call, &Value::Null, self.timeout)?;
+            let info: Value = jetstream::call(&self.control, &call, &Value::Null, left(deadline))?;
             ownership::check_consumer(config, &info["config"])?;
             Ok(info)
         };
         match info() {
             Err(e) if e.is_missing_consumer() => {}
-            Err(e) if e.is_missing_stream() => self.ensure()?,
+            Err(e) if e.is_missing_stream() => {
+                let stream = resources::work_stream(&self.config);
+                jetstream::ensure_stream(&self.control, &stream, deadline)?;
+            }
             other => return other,
         }
         let call = format!("CONSUMER.DURABLE.CREATE.{stream}.{name}");
-        let body = json!({"stream_name": stream, "config": config});
-        match jetstream::call::<Value>(&self.control, &call, &body, self.timeout) {
+        // Without the action, which servers before 2.10 do not know, it would change one that somebody else
+        // has just made.
+        let body = json!({"stream_name": stream, "config": config, "action": "create"});
+        match jetstream::call::<Value>(&self.control, &call, &body, left(deadline)) {
             Ok(created) => Ok(created),
             // Somebody else was quicker.
             Err(e) if e.is_existing() => info(),

@@ -100,12 +100,12 @@ struct Source {
     warned: Option<String>,
 }
 
-/// What the consumer takes, as far as its refusals have said.
+/// What the consumer takes, as far as its refusals have said. A limit of bytes is none for a pull that names
+/// no bytes.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Limits {
     batch: Option<u64>,
     expires: Option<Duration>,
-    bytes: Option<u64>,
 }
 
 impl PullInbox {
@@ -313,9 +313,6 @@ impl Limits {
                 }
             }
         }
-        if let Some(limit) = self.bytes {
-            body["max_bytes"] = limit.into();
-        }
         (batch, body)
     }
 
@@ -326,8 +323,6 @@ impl Limits {
             self.batch = limit.parse().ok().filter(|limit| *limit > 0).or(before.batch);
         } else if let Some(limit) = refusal.strip_prefix("Exceeded MaxRequestExpires of ") {
             self.expires = go_duration(limit).or(before.expires);
-        } else if let Some(limit) = refusal.strip_prefix("Exceeded MaxRequestMaxBytes of ") {
-            self.bytes = limit.parse().ok().filter(|limit| *limit > 0).or(before.bytes);
         }
         *self != before
     }

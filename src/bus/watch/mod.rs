@@ -2,20 +2,24 @@
 //!
 //! A short-lived pull consumer delivers in batches that we ask for, so the server cannot flood us. The watch
 //! is stale, says so, and is rebuilt when the connection changed, a delivery is missing, heartbeats stop, or
-//! the stream has moved on without us. It goes on behind the last message that it has told, when the stream
-//! still has this message. Else the stream may have been restored from a backup: everything is read anew, and
-//! what was told before and is not there any more is told as purged.
+//! the stream has moved on without us. It goes on behind the newest of some told messages that the stream
+//! still has, so that a bucket of many keys is not read as a whole because of a few that are written all the
+//! time. When the stream has none of them, or has not all that was told behind the one, it may have been
+//! restored from a backup: everything is read anew, and what was told before and is not there any more is
+//! told as purged.
 //!
 //! A message may also leave a stream without a trace: by an age, a limit, or a purge. So the number of
 //! subjects is compared with what was told, too.
 
 mod consumer;
+mod marks;
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use consumer::{Consumer, consumer_config};
 use crossbeam_channel::{RecvTimeoutError, after, select};
+use marks::{Mark, Version, marks};
 use serde_json::{Value, json};
 
 use crate::bus::connection::link::Link;
@@ -34,8 +38,6 @@ pub const WATCH_SILENCE: Duration = Duration::from_secs(6);
 const COMPARE_INTERVAL: Duration = Duration::from_secs(5);
 /// Between finding the watch behind and looking again.
 const SECOND_LOOK: Duration = Duration::from_millis(500);
-/// How far two readings of one time may differ: far more than rounding, far less than two messages.
-const SAME_TIME_SEC: f64 = 1e-5;
 const REBUILD_MIN: Duration = Duration::from_millis(20);
 const REBUILD_MAX: Duration = Duration::from_millis(500);
 
@@ -135,8 +137,10 @@ struct Follower {
     on_told: OnTold,
     /// Sequence up to which everything was told.
     last_seen: Option<u64>,
-    /// The last message that was told: where to go on.
+    /// The last message that was told.
     mark: Option<Mark>,
+    /// Behind which sequence to go on; `None` to read everything anew.
+    resume_after: Option<u64>,
     /// What was told last of each subject, deletes too.
     known: HashMap<String, Version>,
     /// What was known before everything was read anew, and has not come again yet.
@@ -154,18 +158,6 @@ struct Follower {
     live: bool,
     /// What the server has last refused, so that the log has it once.
     refused: Option<String>,
-}
-
-/// Which message of its subject it is; no other message has both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Version {
-    seq: u64,
-    stored_at: u64,
-}
-
-struct Mark {
-    subject: String,
-    version: Version,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -188,6 +180,7 @@ impl Follower {
             on_told,
             last_seen: None,
             mark: None,
+            resume_after: None,
             known: HashMap::new(),
             unconfirmed: HashMap::new(),
             expected: None,
@@ -237,21 +230,20 @@ impl Follower {
         let stream = self.followed.stream_name().to_owned();
         let Followed { control, stream: config, .. } = &self.followed;
         let look = || jetstream::stream_info(&link, &stream, timeout);
-        let info = jetstream::creating(control, config, self.timeout, look)?;
+        let info = jetstream::creating(control, config, Instant::now() + self.timeout, look)?;
         self.read_clock(&info);
         if info.created != self.created || !self.is_known(&info)? {
             // A first start is a reset too: the owner knows nothing yet.
             self.created.clone_from(&info.created);
             self.known.clear();
             self.unconfirmed.clear();
-            (self.last_seen, self.mark) = (None, None);
+            (self.last_seen, self.mark, self.resume_after) = (None, None, None);
             (self.on_told)(WatchEvent::Reset);
         }
         self.expected = None;
         let generation = link.generation();
         let name = format!("pyoco-watch-{}", uuid::Uuid::new_v4().simple());
-        let after = self.mark.as_ref().map(|mark| mark.version.seq);
-        let config = consumer_config(&name, &self.followed.subjects, after);
+        let config = consumer_config(&name, &self.followed.subjects, self.resume_after);
         let created: Value = jetstream::call(
             &link,
             &format!("CONSUMER.CREATE.{stream}.{name}"),
@@ -275,41 +267,42 @@ impl Follower {
             self.last_seen = Some(self.last_seen.unwrap_or(0).max(info.last_seq));
             self.set_live();
         }
-        consumer.pull()?;
-        let end = self.read(&mut consumer, stop);
+        let end = match self.incomplete() {
+            Some(end) => Ok(end),
+            None => consumer.pull().and_then(|()| self.read(&mut consumer, stop)),
+        };
         // Best effort: the server removes it by itself after its inactivity threshold.
         let _ = link.publish(&link.api(&format!("CONSUMER.DELETE.{stream}.{name}")), None, b"");
         end
     }
 
-    /// Whether the stream may be the one that was followed before. Decides where to go on: behind the last
-    /// message that was told, if the stream has it, else at the beginning.
+    /// Whether the stream may be the one that was followed before. Decides where to go on: behind the newest
+    /// mark that the stream has, else at the beginning.
     fn is_known(&mut self, info: &jetstream::StreamInfo) -> Result<bool> {
         if self.last_seen.is_some_and(|seen| seen > info.last_seq) {
             return Ok(false);
         }
-        match self.has_mark()? {
-            Some(false) => return Ok(false),
-            Some(true) if !self.is_incomplete => {}
-            // Another message of its subject may have taken its place; or this is another history.
-            Some(true) | None => {
-                (self.last_seen, self.mark, self.is_incomplete) = (None, None, false);
-                self.unconfirmed.extend(self.known.drain());
+        self.resume_after = None;
+        for mark in marks(&self.known) {
+            match mark.is_in(&self.followed)? {
+                Some(false) => return Ok(false),
+                Some(true) if !self.is_incomplete => {
+                    self.resume_after = Some(mark.version.seq);
+                    break;
+                }
+                // Another message of its subject may have taken its place; or this is another history.
+                Some(true) | None => {}
             }
         }
+        let after = self.resume_after;
+        if after.is_none() {
+            (self.last_seen, self.mark) = (None, None);
+        }
+        self.is_incomplete = false;
+        // What comes again and is the same is no news; what does not come again is gone.
+        let again = self.known.extract_if(|_, version| after.is_none_or(|after| version.seq > after));
+        self.unconfirmed.extend(again);
         Ok(true)
-    }
-
-    /// Whether the stream has the message that was told last; `None` when there is none in its place.
-    fn has_mark(&self) -> Result<Option<bool>> {
-        let Some(mark) = &self.mark else { return Ok(None) };
-        let (followed, which) = (&self.followed, json!({"seq": mark.version.seq}));
-        let found = jetstream::get_message(&followed.link, followed.stream_name(), &which, WATCH_SILENCE)?;
-        Ok(found.map(|found| {
-            let stored_at = mark.version.stored_at as f64 / 1e9;
-            let is_same_time = found.time.is_none_or(|time| (time - stored_at).abs() < SAME_TIME_SEC);
-            found.subject == mark.subject && is_same_time
-        }))
     }
 
     fn read_clock(&mut self, info: &jetstream::StreamInfo) {
@@ -393,7 +386,11 @@ impl Follower {
         let seen = self.last_seen.unwrap_or(0);
         let followed = &self.followed;
         let info = jetstream::stream_info(&followed.link, followed.stream_name(), WATCH_SILENCE)?;
-        if info.created != self.created || info.last_seq < seen || self.has_mark()? == Some(false) {
+        let is_replaced = match &self.mark {
+            Some(mark) => mark.is_in(&self.followed)? == Some(false),
+            None => false,
+        };
+        if info.created != self.created || info.last_seq < seen || is_replaced {
             return Ok(Some(End::Rebuild("the bucket was replaced".into())));
         }
         // Before the newest: what is stored in between must not count as missing.
@@ -472,6 +469,11 @@ impl Follower {
 
     fn set_live(&mut self) {
         if !self.live {
+            // What is missing behind a mark may be there in an older version: in another history.
+            if self.resume_after.is_some() && !self.unconfirmed.is_empty() {
+                self.is_incomplete = true;
+                return;
+            }
             // Everything that is there has come.
             let gone = std::mem::take(&mut self.unconfirmed);
             self.tell_purged(gone);

@@ -1,7 +1,7 @@
 //! The gateway's own requests to itself, by which systemd learns that it is ready and lives.
 //!
 //! A request goes the way of every client: through the port, the accept loop and a thread of a connection. A
-//! gateway in which one of them hangs, or has no place for anybody, does not answer it.
+//! gateway in which one of them hangs does not answer it. One that has no place left refuses it, and lives.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -43,7 +43,15 @@ fn run(gateway: SocketAddr, interval: Duration, stop: &StopSignal) {
         } else {
             match get(gateway, "/health", interval * 2) {
                 Ok((200, _)) => drop(pulse.beat()),
-                Ok((status, _)) => log::warn!(status = status; "the gateway refuses its own request"),
+                // A gateway without a place for one more lives: a restart would cost all others theirs.
+                Ok((status, _)) => {
+                    log::warn!(status = status; "the gateway refuses its own request");
+                    pulse.beat();
+                }
+                Err(e) if is_refusal(&e) => {
+                    log::warn!(error = e.to_string(); "the gateway refuses its own request");
+                    pulse.beat();
+                }
                 Err(e) => log::warn!(error = e.to_string(); "the gateway does not answer its own request"),
             }
         }
@@ -53,6 +61,12 @@ fn run(gateway: SocketAddr, interval: Duration, stop: &StopSignal) {
             recv(after(pause)) -> _ => {}
         }
     }
+}
+
+/// Whether the gateway has closed the connection, which a thread that hangs does not.
+fn is_refusal(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), ConnectionReset | BrokenPipe | UnexpectedEof)
 }
 
 /// Where a gateway that listens on every address can be reached.
@@ -96,4 +110,29 @@ fn get(gateway: SocketAddr, path: &str, limit: Duration) -> io::Result<(u16, Str
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     Ok((status.ok_or(io::ErrorKind::InvalidData)?, body.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_that_is_closed_is_a_sign_of_life_and_silence_is_none() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        // Nobody accepts, so the system alone has the connection.
+        let silent = get(address, "/health", Duration::from_millis(100)).unwrap_err();
+        assert!(!is_refusal(&silent), "{silent:?}");
+        // The first one is the silent one's.
+        let closing = thread::spawn(move || (0..2).for_each(|_| drop(listener.accept().unwrap())));
+        let refused = get(address, "/health", Duration::from_secs(10)).unwrap_err();
+        assert!(is_refusal(&refused), "{refused:?}");
+        closing.join().unwrap();
+        // The port is closed: nothing lives behind it.
+        let gone = get(address, "/health", Duration::from_secs(10)).unwrap_err();
+        assert!(!is_refusal(&gone), "{gone:?}");
+    }
 }

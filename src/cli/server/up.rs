@@ -123,7 +123,7 @@ fn first_look(bus: &Bus, stop: &StopSignal) -> Option<bus::Error> {
             return None;
         }
     }
-    bus.check_ownership(deadline).err().filter(bus::Error::is_final)
+    bus.check_ownership(deadline).err()
 }
 
 /// The default for a mode that cannot be read would be to let everybody in.

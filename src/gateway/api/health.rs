@@ -56,6 +56,10 @@ pub fn ready(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
     if let Some(reason) = foreign {
         body["checks"]["resources"] = json!({"status": word(false), "reason": reason});
     }
+    let refusing = parts.ownership.refusing();
+    if !refusing.is_empty() {
+        body["checks"]["consumers"] = json!({"status": "low", "reason": refusing.join("; ")});
+    }
     if let Some(reason) = low_max_payload(max_payload) {
         let status = if is_usable { "low" } else { "unavailable" };
         body["checks"]["max_payload"] = json!({"status": status, "bytes": max_payload, "reason": reason});

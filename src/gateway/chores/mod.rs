@@ -96,21 +96,22 @@ fn table(parts: ChoreParts) -> Vec<Chore> {
     let absence = rescue::Absence::new(workers.clone(), heartbeat);
     let mut rescue = rescue::Rescue::new(&bus, runs.clone(), absence.clone(), grace);
     let mut reconciler = reconcile::Reconciler::new(&bus, runs, absence);
-    let sweep = registry::Sweep::new(&bus, workers.clone(), silence, parts.workers_retention);
+    let sweep = registry::Sweep::new(&bus, workers.clone(), parts.workers_retention);
     let (mut look, looked_at) = (ownership::Look::default(), bus.clone());
     let (queue, wheels) = (bus.queue().with_timeout(TIMEOUT), bus.wheels().with_timeout(TIMEOUT));
+    let gate = ownership.clone();
     let mut table = vec![
         Chore::in_memory("silent workers", registry::SILENCE_INTERVAL, move || {
             workers.publish_silent(silence);
         }),
         Chore::new("ownership", ownership::FIRST, move |_| look.run(&looked_at, &ownership)),
-        Chore::new("rescue", rescue::INTERVAL, move |turn| rescue.look(turn)),
-        Chore::new("reconcile", reconcile::INTERVAL, move |turn| reconciler.look(turn)),
-        Chore::new("old workers", sweep.interval(), move |turn| sweep.run(turn)),
-        Chore::new("undo", undo::RETRY, move |turn| undo.run(turn)),
+        Chore::new("rescue", rescue::INTERVAL, move |turn| rescue.look(turn)).only_if_ours(&gate),
+        Chore::new("reconcile", reconcile::INTERVAL, move |turn| reconciler.look(turn)).only_if_ours(&gate),
+        Chore::new("old workers", sweep.interval(), move |turn| sweep.run(turn)).only_if_ours(&gate),
+        Chore::new("undo", undo::RETRY, move |turn| undo.run(turn)).only_if_ours(&gate),
         Chore::new("audit", audit::RETRY, move |turn| audit.run(turn)),
         Chore::new("backlog", backlog::INTERVAL, move |_| backlog::run(&queue, &backlog)).on_kick(),
-        Chore::new("orphans of wheels", orphans::FIRST, move |_| orphans::run(&wheels)),
+        Chore::new("orphans of wheels", orphans::FIRST, move |_| orphans::run(&wheels)).only_if_ours(&gate),
     ];
     if let Some(keys) = keys {
         let (records, expiring, mut looked_at) = (bus.auth(), keys.clone(), clock::now());
@@ -142,6 +143,16 @@ impl Chore {
             Next::InTime
         };
         Chore { asks_nats: false, ..Chore::new(name, every, run) }
+    }
+
+    /// Of what is not ours, or may not be, it must not write what becomes of it.
+    fn only_if_ours(self, ownership: &Ownership) -> Chore {
+        let (mut run, ownership) = (self.run, ownership.clone());
+        let run = move |turn: &Turn<'_>| match ownership.has_runs() {
+            true => run(turn),
+            false => Next::After(ownership::FIRST),
+        };
+        Chore { run: Box::new(run), ..self }
     }
 
     fn on_kick(self) -> Chore {
@@ -257,6 +268,23 @@ mod tests {
         table[1].due = past;
         let (_service, _kick) = started(table);
         assert_eq!(told.recv_timeout(PATIENCE), Ok("looks"));
+    }
+
+    #[test]
+    fn what_may_not_be_ours_is_left_alone() {
+        let ownership = Ownership::default();
+        let (tell, told) = unbounded();
+        let mut chore = telling("writes", &tell).only_if_ours(&ownership);
+        let (_source, stop) = thread::stop_channel();
+        let mut turns = || {
+            chore.take_turn(&stop);
+            told.try_iter().count()
+        };
+        assert_eq!(turns(), 0, "nobody has looked yet");
+        ownership.found(crate::bus::Ownership { has_runs: true, ..Default::default() });
+        assert_eq!(turns(), 1);
+        ownership.refused("another's".to_owned());
+        assert_eq!(turns(), 0);
     }
 
     #[test]

@@ -1,14 +1,13 @@
 //! Removes the records of workers that are long gone.
 //!
 //! By compare-and-set, so that a worker which comes back in that moment keeps its record, and of several
-//! gateways one acts. A worker that is heard of now is not old, whatever the clocks say.
+//! gateways one acts. A record is as old as it is in NATS: the clock of the worker plays no part.
 
 use std::time::{Duration, Instant};
 
 use super::{Next, TIMEOUT, Turn};
 use crate::bus::{self, Bus, Entry, Kv};
 use crate::gateway::view::workers::{Seen, WorkerMirror};
-use crate::model::clock;
 
 /// Between two looks for workers that have fallen silent: they write nothing, so the time tells.
 pub(super) const SILENCE_INTERVAL: Duration = Duration::from_secs(1);
@@ -18,19 +17,13 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 pub(super) struct Sweep {
     records: Kv,
     workers: WorkerMirror,
-    disconnect_timeout: Duration,
     retention: Duration,
 }
 
 impl Sweep {
-    pub(super) fn new(
-        bus: &Bus,
-        workers: WorkerMirror,
-        disconnect_timeout: Duration,
-        retention: Duration,
-    ) -> Sweep {
+    pub(super) fn new(bus: &Bus, workers: WorkerMirror, retention: Duration) -> Sweep {
         let records = bus.workers().with_timeout(TIMEOUT);
-        Sweep { records, workers, disconnect_timeout, retention }
+        Sweep { records, workers, retention }
     }
 
     pub(super) fn interval(&self) -> Duration {
@@ -42,8 +35,8 @@ impl Sweep {
         if !self.workers.is_live() {
             return Next::InTime;
         }
-        let (now, here) = (clock::now(), Instant::now());
-        let is_old = |seen: &Seen| is_old(seen, now, here, self.retention, self.disconnect_timeout);
+        let now = Instant::now();
+        let is_old = |seen: &Seen| is_old(seen, now, self.retention);
         for seen in self.workers.all().into_iter().filter(is_old) {
             if turn.is_over() {
                 return Next::Again;
@@ -77,37 +70,27 @@ impl Sweep {
     }
 }
 
-fn is_old(seen: &Seen, now: f64, here: Instant, retention: Duration, silence: Duration) -> bool {
-    let heard = here.saturating_duration_since(seen.at);
-    match seen.record.seen_at() {
-        // A clock that is wrong, there or here, must not cost a living worker its record.
-        Some(at) => now - at > retention.as_secs_f64() && heard > silence.min(retention),
-        // Nobody has written when it was seen; we know when we did.
-        None => heard > retention,
-    }
+fn is_old(seen: &Seen, now: Instant, retention: Duration) -> bool {
+    now.saturating_duration_since(seen.heard) > retention
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::clock;
 
     #[test]
-    fn a_worker_that_is_heard_of_is_not_old_whatever_the_clocks_say() {
+    fn a_record_is_as_old_as_its_arrival_whatever_the_clock_of_its_worker_says() {
         const WEEK: Duration = Duration::from_secs(604_800);
-        const SILENCE: Duration = Duration::from_secs(20);
         let mirror = WorkerMirror::default();
-        let is_old = |record: &str, now: f64, later: Duration| {
-            let revision = mirror.get("w").map_or(1, |seen| seen.revision + 1);
-            mirror.wrote(Entry::put("w", record.into(), revision));
-            let seen = mirror.get("w").unwrap();
-            is_old(&seen, now, seen.at + later, WEEK, SILENCE)
-        };
-        let record = r#"{"worker_id":"w","last_seen_at":1000.0}"#;
-        let month_later = 1000.0 + 30.0 * 86_400.0;
-        assert!(!is_old(record, month_later, Duration::from_secs(5)));
-        assert!(is_old(record, month_later, Duration::from_secs(21)));
-        assert!(!is_old(record, 2000.0, WEEK * 2));
-        assert!(!is_old(r#"{"worker_id":"w"}"#, month_later, Duration::from_secs(21)));
-        assert!(is_old(r#"{"worker_id":"w"}"#, 0.0, WEEK * 2));
+        // A week behind, a year ahead, and none at all.
+        for (n, seen_at) in [clock::now() - 700_000.0, clock::now() + 3e7, f64::NAN].into_iter().enumerate() {
+            let time = if seen_at.is_nan() { String::new() } else { format!(",\"last_seen_at\":{seen_at}") };
+            let worker = format!("w{n}");
+            mirror.wrote(Entry::put(&worker, format!("{{\"worker_id\":\"{worker}\"{time}}}").into(), 1));
+            let seen = mirror.get(&worker).unwrap();
+            assert!(!is_old(&seen, seen.heard + WEEK, WEEK), "{worker}");
+            assert!(is_old(&seen, seen.heard + WEEK + Duration::from_secs(1), WEEK), "{worker}");
+        }
     }
 }

@@ -125,7 +125,7 @@ fn wheels(from: &Sources<'_>, text: &mut Text) {
     text.single("pyoco_wheels_bytes", Kind::Gauge, help, bytes as f64);
     let alive = |seen: &Seen| seen.state(timeout).is_alive();
     let workers: Vec<Seen> = from.workers.all().into_iter().filter(alive).collect();
-    let help = "Workers that are RUNNING or IDLE, by how they last synchronised their wheels.";
+    let help = "Workers that are RUNNING, IDLE or UNAVAILABLE, by how they last synchronised their wheels.";
     let mut family = text.family("pyoco_workers_wheel_sync", Kind::Gauge, help);
     for result in SyncResult::ALL.map(SyncResult::as_str) {
         let is_it = |seen: &&Seen| seen.record.wheel_sync["last_result"] == result;

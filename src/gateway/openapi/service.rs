@@ -60,6 +60,14 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
             "reason": text("Why it is not well"),
         }),
     );
+    let consumers = object(
+        "Consumers of tags that refuse every pull; only when there are some.",
+        &["status", "reason"],
+        json!({
+            "status": word("Runs of other tags are executed", &["low"]),
+            "reason": text("Which ones, and why"),
+        }),
+    );
     let checks = object(
         "By name.",
         &["nats", "run_index", "writes"],
@@ -69,6 +77,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
             "writes": reference("Check"),
             "api_keys": reference("Check"),
             "resources": reference("Check"),
+            "consumers": consumers,
             "max_payload": payload,
         }),
     );

@@ -9,6 +9,11 @@ use crate::bus::{Bus, Difference, Error, Fix, Inspected, Result, Server};
 const BY_DOCTOR: &str = "`pyoco-server-admin doctor --fix` changes it";
 const BY_HAND: &str = "change it with the tools of NATS, or let the settings of all programs ask for what is \
                        there";
+/// For a smaller value of what workers read when they start.
+const BY_HAND_WITHOUT_WORKERS: &str = "workers that run rely on what is there: stop them, change it with the \
+                                       tools of NATS, and start them, or ask for what is there";
+/// Settings of consumers that workers rely on.
+const READ_AT_START: [&str; 2] = ["ack_wait", "max_deliver"];
 /// Settings that are shown in seconds.
 const TIMES: [&str; 3] = ["ack_wait", "max_age", "duplicate_window"];
 
@@ -70,7 +75,11 @@ fn with_differences(mut check: Check, found: &Inspected, is_in_cluster: bool) ->
     let is_in_cluster = is_in_cluster || found.is_in_cluster();
     for difference in &found.differences {
         let Difference { setting, is, asked, .. } = difference;
-        let way_out = if is_fixable(difference, is_in_cluster) { BY_DOCTOR } else { BY_HAND };
+        let way_out = match () {
+            () if is_fixable(difference, is_in_cluster) => BY_DOCTOR,
+            () if READ_AT_START.contains(setting) => BY_HAND_WITHOUT_WORKERS,
+            () => BY_HAND,
+        };
         let (is, asked) = (text(setting, is), text(setting, asked));
         check.warn(format!("{setting} is {is}, and {asked} is asked for: {way_out}"));
     }
@@ -94,6 +103,7 @@ fn is_fixable(difference: &Difference, is_in_cluster: bool) -> bool {
 /// Changes the settings that can be changed without a loss, one line for each.
 pub fn fix(bus: &Bus, report: &mut Report) {
     let is_in_cluster = bus.server().is_some_and(|server| server.is_in_cluster);
+    fix_metadata(bus, report);
     // The replicas of a consumer follow those of its stream. What cannot be read or is not ours is told by
     // the checks that follow.
     let streams = bus.inspect().into_iter().filter_map(|(_, found)| found.ok().flatten());
@@ -101,6 +111,24 @@ pub fn fix(bus: &Bus, report: &mut Report) {
     let (_, consumers) = bus.inspect_consumers();
     let consumers = consumers.unwrap_or_default().into_iter().filter_map(|(_, found)| found.ok());
     consumers.for_each(|consumer| fix_one(bus, &consumer, is_in_cluster, report));
+}
+
+/// Writes into streams whose they are; that protects them, and nothing depends on it.
+fn fix_metadata(bus: &Bus, report: &mut Report) {
+    match bus.mark_ownership(bus.request_timeout()) {
+        Ok(changed) => {
+            for stream in changed {
+                report.add(Check::new(stream).with("fixed", "metadata").with("is", "names its installation"));
+            }
+        }
+        // Its own line says so.
+        Err(Error::Foreign(_)) => {}
+        Err(e) => {
+            let mut check = Check::new("metadata");
+            check.warn(format!("cannot write into the streams which installation they belong to: {e}"));
+            report.add(check);
+        }
+    }
 }
 
 fn fix_one(bus: &Bus, found: &Inspected, is_in_cluster: bool, report: &mut Report) {
@@ -118,12 +146,7 @@ fn fix_one(bus: &Bus, found: &Inspected, is_in_cluster: bool, report: &mut Repor
 
 fn fixed(check: Check, difference: &Difference) -> Check {
     let Difference { setting, is, asked, .. } = difference;
-    let mut check = check.with("fixed", *setting).with("was", is.clone()).with("is", asked.clone());
-    let is_smaller = asked.as_f64().is_some_and(|asked| is.as_f64().is_none_or(|is| asked < is));
-    if is_smaller && ["ack_wait", "max_deliver"].contains(setting) {
-        check.warn("workers read it when they start: restart those that run");
-    }
-    check
+    check.with("fixed", *setting).with("was", is.clone()).with("is", asked.clone())
 }
 
 fn text(setting: &str, value: &Value) -> String {
