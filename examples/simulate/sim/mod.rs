@@ -39,7 +39,7 @@ pub struct History {
 
 enum Actor {
     Gateway(Box<Gateway>),
-    Ours(Worker),
+    Ours(Box<Worker>),
     Foreign(Box<Foreign>),
 }
 
@@ -91,7 +91,7 @@ impl World {
             let actor = GATEWAYS + index;
             let worker = match index + 1 == WORKERS && has_foreign {
                 true => Actor::Foreign(Box::new(Foreign::new(actor, index))),
-                false => Actor::Ours(Worker::new(actor, index, stops)),
+                false => Actor::Ours(Box::new(Worker::new(actor, index, stops))),
             };
             actors.push((net.random.within(0..1_000), worker));
         }
