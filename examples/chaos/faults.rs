@@ -12,9 +12,19 @@ use super::programs::Installation;
 use super::random::Random;
 use super::relay::Link;
 
-/// One kind of trouble.
-#[derive(Clone, Copy, Debug)]
-enum Fault {
+macro_rules! faults {
+    ($($(#[$doc:meta])* $fault:ident,)*) => {
+        /// One kind of trouble.
+        #[derive(Clone, Copy, Debug)]
+        enum Fault {
+            $($(#[$doc])* $fault,)*
+        }
+
+        const ALL: &[Fault] = &[$(Fault::$fault),*];
+    };
+}
+
+faults! {
     KillGateway,
     /// Several kills of gateways that are submitting: some fall between the two steps of a submit.
     KillGatewaysUnderSubmits,
@@ -36,24 +46,6 @@ enum Fault {
 
 use Fault::*;
 
-const ALL: [Fault; 16] = [
-    KillGateway,
-    KillGatewaysUnderSubmits,
-    KillWorker,
-    FreezeGateway,
-    FreezeWorker,
-    RestartGateway,
-    RestartWorker,
-    KillNats,
-    StopNats,
-    FreezeNats,
-    FillSnapshots,
-    FillQueue,
-    TakePermissions,
-    CutLink,
-    SlowLink,
-    SilentLink,
-];
 /// How long a round of all faults takes, about.
 pub const ROUND: Duration = Duration::from_secs(96);
 /// Between the end of one fault and the next one, in seconds.
@@ -79,7 +71,7 @@ pub fn storm(all: &mut Installation, tally: &Tally, wanted: usize, seed: u64, de
     let mut random = Random::new(seed);
     let mut done = 0;
     'storm: loop {
-        let mut round = ALL;
+        let mut round = ALL.to_vec();
         random.shuffle(&mut round);
         for fault in round {
             if (done >= ALL.len() && tally.count() >= wanted) || Instant::now() > deadline {

@@ -19,6 +19,8 @@ pub struct Execution {
     pub worker: String,
     /// Unix seconds.
     pub begin: f64,
+    /// The last sign of life: its task leaves one every second, and at its end.
+    pub seen: f64,
     /// `None`: cut off, or still going on.
     pub end: Option<f64>,
 }
@@ -57,7 +59,13 @@ impl Journal {
             let Ok(time) = time.parse::<f64>() else { continue };
             let run = runs.entry(run_id.to_owned()).or_default();
             if word == "begin" {
-                run.push(Execution { worker: worker.to_owned(), begin: time, end: None });
+                run.push(Execution { worker: worker.to_owned(), begin: time, seen: time, end: None });
+                continue;
+            }
+            if let Some(e) = run.iter_mut().rev().find(|e| e.worker == worker && e.end.is_none()) {
+                e.seen = time;
+            }
+            if word == "alive" {
                 continue;
             }
             if run.iter().all(|e| e.end.is_none()) {

@@ -37,7 +37,8 @@ pub struct Findings {
     pub started_again: usize,
     /// Accepted runs that ended more than once.
     pub ended_twice: usize,
-    /// The longest time that two executions of one run overlapped, in seconds.
+    /// The longest time that two executions of one run overlapped, in seconds, as far as signs of life tell:
+    /// one that was killed may have gone on for up to a second after its last one.
     pub longest_overlap: f64,
     /// Runs that no client was promised: their submits were answered with something else, or not at all.
     pub orphans: BTreeMap<String, usize>,
@@ -130,9 +131,7 @@ fn longest_overlap(executions: &[Execution]) -> f64 {
     let mut longest: f64 = 0.0;
     for (n, one) in executions.iter().enumerate() {
         for other in &executions[n + 1..] {
-            if let (Some(end), Some(other_end)) = (one.end, other.end) {
-                longest = longest.max(end.min(other_end) - one.begin.max(other.begin));
-            }
+            longest = longest.max(one.seen.min(other.seen) - one.begin.max(other.begin));
         }
     }
     longest

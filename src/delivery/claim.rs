@@ -175,6 +175,7 @@ impl Protocol for Claim<'_> {
                     requeue::End::Ended(status, error) => End::Ended(status, error),
                     requeue::End::Dropped => End::Dropped,
                     requeue::End::Changed => End::Changed,
+                    requeue::End::Foreign(revision) => End::Foreign(revision),
                 }),
             },
             State::Finished(end) => Step::End(end.clone()),

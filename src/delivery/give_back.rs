@@ -6,9 +6,11 @@
 
 use std::time::Duration;
 
+use super::mends::{self, Mend};
 use super::requeue::{self, Reason, Requeue};
 use super::{
-    Answer, Ask, Change, Limits, Newest, Protocol, Step, Stored, Verdict, is_superseded, lost_attempts,
+    Answer, Ask, Change, Limits, Newest, Protocol, Step, Stored, Verdict, is_foreign, is_superseded,
+    lost_attempts,
 };
 use crate::model::job::Job;
 use crate::model::run::RunSnapshot;
@@ -28,8 +30,8 @@ pub struct GiveBack<'a> {
     job: &'a Job,
     /// ACK subjects by which the snapshot may name this worker.
     ours: Vec<String>,
-    stream_seq: u64,
-    num_delivered: u64,
+    /// Sequence of the message, and which delivery of it this is.
+    numbers: (u64, u64),
     delay: Duration,
     limits: Limits,
     now: f64,
@@ -37,6 +39,11 @@ pub struct GiveBack<'a> {
     lost: u64,
     state: State<'a>,
     is_lost: bool,
+    /// It comes again by itself, or a gateway gives it back, so a NAK would hit the next delivery.
+    comes_again: bool,
+    /// A worker of the Python side executes it, perhaps by a later delivery.
+    is_foreign: bool,
+    may_be_stale: bool,
 }
 
 #[derive(Debug)]
@@ -52,20 +59,47 @@ impl<'a> GiveBack<'a> {
     pub fn new(
         job: &'a Job,
         ours: Vec<String>,
-        (stream_seq, num_delivered): (u64, u64),
+        numbers: (u64, u64),
         delay: Duration,
         limits: Limits,
         now: f64,
     ) -> Self {
-        let (lost, state, is_lost) = (0, State::Release, false);
-        GiveBack { job, ours, stream_seq, num_delivered, delay, limits, now, lost, state, is_lost }
+        let (lost, state) = (0, State::Release);
+        let (is_lost, comes_again, is_foreign, may_be_stale) = (false, false, false, false);
+        GiveBack {
+            job,
+            ours,
+            numbers,
+            delay,
+            limits,
+            now,
+            lost,
+            state,
+            is_lost,
+            comes_again,
+            is_foreign,
+            may_be_stale,
+        }
+    }
+
+    /// The job was not kept alive for as long as NATS waits, so it may have been delivered again, to a worker
+    /// that has not claimed it yet.
+    pub fn may_be_stale(self, may_be_stale: bool) -> Self {
+        GiveBack { may_be_stale, ..self }
     }
 
     fn release(&mut self, snapshot: &RunSnapshot) -> Change {
         self.lost = lost_attempts(self.job, snapshot);
-        self.is_lost = is_superseded(snapshot, self.stream_seq, self.num_delivered);
+        self.is_foreign = is_foreign(snapshot);
+        // A snapshot that has named this worker was written over by one of the Python side.
+        let is_taken = self.is_foreign && !self.ours.is_empty();
+        self.is_lost = (is_taken || is_superseded(snapshot, self.numbers.0, self.numbers.1))
+            && mends::is_in(Mend::OnlyHeldGoesBack);
+        let is_named = snapshot.delivery.as_ref().is_some_and(|held| self.ours.contains(&held.ack));
+        self.is_lost |= self.may_be_stale && !is_named;
         let Some(held) = &snapshot.delivery else { return Change::Leave };
-        if self.is_lost || snapshot.status.is_terminal() || held.released || !self.ours.contains(&held.ack) {
+        self.comes_again = is_named && (held.rescued || self.may_be_stale);
+        if self.is_lost || snapshot.status.is_terminal() || held.released || !is_named {
             return Change::Leave;
         }
         let mut snapshot = Box::new(snapshot.clone());
@@ -98,7 +132,7 @@ impl Protocol for GiveBack<'_> {
             (State::Requeue(requeue), _) => requeue.edit(newest),
             (_, Stored::Run(snapshot)) => self.release(snapshot),
             _ => {
-                self.is_lost = false;
+                self.is_lost = self.may_be_stale;
                 Change::Leave
             }
         }
@@ -108,10 +142,16 @@ impl Protocol for GiveBack<'_> {
         match &mut self.state {
             State::Requeue(requeue) => requeue.answered(answer),
             State::Release if self.is_lost => self.state = State::Finished(End::Lost),
-            State::Release if self.limits.wants_requeue(self.num_delivered, self.lost) => {
-                let reason = Reason::InHand { num_delivered: self.num_delivered };
-                let requeue = Requeue::new(self.job, self.stream_seq, reason, self.limits, self.now);
-                self.state = State::Requeue(Box::new(requeue));
+            State::Release if self.comes_again => self.state = State::Finished(End::GivenBack),
+            State::Release if self.limits.wants_requeue(self.numbers.1, self.lost) => {
+                let (stream_seq, num_delivered) = self.numbers;
+                let reason = Reason::InHand { num_delivered };
+                let requeue = Requeue::new(self.job, stream_seq, reason, self.limits, self.now);
+                // It would take the message from a worker that may be well.
+                self.state = match self.is_foreign {
+                    true => State::Finished(End::Lost),
+                    false => State::Requeue(Box::new(requeue)),
+                };
             }
             State::Release => self.state = State::Nak,
             State::Nak => self.state = State::Finished(End::GivenBack),
@@ -155,6 +195,9 @@ mod tests {
         assert_eq!(give_back(Stored::Missing), (None, End::GivenBack));
         assert_eq!(give_back(Stored::Run(&job().pending_snapshot(1.0))), (None, End::GivenBack));
         assert_eq!(give_back(Stored::Run(&held(delivery(5, 3)))), (None, End::Lost), "a NAK would rob it");
+        let mut python = job().pending_snapshot(1.0);
+        python.status = crate::model::run::RunStatus::Running;
+        assert_eq!(give_back(Stored::Run(&python)), (None, End::Lost), "a Python worker has a later one");
         let mut released = held(delivery(5, 3));
         released.delivery.as_mut().unwrap().released = true;
         assert_eq!(give_back(Stored::Run(&released)), (None, End::Lost));

@@ -12,11 +12,21 @@ pub enum Mend {
     TooLargeEnds,
     /// Without it a run whose job was never queued waits as long as any job of its tag does.
     OwnMessage,
+    /// Without it several gateways give one delivery back, and the second NAK hits the next delivery.
+    OneRescue,
+    /// Without it a worker that stood still gives back what another worker has got since.
+    OnlyHeldGoesBack,
 }
 
 impl Mend {
-    pub const ALL: [Mend; 4] =
-        [Mend::StuckMessages, Mend::OnlyDeathsCount, Mend::TooLargeEnds, Mend::OwnMessage];
+    pub const ALL: [Mend; 6] = [
+        Mend::StuckMessages,
+        Mend::OnlyDeathsCount,
+        Mend::TooLargeEnds,
+        Mend::OwnMessage,
+        Mend::OneRescue,
+        Mend::OnlyHeldGoesBack,
+    ];
 }
 
 #[cfg(debug_assertions)]

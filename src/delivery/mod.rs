@@ -17,6 +17,7 @@
 //!
 //! This floor does not know how a flow is executed, HTTP, or when a step is due.
 
+pub mod cancel;
 pub mod claim;
 pub mod drive;
 pub mod give_back;

@@ -35,6 +35,9 @@ pub enum End {
     Dropped,
     /// The run has moved on: nothing was removed. Look again.
     Changed,
+    /// A worker of the Python side has had the run last, by this message or by a later one, and the snapshot
+    /// is at this revision. Should it stay there, that worker is gone; requeue with [`Requeue::silent`].
+    Foreign(u64),
 }
 
 /// The old message, and what is to be known to decide on it.
@@ -47,6 +50,8 @@ pub struct Requeue<'a> {
     now: f64,
     /// Only if the snapshot still is at this revision.
     decided_on: Option<u64>,
+    /// The revision at which a foreign worker has fallen silent.
+    silent: Option<u64>,
     /// A message that the snapshot names and that is not in the queue.
     gone: Option<u64>,
     state: State,
@@ -74,17 +79,23 @@ enum Found {
     Other(u64),
     Of(End),
     Changed,
+    Foreign(u64),
 }
 
 impl<'a> Requeue<'a> {
     pub fn new(job: &'a Job, seq: u64, reason: Reason, limits: Limits, now: f64) -> Self {
         let (gone, state, verdict) = (None, State::Look, Found::Nothing);
-        Requeue { job, seq, reason, limits, now, decided_on: None, gone, state, verdict }
+        Requeue { job, seq, reason, limits, now, decided_on: None, silent: None, gone, state, verdict }
     }
 
     /// Acts only on this revision of the snapshot.
     pub fn decided_on(self, revision: u64) -> Self {
         Requeue { decided_on: Some(revision), ..self }
+    }
+
+    /// A foreign worker has not written since this revision.
+    pub fn silent(self, revision: Option<u64>) -> Self {
+        Requeue { silent: revision, ..self }
     }
 
     fn look(&mut self, newest: &Newest<'_>) -> Change {
@@ -107,6 +118,13 @@ impl<'a> Requeue<'a> {
         }
         if self.decided_on.is_some_and(|revision| revision != newest.revision) {
             return self.found(Found::Changed);
+        }
+        if is_foreign(snapshot)
+            && self.reason == Reason::Exhausted
+            && self.silent != Some(newest.revision)
+            && mends::is_in(Mend::OnlyDeathsCount)
+        {
+            return self.found(Found::Foreign(newest.revision));
         }
         if snapshot.status == RunStatus::Cancelling {
             return self.end(snapshot, RunStatus::Cancelled, None);
@@ -221,6 +239,7 @@ impl Protocol for Requeue<'_> {
                     Found::Other(seq) => State::Other(seq),
                     Found::Of(end) => State::Drop(end),
                     Found::Changed | Found::Nothing => State::Finished(End::Changed),
+                    Found::Foreign(revision) => State::Finished(End::Foreign(revision)),
                 }
             }
             (State::Other(_), Answer::Found(true)) => State::Drop(End::Dropped),

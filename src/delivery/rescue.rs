@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::mends::{self, Mend};
 use crate::model::limits::{LEAST_RUN_SILENCE, MISSED_HEARTBEATS};
 use crate::model::run::{RunSnapshot, RunStatus, RunSummary};
 
@@ -51,7 +52,7 @@ pub fn remedy(facts: Facts<'_>, cancel_grace: Duration) -> Remedy {
         Remedy::Nothing
     } else if is_cancelling {
         Remedy::CompleteCancel
-    } else if delivery.rescued && silence < AGAIN {
+    } else if delivery.rescued && silence < AGAIN && mends::is_in(Mend::OneRescue) {
         Remedy::Nothing
     } else {
         Remedy::GiveBack(delivery.ack.clone())

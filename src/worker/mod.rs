@@ -110,11 +110,19 @@ struct Context {
     /// Milliseconds between two in-progress ACKs; the puller lowers it when a consumer that was
     /// there before us has a shorter `ack_wait` than ours would have.
     progress_interval_ms: AtomicU64,
+    /// Milliseconds after which NATS delivers a job again: the shortest of its consumers.
+    ack_wait_ms: AtomicU64,
 }
 
 impl Context {
     fn progress_interval(&self) -> Duration {
         Duration::from_millis(self.progress_interval_ms.load(Ordering::Relaxed))
+    }
+
+    /// After so long without a sign of life a job may have been delivered to another worker: `ack_wait`, less
+    /// what a delivery may have been under way.
+    fn stale_after(&self) -> Duration {
+        Duration::from_millis(self.ack_wait_ms.load(Ordering::Relaxed) / 4 * 3)
     }
 
     /// The bounds of a job that came on `subject`.
@@ -126,6 +134,8 @@ impl Context {
 
     /// Keeps in-progress ACKs well within `ack_wait` (`docs/contract.md#delivery-of-jobs`).
     fn respect_ack_wait(&self, ack_wait: Duration) {
+        let millis = u64::try_from(ack_wait.as_millis()).unwrap_or(u64::MAX);
+        self.ack_wait_ms.fetch_min(millis, Ordering::Relaxed);
         if self.progress_interval() >= ack_wait {
             let half = u64::try_from(ack_wait.as_millis() / 2).unwrap_or(u64::MAX).max(1);
             self.progress_interval_ms.fetch_min(half, Ordering::Relaxed);
@@ -197,6 +207,7 @@ pub fn run(
     let context = Arc::new(Context {
         settings,
         progress_interval_ms: AtomicU64::new(u64::try_from(progress_ms).unwrap_or(u64::MAX).max(1)),
+        ack_wait_ms: AtomicU64::new(u64::MAX),
         instance_id: uuid::Uuid::new_v4().to_string(),
         runs: bus.runs(),
         workers: bus.workers(),

@@ -6,9 +6,8 @@
 //! moment at which its worker has become busy: the job that finds no slot is given back. Each time
 //! costs it a delivery, so a job that meets only busy workers soon waits until such pulls have ended.
 //!
-//! What arrives after the worker has stood still may long have been delivered to another one; a NAK would
-//! take it from there. If it finds no slot it is left alone, and comes again after `ack_wait` if it has to. A
-//! slot finds out by its claim.
+//! What arrives after the worker has stood still for about `ack_wait` may have been delivered to another one
+//! by now; a claim or a NAK would take it from there. It is left alone, and comes again if it has to.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,12 +30,11 @@ const QUICK_GIVE_BACKS: u64 = 2;
 /// Then it comes again when every pull that was open has ended, and goes to who asks anew.
 const GIVE_BACK_DELAY: Duration = MANY_WAIT.saturating_add(Duration::from_millis(500));
 
-/// Longest time between two turns of the puller; after [`STOOD_STILL`] without one this process has stood
-/// still.
+/// Longest time between two turns of the puller.
 const TURN: Duration = Duration::from_secs(1);
-const STOOD_STILL: Duration = Duration::from_secs(3);
-/// From then until all that was on its way has arrived.
-const STALE_ARRIVALS: Duration = Duration::from_secs(2);
+/// After [`Context::stale_after`] without one, until all that was on its way has arrived. Nothing is asked
+/// for meanwhile.
+const STALE_ARRIVALS: Duration = Duration::from_secs(1);
 
 /// Runs until `stop` closes, the one job of `run_once` is done, or the worker's record is taken
 /// over; then drains. Returns who has taken over, if anybody.
@@ -165,17 +163,17 @@ struct Turns {
 }
 
 impl Turns {
-    fn begin(&mut self) {
+    fn begin(&mut self, stale_after: Duration) {
         let now = clock::since_boot();
-        if now.saturating_sub(self.last) >= STOOD_STILL {
+        if now.saturating_sub(self.last) >= stale_after {
             self.stale_until = now + STALE_ARRIVALS;
         }
         self.last = now;
     }
 
-    /// Whether what has just arrived may have been delivered long ago.
-    fn may_be_stale(&mut self) -> bool {
-        self.begin();
+    /// Whether what arrives may have been delivered long ago.
+    fn is_stale(&mut self, stale_after: Duration) -> bool {
+        self.begin(stale_after);
         self.last < self.stale_until
     }
 }
@@ -187,7 +185,7 @@ impl Puller<'_> {
             None => never(),
         };
         loop {
-            self.turns.begin();
+            self.turns.begin(self.context.stale_after());
             let retry = self.ask();
             if self.refused.is_some() {
                 return None;
@@ -196,7 +194,9 @@ impl Puller<'_> {
                 systemd::status(Loop::Puller, self.status());
             }
             let silence = self.inbox.next_deadline().unwrap_or_else(|| Instant::now() + RETRY);
-            let next_look = if retry { Instant::now() + RETRY } else { silence.min(Instant::now() + TURN) };
+            // Twice at least before a pause would be taken for a standstill.
+            let turn = Instant::now() + TURN.min(self.context.stale_after() / 2);
+            let next_look = if retry { Instant::now() + RETRY } else { silence.min(turn) };
             select! {
                 recv(stop) -> _ => return None,
                 recv(registry.taken_over) -> by => return by.ok(),
@@ -229,6 +229,9 @@ impl Puller<'_> {
     /// Asks for what the free slots can take; says whether it could not and has to try again.
     fn ask(&mut self) -> bool {
         let free = self.slots.free() as u64;
+        if self.turns.is_stale(self.context.stale_after()) {
+            return true;
+        }
         if free == 0
             || !self.context.health.is_well()
             || (self.context.settings.run_once.is_some() && self.taken > 0)
@@ -315,16 +318,19 @@ impl Puller<'_> {
     }
 
     fn hand_over(&mut self, message: Delivered) {
+        if self.turns.is_stale(self.context.stale_after()) {
+            return leave(&message);
+        }
         let once = self.context.settings.run_once.is_some() && self.taken > 0;
         if self.slots.free() == 0 || once || !self.context.health.is_well() {
-            return give_back(&message, &mut self.turns);
+            return give_back(self.context, &message);
         }
         match self.slots.jobs.try_send(message) {
             Ok(()) => {
                 self.slots.busy += 1;
                 self.taken += 1;
             }
-            Err(refused) => give_back(&refused.into_inner(), &mut self.turns),
+            Err(refused) => give_back(self.context, &refused.into_inner()),
         }
     }
 
@@ -351,11 +357,11 @@ impl Puller<'_> {
                     if let Ok(arrival) = arrival
                         && let PullEvent::Delivered { message, .. } = inbox.take(arrival)
                     {
-                        give_back(&message, &mut turns);
+                        give_back_unless(turns.is_stale(context.stale_after()), context, &message);
                     }
                 }
                 recv(pulse.next()) -> _ => {}
-                recv(after(TURN)) -> _ => turns.begin(),
+                recv(after(TURN.min(context.stale_after() / 2))) -> _ => turns.begin(context.stale_after()),
                 recv(timeout) -> _ => break,
             }
         }
@@ -365,16 +371,25 @@ impl Puller<'_> {
         turns.last = clock::since_boot();
         while let Ok(arrival) = inbox.arrivals().try_recv() {
             if let PullEvent::Delivered { message, .. } = inbox.take(arrival) {
-                give_back(&message, &mut turns);
+                give_back_unless(turns.is_stale(context.stale_after()), context, &message);
             }
         }
     }
 }
 
-fn give_back(message: &Delivered, turns: &mut Turns) {
-    if turns.may_be_stale() {
-        return log::info!(subject = message.subject.as_str();
-            "this process has stood still; leaving a job that it cannot take");
+fn give_back_unless(is_stale: bool, context: &Context, message: &Delivered) {
+    if is_stale { leave(message) } else { give_back(context, message) }
+}
+
+fn leave(message: &Delivered) {
+    log::info!(subject = message.subject.as_str();
+        "this worker has stood still; a job that has come meanwhile is left to others");
+}
+
+/// A run that is executed here keeps its job.
+fn give_back(context: &Context, message: &Delivered) {
+    if context.in_flight.adopt(message) {
+        return;
     }
     let delay = match message.num_delivered {
         ..=QUICK_GIVE_BACKS => Duration::ZERO,

@@ -12,6 +12,7 @@ use crossbeam_channel::{after, at, select};
 use super::Context;
 use super::job::settle;
 use crate::bus::{self, Delivered, ExhaustedJob, PullEvent, PullInbox};
+use crate::delivery::foreign_silence;
 use crate::delivery::requeue::{End, Reason, Requeue};
 use crate::delivery::undelivered::Undelivered;
 use crate::model::clock;
@@ -47,6 +48,7 @@ pub(super) fn run(context: &Arc<Context>, stop: &StopSignal) {
 
 /// Reads advisories; returns whether the worker stops.
 fn serve(context: &Context, mut inbox: PullInbox, stop: &StopSignal) -> bool {
+    let mut watched = None;
     loop {
         if inbox.outstanding(0) == 0 {
             // Fails while there is no connection; asked again after the pause, or when there is one.
@@ -58,7 +60,7 @@ fn serve(context: &Context, mut inbox: PullInbox, stop: &StopSignal) -> bool {
             recv(inbox.arrivals()) -> arrival => {
                 let Ok(arrival) = arrival else { return false };
                 match inbox.take(arrival) {
-                    PullEvent::Delivered { message, .. } => handle(context, &message),
+                    PullEvent::Delivered { message, .. } => handle(context, &message, &mut watched),
                     PullEvent::Missing { .. } | PullEvent::Refused(_) => return false,
                     // The inbox stays: what a pull that is still open brings must find it.
                     PullEvent::Reconnected | PullEvent::Ended { .. } | PullEvent::Quiet => {}
@@ -69,14 +71,20 @@ fn serve(context: &Context, mut inbox: PullInbox, stop: &StopSignal) -> bool {
     }
 }
 
-fn handle(context: &Context, advisory: &Delivered) {
+/// A run that a worker of the Python side has had last: its message, the revision of its snapshot, and since
+/// when that is the newest one. One at a time is enough, for the advisory of each comes again and again.
+type Watched = Option<(u64, u64, Instant)>;
+
+fn handle(context: &Context, advisory: &Delivered, watched: &mut Watched) {
     let Ok(told) = serde_json::from_slice::<ExhaustedJob>(&advisory.payload) else {
         log::warn!("an advisory cannot be read");
         let _ = advisory.term();
         return;
     };
-    let settled = match sweep(context, &told) {
+    let settled = match sweep(context, &told, watched) {
         Ok(()) => advisory.ack(),
+        // The run is changed by somebody, or may be executed.
+        Err(bus::Error::Conflict(_)) => advisory.nak(TROUBLE_DELAY),
         Err(e) => {
             log::warn!(error = e.to_string(); "cannot end a run whose deliveries are exhausted yet");
             advisory.nak(TROUBLE_DELAY)
@@ -87,7 +95,7 @@ fn handle(context: &Context, advisory: &Delivered) {
     }
 }
 
-fn sweep(context: &Context, told: &ExhaustedJob) -> bus::Result<()> {
+fn sweep(context: &Context, told: &ExhaustedJob, watched: &mut Watched) -> bus::Result<()> {
     let seq = told.stream_seq;
     let Some(message) = context.queue.stored_job(seq)? else { return Ok(()) };
     let undelivered = Undelivered { runs: &context.runs, queue: &context.queue, seq, message: &message };
@@ -98,12 +106,21 @@ fn sweep(context: &Context, told: &ExhaustedJob) -> bus::Result<()> {
         Ok(job) => job,
         Err(e) => return undelivered.discard(&e, publish),
     };
-    let step = Requeue::new(&job, seq, Reason::Exhausted, context.limits(&message.subject), clock::now());
+    let patience = foreign_silence(context.settings.run.heartbeat_interval);
+    let silent = watched.filter(|(of, _, since)| *of == seq && since.elapsed() >= patience);
+    let step = Requeue::new(&job, seq, Reason::Exhausted, context.limits(&message.subject), clock::now())
+        .silent(silent.map(|(_, revision, _)| revision));
     match undelivered.requeue(&job, step, drop, publish)? {
         End::Requeued(_) => log::info!(run_id = job.run_id.as_str(), deliveries = told.deliveries;
             "NATS delivers the job no more; it was published anew"),
         End::Ended(..) | End::Dropped => {}
         End::Changed => return Err(bus::Error::Conflict(job.run_id)),
+        End::Foreign(revision) => {
+            if watched.is_none_or(|(of, at, _)| (of, at) != (seq, revision)) {
+                *watched = Some((seq, revision, Instant::now()));
+            }
+            return Err(bus::Error::Conflict(job.run_id));
+        }
     }
     Ok(())
 }

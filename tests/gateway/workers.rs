@@ -197,13 +197,16 @@ fn old_records_are_removed_and_live_ones_stay() {
     let now = clock::now();
     put(&cluster, "old", &python_record("old", "STOPPED_GRACEFUL", now - 100.0));
     put(&cluster, "lost", &python_record("lost", "RUNNING", now - 100.0));
-    put(&cluster, "new", &python_record("new", "IDLE", now + 3600.0));
+    // Its clock is ahead, and it is gone for as long as the others.
+    put(&cluster, "ahead", &python_record("ahead", "IDLE", now + 3600.0));
     put(&cluster, "timeless", &json!({"worker_id": "timeless"}));
     eventually(PATIENCE, "the old ones to go", || {
+        // It lives, and its clock is a week behind.
+        put(&cluster, "new", &python_record("new", "IDLE", clock::now() - 604_800.0));
         let left = ids(&cluster, "scope=all");
         (left == ["new"]).then_some(())
     });
-    for worker_id in ["old", "lost", "timeless"] {
+    for worker_id in ["old", "lost", "ahead", "timeless"] {
         let newest = cluster.bus.workers().newest(worker_id).unwrap().unwrap();
         assert_eq!(newest.operation, Operation::Delete, "{worker_id}");
     }

@@ -72,13 +72,17 @@ impl World {
         while !matches!(world.actors[0].as_ref().unwrap().doing, Doing::Ends(..)) {
             world.step(0);
         }
-        world.actors[0] = None;
+        world.die(0);
         world
     }
 
     /// NATS delivers the next message, at once or after `ack_wait` has passed for all that are in delivery.
     fn deliver(&mut self, after: u64) -> bool {
         self.net.now += after;
+        // What is in delivery is silent for all that time.
+        for actor in self.actors.iter().flatten().filter(|_| after > 0) {
+            self.net.checks.goes(actor.delivery.seq, actor.delivery.num);
+        }
         let Some(delivery) = self.net.queue.fetch(self.net.now) else { return false };
         let message = *self.net.queue.get(delivery.seq).unwrap();
         let jetstream::Delivery { seq, num, nth } = delivery;
@@ -86,6 +90,12 @@ impl World {
         let doing = claims(WORKERS[self.actors.len()], message, delivery, &ack);
         self.actors.push(Some(Actor { message, delivery, ack, doing }));
         true
+    }
+
+    fn die(&mut self, index: usize) {
+        if let Some(actor) = self.actors[index].take() {
+            self.net.checks.goes(actor.delivery.seq, actor.delivery.num);
+        }
     }
 
     fn step(&mut self, index: usize) {
@@ -133,7 +143,7 @@ impl World {
             if self.actors[index].is_some() {
                 let (mut steps, mut dies) = (self.clone(), self.clone());
                 steps.step(index);
-                dies.actors[index] = None;
+                dies.die(index);
                 nexts.extend([steps, dies]);
             }
         }

@@ -38,3 +38,14 @@ fn without_a_look_for_its_own_message_the_orphan_of_a_submit_waits_for_others() 
     let problem = found(Mend::OwnMessage);
     assert!(problem.contains("after the last fault") && problem.contains("accepted: false"), "{problem}");
 }
+
+#[test]
+fn without_the_wait_of_other_gateways_a_delivery_is_given_back_twice() {
+    found(Mend::OneRescue);
+}
+
+#[test]
+fn without_a_look_at_the_snapshot_a_run_is_taken_from_the_worker_that_executes_it() {
+    let problem = found(Mend::OnlyHeldGoesBack);
+    assert!(problem.contains("it has not"), "{problem}");
+}

@@ -1,4 +1,5 @@
-"""The flow of the chaos test for workers with Python: it leaves a line in a file when it begins and ends."""
+"""The flow of the chaos test for workers with Python: it leaves a line in a file when it begins,
+every second, and when it ends."""
 
 import os
 import time
@@ -18,10 +19,14 @@ def note(run_id, word):
 def work(ctx, seconds):
     run_id = ctx.run_context.run_id
     note(run_id, "begin")
-    end = time.monotonic() + seconds
+    now = time.monotonic()
+    end, alive = now + seconds, now + 1.0
     while (left := end - time.monotonic()) > 0:
         if ctx.is_cancelled:
             return "cancelled"
+        if time.monotonic() >= alive:
+            note(run_id, "alive")
+            alive += 1.0
         time.sleep(min(left, 0.1))
     note(run_id, "end")
     return "done"

@@ -1,9 +1,10 @@
-//! A worker with native tasks that leaves a line in a file when a run begins and ends.
+//! A worker with native tasks that leaves a line in a file when a run begins, every second, and when it
+//! ends.
 
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyoco_server::bus::Bus;
 use pyoco_server::config::{Config, Source};
@@ -24,6 +25,8 @@ pub const WORKER: &str = "CHAOS_WORKER";
 pub const FLOW: &str = "chaos";
 /// The same for workers with Python.
 pub const PYTHON_FLOWS: &str = include_str!("flows.py");
+/// Between two lines of a run that goes on.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM; `PYOCO_DEFAULT_TAG` is the tag that it serves.
 pub fn main() -> Result<(), Error> {
@@ -62,8 +65,16 @@ fn work(ctx: &TaskContext, journal: &str, name: &str) -> Result<Value, TaskError
     };
     note("begin")?;
     let seconds = ctx.params.get("seconds").and_then(Value::as_f64).unwrap_or(0.0);
-    if ctx.cancel.sleep(Duration::from_secs_f64(seconds)) {
-        return Err(TaskError::cancelled());
+    let end = Instant::now() + Duration::from_secs_f64(seconds);
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if ctx.cancel.sleep(left.min(SIGN_OF_LIFE)) {
+            return Err(TaskError::cancelled());
+        }
+        if left <= SIGN_OF_LIFE {
+            break;
+        }
+        note("alive")?;
     }
     note("end")?;
     Ok(json!("done"))

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use pyoco_server::bus::{Deliveries, QueueContents};
+use pyoco_server::bus::{Deliveries, Meta, QueueContents};
 use pyoco_server::delivery::reconcile::missing::{self, Missing};
 use pyoco_server::delivery::reconcile::stuck::{self, Stuck, Walked};
 use pyoco_server::delivery::reconcile::{self, INTERVAL};
@@ -15,14 +15,13 @@ use pyoco_server::model::run::{RunSnapshot, RunStatus, RunSummary};
 
 use super::checks::MAX_LOST;
 use super::jetstream::Millis;
-use super::net::{Going, Message, Net, Progress, RUN_IDS, RUNS, Trouble, Writer, job};
+use super::net::{Going, Message, NAK_WITHIN, Net, Progress, RUN_IDS, RUNS, Trouble, Writer, job};
 use super::worker::WORKER_IDS;
 
 const RESCUE_INTERVAL: Millis = 1_000;
 /// The tag of all runs.
 const TAG: &str = "default";
 const RECORD_SILENCE: Millis = 7_500;
-const NAK_WITHIN: Millis = 2_000;
 const SUBMIT_DEADLINE: Millis = 5_000;
 const CANCEL_GRACE: Duration = Duration::from_secs(30);
 
@@ -70,7 +69,7 @@ pub struct Edit {
 }
 
 impl Edit {
-    fn new(decide: impl FnMut(&Newest<'_>) -> Change + 'static) -> Edit {
+    pub fn new(decide: impl FnMut(&Newest<'_>) -> Change + 'static) -> Edit {
         Edit { decide: Box::new(decide), written: None }
     }
 }
@@ -257,9 +256,8 @@ impl Gateway {
             let Some((revision, facts)) = self.facts(net, run, &summary, net.now) else { continue };
             match rescue::remedy(facts, CANCEL_GRACE) {
                 Remedy::Nothing => {}
-                Remedy::GiveBack(_) => {
+                Remedy::GiveBack(ack) => {
                     net.tell(|| format!("gateway {} gives r{run} back", self.actor));
-                    let seq = reconcile::named(&summary);
                     let now = net.seconds();
                     let edit = Edit::new(move |newest| {
                         let Stored::Run(snapshot) = newest.stored else { return Change::Leave };
@@ -267,7 +265,7 @@ impl Gateway {
                         let is_due = newest.revision == revision && rescue::sign(&mut snapshot, now);
                         if is_due { Change::Put(snapshot) } else { Change::Leave }
                     });
-                    let message = seq.map(|seq| (seq, net.queue.deliveries_of(seq)));
+                    let message = Meta::parse(&ack).map(|meta| (meta.stream_seq, meta.num_delivered));
                     self.going =
                         Some(Work::Rescue(Going::new(edit, run, None), message, net.now + NAK_WITHIN));
                     return;
@@ -395,9 +393,10 @@ impl Gateway {
                 Progress::Going => Some(Work::Rescue(going, seq, until)),
                 Progress::End(written) => {
                     if let (true, Some((seq, deliveries))) = (written && net.now < until, seq) {
-                        // The server may have delivered it by itself meanwhile; that delivery is lost then.
+                        // The server may have delivered it by itself, and nobody has claimed it so far; that
+                        // delivery is lost then.
                         if net.queue.deliveries_of(seq) != deliveries {
-                            net.checks.disturbed[going.run] += 1;
+                            net.checks.excuse(going.run);
                         }
                         let _ = net.ask(self.actor, false, |net| net.queue.nak(net.now, seq, 0));
                     }

@@ -15,6 +15,7 @@
 //! - The last `ack_wait`, or the last NAK, does not exhaust a message: the pull that would deliver it once
 //!   more does. Until then it is ack-pending and there is no advisory. Only with a `max_deliver` of 1 the end
 //!   of `ack_wait` does it without a pull.
+//! - Pulls that wait are served in turn: one with room for more goes to the end of the line.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -42,8 +43,20 @@ pub struct WorkQueue<M> {
     earliest: Millis,
     /// Sequences of messages whose deliveries are exhausted, one advisory each.
     advisories: Vec<u64>,
+    /// Pulls that wait, the next one to be served first.
+    pulls: VecDeque<Pull>,
     /// Working memory of `expire`.
     due: Vec<(Millis, u64)>,
+}
+
+/// A connection to the server: whose, and which one of those that it has had.
+pub type Connection = (usize, u64);
+
+#[derive(Debug, Clone, Copy)]
+struct Pull {
+    by: Connection,
+    left: usize,
+    until: Millis,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -102,6 +115,7 @@ impl<M> WorkQueue<M> {
             again: VecDeque::new(),
             earliest: Millis::MAX,
             advisories: Vec::new(),
+            pulls: VecDeque::new(),
             due: Vec::new(),
         }
     }
@@ -149,6 +163,49 @@ impl<M> WorkQueue<M> {
         self.next_new = seq + 1;
         self.pending.insert(seq, Pending { deliveries: 1, due, in_line: false });
         Some(self.delivered(seq, 1, due))
+    }
+
+    /// Opens a pull for so many messages that waits for them until a time.
+    pub fn pull(&mut self, by: Connection, batch: usize, until: Millis) {
+        self.pulls.push_back(Pull { by, left: batch, until });
+    }
+
+    /// The next message that a waiting pull gets; pulls of connections that are gone are forgotten.
+    pub fn deliver(
+        &mut self,
+        now: Millis,
+        is_there: impl Fn(Connection) -> bool,
+    ) -> Option<(Connection, Delivery)> {
+        self.pulls.retain(|pull| now < pull.until && is_there(pull.by));
+        let mut pull = *self.pulls.front()?;
+        let delivery = self.fetch(now)?;
+        self.pulls.pop_front();
+        pull.left -= 1;
+        if pull.left > 0 {
+            self.pulls.push_back(pull);
+        }
+        Some((pull.by, delivery))
+    }
+
+    /// How many messages the waiting pulls of a connection may still bring.
+    pub fn asked_by(&self, by: Connection) -> usize {
+        self.pulls.iter().filter(|pull| pull.by == by).map(|pull| pull.left).sum()
+    }
+
+    pub fn end_pulls(&mut self, by: Connection) {
+        self.pulls.retain(|pull| pull.by != by);
+    }
+
+    /// The leader is gone, and with it what no other node has: pulls, and the line of messages that were
+    /// given back. Those come again after `ack_wait`.
+    pub fn lose_leader(&mut self, now: Millis) {
+        self.pulls.clear();
+        for seq in self.again.drain(..) {
+            if let Some(pending) = self.pending.get_mut(&seq) {
+                (pending.in_line, pending.due) = (false, now + self.settings.ack_wait);
+                self.earliest = self.earliest.min(pending.due);
+            }
+        }
     }
 
     /// What TERM does, too. `false`: the message was gone.

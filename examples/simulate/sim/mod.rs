@@ -5,6 +5,7 @@
 //! when an actor has its turn, what it remembers, and when it tries again.
 
 pub mod checks;
+mod client;
 mod foreign;
 mod gateway;
 #[allow(dead_code, reason = "the test that holds it against a real server uses the rest")]
@@ -14,16 +15,19 @@ pub mod net;
 pub mod random;
 mod worker;
 
+use client::Client;
 use foreign::Foreign;
 use gateway::Gateway;
 use jetstream::Millis;
 use net::{Net, RUNS, Window};
-use worker::Worker;
+use worker::{Kind, Worker};
 
 /// How long after the last fault every run must have ended.
 const BOUND: Millis = 240_000;
 /// The same for a run that lasts longer than this.
 const LONG_BOUND: Millis = 600_000;
+/// Longest election.
+const MAX_LEADERLESS: Millis = 8_000;
 const GATEWAYS: usize = 2;
 const WORKERS: usize = 3;
 
@@ -41,6 +45,7 @@ enum Actor {
     Gateway(Box<Gateway>),
     Ours(Box<Worker>),
     Foreign(Box<Foreign>),
+    Client(Client),
 }
 
 /// Runs the history of a seed; the error says what went wrong.
@@ -73,11 +78,14 @@ struct World {
 impl World {
     fn new(seed: u64) -> World {
         let mut net = Net::new(seed, GATEWAYS + WORKERS, WORKERS);
-        let calm_from = net.random.within(5_000..90_000);
-        net.lossy_until = if net.random.one_in(2) { calm_from } else { 0 };
-        let stops = net.random.one_in(2);
+        let calm_from = net.random.within(5_000..60_000);
+        // In some histories the network is well, and only processes fail.
+        let only_processes = net.random.one_in(4);
+        net.lossy_until = if !only_processes && net.random.one_in(2) { calm_from } else { 0 };
+        let stops_without_nats = net.random.one_in(2);
         let has_foreign = net.random.one_in(2);
-        net.checks.never_two = stops && !has_foreign;
+        net.checks.never_two = !has_foreign && (stops_without_nats || only_processes);
+        net.checks.never_beside = !has_foreign && only_processes;
         net.has_long_run = net.random.one_in(8);
         let mut actors = Vec::new();
         for index in 0..GATEWAYS {
@@ -91,13 +99,25 @@ impl World {
             let actor = GATEWAYS + index;
             let worker = match index + 1 == WORKERS && has_foreign {
                 true => Actor::Foreign(Box::new(Foreign::new(actor, index))),
-                false => Actor::Ours(Box::new(Worker::new(actor, index, stops))),
+                false => {
+                    let (is_native, has_tags) = (net.random.one_in(2), net.random.one_in(4));
+                    let kind = Kind { stops_without_nats, is_native, has_tags };
+                    Actor::Ours(Box::new(Worker::new(actor, index, kind)))
+                }
             };
             actors.push((net.random.within(0..1_000), worker));
         }
+        for run in 0..RUNS {
+            if net.random.one_in(6) {
+                let at = net.random.within(0..calm_from);
+                actors.push((at, Actor::Client(Client::new(run % GATEWAYS, run, at))));
+            }
+        }
         let mut world =
             World { net, actors, accepted: [false; RUNS], calm_from, history: History::default() };
-        world.plan_faults();
+        if !only_processes {
+            world.plan_faults();
+        }
         world
     }
 
@@ -113,8 +133,13 @@ impl World {
         };
         self.net.full = window(&mut self.net, 4);
         self.net.down = window(&mut self.net, 5);
+        for stream in 0..self.net.leaderless.len() {
+            let Window { from, to } = window(&mut self.net, 6);
+            self.net.leaderless[stream] = Window { from, to: to.min(from + MAX_LEADERLESS) };
+        }
         for actor in 0..GATEWAYS + WORKERS {
             self.net.cut[actor] = window(&mut self.net, 6);
+            self.net.half_open[actor] = self.net.random.one_in(2);
             self.net.denied[actor] =
                 if actor < GATEWAYS { Window::default() } else { window(&mut self.net, 5) };
         }
@@ -126,6 +151,7 @@ impl World {
             let next = (0..self.actors.len()).min_by_key(|index| self.actors[*index].0)?;
             self.net.now = self.actors[next].0;
             self.net.publish_advisories();
+            self.net.serve();
             let pause = self.turn(next);
             self.actors[next].0 = self.net.now + pause.max(1);
             self.history.steps += 1;
@@ -154,17 +180,20 @@ impl World {
         let net = &mut self.net;
         let is_calm = net.now >= self.calm_from;
         let actor = &mut self.actors[index].1;
-        if !is_calm {
+        let is_frozen = matches!(actor, Actor::Ours(worker) if worker.is_frozen(net.now));
+        if !is_calm && !is_frozen && !matches!(actor, Actor::Client(_)) {
             // A submit stands between its two steps for a moment only: that is when it shall be hit.
             let half_way = matches!(actor, Actor::Gateway(gateway) if gateway.is_half_way());
             let (dies, freezes) = (if half_way { 6 } else { 120 }, 200);
             if net.random.one_in(dies) {
                 self.history.faults += 1;
-                net.tell(|| format!("actor {index} dies"));
+                let with_machine = net.random.one_in(8);
+                net.tell(|| format!("actor {index} dies; with its machine: {with_machine}"));
                 match actor {
                     Actor::Gateway(gateway) => gateway.die(net),
-                    Actor::Ours(worker) => worker.die(net),
-                    Actor::Foreign(worker) => worker.die(net),
+                    Actor::Ours(worker) => worker.die(net, with_machine),
+                    Actor::Foreign(worker) => worker.die(net, with_machine),
+                    Actor::Client(_) => {}
                 }
                 return net.random.within(500..20_000);
             }
@@ -173,9 +202,12 @@ impl World {
                 let time = net.random.within(500..60_000);
                 net.tell(|| format!("actor {index} is frozen for {time} ms"));
                 match actor {
-                    Actor::Ours(worker) => worker.is_frozen_for(net, time),
-                    Actor::Foreign(worker) => worker.die(net),
-                    Actor::Gateway(_) => {}
+                    Actor::Ours(worker) => {
+                        worker.freeze(net, time);
+                        return worker.step(net);
+                    }
+                    Actor::Foreign(worker) => worker.die(net, false),
+                    Actor::Gateway(_) | Actor::Client(_) => {}
                 }
                 return time;
             }
@@ -187,24 +219,11 @@ impl World {
                 worker.drain(net);
             }
         }
-        // What a worker cannot renew is taken for dead, by the server or by a gateway.
-        let run = match actor {
-            Actor::Gateway(_) => None,
-            Actor::Ours(worker) => worker.run(),
-            Actor::Foreign(worker) => worker.run(),
-        };
-        let is_executing = matches!(actor, Actor::Ours(worker) if worker.is_executing());
-        let is_silent =
-            net.is_cut(index) || net.denied[index].holds(net.now) || is_executing && net.full.holds(net.now);
-        if let Some(run) = run
-            && is_silent
-        {
-            net.checks.disturbed[run] += 1;
-        }
         match actor {
             Actor::Gateway(gateway) => gateway.step(net, &mut self.accepted),
             Actor::Ours(worker) => worker.step(net),
             Actor::Foreign(worker) => worker.step(net),
+            Actor::Client(client) => client.step(net),
         }
     }
 

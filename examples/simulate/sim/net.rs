@@ -3,13 +3,15 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
+use pyoco_server::delivery::drive;
 use pyoco_server::delivery::{Answer, Ask, Change, Newest, Protocol, Step, Stored, Verdict, owner};
 use pyoco_server::model::job::Job;
 use pyoco_server::model::run::RunSnapshot;
 
 use super::checks::Checks;
-use super::jetstream::{Bucket, Delivery, Millis, Settings, WorkQueue};
+use super::jetstream::{Bucket, Connection, Delivery, Millis, Settings, WorkQueue};
 use super::random::Random;
 
 /// Runs of one history.
@@ -18,16 +20,47 @@ pub const RUNS: usize = 4;
 pub const TOO_MANY_TASKS: usize = 3;
 pub const RUN_IDS: [&str; RUNS] = ["r0", "r1", "r2", "r3"];
 
+pub const NAK_WITHIN: Millis = drive::NAK_WITHIN.as_millis() as Millis;
+pub const ACK_WAIT: Millis = 30_000;
+/// How long after the death of a leader answers of it are missed.
+const UNDER_WAY: Millis = 300;
+
 /// A job in the queue: its run, and the revision if it was published anew.
 pub type Message = (usize, Option<u64>);
+
+/// What the server has sent to a worker.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    pub message: Message,
+    pub delivery: Delivery,
+}
 
 /// Why an actor gets no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
     /// It may or may not have been carried out.
     Unknown,
+    /// There is no connection.
+    Disconnected,
+    /// The stream has no leader.
+    NoLeader,
     /// It was refused for now: the store is full.
     Full,
+}
+
+impl Trouble {
+    /// Whether NATS has answered.
+    pub fn is_answer(self) -> bool {
+        matches!(self, Trouble::NoLeader | Trouble::Full)
+    }
+}
+
+/// What a request is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    Queue,
+    Runs,
+    Records,
 }
 
 /// From when until when.
@@ -51,6 +84,12 @@ pub struct Net {
     pub runs: Bucket<RunSnapshot>,
     /// Messages that are delivered no more, as far as somebody was told.
     advisories: VecDeque<u64>,
+    /// What has come for each worker and was not read so far.
+    pub inboxes: Vec<VecDeque<Arrival>>,
+    /// The present connection of each worker.
+    pub connections: Vec<u64>,
+    /// When somebody has told the queue last that a message is worked on.
+    progress: HashMap<u64, Millis>,
     /// When each worker has written its record last, and as which instance; `None`: it says that it has
     /// stopped.
     pub records: Vec<(Millis, Option<u64>)>,
@@ -63,6 +102,10 @@ pub struct Net {
     pub denied: Vec<Window>,
     /// The actor's messages do not arrive.
     pub cut: Vec<Window>,
+    /// Neither side notices that: the connection stays, and what was sent to the actor comes later.
+    pub half_open: Vec<bool>,
+    /// The stream has no leader.
+    pub leaderless: [Window; 3],
     /// The first run lasts longer than all others may take to end.
     pub has_long_run: bool,
     /// Single questions and answers are lost until then.
@@ -73,19 +116,24 @@ pub struct Net {
 impl Net {
     pub fn new(seed: u64, actors: usize, workers: usize) -> Net {
         let settings =
-            Settings { ack_wait: 30_000, max_deliver: 4, max_ack_pending: 200, duplicate_window: 600_000 };
+            Settings { ack_wait: ACK_WAIT, max_deliver: 4, max_ack_pending: 200, duplicate_window: 600_000 };
         Net {
             now: 0,
             random: Random::new(seed),
             queue: WorkQueue::new(settings),
             runs: Bucket::new(),
             advisories: VecDeque::new(),
+            inboxes: vec![VecDeque::new(); workers],
+            connections: vec![1; workers],
+            progress: HashMap::new(),
             records: vec![(0, None); workers],
             checks: Checks::default(),
             full: Window::default(),
             down: Window::default(),
             denied: vec![Window::default(); actors],
             cut: vec![Window::default(); actors],
+            half_open: vec![false; actors],
+            leaderless: [Window::default(); 3],
             has_long_run: false,
             lossy_until: 0,
             trace: None,
@@ -101,6 +149,7 @@ impl Net {
     /// Takes advisories out of the server: each is told once, and not at all while the store is full.
     pub fn publish_advisories(&mut self) {
         for seq in self.queue.take_advisories(self.now) {
+            self.checks.goes(seq, self.queue.settings.max_deliver);
             let is_lost = self.full.holds(self.now) || self.now < self.lossy_until && self.random.one_in(3);
             self.tell(|| {
                 format!("the message {seq} is exhausted; {}", if is_lost { "nobody is told" } else { "told" })
@@ -125,14 +174,88 @@ impl Net {
         self.now as f64 / 1000.0
     }
 
-    /// Carries a request out, unless the network is in the way.
+    /// Lets the server send what waiting pulls get.
+    pub fn serve(&mut self) {
+        if self.down.holds(self.now) || self.leaderless[Stream::Queue as usize].holds(self.now) {
+            self.queue.lose_leader(self.now);
+            return;
+        }
+        let now = self.now;
+        loop {
+            let (cut, half_open, first) = (&self.cut, &self.half_open, self.cut.len() - self.inboxes.len());
+            let is_there =
+                |(worker, _): Connection| half_open[first + worker] || !cut[first + worker].holds(now);
+            let Some(((worker, connection), delivery)) = self.queue.deliver(now, is_there) else { return };
+            self.hear(delivery.seq, delivery.num - 1);
+            let Some(message) = self.queue.get(delivery.seq).copied() else { continue };
+            let is_lost = now < self.lossy_until && self.random.one_in(40);
+            self.tell(|| format!("r{} goes to w{worker} by {delivery:?}; lost: {is_lost}", message.0));
+            if connection == self.connections[worker] && !is_lost {
+                self.inboxes[worker].push_back(Arrival { message, delivery });
+            }
+        }
+    }
+
+    /// A worker has ended; with its machine, so that nobody closes its connection, or alone.
+    pub fn disconnect(&mut self, worker: usize, with_machine: bool) {
+        if !with_machine {
+            self.queue.end_pulls((worker, self.connections[worker]));
+        }
+        self.connections[worker] += 1;
+        self.inboxes[worker].clear();
+    }
+
+    pub fn in_progress(&mut self, actor: usize, seq: u64) {
+        let _ = self.ask(actor, false, |net| {
+            net.hear(seq, net.queue.deliveries_of(seq));
+            net.queue.in_progress(net.now, seq);
+        });
+    }
+
+    /// The queue hears of a message, whose last delivery may have been silent for too long.
+    fn hear(&mut self, seq: u64, num: u64) {
+        if self.progress.insert(seq, self.now).is_some_and(|at| at + ACK_WAIT <= self.now) {
+            self.checks.goes(seq, num);
+        }
+    }
+
+    pub fn nak(&mut self, actor: usize, seq: u64, delay: Duration) -> Result<(), Trouble> {
+        let delay = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        self.ask(actor, false, |net| net.queue.nak(net.now, seq, delay))
+    }
+
+    /// Carries a request to the queue out, unless the network is in the way.
     pub fn ask<T>(
         &mut self,
         actor: usize,
         stores: bool,
         request: impl FnOnce(&mut Net) -> T,
     ) -> Result<T, Trouble> {
-        if self.is_cut(actor) || self.now < self.lossy_until && self.random.one_in(40) {
+        self.ask_of(Stream::Queue, actor, stores, request)
+    }
+
+    pub fn ask_of<T>(
+        &mut self,
+        stream: Stream,
+        actor: usize,
+        stores: bool,
+        request: impl FnOnce(&mut Net) -> T,
+    ) -> Result<T, Trouble> {
+        if self.is_cut(actor) {
+            return Err(if self.half_open[actor] { Trouble::Unknown } else { Trouble::Disconnected });
+        }
+        if self.now < self.lossy_until && self.random.one_in(40) {
+            return Err(Trouble::Unknown);
+        }
+        let leaderless = self.leaderless[stream as usize];
+        if leaderless.holds(self.now) {
+            // What was under way to the leader that has died was stored by the others, or not.
+            if self.now > leaderless.from + UNDER_WAY {
+                return Err(Trouble::NoLeader);
+            }
+            if stores && self.random.one_in(2) {
+                request(self);
+            }
             return Err(Trouble::Unknown);
         }
         if stores && self.full.holds(self.now) {
@@ -150,7 +273,7 @@ impl Net {
     }
 
     pub fn read(&mut self, actor: usize, run: usize) -> Result<Option<(u64, Option<RunSnapshot>)>, Trouble> {
-        self.ask(actor, false, |net| net.runs.newest(run).cloned())
+        self.ask_of(Stream::Runs, actor, false, |net| net.runs.newest(run).cloned())
     }
 
     /// `None`: another writer was quicker.
@@ -165,17 +288,20 @@ impl Net {
         if self.denied[actor].holds(self.now) {
             return Err(Trouble::Unknown);
         }
-        self.ask(actor, true, |net| {
-            let before = net.runs.newest(run).cloned();
-            let written = net.runs.update(run, expected, value.clone()).ok()?;
-            net.checks.written(run, before.and_then(|(_, value)| value).as_ref(), value.as_ref(), by);
-            Some(written)
+        self.ask_of(Stream::Runs, actor, true, |net| {
+            let Net { runs, checks, now, .. } = net;
+            let newest = runs.newest(run);
+            if newest.map_or(0, |(revision, _)| *revision) == expected {
+                let before = newest.and_then(|(_, value)| value.as_ref());
+                checks.written(*now, run, before, value.as_ref(), by);
+            }
+            runs.update(run, expected, value).ok()
         })
     }
 
     /// Whether a bucket takes writes, as far as an actor may write.
     pub fn test_write(&mut self, actor: usize) -> bool {
-        !self.denied[actor].holds(self.now) && self.ask(actor, true, |_| ()).is_ok()
+        !self.denied[actor].holds(self.now) && self.ask_of(Stream::Runs, actor, true, |_| ()).is_ok()
     }
 }
 
@@ -197,6 +323,8 @@ pub struct Going<P> {
     pub run: usize,
     delivery: Option<Delivery>,
     write: Option<(u64, Change)>,
+    /// When it has read the snapshot last.
+    pub looked_at: Millis,
 }
 
 pub enum Progress<E> {
@@ -207,7 +335,7 @@ pub enum Progress<E> {
 
 impl<P: Protocol> Going<P> {
     pub fn new(protocol: P, run: usize, delivery: Option<Delivery>) -> Self {
-        Going { protocol, run, delivery, write: None }
+        Going { protocol, run, delivery, write: None, looked_at: 0 }
     }
 
     /// Makes the next request.
@@ -230,15 +358,15 @@ impl<P: Protocol> Going<P> {
             (Step::Ask(Ask::Remove(seq)), _) => {
                 net.ask(actor, false, |net| net.queue.remove(seq)).map(|()| Answer::Done)
             }
-            (Step::Ask(Ask::Settle(verdict)), Some(delivery)) => net
-                .ask(actor, false, |net| match verdict {
-                    Verdict::Ack => drop(net.queue.ack(net.now, delivery.seq)),
-                    Verdict::Nak(delay) => {
-                        let delay = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-                        net.queue.nak(net.now, delivery.seq, delay);
-                    }
-                })
-                .map(|()| Answer::Done),
+            (Step::Ask(Ask::Settle(Verdict::Nak(_))), Some(_)) if net.now >= self.looked_at + NAK_WITHIN => {
+                Err(Trouble::Unknown)
+            }
+            (Step::Ask(Ask::Settle(Verdict::Nak(delay))), Some(delivery)) => {
+                net.nak(actor, delivery.seq, delay).map(|()| Answer::Done)
+            }
+            (Step::Ask(Ask::Settle(Verdict::Ack)), Some(delivery)) => {
+                net.ask(actor, false, |net| net.queue.ack(net.now, delivery.seq)).map(|_| Answer::Done)
+            }
             (Step::Ask(Ask::Settle(_)), None) => Ok(Answer::Done),
         };
         match answer {
@@ -253,6 +381,7 @@ impl<P: Protocol> Going<P> {
     /// Reads, or writes what was decided on the read; another actor may have its turn in between.
     fn edit(&mut self, net: &mut Net, actor: usize) -> Result<Option<Answer>, Trouble> {
         let Some((expected, change)) = self.write.take() else {
+            self.looked_at = net.now;
             let newest = net.read(actor, self.run)?;
             let revision = newest.as_ref().map_or(0, |(revision, _)| *revision);
             let stored = match &newest {

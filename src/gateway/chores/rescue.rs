@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use super::{Next, TIMEOUT, Turn};
 use crate::bus::{self, Bus, Kv, WorkQueue};
+use crate::delivery::drive::{self, NAK_WITHIN};
 use crate::delivery::rescue::{self, Facts, Remedy};
-use crate::delivery::{Change, Stored, drive};
+use crate::delivery::{Change, Stored};
 use crate::gateway::view::runs::{Indexed, RunIndex};
 use crate::gateway::view::workers::WorkerMirror;
 use crate::model::clock;
@@ -21,8 +22,6 @@ use crate::model::worker::WorkerState;
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 /// Record intervals that a live worker may miss.
 const MISSED_RECORDS: f64 = 1.5;
-/// A NAK that comes later than this after the look that it was decided on may hit another delivery.
-const NAK_WITHIN: Duration = Duration::from_secs(2);
 
 /// Which workers are gone, as far as their records tell.
 #[derive(Clone)]
@@ -105,10 +104,10 @@ impl Rescue {
         log::warn!(run_id = run.summary.run_id.as_str(),
             worker_id = run.summary.worker_id.as_deref().unwrap_or_default();
             "the worker of a run is gone; giving its job back");
-        let began = Instant::now();
+        let began = clock::since_boot();
         // Not so when another gateway was quicker, or the worker has written after all.
         let is_signed = self.change(run, |snapshot| rescue::sign(snapshot, clock::now()))?;
-        if is_signed && began.elapsed() < NAK_WITHIN {
+        if is_signed && clock::since_boot().saturating_sub(began) < NAK_WITHIN {
             self.queue.give_back(ack)?;
         }
         Ok(())

@@ -324,7 +324,7 @@ impl RunAttempt<'_> {
 
     /// Without `held` it counts as the death of this worker.
     fn give_back_held(&self, held: &[String], delay: Duration, hard_stop: &StopSignal) {
-        give_back::give_back(self.context, self.job, &self.delivered, held, delay, hard_stop);
+        give_back::give_back(self.context, self.job, &self.delivered, (held, false), delay, hard_stop);
     }
 
     /// Settles the job; see the order at the top of this file. The ticker is gone by now.

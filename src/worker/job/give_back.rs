@@ -6,6 +6,7 @@ use crossbeam_channel::{after, select};
 
 use super::claim::driver;
 use crate::bus::Delivered;
+use crate::delivery::drive::NAK_WITHIN;
 use crate::delivery::give_back::{End, GiveBack};
 use crate::model::clock;
 use crate::model::job::Job;
@@ -20,12 +21,12 @@ const LAST_TIMEOUT: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// `held`: the ACK subjects by which the snapshot may name this worker. Without any, trouble is not waited
-/// out: the job comes again after `ack_wait`.
+/// out: the job comes again after `ack_wait`. `may_be_stale`: see [`GiveBack::may_be_stale`].
 pub(super) fn give_back(
     context: &Context,
     job: &Job,
     delivered: &Delivered,
-    held: &[String],
+    (held, may_be_stale): (&[String], bool),
     delay: Duration,
     hard_stop: &StopSignal,
 ) {
@@ -33,9 +34,11 @@ pub(super) fn give_back(
     let give_up = Instant::now() + if held.is_empty() { Duration::ZERO } else { DEADLINE };
     let numbers = (delivered.stream_seq, delivered.num_delivered);
     loop {
+        let began = clock::since_boot();
         let is_last = thread::is_stopped(hard_stop) || Instant::now() >= give_up;
         let limits = context.limits(&delivered.subject);
         let mut step = GiveBack::new(job, held.to_vec(), numbers, delay, limits, clock::now());
+        step = step.may_be_stale(may_be_stale);
         let mut driver = driver(context, job, delivered);
         let last_runs = context.runs.with_timeout(LAST_TIMEOUT);
         if is_last {
@@ -44,8 +47,15 @@ pub(super) fn give_back(
         match driver.run(&mut step, drop) {
             Ok(End::GivenBack | End::Lost) => return,
             Ok(End::Changed) => {}
-            // Nobody else has the job: this worker has kept it alive until now.
-            Err(_) if is_last && !held.is_empty() => return nak(delivered, run_id, delay),
+            // Nobody else has the job: this worker has kept it alive until now, and has not stood still.
+            Err(_)
+                if is_last
+                    && !held.is_empty()
+                    && !may_be_stale
+                    && clock::since_boot().saturating_sub(began) < NAK_WITHIN =>
+            {
+                return nak(delivered, run_id, delay);
+            }
             Err(e) if is_last => {
                 log::warn!(run_id = run_id, error = e.to_string();
                     "cannot give a job back; it comes again after ack_wait");

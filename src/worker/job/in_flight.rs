@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
 use crate::bus::Delivered;
+use crate::model::job::Job;
 
 /// Deliveries of one job that may wait for its attempt; one comes per `ack_wait` at most.
 const MAX_WAITING: usize = 64;
@@ -35,14 +36,24 @@ impl InFlightJobs {
     pub(crate) fn register(&self, run_id: &str, delivered: &Delivered) -> Option<InFlightJob<'_>> {
         let key = (run_id.to_owned(), delivered.stream_seq);
         let mut jobs = self.0.lock();
-        if let Some(attempt) = jobs.get(&key) {
-            // A full channel has newer ones than the attempt will ever need.
-            let _ = attempt.try_send(delivered.clone());
+        if Self::pass_on(&jobs, &key, delivered) {
             return None;
         }
         let (sender, redelivered) = bounded(MAX_WAITING);
         jobs.insert(key.clone(), sender);
         Some(InFlightJob { jobs: self, key, redelivered, is_over: false })
+    }
+
+    /// Whether this worker executes the job; then its attempt now has this delivery.
+    pub(crate) fn adopt(&self, delivered: &Delivered) -> bool {
+        let Ok(job) = Job::parse(&delivered.payload) else { return false };
+        Self::pass_on(&self.0.lock(), &(job.run_id, delivered.stream_seq), delivered)
+    }
+
+    fn pass_on(jobs: &HashMap<Key, Sender<Delivered>>, key: &Key, delivered: &Delivered) -> bool {
+        let attempt = jobs.get(key);
+        // A full channel has newer ones than the attempt will ever need.
+        attempt.inspect(|attempt| drop(attempt.try_send(delivered.clone()))).is_some()
     }
 }
 

@@ -6,12 +6,13 @@ use serde_json::{Map, Value};
 
 use super::show;
 use crate::bus::{Edit, Entry};
+use crate::delivery::cancel;
 use crate::gateway::api::context::Context;
 use crate::gateway::api::error::ApiError;
 use crate::gateway::api::schema::{self, JsonBody, Problem};
 use crate::http::{Reply, Request};
 use crate::model::limits::MAX_CANCEL_REASON_BYTES;
-use crate::model::run::{RunSnapshot, RunStatus, truncated};
+use crate::model::run::{RunSnapshot, truncated};
 use crate::model::{clock, json, name};
 
 /// The snapshot, now CANCELLING; one that has ended, or that is CANCELLING already, is unchanged.
@@ -39,17 +40,10 @@ pub fn run(cx: &mut Context<'_>) -> Result<Reply, ApiError> {
         if !caller.sees(snapshot.tenant_id.as_deref()) {
             return Err(ApiError::RunNotFound);
         }
-        if snapshot.status.is_terminal() || snapshot.status == RunStatus::Cancelling {
+        let by = caller.key_id().map(|key_id| format!("api_key:{key_id}"));
+        if !cancel::request(&mut snapshot, by, reason.clone(), clock::now()) {
             return Ok(Edit::Leave(answer(value)?));
         }
-        let now = clock::now();
-        snapshot.status = RunStatus::Cancelling;
-        snapshot.cancel_requested_at.get_or_insert(now);
-        if snapshot.cancel_requested_by.is_none() {
-            snapshot.cancel_requested_by = caller.key_id().map(|key_id| format!("api_key:{key_id}"));
-        }
-        snapshot.cancel_reason.clone_from(&reason);
-        snapshot.updated_at = Some(now);
         let document = json::to_wire(&snapshot).map_err(unreadable)?;
         let reply = answer(&document)?;
         Ok(Edit::Put(document, reply))
