@@ -17,6 +17,7 @@
 #   PYOCO_TEST_PREVIOUS      folder of the programs of the release before this one; see
 #                            tests/setup/previous.sh
 #   CARGO_TARGET_DIR         as cargo has it
+#   RUST_TEST_THREADS        tests at once (default: one more than there are processors)
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -132,6 +133,8 @@ else
 fi
 
 export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-never}"
+# Most tests wait most of the time.
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) + 1))}"
 exec 3>&1
 tests() {
     step tests cargo test --locked --all-targets --no-fail-fast
