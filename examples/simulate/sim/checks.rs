@@ -205,8 +205,10 @@ impl Checks {
         self.executing[run].retain(|(other, _)| *other != place);
     }
 
-    /// It stood still, and goes on.
-    pub fn goes_on(&mut self, now: Millis, run: usize, place: Place) {
+    /// It stood still, and goes on; `is_rescued`: its job was given back meanwhile, and may go to another
+    /// worker at any time.
+    pub fn goes_on(&mut self, now: Millis, run: usize, place: Place, is_rescued: bool) {
+        self.may_be_taken[run] |= is_rescued;
         self.executing[run].push((place, now));
     }
 
