@@ -14,11 +14,18 @@ use crate::support::wait::{PATIENCE, eventually};
 const SHORT: [(&str, &str); 2] =
     [("PYOCO_CONSUMER_ACK_WAIT_SEC", "4"), ("PYOCO_ACK_PROGRESS_INTERVAL_SEC", "0.5")];
 
+/// Waits until a task runs: before that a worker that stood still makes sure of its claim.
+fn wait_executed(cluster: &Cluster, run_id: &str) {
+    eventually(PATIENCE, "a task runs", || {
+        (cluster.stored(run_id)?["tasks"]["nap"] == "RUNNING").then_some(())
+    });
+}
+
 /// Freezes the first worker over a run, lets the second one take it, wakes the first.
 fn take_away(cluster: &Cluster, yaml: &str) -> (String, Worker, Worker) {
     let first = cluster.start_worker("first", with_flags(&["--concurrency", "1"]));
     let run_id = cluster.queue_yaml("default", yaml);
-    cluster.wait_stored(&run_id, "RUNNING");
+    wait_executed(&cluster, &run_id);
     first.signal(Signal::STOP);
     let second = cluster.start_worker("second", with_flags(&["--concurrency", "1"]));
     eventually(PATIENCE, "the second worker has the run", || {
@@ -54,7 +61,7 @@ fn a_worker_that_wakes_up_after_the_end_leaves_the_terminal_snapshot_alone() {
     let cluster = Cluster::new().quick().envs(&SHORT).start();
     let first = cluster.start_worker("first", with_flags(&["--concurrency", "1"]));
     let run_id = cluster.queue_yaml("default", &flows::sleep(6.0));
-    cluster.wait_stored(&run_id, "RUNNING");
+    wait_executed(&cluster, &run_id);
     first.signal(Signal::STOP);
     let _second = cluster.start_worker("second", with_flags(&["--concurrency", "1"]));
     let before = cluster.wait_stored(&run_id, "COMPLETED");

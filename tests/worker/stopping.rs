@@ -60,7 +60,9 @@ fn a_slot_that_only_watches_a_run_keeps_no_worker_from_ending() {
     };
     beat();
     jetstream::publish(&cluster.nats, "pyoco.work.default", &json::to_wire(&job).unwrap());
-    let mut worker = cluster.start_worker("w1", with_flags(&["--drain-timeout-sec", "60"]));
+    // A pull for more slots would be open yet, and take the job once more.
+    let flags = ["--concurrency", "1", "--drain-timeout-sec", "60"];
+    let mut worker = cluster.start_worker("w1", with_flags(&flags));
     eventually(PATIENCE, "the job is delivered", || {
         beat();
         let call = "CONSUMER.INFO.PYOCO_WORK.pyoco_workers_default";
