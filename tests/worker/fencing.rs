@@ -25,7 +25,7 @@ fn wait_executed(cluster: &Cluster, run_id: &str) {
 fn take_away(cluster: &Cluster, yaml: &str) -> (String, Worker, Worker) {
     let first = cluster.start_worker("first", with_flags(&["--concurrency", "1"]));
     let run_id = cluster.queue_yaml("default", yaml);
-    wait_executed(&cluster, &run_id);
+    wait_executed(cluster, &run_id);
     first.signal(Signal::STOP);
     let second = cluster.start_worker("second", with_flags(&["--concurrency", "1"]));
     eventually(PATIENCE, "the second worker has the run", || {
