@@ -19,10 +19,11 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What docs/operations.md gives a gateway.
-const GATEWAY: &str = r#""pyoco.work.*", "pyoco.audit.>", "$JS.ACK.PYOCO_WORK.>", "$KV.pyoco_runs.>",
+const GATEWAY: &str = r#""pyoco.work.*", "pyoco.dlq.*", "pyoco.audit.>", "$JS.ACK.PYOCO_WORK.>", "$KV.pyoco_runs.>",
   "$KV.pyoco_workers.>", "$KV.pyoco_auth.>", "$KV.pyoco_wheel_history.>", "$O.pyoco_wheels.>",
   "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.MSG.GET.*", "$JS.API.DIRECT.GET.>",
-  "$JS.API.STREAM.PURGE.OBJ_pyoco_wheels", "$JS.API.CONSUMER.LIST.PYOCO_WORK",
+  "$JS.API.STREAM.PURGE.OBJ_pyoco_wheels", "$JS.API.STREAM.MSG.DELETE.PYOCO_WORK",
+  "$JS.API.CONSUMER.LIST.PYOCO_WORK",
   "$JS.API.CONSUMER.INFO.PYOCO_WORK.*", "$JS.API.CONSUMER.CREATE.*.*", "$JS.API.CONSUMER.MSG.NEXT.*.*",
   "$JS.API.CONSUMER.DELETE.*.*""#;
 /// What it gives a worker, without the right to write snapshots.
