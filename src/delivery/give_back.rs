@@ -13,7 +13,7 @@ use super::{
     lost_attempts,
 };
 use crate::model::job::Job;
-use crate::model::run::RunSnapshot;
+use crate::model::run::{Delivery, RunSnapshot};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -38,12 +38,21 @@ pub struct GiveBack<'a> {
     /// Attempts of the run that were lost, as far as its snapshot was seen.
     lost: u64,
     state: State<'a>,
-    is_lost: bool,
-    /// It comes again by itself, or a gateway gives it back, so a NAK would hit the next delivery.
-    comes_again: bool,
-    /// A worker of the Python side executes it, perhaps by a later delivery.
-    is_foreign: bool,
+    found: Found,
     may_be_stale: bool,
+}
+
+/// What the look has found the run to be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Found {
+    /// Nobody has it: it goes back.
+    Free,
+    /// Another delivery has it.
+    Lost,
+    /// It comes again by itself, or a gateway gives it back, so a NAK would hit the next delivery.
+    ComesAgain,
+    /// A worker of the Python side executes it, perhaps by a later delivery.
+    Foreign,
 }
 
 #[derive(Debug)]
@@ -64,22 +73,8 @@ impl<'a> GiveBack<'a> {
         limits: Limits,
         now: f64,
     ) -> Self {
-        let (lost, state) = (0, State::Release);
-        let (is_lost, comes_again, is_foreign, may_be_stale) = (false, false, false, false);
-        GiveBack {
-            job,
-            ours,
-            numbers,
-            delay,
-            limits,
-            now,
-            lost,
-            state,
-            is_lost,
-            comes_again,
-            is_foreign,
-            may_be_stale,
-        }
+        let (lost, state, found, may_be_stale) = (0, State::Release, Found::Free, false);
+        GiveBack { job, ours, numbers, delay, limits, now, lost, state, found, may_be_stale }
     }
 
     /// The job was not kept alive for as long as NATS waits, so it may have been delivered again, to a worker
@@ -90,16 +85,10 @@ impl<'a> GiveBack<'a> {
 
     fn release(&mut self, snapshot: &RunSnapshot) -> Change {
         self.lost = lost_attempts(self.job, snapshot);
-        self.is_foreign = is_foreign(snapshot);
-        // A snapshot that has named this worker was written over by one of the Python side.
-        let is_taken = self.is_foreign && !self.ours.is_empty();
-        self.is_lost = (is_taken || is_superseded(snapshot, self.numbers.0, self.numbers.1))
-            && mends::is_in(Mend::OnlyHeldGoesBack);
-        let is_named = snapshot.delivery.as_ref().is_some_and(|held| self.ours.contains(&held.ack));
-        self.is_lost |= self.may_be_stale && !is_named;
-        let Some(held) = &snapshot.delivery else { return Change::Leave };
-        self.comes_again = is_named && (held.rescued || self.may_be_stale);
-        if self.is_lost || snapshot.status.is_terminal() || held.released || !is_named {
+        let held = snapshot.delivery.as_ref().filter(|held| self.ours.contains(&held.ack));
+        self.found = self.find(snapshot, held);
+        let is_ours = held.is_some_and(|held| !held.released);
+        if self.found == Found::Lost || snapshot.status.is_terminal() || !is_ours {
             return Change::Leave;
         }
         let mut snapshot = Box::new(snapshot.clone());
@@ -108,6 +97,40 @@ impl<'a> GiveBack<'a> {
             delivery.released = true;
         }
         Change::Put(snapshot)
+    }
+
+    /// After the look.
+    fn go_on(&self) -> State<'a> {
+        let (stream_seq, num_delivered) = self.numbers;
+        match self.found {
+            Found::Lost => State::Finished(End::Lost),
+            Found::ComesAgain => State::Finished(End::GivenBack),
+            Found::Free | Found::Foreign if !self.limits.wants_requeue(num_delivered, self.lost) => {
+                State::Nak
+            }
+            // It would take the message from a worker that may be well.
+            Found::Foreign => State::Finished(End::Lost),
+            Found::Free => {
+                let reason = Reason::InHand { num_delivered };
+                let requeue = Requeue::new(self.job, stream_seq, reason, self.limits, self.now);
+                State::Requeue(Box::new(requeue))
+            }
+        }
+    }
+
+    /// `held`: the delivery of this worker that the snapshot names.
+    fn find(&self, snapshot: &RunSnapshot, held: Option<&Delivery>) -> Found {
+        let is_foreign = is_foreign(snapshot);
+        // A snapshot that has named this worker was written over by one of the Python side.
+        let is_taken = is_foreign && !self.ours.is_empty();
+        let is_superseded = is_superseded(snapshot, self.numbers.0, self.numbers.1);
+        match held {
+            _ if (is_taken || is_superseded) && mends::is_in(Mend::OnlyHeldGoesBack) => Found::Lost,
+            None if self.may_be_stale => Found::Lost,
+            Some(held) if held.rescued || self.may_be_stale => Found::ComesAgain,
+            _ if is_foreign => Found::Foreign,
+            _ => Found::Free,
+        }
     }
 }
 
@@ -132,7 +155,7 @@ impl Protocol for GiveBack<'_> {
             (State::Requeue(requeue), _) => requeue.edit(newest),
             (_, Stored::Run(snapshot)) => self.release(snapshot),
             _ => {
-                self.is_lost = self.may_be_stale;
+                self.found = if self.may_be_stale { Found::Lost } else { Found::Free };
                 Change::Leave
             }
         }
@@ -141,19 +164,7 @@ impl Protocol for GiveBack<'_> {
     fn answered(&mut self, answer: Answer) {
         match &mut self.state {
             State::Requeue(requeue) => requeue.answered(answer),
-            State::Release if self.is_lost => self.state = State::Finished(End::Lost),
-            State::Release if self.comes_again => self.state = State::Finished(End::GivenBack),
-            State::Release if self.limits.wants_requeue(self.numbers.1, self.lost) => {
-                let (stream_seq, num_delivered) = self.numbers;
-                let reason = Reason::InHand { num_delivered };
-                let requeue = Requeue::new(self.job, stream_seq, reason, self.limits, self.now);
-                // It would take the message from a worker that may be well.
-                self.state = match self.is_foreign {
-                    true => State::Finished(End::Lost),
-                    false => State::Requeue(Box::new(requeue)),
-                };
-            }
-            State::Release => self.state = State::Nak,
+            State::Release => self.state = self.go_on(),
             State::Nak => self.state = State::Finished(End::GivenBack),
             State::Finished(_) => {}
         }

@@ -286,6 +286,7 @@ impl Puller<'_> {
 
     fn ensure(&self) -> bus::Result<()> {
         self.context.queue.ensure()?;
+        self.context.queue.check_runs()?;
         for tag in &self.context.settings.tags {
             let settings = self.context.queue.ensure_consumer(tag)?;
             self.context.respect_ack_wait(settings.ack_wait);
@@ -318,19 +319,17 @@ impl Puller<'_> {
     }
 
     fn hand_over(&mut self, message: Delivered) {
-        if self.turns.is_stale(self.context.stale_after()) {
-            return leave(&message);
-        }
+        let is_stale = self.turns.is_stale(self.context.stale_after());
         let once = self.context.settings.run_once.is_some() && self.taken > 0;
-        if self.slots.free() == 0 || once || !self.context.health.is_well() {
-            return give_back(self.context, &message);
+        if is_stale || self.slots.free() == 0 || once || !self.context.health.is_well() {
+            return give_back(self.context, &mut self.turns, &message);
         }
         match self.slots.jobs.try_send(message) {
             Ok(()) => {
                 self.slots.busy += 1;
                 self.taken += 1;
             }
-            Err(refused) => give_back(self.context, &refused.into_inner()),
+            Err(refused) => give_back(self.context, &mut self.turns, &refused.into_inner()),
         }
     }
 
@@ -357,7 +356,7 @@ impl Puller<'_> {
                     if let Ok(arrival) = arrival
                         && let PullEvent::Delivered { message, .. } = inbox.take(arrival)
                     {
-                        give_back_unless(turns.is_stale(context.stale_after()), context, &message);
+                        give_back(context, &mut turns, &message);
                     }
                 }
                 recv(pulse.next()) -> _ => {}
@@ -371,23 +370,18 @@ impl Puller<'_> {
         turns.last = clock::since_boot();
         while let Ok(arrival) = inbox.arrivals().try_recv() {
             if let PullEvent::Delivered { message, .. } = inbox.take(arrival) {
-                give_back_unless(turns.is_stale(context.stale_after()), context, &message);
+                give_back(context, &mut turns, &message);
             }
         }
     }
 }
 
-fn give_back_unless(is_stale: bool, context: &Context, message: &Delivered) {
-    if is_stale { leave(message) } else { give_back(context, message) }
-}
-
-fn leave(message: &Delivered) {
-    log::info!(subject = message.subject.as_str();
-        "this worker has stood still; a job that has come meanwhile is left to others");
-}
-
-/// A run that is executed here keeps its job.
-fn give_back(context: &Context, message: &Delivered) {
+/// A run that is executed here keeps its job, and what may have gone to another worker is left alone.
+fn give_back(context: &Context, turns: &mut Turns, message: &Delivered) {
+    if turns.is_stale(context.stale_after()) {
+        return log::info!(subject = message.subject.as_str();
+            "this worker has stood still; a job that has come meanwhile is left to others");
+    }
     if context.in_flight.adopt(message) {
         return;
     }

@@ -83,7 +83,6 @@ impl WorkQueue {
         if !name::is_tag(tag) {
             return Err(Error::BadName(tag.to_owned()));
         }
-        self.check_runs()?;
         let config = resources::tag_consumer(&self.config, tag);
         let info = self.ensure_durable(&self.work_stream(), &config)?;
         let config = &info["config"];
@@ -213,7 +212,10 @@ impl WorkQueue {
     }
 
     /// Whether the bucket of the runs, where there is one, has those of these jobs.
-    fn check_runs(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] when it has others.
+    pub fn check_runs(&self) -> Result<()> {
         let expected = resources::runs_bucket(&self.config).stream;
         let name = expected["name"].as_str().unwrap_or_default();
         match jetstream::info_of(jetstream::begin_info(&self.control, name, self.timeout))? {
