@@ -133,6 +133,16 @@ fn wait_keys(mirror: &Mutex<Mirror>, wanted: &[&str]) {
     });
 }
 
+/// A server that is not started yet, with what this one has stored until now.
+fn backup(server: &mut NatsServer) -> NatsServer {
+    let mut elsewhere = NatsServer::start();
+    elsewhere.stop();
+    server.stop();
+    copy(&server.store(), &elsewhere.store());
+    server.restart();
+    elsewhere
+}
+
 /// The stream has the same name, was created at the same time, and goes further than what was seen.
 #[test]
 fn a_backup_that_went_on_elsewhere_is_not_taken_for_what_was_followed() {
@@ -147,11 +157,7 @@ fn a_backup_that_went_on_elsewhere_is_not_taken_for_what_was_followed() {
             kv.put(key, b"1").unwrap();
         }
         wait_keys(&mirror, &["a", "b"]);
-        let mut elsewhere = NatsServer::start();
-        elsewhere.stop();
-        server.stop();
-        copy(&server.store(), &elsewhere.store());
-        server.restart();
+        let mut elsewhere = backup(&mut server);
         for key in ["c", "d"] {
             connect(&server).runs().put(key, b"1").unwrap();
         }
@@ -220,11 +226,7 @@ fn a_backup_from_before_what_was_told_brings_older_versions_back() {
         kv.put(key, b"1").unwrap();
     }
     wait_keys(&mirror, &["a", "b"]);
-    let mut elsewhere = NatsServer::start();
-    elsewhere.stop();
-    server.stop();
-    copy(&server.store(), &elsewhere.store());
-    server.restart();
+    let mut elsewhere = backup(&mut server);
     for key in ["a", "c"] {
         connect(&server).runs().put(key, b"2").unwrap();
     }
