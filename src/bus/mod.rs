@@ -38,7 +38,8 @@ pub use mirror::{Contact, Mirror, ObjectView, Versioned, View};
 pub use objects::{Listing, ObjectMeta, ObjectStore, Sealed, Upload};
 pub use queue::backlog::TagBacklog;
 pub use queue::contents::{Deliveries, QueueContents};
-pub use queue::pull::{Delivered, MANY_WAIT, PullEvent, PullInbox};
+pub use queue::delivered::{Delivered, Heard};
+pub use queue::pull::{MANY_WAIT, PullEvent, PullInbox};
 pub use queue::{ConsumerSettings, ExhaustedJob, StoredJob, WorkQueue};
 pub use watch::{WATCH_SILENCE, Watch, WatchEvent};
 

@@ -53,9 +53,7 @@ impl Driver<'_> {
                     Answer::Done
                 }
                 // This process has stood still meanwhile, or NATS was slow.
-                Step::Ask(Ask::Settle(Verdict::Nak(_)))
-                    if clock::since_boot().saturating_sub(looked_at) >= NAK_WITHIN =>
-                {
+                Step::Ask(Ask::Settle(Verdict::Nak(_))) if clock::elapsed(looked_at) >= NAK_WITHIN => {
                     return Err(bus::Error::Conflict(self.run_id.to_owned()));
                 }
                 Step::Ask(Ask::Settle(verdict)) => {

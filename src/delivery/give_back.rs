@@ -2,7 +2,8 @@
 //!
 //! The order: look at the snapshot → say there that the delivery is released, if it names this worker → NAK.
 //! Not said means not given back: the next worker would take this one for dead. Not looked at means no NAK:
-//! of a job that has come again meanwhile it would rob the worker that executes it.
+//! of a job that has come again meanwhile it would rob the worker that executes it. For the same reason a NAK
+//! whose answer was missed is not repeated ([`GiveBack::may_be_given_back`]).
 
 use std::time::Duration;
 
@@ -81,6 +82,13 @@ impl<'a> GiveBack<'a> {
     /// that has not claimed it yet.
     pub fn may_be_stale(self, may_be_stale: bool) -> Self {
         GiveBack { may_be_stale, ..self }
+    }
+
+    /// Whether a step that has failed may have given the job back, if the answer to its last request was
+    /// missed: another worker may have it, and has not claimed it yet. It is over then. Should NATS not have
+    /// got the NAK, the job comes again after `ack_wait`.
+    pub fn may_be_given_back(&self) -> bool {
+        matches!(self.state, State::Nak) && mends::is_in(Mend::OnlyHeldGoesBack)
     }
 
     fn release(&mut self, snapshot: &RunSnapshot) -> Change {

@@ -13,3 +13,8 @@ pub fn since_boot() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Duration::try_from(now).unwrap_or_default()
 }
+
+/// The time since a moment of [`since_boot`].
+pub fn elapsed(since: Duration) -> Duration {
+    since_boot().saturating_sub(since)
+}

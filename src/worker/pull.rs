@@ -35,6 +35,8 @@ const TURN: Duration = Duration::from_secs(1);
 /// After [`Context::stale_after`] without one, until all that was on its way has arrived. Nothing is asked
 /// for meanwhile.
 const STALE_ARRIVALS: Duration = Duration::from_secs(1);
+/// For the server to end the pulls of a worker that stops.
+const END_PULLS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs until `stop` closes, the one job of `run_once` is done, or the worker's record is taken
 /// over; then drains. Returns who has taken over, if anybody.
@@ -339,12 +341,15 @@ impl Puller<'_> {
         let Slots { jobs, done, mut busy, soft_stop, hard_stop, threads, .. } = slots;
         drop(jobs);
         drop(soft_stop);
+        // It may be told to stop while it stands still.
+        turns.begin(context.stale_after());
         let timeout = after(context.settings.drain_timeout);
         if busy > 0 {
             log::info!(runs = busy; "stopping: waiting for what runs");
         }
         while busy > 0 {
             pulse.beat();
+            turns.begin(context.stale_after());
             select! {
                 recv(done) -> ended => {
                     if ended.is_err() {
@@ -360,14 +365,17 @@ impl Puller<'_> {
                     }
                 }
                 recv(pulse.next()) -> _ => {}
-                recv(after(TURN.min(context.stale_after() / 2))) -> _ => turns.begin(context.stale_after()),
+                recv(after(TURN.min(context.stale_after() / 2))) -> _ => {}
                 recv(timeout) -> _ => break,
             }
         }
         drop(hard_stop);
         drop(threads);
-        // This has taken its time, and was no standing still.
-        turns.last = clock::since_boot();
+        // What is given back now would come into the pulls that are still open, and be nobody's until
+        // ack_wait.
+        if (0..context.settings.tags.len()).any(|tag| inbox.outstanding(tag) > 0) {
+            inbox.end_pulls(END_PULLS_TIMEOUT);
+        }
         while let Ok(arrival) = inbox.arrivals().try_recv() {
             if let PullEvent::Delivered { message, .. } = inbox.take(arrival) {
                 give_back(context, &mut turns, &message);

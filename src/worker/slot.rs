@@ -8,9 +8,11 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::Context;
 use super::job::execute::{self, Ended};
+use super::job::give_back;
 use super::registry::RunNotes;
 use crate::bus::Delivered;
 use crate::model::clock;
+use crate::model::job::Job;
 use crate::thread::{self, JoinOnDrop, StopSignal};
 
 /// A job that broke our own code is tried again, but not at once.
@@ -56,10 +58,15 @@ fn execute_guarded(context: &Arc<Context>, job: Delivered, notes: &RunNotes, sto
         Err(_) => {
             log::error!(subject = job.subject.as_str();
                 "the worker's own code has panicked over a job; giving it back");
-            if let Err(e) = job.nak(PANIC_DELAY) {
-                log::warn!(error = e.to_string(); "cannot give it back; it comes after ack_wait");
-            }
             notes.forget_panicked(&job.payload);
+            let (hard_stop, delay) = (&stops.hard, PANIC_DELAY);
+            // It costs an attempt: this worker is not named as one that has given it back. Should that panic
+            // too, the job comes after ack_wait.
+            let _ = catch_unwind(AssertUnwindSafe(|| {
+                if let Ok(parsed) = Job::parse(&job.payload) {
+                    give_back::give_back(context, &parsed, &job, &[], delay, hard_stop);
+                }
+            }));
         }
     }
 }

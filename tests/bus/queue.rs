@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::jetstream;
 use crate::support::nats::NatsServer;
+use crate::support::wait::PATIENCE;
 use crate::{connect, connect_with};
 
 fn soon() -> Instant {
@@ -68,6 +69,58 @@ fn a_nak_brings_the_job_back_after_its_delay_and_in_progress_keeps_it_away() {
         assert!(next(&mut inbox, Duration::from_millis(500)).is_none(), "redelivered in progress");
     }
     again.ack().unwrap();
+}
+
+#[test]
+fn a_sign_of_life_is_confirmed_and_ends_the_silence() {
+    let mut server = NatsServer::start();
+    let bus = connect_with(&server, Duration::from_secs(3));
+    let mut inbox = inbox(&bus);
+    bus.queue().submit("default", "r1", b"job", soon()).unwrap();
+    let job = next(&mut inbox, Duration::from_secs(5)).unwrap();
+    let in_slot = job.clone();
+    for _ in 0..10 {
+        in_slot.keep_alive(Duration::from_secs(1)).unwrap();
+        assert!(next(&mut inbox, Duration::from_millis(500)).is_none(), "redelivered in progress");
+    }
+    // Not the five seconds since its delivery.
+    assert!(job.silence() < Duration::from_secs(2), "{:?}", job.silence());
+    server.stop();
+    let silent = Instant::now();
+    while silent.elapsed() < Duration::from_secs(3) {
+        assert!(in_slot.keep_alive(Duration::from_millis(200)).is_err());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(job.silence() >= Duration::from_secs(3), "{:?}", job.silence());
+}
+
+#[test]
+fn pulls_that_were_ended_take_no_job_and_lose_none() {
+    let server = NatsServer::start();
+    let (ends, goes_on) = (connect(&server), connect(&server));
+    let (mut ending, mut other) = (inbox(&ends), inbox(&goes_on));
+    ending.ask(0, 5, true).unwrap();
+    for run_id in ["r1", "r2", "r3"] {
+        ends.queue().submit("default", run_id, b"before", soon()).unwrap();
+    }
+    ending.end_pulls(Duration::from_secs(2));
+    assert_eq!(ending.outstanding(0), 0);
+    let mut before = Vec::new();
+    while let Ok(arrival) = ending.arrivals().try_recv() {
+        if let PullEvent::Delivered { message, .. } = ending.take(arrival) {
+            before.push(message);
+        }
+    }
+    assert_eq!(before.len(), 3, "what was sent before has arrived");
+    // The job that is given back goes to another worker at once, and so does a new one.
+    before[0].nak(Duration::ZERO).unwrap();
+    ends.queue().submit("default", "r4", b"after", soon()).unwrap();
+    let came: Vec<u64> = (0..2).map(|_| next(&mut other, PATIENCE).unwrap().num_delivered).collect();
+    assert_eq!(came.iter().sum::<u64>(), 3, "once again, and for the first time: {came:?}");
+    assert!(ending.arrivals().recv_timeout(Duration::from_millis(500)).is_err());
+    for job in &before[1..] {
+        job.ack().unwrap();
+    }
 }
 
 #[test]

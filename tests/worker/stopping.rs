@@ -110,6 +110,21 @@ fn what_outlives_the_drain_time_is_given_back_and_finished_by_another() {
 }
 
 #[test]
+fn a_job_that_is_given_back_at_the_end_does_not_come_to_the_worker_that_ends() {
+    let cluster = Cluster::new().quick().start();
+    // The slots that are free keep pulls open.
+    let flags = ["--concurrency", "4", "--drain-timeout-sec", "1"];
+    let mut worker = cluster.start_worker("w1", with_flags(&flags));
+    let run_id = cluster.queue_yaml("default", &flows::stubborn(3.0));
+    cluster.wait_stored(&run_id, "RUNNING");
+    worker.terminate();
+    assert_eq!(worker.wait(Duration::from_secs(10)).code(), Some(0), "{}", worker.stderr());
+    let _other = cluster.start_worker("w2", Options::default());
+    let stored = cluster.wait_stored_within(Duration::from_secs(15), &run_id, "COMPLETED");
+    assert_eq!((&stored["worker_id"], &stored["lost_attempts"]), (&json!("w2"), &Value::Null));
+}
+
+#[test]
 fn a_second_sigterm_leaves_at_once() {
     let cluster = Cluster::new().quick().start();
     let mut worker = cluster.start_worker("w1", Options::default());

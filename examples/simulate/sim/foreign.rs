@@ -45,7 +45,7 @@ impl Foreign {
     pub fn step(&mut self, net: &mut Net) -> Millis {
         let Some(mut held) = self.job.take() else { return self.pull(net) };
         if net.now >= held.next_progress {
-            net.in_progress(self.actor, held.delivery.seq);
+            let _ = net.in_progress(self.actor, held.delivery.seq);
             held.next_progress = net.now + PROGRESS_INTERVAL;
         }
         if self.advance(net, &mut held).is_none() {

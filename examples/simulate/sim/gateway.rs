@@ -7,7 +7,7 @@ use std::time::Duration;
 use pyoco_server::bus::{Deliveries, Meta, QueueContents};
 use pyoco_server::delivery::reconcile::missing::{self, Missing};
 use pyoco_server::delivery::reconcile::stuck::{self, Stuck, Walked};
-use pyoco_server::delivery::reconcile::{self, INTERVAL};
+use pyoco_server::delivery::reconcile::{self, INTERVAL, QUEUED_WITHIN};
 use pyoco_server::delivery::requeue::{self, Reason, Requeue};
 use pyoco_server::delivery::rescue::{self, Facts, Remedy};
 use pyoco_server::delivery::{Answer, Ask, Change, Limits, Newest, Protocol, Step, Stored, undo};
@@ -50,6 +50,7 @@ struct Submit {
     run: usize,
     submitted_at: f64,
     created: bool,
+    began: Millis,
     give_up: Millis,
 }
 
@@ -144,8 +145,8 @@ impl Gateway {
             && net.now >= at
         {
             self.to_submit.pop_front();
-            let (submitted_at, give_up) = (net.seconds(), net.now + SUBMIT_DEADLINE);
-            self.submit = Some(Submit { run, submitted_at, created: false, give_up });
+            let (submitted_at, began, give_up) = (net.seconds(), net.now, net.now + SUBMIT_DEADLINE);
+            self.submit = Some(Submit { run, submitted_at, created: false, began, give_up });
             return 1;
         }
         if let Some((run, submitted_at)) = self.undo.front().copied() {
@@ -213,6 +214,9 @@ impl Gateway {
             return;
         }
         match net.ask(self.actor, true, |net| net.queue.publish(net.now, RUN_IDS[run], (run, None))) {
+            Ok(_) if u128::from(net.now - submit.began) >= QUEUED_WITHIN.as_millis() => {
+                self.undo.push_back((run, submit.submitted_at));
+            }
             Ok(_) => {
                 net.tell(|| format!("r{run} is accepted"));
                 accepted[run] = true;

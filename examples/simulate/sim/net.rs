@@ -46,6 +46,8 @@ pub enum Trouble {
     NoLeader,
     /// It was refused for now: the store is full.
     Full,
+    /// It was decided on too long ago, so nothing was asked.
+    TooLate,
 }
 
 impl Trouble {
@@ -205,11 +207,11 @@ impl Net {
         self.inboxes[worker].clear();
     }
 
-    pub fn in_progress(&mut self, actor: usize, seq: u64) {
-        let _ = self.ask(actor, false, |net| {
+    pub fn in_progress(&mut self, actor: usize, seq: u64) -> Result<(), Trouble> {
+        self.ask(actor, false, |net| {
             net.hear(seq, net.queue.deliveries_of(seq));
             net.queue.in_progress(net.now, seq);
-        });
+        })
     }
 
     /// The queue hears of a message, whose last delivery may have been silent for too long.
@@ -359,7 +361,7 @@ impl<P: Protocol> Going<P> {
                 net.ask(actor, false, |net| net.queue.remove(seq)).map(|()| Answer::Done)
             }
             (Step::Ask(Ask::Settle(Verdict::Nak(_))), Some(_)) if net.now >= self.looked_at + NAK_WITHIN => {
-                Err(Trouble::Unknown)
+                Err(Trouble::TooLate)
             }
             (Step::Ask(Ask::Settle(Verdict::Nak(delay))), Some(delivery)) => {
                 net.nak(actor, delivery.seq, delay).map(|()| Answer::Done)

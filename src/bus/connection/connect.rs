@@ -51,10 +51,12 @@ pub(crate) struct Socket {
 }
 
 /// Field order is the order of the drop: the connection tells the crate's threads to end, and the
-/// subscription wakes the one that would sleep for two minutes more.
+/// subscriptions wake the one that would sleep for two minutes more.
 pub(crate) struct Held {
     pub connection: nats::Connection,
     pub replies: nats::Subscription,
+    /// Of pulls from work queues; `None` when they were ended.
+    pub pulls: Option<nats::Subscription>,
 }
 
 impl Socket {
@@ -68,6 +70,10 @@ impl Socket {
 
     pub(crate) fn take(&self) -> Option<Held> {
         self.held.lock().take()
+    }
+
+    pub(crate) fn take_pulls(&self) -> Option<nats::Subscription> {
+        self.held.lock().as_mut().and_then(|held| held.pulls.take())
     }
 
     /// Whether it stands; it may be half-open.

@@ -57,6 +57,11 @@ impl Route {
     pub(crate) fn reply_subject(&self, pull: u64) -> String {
         format!("{}.{}-{pull}", self.routes.inbox, self.id)
     }
+
+    /// The same for a pull that has to end before its connection does.
+    pub(crate) fn pull_reply_subject(&self, pull: u64) -> String {
+        format!("{}.{}-{pull}", self.routes.pulls(), self.id)
+    }
 }
 
 impl Drop for Route {

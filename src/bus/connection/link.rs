@@ -72,6 +72,12 @@ impl Link {
         self.shared.send(&live, subject, reply, &[], payload)
     }
 
+    /// Takes the interest in pulls from work queues away, until the next connection: the server ends them,
+    /// and what it has sent before has reached its route.
+    pub(crate) fn end_pulls(&self, timeout: Duration) -> Result<()> {
+        self.shared.end_pulls(timeout)
+    }
+
     pub(crate) fn open_route(&self, capacity: usize, consumers: &[String]) -> Route {
         let routes = self.shared.routes.clone();
         let (id, messages) = routes.open(capacity, consumers);

@@ -1,8 +1,10 @@
 //! Where replies go: one shared inbox, a map from its last token to the receiver.
 //!
 //! A reply subject is `<inbox>.<id>` for a request and `<inbox>.<id>-<pull>` for a route that lives longer,
-//! so that its owner knows which pull a status message ends. A stored message keeps its own subject; the
-//! consumer named in its ACK subject tells its route, so that a late one still finds its owner.
+//! so that its owner knows which pull a status message ends. Pulls from work queues have a subscription of
+//! their own, [`Routes::pulls`]: without it the server gives their jobs to others. A stored message keeps its
+//! own subject; the consumer named in its ACK subject tells its route, so that a late one still finds its
+//! owner.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -16,6 +18,9 @@ use crate::bus::connection::message::{Message, Meta};
 /// Bytes of requests that may be under way at once: less than a socket's buffer, so that a frozen
 /// server is noticed by the watchdog before a caller blocks in a write.
 const MAX_BYTES_IN_FLIGHT: usize = 2 * 1024 * 1024;
+
+/// Token of the pulls' own subscription.
+const PULLS: &str = "pull.";
 
 #[derive(Debug)]
 pub(crate) enum Routed {
@@ -72,6 +77,11 @@ impl Routes {
         }
     }
 
+    /// Prefix of the reply subjects of pulls from work queues.
+    pub(crate) fn pulls(&self) -> String {
+        format!("{}.{}", self.inbox, PULLS.trim_end_matches('.'))
+    }
+
     /// Registers a request of `bytes` sent in connection `epoch`; waits for room until `deadline`.
     pub(crate) fn request(
         &self,
@@ -123,6 +133,7 @@ impl Routes {
     /// A message that nobody waits for is dropped.
     pub(crate) fn deliver(&self, message: Message) {
         let token = message.subject.strip_prefix(&self.inbox).and_then(|rest| rest.strip_prefix('.'));
+        let token = token.map(|token| token.strip_prefix(PULLS).unwrap_or(token));
         match token.map(|token| token.split_once('-').unwrap_or((token, ""))) {
             None => self.deliver_stored(message),
             Some((id, "")) => {

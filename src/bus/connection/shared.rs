@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, after, bounded, select};
+use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::bus::connection::connect::{Held, ServerInfo, Socket};
@@ -53,8 +53,10 @@ pub(crate) struct Live {
     address: SocketAddr,
     payload_limit: PayloadLimit,
     kick: Sender<()>,
-    /// Written by the flusher after each PONG, read by the watchdog.
+    /// Written by the flusher after each PONG, read by whoever asked for it.
     pongs: Receiver<()>,
+    /// Read by the dispatcher, which drops it when all that had come before has reached its route.
+    marks: Sender<Sender<()>>,
     _stop: StopSource,
 }
 
@@ -93,6 +95,24 @@ impl LinkShared {
         }
     }
 
+    /// Takes back the subscription of pulls. When this returns without an error, what the server has sent for
+    /// them has reached its route.
+    pub(crate) fn end_pulls(&self, timeout: Duration) -> Result<()> {
+        let deadline = Instant::now() + timeout;
+        let live = self.usable()?;
+        if let Some(pulls) = live.socket.take_pulls() {
+            pulls.unsubscribe().map_err(|_| Error::Disconnected)?;
+        }
+        // The server answers after it has read the end of the subscription, and the crate has passed on what
+        // came before the answer.
+        self.ping(timeout)?;
+        let (mark, passed) = bounded(0);
+        live.marks.send_deadline(mark, deadline).map_err(|_| Error::Disconnected)?;
+        // It drops what it was sent.
+        let _ = passed.recv_deadline(deadline);
+        Ok(())
+    }
+
     /// Makes a new connection and lets it take the place of the present one.
     pub(crate) fn connect(self: &Arc<Self>) -> std::result::Result<(), String> {
         if let Some(silent) = self.current() {
@@ -101,22 +121,27 @@ impl LinkShared {
         let Dialled { connection, socket, address, info } = self.dialler.dial(&self.lost)?;
         let replies = connection.subscribe(&format!("{}.*", self.routes.inbox)).map_err(|e| e.to_string())?;
         replies.set_message_limits(MAX_UNREAD_MESSAGES);
-        let messages = replies.receiver().clone();
+        let pulls = connection.subscribe(&format!("{}.*", self.routes.pulls())).map_err(|e| e.to_string())?;
+        pulls.set_message_limits(MAX_UNREAD_MESSAGES);
+        let messages = [replies.receiver().clone(), pulls.receiver().clone()];
         let (stop, stopped) = thread::stop_channel();
         let (kick, kicked) = bounded(1);
         let (ponged, pongs) = bounded(1);
-        socket.hold(Held { connection, replies });
+        let (marks, marked) = bounded(1);
+        socket.hold(Held { connection, replies, pulls: Some(pulls) });
         let flushing = socket.clone();
         thread::spawn(format!("flush-{}", self.role), move || flush_loop(&flushing, &kicked, &ponged))
             .map_err(|e| e.to_string())?
             .abandon();
         let routes = self.routes.clone();
-        thread::spawn(format!("replies-{}", self.role), move || dispatch_loop(&routes, &messages, &stopped))
-            .map_err(|e| e.to_string())?
-            .abandon();
+        thread::spawn(format!("replies-{}", self.role), move || {
+            dispatch_loop(&routes, &messages, &marked, &stopped)
+        })
+        .map_err(|e| e.to_string())?
+        .abandon();
         let number = self.connections.fetch_add(1, Ordering::SeqCst);
         let payload_limit = PayloadLimit::new(address, info.max_payload);
-        let live = Arc::new(Live { number, socket, address, payload_limit, kick, pongs, _stop: stop });
+        let live = Arc::new(Live { number, socket, address, payload_limit, kick, pongs, marks, _stop: stop });
         // Lost before it was held: the crate's callback found nothing to give up.
         if !live.socket.is_up() {
             return Err("the connection was lost again at once".into());
@@ -302,20 +327,35 @@ fn flush_loop(socket: &Socket, kicked: &Receiver<()>, ponged: &Sender<()>) {
     }
     // Only a thread that may block can close a connection: the crate flushes it first.
     if let Some(held) = socket.take() {
-        drop(held.replies);
+        drop((held.replies, held.pulls));
         held.connection.close();
     }
 }
 
 /// Hands replies to their owners until the connection is replaced or lost.
-fn dispatch_loop(routes: &Routes, messages: &Receiver<nats::Message>, stopped: &thread::StopSignal) {
+fn dispatch_loop(
+    routes: &Routes,
+    [replies, pulls]: &[Receiver<nats::Message>; 2],
+    marks: &Receiver<Sender<()>>,
+    stopped: &thread::StopSignal,
+) {
+    let mut pulls = pulls.clone();
     loop {
         select! {
             recv(stopped) -> _ => return,
-            recv(messages) -> message => match message {
+            recv(replies) -> message => match message {
                 Ok(message) => routes.deliver(Message::new(message)),
                 Err(_) => return,
             },
+            recv(pulls) -> message => match message {
+                Ok(message) => routes.deliver(Message::new(message)),
+                // They were ended.
+                Err(_) => pulls = never(),
+            },
+            recv(marks) -> mark => {
+                pulls.try_iter().chain(replies.try_iter()).for_each(|it| routes.deliver(Message::new(it)));
+                drop(mark);
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod backlog;
 pub(crate) mod contents;
+pub(crate) mod delivered;
 pub(crate) mod pull;
 
 use std::time::{Duration, Instant};
@@ -50,6 +51,11 @@ pub struct ExhaustedJob {
     pub stream_seq: u64,
     #[serde(default)]
     pub deliveries: u64,
+}
+
+/// As the server counts durations.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl WorkQueue {

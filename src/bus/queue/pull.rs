@@ -1,4 +1,4 @@
-//! Pulls messages from durable consumers into one inbox, and settles them.
+//! Pulls messages from durable consumers into one inbox.
 //!
 //! The inbox lives as long as its owner: a message that comes after its pull has expired must still be
 //! settled. A status message of the server never becomes a job: only a `$JS.ACK.` reply subject makes one.
@@ -14,8 +14,10 @@ use serde_json::{Value, json};
 
 use crate::bus::connection::inbox::Route;
 use crate::bus::connection::link::Link;
-use crate::bus::connection::message::{Message, Meta};
+use crate::bus::connection::message::Message;
 use crate::bus::connection::routes::Routed;
+use crate::bus::queue::delivered::Delivered;
+use crate::bus::queue::nanos;
 use crate::bus::{Error, Result};
 use crate::model::limits::LEAST_RUN_SILENCE;
 
@@ -31,8 +33,6 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 const MAX_SILENCE: Duration = Duration::from_secs(6);
 /// For the answer to a pull that does not wait.
 const NO_WAIT_SILENCE: Duration = Duration::from_secs(2);
-/// For the server's confirmation of an ACK, NAK or TERM.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A waiting pull that ends sooner than this, and has brought nothing, was not waited for.
 const AT_ONCE: Duration = Duration::from_millis(100);
 /// Before the next pull after one that ended at once; doubles each time.
@@ -169,7 +169,7 @@ impl PullInbox {
         self.next_pull += 1;
         let lifetime = if self.sources.len() == 1 { WAIT } else { MANY_WAIT };
         let (batch, body) = self.sources[source].limits.pull(batch, wait.then_some(lifetime));
-        let reply = self.route.reply_subject(pull);
+        let reply = self.route.pull_reply_subject(pull);
         let generation = self.link.generation();
         let source = &mut self.sources[source];
         if source.generation != generation {
@@ -200,6 +200,16 @@ impl PullInbox {
                 source.outstanding = 0;
             }
         }
+    }
+
+    /// Ends the pulls that the server keeps open, and those of all inboxes over the same connection: what it
+    /// has sent until now has arrived when this returns, and nothing comes after that. Pulls end by
+    /// themselves when the server does not answer within `timeout`.
+    pub fn end_pulls(&mut self, timeout: Duration) {
+        if let Err(e) = self.link.end_pulls(timeout) {
+            log::info!(error = e.to_string(); "cannot end the pulls that are open; they end in a moment");
+        }
+        self.sources.iter_mut().for_each(|source| source.outstanding = 0);
     }
 
     pub fn take(&mut self, arrival: impl Into<Arrival>) -> PullEvent {
@@ -356,81 +366,6 @@ impl From<Routed> for Arrival {
     fn from(routed: Routed) -> Self {
         Arrival(routed)
     }
-}
-
-/// A message to be settled. When it is dropped it comes again after its consumer's `ack_wait`.
-#[derive(Clone)]
-pub struct Delivered {
-    pub subject: String,
-    pub payload: Vec<u8>,
-    pub num_delivered: u64,
-    pub stream_seq: u64,
-    ack_subject: String,
-    link: Link,
-}
-
-impl std::fmt::Debug for Delivered {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Delivered")
-            .field("subject", &self.subject)
-            .field("num_delivered", &self.num_delivered)
-            .field("stream_seq", &self.stream_seq)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Delivered {
-    fn new(message: Message, meta: Meta, link: Link) -> Self {
-        Delivered {
-            subject: message.subject,
-            payload: message.data,
-            num_delivered: meta.num_delivered,
-            stream_seq: meta.stream_seq,
-            ack_subject: message.reply.unwrap_or_default(),
-            link,
-        }
-    }
-
-    /// The subject that settles this delivery; whoever knows it may give the job back.
-    pub fn ack_subject(&self) -> &str {
-        &self.ack_subject
-    }
-
-    /// Tells the server that the work goes on: `ack_wait` starts anew. Not confirmed.
-    pub fn in_progress(&self) -> Result<()> {
-        self.link.publish(&self.ack_subject, None, b"+WPI")
-    }
-
-    /// Removes the message from the queue; confirmed by the server.
-    pub fn ack(&self) -> Result<()> {
-        self.settle(b"+ACK")
-    }
-
-    /// Gives the message back, to be delivered again after `delay`; confirmed by the server.
-    pub fn nak(&self, delay: Duration) -> Result<()> {
-        if delay.is_zero() {
-            return self.settle(b"-NAK");
-        }
-        self.settle(format!("-NAK {}", json!({"delay": nanos(delay)})).as_bytes())
-    }
-
-    /// Removes a message that can never be executed; confirmed by the server.
-    pub fn term(&self) -> Result<()> {
-        self.settle(b"+TERM")
-    }
-
-    fn settle(&self, verdict: &[u8]) -> Result<()> {
-        match self.link.request(&self.ack_subject, &[], verdict, SETTLE_TIMEOUT) {
-            Ok(_) => Ok(()),
-            // The consumer is gone: nothing was settled.
-            Err(Error::NoResponders(_)) => Err(Error::NoResponders(self.ack_subject.clone())),
-            Err(e) => Err(e),
-        }
-    }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -107,7 +107,7 @@ impl Rescue {
         let began = clock::since_boot();
         // Not so when another gateway was quicker, or the worker has written after all.
         let is_signed = self.change(run, |snapshot| rescue::sign(snapshot, clock::now()))?;
-        if is_signed && clock::since_boot().saturating_sub(began) < NAK_WITHIN {
+        if is_signed && clock::elapsed(began) < NAK_WITHIN {
             self.queue.give_back(ack)?;
         }
         Ok(())

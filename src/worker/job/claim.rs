@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 /// Delay of a job that is given back because of NATS trouble (`docs/contract.md#delivery-of-jobs`).
 pub(super) const TROUBLE_DELAY: Duration = Duration::from_secs(2);
+/// For NATS to confirm that it knows of a claim that takes long.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a claim that took long is made sure of. Should NATS be so slow each time, it counts.
 const MAX_SLOW_CLAIMS: u32 = 3;
 /// Before a claim is begun anew because the run has just changed.
@@ -52,24 +54,24 @@ pub(super) fn claim(
     let (mut silent, mut silent_until) = (None, Instant::now());
     let mut may_be_stored = false;
     let foreign_silence = foreign_silence(context.settings.run.heartbeat_interval);
-    let (mut kept_alive, mut may_be_stale, mut slow_claims) = (clock::since_boot(), false, 0);
+    let (mut is_retry, mut slow_claims) = (false, 0);
     loop {
-        let now = clock::since_boot();
-        may_be_stale |= now.saturating_sub(kept_alive) >= context.stale_after();
-        kept_alive = now;
+        let began = clock::since_boot();
         while let Ok(again) = in_flight.redelivered.try_recv() {
             acks.push(again.ack_subject().to_owned());
             *delivered = again;
-            may_be_stale = false;
         }
-        if may_be_stale {
+        if delivered.silence() >= context.stale_after() {
             log::info!(run_id = run_id; "the job was not kept alive for long; it is left to others");
             let held = if may_be_stored { &*acks } else { &[] };
-            give_back::give_back(context, job, delivered, (held, true), Duration::ZERO, &stops.hard);
+            give_back::give_back(context, job, delivered, held, Duration::ZERO, &stops.hard);
             return Claimed::Over(None);
         }
         // A claim may take long; without this the job would come again meanwhile.
-        let _ = delivered.in_progress();
+        let _ = match std::mem::replace(&mut is_retry, true) {
+            false => delivered.in_progress(),
+            true => delivered.keep_alive(KEEP_ALIVE_TIMEOUT),
+        };
         let mut step = Claim::new(job, claimant(context, delivered), context.limits(&delivered.subject));
         step = step.silent(silent.filter(|_| Instant::now() >= silent_until));
         let driven = driver(context, job, delivered).run(&mut step, drop);
@@ -83,8 +85,6 @@ pub(super) fn claim(
                 context.health.note_refusal(&e);
                 if is_final || Instant::now() >= give_up || is_stopped_within(pause, &stops.soft) {
                     let held = if may_be_stored { &*acks } else { &[] };
-                    let is_stale = clock::since_boot().saturating_sub(kept_alive) >= context.stale_after();
-                    let held = (held, is_stale);
                     give_back::give_back(context, job, delivered, held, TROUBLE_DELAY, &stops.hard);
                     return Claimed::Over(None);
                 }
@@ -95,7 +95,7 @@ pub(super) fn claim(
         match end {
             // It may have stood still since the write, and another worker may have the run by now.
             End::Execute(..)
-                if clock::since_boot().saturating_sub(kept_alive) >= context.settings.run.execution_lease
+                if clock::elapsed(began) >= context.settings.run.execution_lease
                     && slow_claims < MAX_SLOW_CLAIMS =>
             {
                 slow_claims += 1;
@@ -124,8 +124,7 @@ pub(super) fn claim(
                 // As long as it lives the job is kept here: each delivery would be one less.
                 let pause = context.progress_interval().min(foreign_silence);
                 if is_stopped_within(pause, &stops.soft) {
-                    let held = (&[][..], false);
-                    give_back::give_back(context, job, delivered, held, Duration::ZERO, &stops.hard);
+                    give_back::give_back(context, job, delivered, &[], Duration::ZERO, &stops.hard);
                     return Claimed::Over(None);
                 }
             }

@@ -324,7 +324,7 @@ impl RunAttempt<'_> {
 
     /// Without `held` it counts as the death of this worker.
     fn give_back_held(&self, held: &[String], delay: Duration, hard_stop: &StopSignal) {
-        give_back::give_back(self.context, self.job, &self.delivered, (held, false), delay, hard_stop);
+        give_back::give_back(self.context, self.job, &self.delivered, held, delay, hard_stop);
     }
 
     /// Settles the job; see the order at the top of this file. The ticker is gone by now.
@@ -423,13 +423,17 @@ impl RunAttempt<'_> {
     ) -> bool {
         let run_id = self.job.run_id.clone();
         let deadline = Instant::now() + STORE_DEADLINE;
+        let mut is_retry = false;
         loop {
             while let Ok(again) = self.in_flight.redelivered.try_recv() {
                 self.adopt_delivery(again);
             }
             // Storing may take long; without this the job would come again meanwhile. When it
             // does, the other worker's claim makes our write a lost one.
-            let _ = self.delivered.in_progress();
+            let _ = match std::mem::replace(&mut is_retry, true) {
+                false => self.delivered.in_progress(),
+                true => self.delivered.keep_alive(STORE_RETRY),
+            };
             let problem = match self.recorder.finish(status, error.map(str::to_owned)) {
                 Ok(()) => return true,
                 Err(NotWritten::Lost(why)) => {

@@ -21,12 +21,12 @@ const LAST_TIMEOUT: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// `held`: the ACK subjects by which the snapshot may name this worker. Without any, trouble is not waited
-/// out: the job comes again after `ack_wait`. `may_be_stale`: see [`GiveBack::may_be_stale`].
-pub(super) fn give_back(
+/// out: the job comes again after `ack_wait`.
+pub(in crate::worker) fn give_back(
     context: &Context,
     job: &Job,
     delivered: &Delivered,
-    (held, may_be_stale): (&[String], bool),
+    held: &[String],
     delay: Duration,
     hard_stop: &StopSignal,
 ) {
@@ -35,6 +35,7 @@ pub(super) fn give_back(
     let numbers = (delivered.stream_seq, delivered.num_delivered);
     loop {
         let began = clock::since_boot();
+        let may_be_stale = delivered.silence() >= context.stale_after();
         let is_last = thread::is_stopped(hard_stop) || Instant::now() >= give_up;
         let limits = context.limits(&delivered.subject);
         let mut step = GiveBack::new(job, held.to_vec(), numbers, delay, limits, clock::now());
@@ -47,13 +48,13 @@ pub(super) fn give_back(
         match driver.run(&mut step, drop) {
             Ok(End::GivenBack | End::Lost) => return,
             Ok(End::Changed) => {}
+            Err(e) if step.may_be_given_back() && e.is_outcome_unknown() => {
+                log::warn!(run_id = run_id, error = e.to_string();
+                    "may not have given a job back; then it comes again after ack_wait");
+                return;
+            }
             // Nobody else has the job: this worker has kept it alive until now, and has not stood still.
-            Err(_)
-                if is_last
-                    && !held.is_empty()
-                    && !may_be_stale
-                    && clock::since_boot().saturating_sub(began) < NAK_WITHIN =>
-            {
+            Err(_) if is_last && !held.is_empty() && !may_be_stale && clock::elapsed(began) < NAK_WITHIN => {
                 return nak(delivered, run_id, delay);
             }
             Err(e) if is_last => {
@@ -63,7 +64,7 @@ pub(super) fn give_back(
             }
             Err(e) => {
                 log::warn!(run_id = run_id, error = e.to_string(); "cannot give a job back yet");
-                let _ = delivered.in_progress();
+                let _ = delivered.keep_alive(RETRY);
                 select! {
                     recv(hard_stop) -> _ => {}
                     recv(after(RETRY)) -> _ => {}

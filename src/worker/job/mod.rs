@@ -6,7 +6,7 @@
 
 mod claim;
 pub(super) mod execute;
-mod give_back;
+pub(super) mod give_back;
 pub(super) mod in_flight;
 mod record;
 pub(super) mod settle;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
+use crossbeam_channel::{Receiver, Sender, after, bounded, select, tick};
 
 use crate::bus::{Delivered, Kv};
 use crate::flow::Lease;
@@ -15,8 +15,10 @@ use crate::thread::{self, Service, StopSignal};
 /// find it too, but its interval belongs to the operator.
 const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// For one such look.
+/// For one such look, and for NATS to confirm an in-progress ACK: the lease of the run is renewed in between.
 const MAX_LOOK: Duration = Duration::from_secs(1);
+/// After an in-progress ACK that NATS has not confirmed.
+const PROGRESS_RETRY: Duration = Duration::from_secs(2);
 
 /// Notices that may wait for a slot that is writing.
 const MAX_NOTICES: usize = 2;
@@ -48,8 +50,9 @@ impl Ticker {
     ) -> std::io::Result<Ticker> {
         let (notify, notices) = bounded(MAX_NOTICES);
         // A slow look must not hold up the next in-progress ACK, nor the end of the job.
-        let runs = runs.with_timeout(MAX_LOOK.min(progress_interval / 2));
-        let body = TickerThread { delivered, runs, run_id, notify, told: false, lease };
+        let max_look = MAX_LOOK.min(progress_interval / 2);
+        let runs = runs.with_timeout(max_look);
+        let body = TickerThread { delivered, runs, max_look, run_id, notify, told: false, lease };
         let run = move |stop: &StopSignal| body.run(stop, progress_interval);
         Ok(Ticker { notices, _thread: Service::start_small("ticker", run)? })
     }
@@ -58,6 +61,7 @@ impl Ticker {
 struct TickerThread {
     delivered: Delivered,
     runs: Kv,
+    max_look: Duration,
     run_id: String,
     notify: Sender<Notice>,
     told: bool,
@@ -66,9 +70,8 @@ struct TickerThread {
 
 impl TickerThread {
     fn run(mut self, stop: &StopSignal, progress_interval: Duration) {
-        let progress = tick(progress_interval);
         let poll = tick(CANCEL_POLL_INTERVAL);
-        self.in_progress();
+        let mut progress = after(self.keep_alive(progress_interval));
         loop {
             // Control before data: a closed stop wins over a due tick.
             if thread::is_stopped(stop) {
@@ -80,19 +83,22 @@ impl TickerThread {
             }
             select! {
                 recv(stop) -> _ => return,
-                recv(progress) -> _ => self.in_progress(),
+                recv(progress) -> _ => progress = after(self.keep_alive(progress_interval)),
                 recv(poll) -> _ => self.poll(),
             }
         }
     }
 
-    fn in_progress(&self) {
-        if let Err(e) = self.delivered.in_progress() {
+    /// How long until the next one.
+    fn keep_alive(&self, progress_interval: Duration) -> Duration {
+        if let Err(e) = self.delivered.keep_alive(self.max_look) {
             let code = Code::InProgressFailed;
             log::warn!(err_id = code.err_id(), msg_id = code.msg_id(),
                 run_id = self.run_id.as_str(), error = e.to_string();
                 "cannot tell NATS that the run goes on");
+            return PROGRESS_RETRY.min(progress_interval);
         }
+        progress_interval
     }
 
     fn poll(&mut self) {

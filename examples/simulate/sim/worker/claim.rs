@@ -1,6 +1,5 @@
 //! Claims the run of a job.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use pyoco_server::delivery;
@@ -8,8 +7,8 @@ use pyoco_server::delivery::claim::{self, Claim, Claimant};
 use pyoco_server::model::run::Delivery;
 
 use super::{
-    CHANGED_PAUSE, CLAIM_PATIENCE, Claims, Doing, HEARTBEAT, InHand, LEASE, MAX_SLOW_CLAIMS, STALE_AFTER,
-    Slot, TROUBLE_DELAY, WORKER_IDS, Worker, ack,
+    CHANGED_PAUSE, CLAIM_PATIENCE, Claims, Doing, HEARTBEAT, InHand, LEASE, MAX_SLOW_CLAIMS, Slot,
+    TROUBLE_DELAY, WORKER_IDS, Worker, ack,
 };
 use crate::sim::jetstream::{self, Millis};
 use crate::sim::net::{Arrival, Going, Message, Net, Progress, job};
@@ -17,23 +16,15 @@ use crate::sim::net::{Arrival, Going, Message, Net, Progress, job};
 impl Worker {
     pub(super) fn begin_claim(&mut self, net: &mut Net, place: usize, arrival: Arrival) {
         let Arrival { message, delivery } = arrival;
-        net.in_progress(self.actor, delivery.seq);
+        let _ = net.in_progress(self.actor, delivery.seq);
         let acks = vec![ack(delivery)];
         let step = self.claiming(net, message, delivery, None);
         let give_up = net.now + CLAIM_PATIENCE;
-        let claims = Claims {
-            acks,
-            step,
-            give_up,
-            may_be_stored: false,
-            kept_alive: net.now,
-            may_be_stale: false,
-            slow: 0,
-            silent: None,
-        };
+        let claims =
+            Claims { acks, step, give_up, may_be_stored: false, began: net.now, slow: 0, silent: None };
         self.slots[place] = Slot {
             at: net.now + 1 + net.random.within(0..20),
-            held: Some(InHand { message, delivery, again: VecDeque::new() }),
+            held: Some(InHand::new(message, delivery, net.now)),
             doing: Doing::Claims(Box::new(claims)),
         };
     }
@@ -62,14 +53,13 @@ impl Worker {
 
     /// Claims anew, for the newest delivery.
     pub(super) fn claim_again(&self, net: &mut Net, held: &mut InHand, claims: &mut Claims) {
-        claims.may_be_stale |= net.now >= claims.kept_alive + STALE_AFTER;
-        claims.kept_alive = net.now;
-        while let Some(again) = held.again.pop_front() {
-            claims.acks.push(ack(again.delivery));
-            held.delivery = again.delivery;
-            claims.may_be_stale = false;
+        claims.began = net.now;
+        while let Some(again) = held.adopt(net.now) {
+            claims.acks.push(ack(again));
         }
-        net.in_progress(self.actor, held.delivery.seq);
+        if !held.may_be_stale(net.now) {
+            self.keep_alive(net, held);
+        }
         claims.step = self.claiming(net, held.message, held.delivery, claims.silent);
     }
 
@@ -83,9 +73,9 @@ impl Worker {
     ) -> Option<(Millis, Doing)> {
         let run = held.message.0;
         let hold = |claims: Claims| if claims.may_be_stored { claims.acks } else { Vec::new() };
-        if claims.may_be_stale || net.now >= claims.kept_alive + STALE_AFTER {
+        if held.may_be_stale(net.now) {
             net.tell(|| format!("w{} leaves r{run} to others", self.index));
-            return Some((at, self.giving_back(net, held, (hold(*claims), true), Duration::ZERO)));
+            return Some((at, self.giving_back(net, held, hold(*claims), Duration::ZERO)));
         }
         let progress = claims.step.step(net, self.actor);
         claims.may_be_stored |= claims.step.protocol.may_be_stored();
@@ -95,14 +85,14 @@ impl Worker {
                 net.tell(|| format!("w{} cannot claim r{run}: {trouble:?}", self.index));
                 self.note(net, trouble);
                 if net.now >= claims.give_up || self.drain.is_some() {
-                    return Some((at, self.giving_back(net, held, (hold(*claims), false), TROUBLE_DELAY)));
+                    return Some((at, self.giving_back(net, held, hold(*claims), TROUBLE_DELAY)));
                 }
                 self.claim_again(net, held, &mut claims);
                 let pause = Self::blocked(trouble) + 250 + net.random.within(0..1_750);
                 Some((net.now + pause, Doing::Claims(claims)))
             }
             Progress::End(claim::End::Execute(..))
-                if net.now >= claims.kept_alive + LEASE && claims.slow < MAX_SLOW_CLAIMS =>
+                if net.now >= claims.began + LEASE && claims.slow < MAX_SLOW_CLAIMS =>
             {
                 claims.slow += 1;
                 claims.may_be_stored = true;
@@ -114,7 +104,7 @@ impl Worker {
             }
             Progress::End(claim::End::Foreign(revision)) => {
                 if self.drain.is_some() {
-                    return Some((at, self.giving_back(net, held, (Vec::new(), false), Duration::ZERO)));
+                    return Some((at, self.giving_back(net, held, Vec::new(), Duration::ZERO)));
                 }
                 claims.silent = Some(revision);
                 self.claim_again(net, held, &mut claims);

@@ -7,8 +7,8 @@ use pyoco_server::delivery::{Newest, Stored};
 use pyoco_server::model::run::{RunSnapshot, RunStatus};
 
 use super::{
-    Attempt, CANCEL_GRACE, Doing, HEARTBEAT, InHand, LOST_NATS, PROGRESS_INTERVAL, STORE_DEADLINE,
-    STORE_RETRY, TROUBLE_DELAY, Worker, ack,
+    Attempt, CANCEL_GRACE, Doing, HEARTBEAT, InHand, LOST_NATS, PROGRESS_INTERVAL, PROGRESS_RETRY,
+    STORE_DEADLINE, STORE_RETRY, TROUBLE_DELAY, Worker, ack,
 };
 use crate::sim::jetstream::Millis;
 use crate::sim::net::{Net, RUNS, TOO_MANY_TASKS, Trouble, Writer};
@@ -58,13 +58,12 @@ impl Worker {
         at: Millis,
     ) -> Option<(Millis, Doing)> {
         let run = held.message.0;
-        while let Some(again) = held.again.pop_front() {
-            held.delivery = again.delivery;
+        while let Some(again) = held.adopt(net.now) {
             attempt.next_progress = net.now;
-            attempt.acks.push(ack(again.delivery));
+            attempt.acks.push(ack(again));
             if !attempt.snapshot.status.is_terminal() {
                 attempt.snapshot.attempt = Some(attempt.snapshot.attempt.unwrap_or(0) + 1);
-                attempt.snapshot.delivery = Some(self.delivery(again.delivery));
+                attempt.snapshot.delivery = Some(self.delivery(again));
                 attempt.next_write = net.now;
             }
         }
@@ -79,7 +78,7 @@ impl Worker {
             if !why.is_empty() {
                 net.tell(|| format!("w{} {why} and ends r{run}", self.index));
                 net.checks.ends(run, (self.index, place));
-                return Some((at, self.giving_back(net, held, (attempt.acks, false), delay)));
+                return Some((at, self.giving_back(net, held, attempt.acks, delay)));
             }
             if attempt.snapshot.status == RunStatus::Cancelling && !attempt.is_cancelled {
                 attempt.is_cancelled = true;
@@ -88,8 +87,8 @@ impl Worker {
             }
         }
         if net.now >= attempt.next_progress || !attempt.is_executing && !attempt.stored {
-            net.in_progress(self.actor, held.delivery.seq);
-            attempt.next_progress = net.now + PROGRESS_INTERVAL;
+            let is_confirmed = self.keep_alive(net, held);
+            attempt.next_progress = net.now + if is_confirmed { PROGRESS_INTERVAL } else { PROGRESS_RETRY };
         }
         if attempt.is_executing && net.now >= attempt.ends_at {
             net.checks.ends(run, (self.index, place));
@@ -119,7 +118,7 @@ impl Worker {
                 net.checks.all_go(&attempt.acks);
             }
             let acks = if is_stopping { attempt.acks } else { Vec::new() };
-            return Some((at, self.giving_back(net, held, (acks, false), TROUBLE_DELAY)));
+            return Some((at, self.giving_back(net, held, acks, TROUBLE_DELAY)));
         }
         let due = due(&attempt).max(is_free_at);
         Some((due, Doing::Executes(attempt)))

@@ -6,41 +6,34 @@ use pyoco_server::delivery::give_back::{self, GiveBack};
 
 use super::{Doing, GivesBack, InHand, STORE_DEADLINE, Worker};
 use crate::sim::jetstream::Millis;
-use crate::sim::net::{Going, NAK_WITHIN, Net, Progress, job};
+use crate::sim::net::{Going, NAK_WITHIN, Net, Progress, Trouble, job};
 
 impl Worker {
     /// `acks`: the deliveries by which the snapshot may name this worker. Without any, trouble is not waited
     /// out.
-    pub(super) fn giving_back(
-        &self,
-        net: &Net,
-        held: &InHand,
-        hold: (Vec<String>, bool),
-        delay: Duration,
-    ) -> Doing {
-        let (acks, may_be_stale) = hold;
-        let step = Self::release(net, held, (&acks, may_be_stale), delay);
+    pub(super) fn giving_back(&self, net: &Net, held: &InHand, acks: Vec<String>, delay: Duration) -> Doing {
+        let step = Self::release(net, held, &acks, delay);
         let give_up = net.now + STORE_DEADLINE;
-        Doing::GivesBack(Box::new(GivesBack { may_be_stale, acks, delay, step, give_up }))
+        Doing::GivesBack(Box::new(GivesBack { acks, delay, step, give_up }))
     }
 
     pub(super) fn release(
         net: &Net,
         held: &InHand,
-        (acks, may_be_stale): (&[String], bool),
+        acks: &[String],
         delay: Duration,
     ) -> Going<GiveBack<'static>> {
         let InHand { message, delivery, .. } = held;
         let numbers = (delivery.seq, delivery.num);
         let acks = acks.to_vec();
         let step = GiveBack::new(job(*message), acks, numbers, delay, Self::limits(), net.seconds());
-        Going::new(step.may_be_stale(may_be_stale), message.0, Some(*delivery))
+        Going::new(step.may_be_stale(held.may_be_stale(net.now)), message.0, Some(*delivery))
     }
 
     pub(super) fn give_back(
         &mut self,
         net: &mut Net,
-        held: &InHand,
+        held: &mut InHand,
         mut gives: Box<GivesBack>,
         at: Millis,
     ) -> Option<(Millis, Doing)> {
@@ -48,24 +41,25 @@ impl Worker {
         match gives.step.step(net, self.actor) {
             Progress::Going => Some((at, Doing::GivesBack(gives))),
             Progress::End(give_back::End::Changed) => {
-                gives.step = Self::release(net, held, (&gives.acks, gives.may_be_stale), gives.delay);
+                gives.step = Self::release(net, held, &gives.acks, gives.delay);
                 Some((at, Doing::GivesBack(gives)))
             }
             Progress::End(end) => {
                 net.tell(|| format!("w{} has given r{run} back: {end:?}", self.index));
                 None
             }
+            Progress::Trouble(Trouble::Unknown) if gives.step.protocol.may_be_given_back() => None,
             Progress::Trouble(_) if gives.acks.is_empty() => None,
             Progress::Trouble(_) if net.now >= gives.give_up || self.is_hard_stop(net.now) => {
                 net.checks.all_go(&gives.acks);
-                if !gives.may_be_stale && net.now < gives.step.looked_at + NAK_WITHIN {
+                if !held.may_be_stale(net.now) && net.now < gives.step.looked_at + NAK_WITHIN {
                     let _ = net.nak(self.actor, held.delivery.seq, gives.delay);
                 }
                 None
             }
             Progress::Trouble(trouble) => {
-                net.in_progress(self.actor, held.delivery.seq);
-                gives.step = Self::release(net, held, (&gives.acks, gives.may_be_stale), gives.delay);
+                self.keep_alive(net, held);
+                gives.step = Self::release(net, held, &gives.acks, gives.delay);
                 Some((net.now + Self::blocked(trouble) + 1_000, Doing::GivesBack(gives)))
             }
         }

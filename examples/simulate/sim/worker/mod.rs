@@ -9,6 +9,7 @@ mod pull;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use pyoco_server::bus::Heard;
 use pyoco_server::delivery::Limits;
 use pyoco_server::delivery::claim::Claim;
 use pyoco_server::delivery::give_back::GiveBack;
@@ -25,6 +26,7 @@ const SLOTS: usize = 2;
 const HEARTBEAT: Millis = 1_000;
 const RECORD_INTERVAL: Millis = 5_000;
 const PROGRESS_INTERVAL: Millis = 10_000;
+const PROGRESS_RETRY: Millis = 2_000;
 /// How long a pull waits.
 const WAIT: Millis = 4_000;
 /// The same of a worker with several tags. A job that finds no slot comes again when such pulls have ended,
@@ -101,8 +103,27 @@ struct InHand {
     message: Message,
     /// The newest one; it settles the job.
     delivery: jetstream::Delivery,
+    heard: Heard,
     /// Deliveries that have come since.
     again: VecDeque<Arrival>,
+}
+
+impl InHand {
+    fn new(message: Message, delivery: jetstream::Delivery, now: Millis) -> InHand {
+        let heard = Heard::new(Duration::from_millis(now));
+        InHand { message, delivery, heard, again: VecDeque::new() }
+    }
+
+    /// Goes on with the next delivery that has come since.
+    fn adopt(&mut self, now: Millis) -> Option<jetstream::Delivery> {
+        let Arrival { delivery, .. } = self.again.pop_front()?;
+        (self.delivery, self.heard) = (delivery, Heard::new(Duration::from_millis(now)));
+        Some(delivery)
+    }
+
+    fn may_be_stale(&self, now: Millis) -> bool {
+        self.heard.silence(Duration::from_millis(now)) >= Duration::from_millis(STALE_AFTER)
+    }
 }
 
 enum Doing {
@@ -117,9 +138,7 @@ struct Claims {
     step: Going<Claim<'static>>,
     give_up: Millis,
     may_be_stored: bool,
-    /// When it has kept its job alive last, and whether that was ever too late.
-    kept_alive: Millis,
-    may_be_stale: bool,
+    began: Millis,
     /// How often it took so long that it was made sure of.
     slow: u32,
     silent: Option<u64>,
@@ -147,7 +166,6 @@ struct Attempt {
 }
 
 struct GivesBack {
-    may_be_stale: bool,
     /// The deliveries by which the snapshot may name this worker.
     acks: Vec<String>,
     delay: Duration,
@@ -210,7 +228,11 @@ impl Worker {
     }
 
     /// SIGSTOP: the process does not run.
+    /// One that still has to go on after another freeze does that first.
     pub fn freeze(&mut self, net: &mut Net, time: Millis) {
+        if self.frozen_until > 0 {
+            return;
+        }
         self.frozen_until = net.now + time;
         if time >= STALE_AFTER {
             self.stale_until = self.frozen_until + STALE_ARRIVALS;
@@ -302,6 +324,9 @@ impl Worker {
         if self.slots.iter().any(|slot| slot.held.is_some()) {
             return false;
         }
+        if !net.is_cut(self.actor) {
+            net.queue.end_pulls((self.index, net.connections[self.index]));
+        }
         for arrival in std::mem::take(&mut net.inboxes[self.index]) {
             self.refuse(net, arrival);
         }
@@ -314,6 +339,15 @@ impl Worker {
         net.disconnect(index, false);
         self.start_anew();
         true
+    }
+
+    /// Whether the queue has confirmed that it knows of the work on a job.
+    fn keep_alive(&self, net: &mut Net, held: &mut InHand) -> bool {
+        let is_confirmed = net.in_progress(self.actor, held.delivery.seq).is_ok();
+        if is_confirmed {
+            held.heard.confirmed(Duration::from_millis(net.now));
+        }
+        is_confirmed
     }
 
     fn is_hard_stop(&self, now: Millis) -> bool {
@@ -348,7 +382,7 @@ impl Worker {
             Doing::Nothing => None,
             Doing::Claims(claims) => self.claim(net, place, &mut held, claims, at),
             Doing::Executes(attempt) => self.attempt(net, place, &mut held, attempt, at),
-            Doing::GivesBack(gives) => self.give_back(net, &held, gives, at),
+            Doing::GivesBack(gives) => self.give_back(net, &mut held, gives, at),
         };
         match next {
             Some((at, doing)) => self.slots[place] = Slot { at, held: Some(held), doing },

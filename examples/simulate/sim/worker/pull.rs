@@ -45,11 +45,10 @@ impl Worker {
 
     /// Takes a job that has come.
     pub(super) fn take(&mut self, net: &mut Net, arrival: Arrival) {
-        let Arrival { message, delivery } = arrival;
         if net.now < self.stale_until {
-            net.tell(|| format!("w{} stood still and leaves r{}", self.index, message.0));
-            return;
+            return self.refuse(net, arrival);
         }
+        let Arrival { message, delivery } = arrival;
         let is_mine = |slot: &Slot| {
             let held = slot.held.as_ref();
             held.is_some_and(|held| held.message.0 == message.0 && held.delivery.seq == delivery.seq)
@@ -71,6 +70,9 @@ impl Worker {
 
     /// Gives back what it has no room for.
     pub(super) fn refuse(&mut self, net: &mut Net, Arrival { message, delivery }: Arrival) {
+        if net.now < self.stale_until {
+            return net.tell(|| format!("w{} stood still and leaves r{}", self.index, message.0));
+        }
         net.tell(|| format!("w{} has no room for r{}", self.index, message.0));
         let delay = if delivery.num <= QUICK_GIVE_BACKS { Duration::ZERO } else { GIVE_BACK_DELAY };
         let _ = net.nak(self.actor, delivery.seq, delay);
