@@ -29,7 +29,8 @@ pub enum End {
     Dropped,
     /// The job was published anew.
     Requeued,
-    /// A later delivery of the same job is being executed: leave everything alone.
+    /// A later delivery of the same job is being executed, or is on its way, since a gateway has given this
+    /// one back: leave everything alone.
     Superseded,
     /// A worker has it that knows nothing of deliveries, and the snapshot is at this revision. Should it stay
     /// there, that worker is gone; claim with [`Claim::silent`].
@@ -116,8 +117,13 @@ impl<'a> Claim<'a> {
         if foreign && self.silent != Some(newest.revision) {
             return leave(Found::Of(End::Foreign(newest.revision)));
         }
-        // A claim of this very delivery, whose answer was lost, is ours already.
-        let is_ours = held.is_some_and(|held| held.ack == claimant.delivery.ack && !held.released);
+        // A claim of this very delivery, whose answer was lost, is ours already, unless a gateway has given
+        // it back since: then the job is on its way to the next worker.
+        let ours = held.filter(|held| held.ack == claimant.delivery.ack && !held.released);
+        if ours.is_some_and(|held| held.rescued) {
+            return leave(Found::Of(End::Superseded));
+        }
+        let is_ours = ours.is_some();
         let has_died = foreign || held.is_some_and(|held| !held.released) && !is_ours;
         let lost = lost_attempts(self.job, &snapshot) + u64::from(has_died);
         if lost > 0 {
@@ -204,7 +210,8 @@ impl Protocol for Claim<'_> {
                     Found::Requeue => {
                         let Claimant { stream_seq, num_delivered, now, .. } = self.claimant;
                         let reason = Reason::InHand { num_delivered };
-                        State::Requeue(Box::new(Requeue::new(self.job, stream_seq, reason, self.limits, now)))
+                        let requeue = Requeue::new(self.job, stream_seq, reason, self.limits, now);
+                        State::Requeue(Box::new(requeue.silent(self.silent)))
                     }
                     Found::Over(end) => State::Acknowledge(end),
                     Found::Of(end) => State::Finished(end),
@@ -307,6 +314,23 @@ mod tests {
         assert_eq!(stored.lost_attempts, Some(3));
         let often = look(&job(), Stored::Run(&released), 19);
         assert!(matches!(often, (Found::Requeue, Change::Leave)), "{often:?}");
+    }
+
+    #[test]
+    fn a_claim_that_a_gateway_has_given_back_is_over() {
+        let mut rescued = held(delivery(5, 2));
+        rescued.delivery.as_mut().unwrap().rescued = true;
+        let made_sure_of = look(&job(), Stored::Run(&rescued), 2);
+        assert!(matches!(made_sure_of, (Found::Of(End::Superseded), Change::Leave)), "{made_sure_of:?}");
+        let (Found::Ours(next), Change::Put(_)) = look(&job(), Stored::Run(&rescued), 3) else { panic!() };
+        assert_eq!((next.lost_attempts, next.delivery), (Some(1), Some(delivery(5, 3))));
+        // Of a run that is being cancelled nothing is executed any more.
+        rescued.status = RunStatus::Cancelling;
+        let cancelled = look(&job(), Stored::Run(&rescued), 2);
+        assert!(
+            matches!(cancelled, (Found::Over(End::Ended(RunStatus::Cancelled, None)), _)),
+            "{cancelled:?}"
+        );
     }
 
     #[test]

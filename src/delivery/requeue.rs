@@ -120,7 +120,8 @@ impl<'a> Requeue<'a> {
             return self.found(Found::Changed);
         }
         if is_foreign(snapshot)
-            && self.reason == Reason::Exhausted
+            // Of a stuck message its gateway has seen how long the run is silent.
+            && self.reason != Reason::Stuck
             && self.silent != Some(newest.revision)
             && mends::is_in(Mend::OnlyDeathsCount)
         {
@@ -247,6 +248,13 @@ impl Protocol for Requeue<'_> {
                 self.gone = Some(seq);
                 State::Look
             }
+            // This very message was published at this revision, by one who has not named it: it is no other
+            // one.
+            (State::Publish { id, revision, lost }, Answer::Published { seq, duplicate: true })
+                if seq == self.seq =>
+            {
+                State::Publish { id: format!("{id}-{seq}"), revision, lost }
+            }
             (State::Publish { id, revision, lost }, Answer::Published { seq, duplicate: true }) => {
                 State::IsThere { id, seq, revision, lost }
             }
@@ -259,5 +267,68 @@ impl Protocol for Requeue<'_> {
             (State::Drop(end), _) => State::Finished(end),
             (state, _) => state,
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::tests::{delivery, held, job};
+
+    /// Answers what is asked until the snapshot is written; what was published, and where that ended.
+    fn requeue(job: &Job, seq: u64, stored: &RunSnapshot, published: &[Answer]) -> (Vec<String>, End) {
+        let mut step = Requeue::new(job, seq, Reason::Stuck, Limits::new(20, Some(20)), 100.0);
+        let (mut ids, mut answers) = (Vec::new(), published.iter());
+        loop {
+            let answer = match step.next() {
+                Step::End(end) => return (ids, end),
+                Step::Ask(Ask::Edit) => {
+                    step.edit(&Newest { revision: 7, stored: Stored::Run(stored) });
+                    Answer::Edited(None)
+                }
+                Step::Ask(Ask::Publish { id, .. }) => {
+                    ids.push(id);
+                    *answers.next().unwrap()
+                }
+                Step::Ask(Ask::Find(_)) => Answer::Found(true),
+                Step::Ask(Ask::Remove(removed)) => {
+                    assert_eq!(removed, seq);
+                    Answer::Done
+                }
+                Step::Ask(ask) => panic!("{ask:?}"),
+            };
+            step.answered(answer);
+        }
+    }
+
+    #[test]
+    fn a_message_that_was_published_anew_and_is_stuck_is_not_its_own_successor() {
+        let unnamed = Job { requeued_at_revision: Some(7), ..job() };
+        let duplicate = Answer::Published { seq: 5, duplicate: true };
+        let (ids, end) = requeue(
+            &unnamed,
+            5,
+            &held(delivery(3, 1)),
+            &[duplicate, Answer::Published { seq: 6, duplicate: false }],
+        );
+        assert_eq!((ids, end), (vec!["r/7".to_owned(), "r/7-5".to_owned()], End::Requeued(6)));
+        // Of an older message the one that is there already is the successor.
+        let (ids, end) = requeue(&job(), 3, &held(delivery(3, 1)), &[duplicate]);
+        assert_eq!((ids, end), (vec!["r/7".to_owned()], End::Requeued(5)));
+    }
+
+    #[test]
+    fn a_job_in_hand_is_not_taken_from_a_python_worker_that_has_just_written() {
+        let (job, mut python) = (job(), job().pending_snapshot(1.0));
+        python.status = RunStatus::Running;
+        let requeue = |silent: Option<u64>| {
+            let reason = Reason::InHand { num_delivered: 19 };
+            let mut step = Requeue::new(&job, 5, reason, Limits::new(20, Some(20)), 100.0).silent(silent);
+            step.edit(&Newest { revision: 7, stored: Stored::Run(&python) });
+            step.answered(Answer::Edited(None));
+            step.next()
+        };
+        assert!(matches!(requeue(None), Step::End(End::Foreign(7))));
+        assert!(matches!(requeue(Some(7)), Step::Ask(Ask::Publish { lost: 1, .. })));
     }
 }

@@ -16,8 +16,11 @@ use crate::model::run::{RunStatus, RunSummary};
 
 /// Between two looks at what the queue holds.
 pub const INTERVAL: Duration = Duration::from_secs(10);
-/// Silence of a run after which its message is looked for; far longer than a submit takes.
+/// Silence of a run after which its message is looked for.
 pub const MISSING_AFTER: Duration = Duration::from_secs(60);
+/// A submit whose job was queued later than this after its snapshot has failed: its gateway has stood still
+/// between the two, and another one may have given the run up.
+pub const QUEUED_WITHIN: Duration = Duration::from_secs(30);
 /// How long a message may lie in the queue without its run being heard of before it is published anew, when
 /// the figures of the queue say that some are stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(10);

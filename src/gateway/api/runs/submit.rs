@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::bus::{self, Entry, Operation};
+use crate::delivery::reconcile::QUEUED_WITHIN;
 use crate::gateway::api::context::{Context, Parts};
 use crate::gateway::api::error::ApiError;
 use crate::gateway::api::schema::{self, Problem};
@@ -21,6 +22,7 @@ use crate::model::{clock, json as wire, name};
 
 /// How often a run that others change at the same time is looked at again.
 const MAX_CONFLICTS: usize = 32;
+const STOOD_STILL: &str = "the gateway stood still while it queued the job; submit the run again";
 const BEING_UNDONE: &str = "another request with this idempotency key is being undone";
 
 #[derive(Debug, Clone, PartialEq)]
@@ -75,7 +77,8 @@ pub(super) fn submit(cx: &mut Context<'_>, submission: Submission) -> Result<Rep
     if size > limit - snapshot_room(limit) {
         return Err(ApiError::Bound(&BODY_TOO_LARGE));
     }
-    let deadline = Instant::now() + parts.bus.request_timeout();
+    let deadline = Instant::now() + parts.bus.request_timeout().min(QUEUED_WITHIN);
+    let began = clock::since_boot();
     let mut turns = 0..MAX_CONFLICTS;
     let revision = loop {
         let error = match parts.runs.create(&run_id, &document) {
@@ -94,7 +97,11 @@ pub(super) fn submit(cx: &mut Context<'_>, submission: Submission) -> Result<Rep
         return Err(error.into());
     };
     match parts.queue.submit(&snapshot.tag, &run_id, &job, deadline) {
-        Ok(_) => {}
+        Ok(_) if clock::elapsed(began) < QUEUED_WITHIN => {}
+        Ok(_) => {
+            parts.undo.now_or_later(Doubtful { run_id, submitted_at: now });
+            return Err(ApiError::NatsUnavailable(STOOD_STILL.into()));
+        }
         Err(e) => {
             let doubtful = Doubtful { run_id, submitted_at: now };
             // A server that has refused answers the undo as quickly; one that is silent has used up
