@@ -7,6 +7,7 @@ use pyoco_server::model::run::{RunSnapshot, RunStatus};
 
 use super::jetstream::Millis;
 use super::net::{RUNS, Writer};
+use super::worker::LOST_NATS;
 
 /// How many workers have to die during a run before it may fail of it.
 pub const MAX_LOST: i64 = 3;
@@ -16,6 +17,9 @@ const SILENCE: Millis = 5_000;
 /// How long two workers may execute a run where none may lose NATS and go on: one may have been frozen
 /// between its claim and the start, or its native tasks with it, and finds out with its first heartbeats.
 const MAX_OVERLAP: Millis = 2_500;
+/// The same where a NAK may have hit the delivery of a worker that was not silent, and that loses NATS then:
+/// it goes on for as long as it may without.
+const MAX_TAKEN_OVERLAP: Millis = MAX_OVERLAP + LOST_NATS;
 
 /// A delivery of a message: its sequence, and which one of its deliveries.
 type Numbers = (u64, u64);
@@ -220,7 +224,10 @@ impl Checks {
         for run in 0..RUNS {
             if self.executing[run].len() < 2 {
                 self.overlap_from[run] = None;
-            } else if now > *self.overlap_from[run].get_or_insert(now) + MAX_OVERLAP {
+                continue;
+            }
+            let may_last = if self.may_be_taken[run] { MAX_TAKEN_OVERLAP } else { MAX_OVERLAP };
+            if now > *self.overlap_from[run].get_or_insert(now) + may_last {
                 let places = self.executing[run].clone();
                 self.fail(|| format!("{places:?} have executed r{run} side by side for too long"));
             }

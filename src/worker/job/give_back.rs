@@ -6,7 +6,6 @@ use crossbeam_channel::{after, select};
 
 use super::claim::driver;
 use crate::bus::Delivered;
-use crate::delivery::drive::NAK_WITHIN;
 use crate::delivery::give_back::{End, GiveBack};
 use crate::model::clock;
 use crate::model::job::Job;
@@ -34,7 +33,6 @@ pub(in crate::worker) fn give_back(
     let give_up = Instant::now() + if held.is_empty() { Duration::ZERO } else { DEADLINE };
     let numbers = (delivered.stream_seq, delivered.num_delivered);
     loop {
-        let began = clock::since_boot();
         let may_be_stale = delivered.silence() >= context.stale_after();
         let is_last = thread::is_stopped(hard_stop) || Instant::now() >= give_up;
         let limits = context.limits(&delivered.subject);
@@ -53,13 +51,10 @@ pub(in crate::worker) fn give_back(
                     "may not have given a job back; then it comes again after ack_wait");
                 return;
             }
-            // Nobody else has the job: this worker has kept it alive until now, and has not stood still.
-            Err(_) if is_last && !held.is_empty() && !may_be_stale && clock::elapsed(began) < NAK_WITHIN => {
-                return nak(delivered, run_id, delay);
-            }
             Err(e) if is_last => {
+                // A gateway gives it back when the run has been silent for long enough.
                 log::warn!(run_id = run_id, error = e.to_string();
-                    "cannot give a job back; it comes again after ack_wait");
+                    "cannot give a job back; it comes again after ack_wait at the latest");
                 return;
             }
             Err(e) => {
@@ -71,13 +66,5 @@ pub(in crate::worker) fn give_back(
                 }
             }
         }
-    }
-}
-
-fn nak(delivered: &Delivered, run_id: &str, delay: Duration) {
-    // Without it the job comes again after ack_wait.
-    if let Err(e) = delivered.nak(delay) {
-        log::warn!(run_id = run_id, error = e.to_string();
-            "cannot give a job back; it comes again after ack_wait");
     }
 }

@@ -6,7 +6,7 @@ use pyoco_server::delivery::give_back::{self, GiveBack};
 
 use super::{Doing, GivesBack, InHand, STORE_DEADLINE, Worker};
 use crate::sim::jetstream::Millis;
-use crate::sim::net::{Going, NAK_WITHIN, Net, Progress, Trouble, job};
+use crate::sim::net::{Going, Net, Progress, Trouble, job};
 
 impl Worker {
     /// `acks`: the deliveries by which the snapshot may name this worker. Without any, trouble is not waited
@@ -52,9 +52,6 @@ impl Worker {
             Progress::Trouble(_) if gives.acks.is_empty() => None,
             Progress::Trouble(_) if net.now >= gives.give_up || self.is_hard_stop(net.now) => {
                 net.checks.all_go(&gives.acks);
-                if !held.may_be_stale(net.now) && net.now < gives.step.looked_at + NAK_WITHIN {
-                    let _ = net.nak(self.actor, held.delivery.seq, gives.delay);
-                }
                 None
             }
             Progress::Trouble(trouble) => {

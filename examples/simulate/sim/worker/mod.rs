@@ -49,7 +49,7 @@ const STORE_DEADLINE: Millis = 600_000;
 const STORE_RETRY: Millis = 500;
 const TROUBLE_DELAY: Duration = Duration::from_secs(2);
 /// Silence after which a worker that is not to go on without NATS ends its runs.
-const LOST_NATS: Millis = 4_000;
+pub const LOST_NATS: Millis = 4_000;
 /// For the answer to a request.
 const TIMEOUT: Millis = 2_000;
 /// A run with Python goes on so long without a sign of life of its worker, which gives one more often.
