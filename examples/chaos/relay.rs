@@ -1,4 +1,4 @@
-//! A TCP relay between one program and NATS: a link that can be cut, slow, or silent.
+//! A TCP relay between one program and another, here on loopback: a link that can be cut, slow, or silent.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use super::Error;
-
-/// How often a waiting direction looks at the link.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often a waiting direction looks at the link; it does what it was told after this.
+pub const LOOK: Duration = Duration::from_millis(50);
 /// What a slow link adds to each chunk, in each direction.
 const DELAY: Duration = Duration::from_millis(150);
 
@@ -34,7 +32,7 @@ pub struct Relay {
 
 impl Relay {
     /// A relay to a port of this machine.
-    pub fn start(target: u16) -> Result<Relay, Error> {
+    pub fn start(target: u16) -> std::io::Result<Relay> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let port = listener.local_addr()?.port();
         let link = Arc::new(AtomicU8::new(Link::Open as u8));
@@ -44,7 +42,7 @@ impl Relay {
                 if is(&shared, Link::Cut) {
                     continue;
                 }
-                // Without NATS the client's connection closes, as it would without the relay.
+                // Without a target the client's connection closes, as it would without the relay.
                 let Ok(server) = TcpStream::connect(("127.0.0.1", target)) else { continue };
                 let _ = connect(client, server, &shared);
             }
@@ -83,18 +81,20 @@ fn connect(client: TcpStream, server: TcpStream, link: &Arc<AtomicU8>) -> std::i
 fn pump(mut from: &TcpStream, mut to: &TcpStream, link: &AtomicU8) -> std::io::Result<()> {
     let mut chunk = vec![0; 64 * 1024];
     while !is(link, Link::Cut) {
-        if is(link, Link::Silent) {
-            std::thread::sleep(LOOK);
-            continue;
-        }
         let length = match from.read(&mut chunk) {
             Ok(0) => return Ok(()),
             Ok(length) => length,
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
             Err(e) => return Err(e),
         };
+        while is(link, Link::Silent) {
+            std::thread::sleep(LOOK);
+        }
         if is(link, Link::Slow) {
             std::thread::sleep(DELAY);
+        }
+        if is(link, Link::Cut) {
+            return Ok(());
         }
         to.write_all(&chunk[..length])?;
     }

@@ -16,13 +16,14 @@ use crate::support::nats::NatsServer;
 use crate::support::wait::eventually;
 
 #[derive(Default)]
-struct Mirror {
-    values: BTreeMap<String, Vec<u8>>,
-    live: bool,
+pub struct Mirror {
+    pub values: BTreeMap<String, Vec<u8>>,
+    pub live: bool,
     entries: usize,
 }
 
-fn mirror(kv: &Kv) -> (Arc<Mutex<Mirror>>, Watch) {
+/// What a watch of a bucket tells, put together.
+pub fn mirror(kv: &Kv) -> (Arc<Mutex<Mirror>>, Watch) {
     let mirror = Arc::new(Mutex::new(Mirror::default()));
     let seen = mirror.clone();
     let watch = kv

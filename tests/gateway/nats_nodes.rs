@@ -13,8 +13,9 @@ use crate::support::port::PortLease;
 use crate::support::process::{Binary, Running};
 use crate::support::wait::{PATIENCE, eventually};
 
-/// Most seconds without an acknowledged submit: a leader is elected, or a frozen node is left.
-const LONGEST_GAP: Duration = Duration::from_secs(12);
+/// Most seconds without an acknowledged submit: a leader is elected, or a node is left that is frozen, or
+/// that is cut off, which takes ten seconds to be known.
+const LONGEST_GAP: Duration = Duration::from_secs(20);
 /// For the runs, and then for the jobs, that are left at the end.
 const SETTLE: Duration = Duration::from_secs(60);
 const STREAMS: [&str; 2] = ["PYOCO_WORK", "KV_pyoco_runs"];
@@ -55,6 +56,23 @@ impl Load {
     }
 }
 
+/// Ends the load, also when the test fails.
+struct EndOfLoad<'a>(&'a Load);
+
+impl Drop for EndOfLoad<'_> {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The node that the gateway sends its requests to.
+fn node_of(client: &Client) -> usize {
+    let answer = client.get("/readyz").json();
+    let server = answer["checks"]["nats"]["server"].as_str().unwrap_or_else(|| panic!("{answer}"));
+    let name = server.split(' ').next().unwrap();
+    name.strip_prefix('n').unwrap().parse().unwrap()
+}
+
 #[test]
 fn no_acknowledged_submit_is_lost_while_nodes_come_and_go() {
     let mut nats = NatsCluster::start(3);
@@ -77,6 +95,7 @@ fn no_acknowledged_submit_is_lost_while_nodes_come_and_go() {
     let load =
         Load { accepted: Mutex::default(), is_over: AtomicBool::new(false), longest_gap: Mutex::default() };
     std::thread::scope(|scope| {
+        let _ends = EndOfLoad(&load);
         let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| load.submit(&client))).collect();
         load.wait_accepted();
         STREAMS.iter().for_each(|stream| nats.wait_current(stream));
@@ -91,6 +110,12 @@ fn no_acknowledged_submit_is_lost_while_nodes_come_and_go() {
         nats.pause(leader);
         load.wait_accepted();
         nats.resume(leader);
+        STREAMS.iter().for_each(|stream| nats.wait_current(stream));
+        // The node that the gateway talks to is cut off from the others, and comes back.
+        let cut_off = node_of(&client);
+        nats.cut_off(cut_off);
+        load.wait_accepted();
+        nats.rejoin(cut_off);
         STREAMS.iter().for_each(|stream| nats.wait_current(stream));
         // Each node is restarted.
         for node in 0..3 {

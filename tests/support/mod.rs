@@ -95,6 +95,9 @@ pub mod python;
 pub mod python_environment;
 pub mod python_flows;
 pub mod registry;
+/// Lives with the program that sets real programs under fire.
+#[path = "../../examples/chaos/relay.rs"]
+pub mod relay;
 pub mod reverse_proxy;
 pub mod runs;
 pub mod systemd;

@@ -1,4 +1,5 @@
-//! Several real nats-servers as one cluster on loopback: kill, freeze and restart its nodes, find a leader.
+//! Several real nats-servers as one cluster on loopback: kill, freeze, cut off and restart its nodes, find a
+//! leader.
 
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use serde_json::Value;
 use super::jetstream;
 use super::nats::{NatsOptions, NatsServer};
 use super::port::PortLease;
+use super::relay::{LOOK, Link, Relay};
 use super::wait::{PATIENCE, eventually};
 
 /// From the start to a leader of JetStream and of a stream: elections take up to 10 s each.
@@ -19,11 +21,13 @@ pub struct NatsCluster {
     nodes: Vec<Node>,
     /// Ports of the routes between the nodes.
     _routes: Vec<PortLease>,
+    /// What each node reaches the others through: its index, the other's, and the link.
+    links: Vec<(usize, usize, Relay)>,
 }
 
 struct Node {
     server: NatsServer,
-    /// Neither killed nor paused.
+    /// Neither killed, nor paused, nor cut off.
     answers: bool,
 }
 
@@ -36,19 +40,27 @@ impl NatsCluster {
     /// The same with options for each node.
     pub fn start_with(count: usize, options: &NatsOptions) -> NatsCluster {
         let routes: Vec<PortLease> = (0..count).map(|_| PortLease::take()).collect();
-        let urls: Vec<String> =
-            routes.iter().map(|lease| format!("\"nats://127.0.0.1:{}\"", lease.port())).collect();
+        let pairs = (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));
+        let links: Vec<(usize, usize, Relay)> = pairs
+            .filter(|(from, to)| from != to)
+            .map(|(from, to)| (from, to, Relay::start(routes[to].port()).expect("a relay can listen")))
+            .collect();
         let nodes = routes.iter().enumerate().map(|(index, lease)| {
             let mut options = options.clone();
+            let of_node = links.iter().filter(|(from, ..)| *from == index);
+            let urls: Vec<String> = of_node.map(|(_, _, link)| format!("\"{}\"", link.url())).collect();
+            // The others tell each other that address, where nobody listens: no node is reached around a
+            // link.
             options.config_lines.push(format!(
-                "server_name: n{index}\ncluster {{ name: pyoco, listen: \"127.0.0.1:{}\", routes: [{}] }}",
+                "server_name: n{index}\ncluster {{ name: pyoco, listen: \"127.0.0.1:{}\", \
+                 advertise: \"127.0.0.1:1\", routes: [{}] }}",
                 lease.port(),
                 urls.join(", "),
             ));
             Node { server: NatsServer::spawn(options), answers: true }
         });
         let nodes = nodes.collect::<Vec<_>>();
-        let mut cluster = NatsCluster { nodes, _routes: routes };
+        let mut cluster = NatsCluster { nodes, _routes: routes, links };
         for node in &mut cluster.nodes {
             node.server.wait_ready();
         }
@@ -98,6 +110,26 @@ impl NatsCluster {
     pub fn resume(&mut self, node: usize) {
         self.nodes[node].server.resume();
         self.nodes[node].answers = true;
+    }
+
+    /// Cuts a node off from the others: its clients reach it, and no byte passes to another node.
+    pub fn cut_off(&mut self, node: usize) {
+        self.nodes[node].answers = false;
+        self.set_links(node, Link::Silent);
+    }
+
+    /// Ends what [`NatsCluster::cut_off`] began.
+    pub fn rejoin(&mut self, node: usize) {
+        // What has waited in the links is out of date, as it is after a real partition.
+        self.set_links(node, Link::Cut);
+        std::thread::sleep(LOOK * 4);
+        self.set_links(node, Link::Open);
+        self.nodes[node].answers = true;
+    }
+
+    fn set_links(&self, node: usize, link: Link) {
+        let of_node = self.links.iter().filter(|(from, to, _)| *from == node || *to == node);
+        of_node.for_each(|(_, _, relay)| relay.set(link));
     }
 
     /// Starts a node again on its ports and store; returns when it answers, which needs a majority.

@@ -58,6 +58,11 @@ impl Dialler {
         *self.lost.lock() = Some(address);
     }
 
+    /// Whether no other server is known than the one that it was connected to.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.servers().map_or(0, |servers| servers.len()) < 2
+    }
+
     /// Connects to the first server that answers. `lost` is told when the connection breaks.
     pub(crate) fn dial(&self, lost: &Sender<()>) -> Result<Dialled, String> {
         let servers = self.servers()?;

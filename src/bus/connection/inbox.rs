@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::bus::connection::message::Message;
 use crate::bus::connection::routes::{Answer, Routed, Routes};
+use crate::bus::connection::unanswered::Kind;
 use crate::bus::left;
 use crate::bus::{Error, Result};
 
@@ -16,7 +17,9 @@ pub(crate) struct Pending {
     pub(crate) routes: Arc<Routes>,
     pub(crate) id: u64,
     pub(crate) subject: String,
+    pub(crate) kind: Option<Kind>,
     pub(crate) answer: Receiver<Answer>,
+    pub(crate) asked: Instant,
     pub(crate) timeout: Duration,
     pub(crate) deadline: Instant,
 }
@@ -30,7 +33,19 @@ impl Pending {
 
     /// The same, until `deadline` if that is earlier.
     pub(crate) fn wait_until(mut self, deadline: Instant) -> Result<Message> {
-        match self.answer.recv_timeout(left(deadline.min(self.deadline))) {
+        let received = self.answer.recv_timeout(left(deadline.min(self.deadline)));
+        if let Some(kind) = self.kind {
+            let (unanswered, asked) = (&self.routes.unanswered, self.asked);
+            match &received {
+                Ok(Ok(answer)) => unanswered.note(kind, asked, &answer.data),
+                Ok(Err(Error::NoResponders(_))) | Err(RecvTimeoutError::Timeout) => {
+                    unanswered.failed(kind, asked);
+                }
+                // Its connection is lost.
+                Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => {}
+            }
+        }
+        match received {
             Ok(Err(Error::NoResponders(_))) => Err(Error::NoResponders(take(&mut self.subject))),
             Ok(answer) => answer,
             Err(RecvTimeoutError::Timeout) => {

@@ -9,6 +9,7 @@ use crate::bus::connection::connect::{self, ServerInfo};
 use crate::bus::connection::inbox::{Pending, Route};
 use crate::bus::connection::message::Message;
 use crate::bus::connection::shared::LinkShared;
+use crate::bus::connection::unanswered::Kind;
 use crate::bus::connection::watchdog;
 use crate::bus::{Error, Result};
 use crate::config::{JS_API, NatsConfig};
@@ -82,6 +83,16 @@ impl Link {
         let routes = self.shared.routes.clone();
         let (id, messages) = routes.open(capacity, consumers);
         Route { routes, id, messages }
+    }
+
+    /// Whether the consumers of pulls are heard of, which are no requests.
+    pub(crate) fn note_pulls(&self, are_heard: bool) {
+        let unanswered = &self.shared.routes.unanswered;
+        if are_heard {
+            unanswered.answered(Kind::Call)
+        } else {
+            unanswered.failed(Kind::Call, Instant::now())
+        }
     }
 
     /// Waits until requests can be sent, at most for `timeout`.

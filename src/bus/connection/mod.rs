@@ -9,4 +9,5 @@ pub(crate) mod message;
 pub(crate) mod payload_limit;
 pub(crate) mod routes;
 pub(crate) mod shared;
+pub(crate) mod unanswered;
 pub(crate) mod watchdog;

@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::bus::Error;
 use crate::bus::connection::message::{Message, Meta};
+use crate::bus::connection::unanswered::Unanswered;
 
 /// Bytes of requests that may be under way at once: less than a socket's buffer, so that a frozen
 /// server is noticed by the watchdog before a caller blocks in a write.
@@ -45,6 +46,8 @@ pub(crate) struct Routes {
     pub(crate) inbox: String,
     table: Mutex<Table>,
     room: Condvar,
+    /// Of the present connection.
+    pub(crate) unanswered: Unanswered,
 }
 
 struct Table {
@@ -74,6 +77,7 @@ impl Routes {
                 bytes: 0,
             }),
             room: Condvar::new(),
+            unanswered: Unanswered::default(),
         }
     }
 

@@ -14,6 +14,7 @@ use crate::bus::connection::inbox::Pending;
 use crate::bus::connection::message::Message;
 use crate::bus::connection::payload_limit::PayloadLimit;
 use crate::bus::connection::routes::Routes;
+use crate::bus::connection::unanswered::Kind;
 use crate::bus::{Error, Result};
 use crate::config::NatsConfig;
 use crate::model::limits::{ADVISED_MAX_PAYLOAD, low_max_payload};
@@ -95,6 +96,11 @@ impl LinkShared {
         }
     }
 
+    /// Whether the server is cut off from its cluster, and another one is known.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.routes.unanswered.is_cut_off() && !self.dialler.is_alone()
+    }
+
     /// Takes back the subscription of pulls. When this returns without an error, what the server has sent for
     /// them has reached its route.
     pub(crate) fn end_pulls(&self, timeout: Duration) -> Result<()> {
@@ -154,6 +160,7 @@ impl LinkShared {
         *self.info.lock() = Some(info);
         let old = self.live.write().replace(live);
         self.suspect.store(false, Ordering::SeqCst);
+        self.routes.unanswered.forget();
         self.new_epoch();
         // One that was lost is gone by now, and counted; this one was silent.
         self.disconnects.fetch_add(u64::from(old.is_some()), Ordering::Relaxed);
@@ -230,13 +237,15 @@ impl LinkShared {
         payload: &[u8],
         timeout: Duration,
     ) -> Result<Pending> {
-        let deadline = Instant::now() + timeout;
+        let asked = Instant::now();
+        let deadline = asked + timeout;
         let epoch = self.epoch.load(Ordering::SeqCst);
         let room = self.routes.request(epoch, payload.len(), deadline);
         let (id, answer) =
             room.ok_or_else(|| Error::Timeout { subject: subject.to_owned(), after: timeout })?;
         let (routes, subject) = (self.routes.clone(), subject.to_owned());
-        let pending = Pending { routes, id, subject, answer, timeout, deadline };
+        let kind = Kind::of(&subject, &self.api_prefix);
+        let pending = Pending { routes, id, subject, kind, asked, answer, timeout, deadline };
         let reply = format!("{}.{id}", self.routes.inbox);
         self.send(live, &pending.subject, Some(&reply), headers, payload)?;
         Ok(pending)

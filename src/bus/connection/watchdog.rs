@@ -1,4 +1,5 @@
-//! Owns the health of one link: connects it, notices when it is lost or nobody answers, replaces it.
+//! Owns the health of one link: connects it, notices when it is lost, when nobody answers, or when the server
+//! is cut off from its cluster, and replaces it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +14,8 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Missed checks after which the connection counts as half-open.
 const MAX_MISSES: u32 = 3;
+/// Before a server is left once more because it is cut off, while no other one reaches a leader either.
+const CUT_OFF_PAUSES: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(120));
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_millis(500);
 /// Between two log lines about a server that cannot be reached.
@@ -20,7 +23,8 @@ const COMPLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Runs until `stop`. It is the only thread that makes connections.
 pub(crate) fn run(shared: &Arc<LinkShared>, stop: &StopSignal) {
-    let mut watch = Watchdog { misses: 0, retry: Duration::ZERO, complained: None };
+    let (retry, cut_off_pause) = (Duration::ZERO, CUT_OFF_PAUSES.0);
+    let mut watch = Watchdog { misses: 0, retry, complained: None, left_at: None, cut_off_pause };
     let mut pause = Duration::ZERO;
     loop {
         select! {
@@ -40,6 +44,9 @@ struct Watchdog {
     misses: u32,
     retry: Duration,
     complained: Option<Instant>,
+    /// When a server was left last because it is cut off.
+    left_at: Option<Instant>,
+    cut_off_pause: Duration,
 }
 
 impl Watchdog {
@@ -47,7 +54,7 @@ impl Watchdog {
     fn connect(&mut self, shared: &Arc<LinkShared>) -> Duration {
         match shared.connect() {
             Ok(()) => {
-                *self = Watchdog { misses: 0, retry: Duration::ZERO, complained: None };
+                (self.misses, self.retry, self.complained) = (0, Duration::ZERO, None);
                 CHECK_INTERVAL
             }
             Err(problem) => {
@@ -59,12 +66,12 @@ impl Watchdog {
     }
 
     /// Asks for a sign of life; how long to wait until the next time.
-    fn check(&mut self, shared: &LinkShared) -> Duration {
+    fn check(&mut self, shared: &Arc<LinkShared>) -> Duration {
         match shared.ping(CHECK_TIMEOUT) {
             Ok(()) => {
                 self.misses = 0;
                 shared.set_suspect(false);
-                CHECK_INTERVAL
+                self.leave_cut_off(shared)
             }
             Err(Error::Timeout { .. }) => {
                 self.misses += 1;
@@ -78,6 +85,23 @@ impl Watchdog {
             }
             Err(_) => Duration::ZERO,
         }
+    }
+
+    /// Goes to another server when this one is cut off from its cluster.
+    fn leave_cut_off(&mut self, shared: &Arc<LinkShared>) -> Duration {
+        let is_recent = self.left_at.is_some_and(|at| at.elapsed() < self.cut_off_pause);
+        if is_recent || !shared.is_cut_off() {
+            return CHECK_INTERVAL;
+        }
+        let is_again = self.left_at.is_some_and(|at| at.elapsed() < self.cut_off_pause * 2);
+        self.cut_off_pause = match is_again {
+            true => (self.cut_off_pause * 2).min(CUT_OFF_PAUSES.1),
+            false => CUT_OFF_PAUSES.0,
+        };
+        self.left_at = Some(Instant::now());
+        log::warn!(link = shared.role;
+            "the NATS server answers, but nothing that needs a leader; trying another one");
+        self.connect(shared)
     }
 
     fn complain(&mut self, shared: &LinkShared, problem: &str) {

@@ -257,10 +257,14 @@ impl Kv {
                 // A try whose outcome is not known may be what the sequence is wrong by.
                 Err(e) if e.is_wrong_sequence() && in_doubt => {
                     let newest = self.with_timeout(left(deadline)).newest(key)?;
-                    return newest
-                        .filter(|entry| is_ours(entry, value, operation))
-                        .map(|entry| entry.revision)
-                        .ok_or_else(|| Error::Conflict(key.to_owned()));
+                    match newest {
+                        Some(entry) if is_ours(&entry, value, operation) => return Ok(entry.revision),
+                        Some(entry) if entry.revision != revision => {
+                            return Err(Error::Conflict(key.to_owned()));
+                        }
+                        // The leader has that try in hand, and does not get it stored.
+                        _ => Error::Timeout { subject: subject.clone(), after: self.timeout },
+                    }
                 }
                 Err(e) if e.is_wrong_sequence() => return Err(Error::Conflict(key.to_owned())),
                 Err(e) => e,

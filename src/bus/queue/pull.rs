@@ -196,8 +196,9 @@ impl PullInbox {
     /// Forgets pulls of which nothing was heard for too long.
     pub fn forget_silent(&mut self, now: Instant) {
         for source in &mut self.sources {
-            if source.void_after <= now {
+            if source.void_after <= now && source.outstanding > 0 {
                 source.outstanding = 0;
+                self.link.note_pulls(false);
             }
         }
     }
@@ -229,6 +230,7 @@ impl PullInbox {
                 PullEvent::Reconnected
             }
             Routed::Delivered { source, meta, message } => {
+                self.link.note_pulls(true);
                 let asked = &mut self.sources[source];
                 asked.outstanding = asked.outstanding.saturating_sub(1);
                 asked.hear();
@@ -245,6 +247,7 @@ impl PullInbox {
         let source = &mut self.sources[index];
         source.hear();
         let status = message.status();
+        self.link.note_pulls(status != Some(503));
         if status == Some(100) {
             source.goes_well();
             return PullEvent::Quiet;
