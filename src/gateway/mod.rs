@@ -21,7 +21,7 @@ pub mod view;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 
@@ -48,6 +48,9 @@ use view::ownership::Ownership;
 use view::runs::RunIndex;
 use view::workers::WorkerMirror;
 
+/// How long a gateway that starts waits for NATS and for what it has to know of it, before it answers. Until
+/// then clients wait; they would get a 503 else, at each restart.
+const START_PATIENCE: Duration = Duration::from_secs(2);
 /// Places for long answers beside those of watchers, so that lists get through when all watch.
 const LONG_ANSWERS: usize = 64;
 
@@ -118,7 +121,8 @@ impl Drop for OpenStreams {
 }
 
 impl RunningGateway {
-    /// Listens on `address` and serves; NATS may come later.
+    /// Listens on `address` and serves; NATS may come later. Returns at once when it is there, else after two
+    /// seconds.
     pub fn start(address: SocketAddr, bus: &Bus, settings: GatewaySettings) -> Result<RunningGateway, Error> {
         let listener = TcpListener::bind(address)
             .map_err(|source| Error::Listen { address: address.to_string(), source })?;
@@ -180,6 +184,9 @@ impl RunningGateway {
             })),
             settings,
         };
+        let until = Instant::now() + START_PATIENCE;
+        let left = || until.saturating_duration_since(Instant::now());
+        let _ = parts.index.wait_live(left()) && parts.auth.wait_live(left());
         let http = HttpServer::start(listener, http, Dispatcher::new(parts)).map_err(Error::Http)?;
         // Watchers hold their places for long: some are always left to other long answers.
         let long = LONG_ANSWERS.min(http.max_streams() / 4);

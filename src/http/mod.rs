@@ -66,6 +66,8 @@ const LEAST_CONNECTIONS: usize = 16;
 const ENDING_THREADS: usize = 1024;
 /// Threads that tell clients that there is no place; beyond them a connection is just closed.
 const REFUSING_THREADS: usize = 16;
+/// How long the end of a server waits for the request of a connection that has just been accepted.
+const NEW_GRACE: Duration = Duration::from_millis(500);
 /// How long the end of a server waits for handlers that outlive the grace period.
 const STOP_SLACK: Duration = Duration::from_secs(1);
 
@@ -241,11 +243,16 @@ impl HttpServer {
         }
         // 2. Nobody idle: the flag first, see `Registry`.
         self.registry.stopping.store(true, Ordering::SeqCst);
-        for socket in self.registry.sockets.lock().values() {
-            socket.close_if_idle();
+        for socket in self.registry.sockets.lock().values().filter(|socket| !socket.has_input()) {
+            socket.close_from(Phase::Idle);
         }
-        // 3. What is in flight may finish.
+        // 3. What is in flight may finish; the request of a new connection is on its way.
         let is_empty = |by| self.threads.serving.wait_empty(by) && self.threads.refusing.wait_empty(by);
+        if !is_empty(until.min(Instant::now() + NEW_GRACE)) {
+            for socket in self.registry.sockets.lock().values() {
+                socket.close_if_idle();
+            }
+        }
         let has_finished = is_empty(until);
         // 4. What is left is cut.
         self.hard_stop.take();

@@ -36,6 +36,7 @@ mod proxies;
 mod queries;
 mod reconcile;
 mod rescue;
+mod rolling;
 mod schemathesis;
 mod submits;
 mod systemd;

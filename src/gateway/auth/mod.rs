@@ -130,6 +130,11 @@ impl Auth {
         self.checks.as_ref().map(|checks| checks.mirror.is_live())
     }
 
+    /// Waits until the records of keys are known, if anybody is asked for one.
+    pub fn wait_live(&self, timeout: Duration) -> bool {
+        self.checks.as_ref().is_none_or(|checks| checks.mirror.wait_live(timeout))
+    }
+
     /// How many keys were accepted and refused, by a word, and how many hashes that took.
     pub fn figures(&self) -> Option<(Vec<(&'static str, u64)>, u64)> {
         let keys = &self.checks.as_ref()?.keys;

@@ -59,6 +59,10 @@ impl KeyMirror {
         self.mirror.is_live()
     }
 
+    pub fn wait_live(&self, timeout: Duration) -> bool {
+        self.mirror.wait_live(timeout)
+    }
+
     pub fn wrote(&self, entry: Entry) {
         self.mirror.wrote(entry);
     }

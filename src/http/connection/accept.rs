@@ -20,6 +20,9 @@ use crate::thread::{ThreadSet, ThreadSetError};
 /// Wait after an error that would only repeat (no descriptors, no memory): first, and at most.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
+/// Connections that are taken at the end at most; the system keeps no more waiting.
+const MAX_WAITING: usize = 4096;
+
 pub struct ConnectionThreads {
     pub serving: ThreadSet,
     /// A few more, for telling clients that there is no place.
@@ -36,7 +39,7 @@ pub fn accept<S: Application>(
     let mut back_off = BACK_OFF.0;
     loop {
         if !wait(Some(listener), wake, None) {
-            return;
+            return admit_waiting(listener, shared, threads);
         }
         match listener.accept() {
             Ok((stream, address)) => {
@@ -51,6 +54,21 @@ pub fn accept<S: Application>(
                 }
                 back_off = (back_off * 2).min(BACK_OFF.1);
             }
+        }
+    }
+}
+
+/// Takes the connections that the system has accepted already: it would reset them when the port is closed.
+fn admit_waiting<S: Application>(
+    listener: &TcpListener,
+    shared: &Arc<Shared<S>>,
+    threads: &Arc<ConnectionThreads>,
+) {
+    for _ in 0..MAX_WAITING {
+        match listener.accept() {
+            Ok((stream, address)) => admit(stream, address.ip(), shared, threads),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return,
         }
     }
 }
