@@ -71,7 +71,9 @@ struct TickerThread {
 impl TickerThread {
     fn run(mut self, stop: &StopSignal, progress_interval: Duration) {
         let poll = tick(CANCEL_POLL_INTERVAL);
-        let mut progress = after(self.keep_alive(progress_interval));
+        // The job has just been claimed: nothing to be made sure of, and a short run has not to wait for it.
+        let _ = self.delivered.in_progress();
+        let mut progress = after(progress_interval);
         loop {
             // Control before data: a closed stop wins over a due tick.
             if thread::is_stopped(stop) {
