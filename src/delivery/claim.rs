@@ -84,6 +84,17 @@ impl<'a> Claim<'a> {
         Claim { silent: revision, ..self }
     }
 
+    /// Whether a claim that has failed may have settled its delivery, if the answer to its last request was
+    /// missed. It is over then: the message may be gone, so no run can be executed by it. Should NATS not
+    /// have got the ACK, the job comes again after `ack_wait`.
+    pub fn may_be_settled(&self) -> bool {
+        match &self.state {
+            State::Acknowledge(_) => true,
+            State::Requeue(requeue) => requeue.may_be_settled(),
+            State::Look | State::Other(_) | State::Finished(_) => false,
+        }
+    }
+
     /// Whether the snapshot may name this delivery, should the claim have failed.
     pub fn may_be_stored(&self) -> bool {
         matches!(self.verdict, Found::Ours(_)) || matches!(self.state, State::Requeue(_))
@@ -331,6 +342,17 @@ mod tests {
             matches!(cancelled, (Found::Over(End::Ended(RunStatus::Cancelled, None)), _)),
             "{cancelled:?}"
         );
+    }
+
+    #[test]
+    fn a_claim_whose_ack_was_not_answered_is_over() {
+        let (job, mut ended) = (job(), held(delivery(5, 1)));
+        ended.finish(RunStatus::Failed, None, 2.0);
+        let mut claim = claim(&job, 2);
+        assert!(!claim.may_be_settled());
+        claim.edit(&Newest { revision: 7, stored: Stored::Run(&ended) });
+        claim.answered(Answer::Edited(None));
+        assert!(matches!(claim.next(), Step::Ask(Ask::Settle(Verdict::Ack))) && claim.may_be_settled());
     }
 
     #[test]

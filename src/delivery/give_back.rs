@@ -88,7 +88,12 @@ impl<'a> GiveBack<'a> {
     /// missed: another worker may have it, and has not claimed it yet. It is over then. Should NATS not have
     /// got the NAK, the job comes again after `ack_wait`.
     pub fn may_be_given_back(&self) -> bool {
-        matches!(self.state, State::Nak) && mends::is_in(Mend::OnlyHeldGoesBack)
+        let may_be = match &self.state {
+            State::Nak => true,
+            State::Requeue(requeue) => requeue.may_be_settled(),
+            State::Release | State::Finished(_) => false,
+        };
+        may_be && mends::is_in(Mend::OnlyHeldGoesBack)
     }
 
     fn release(&mut self, snapshot: &RunSnapshot) -> Change {

@@ -98,6 +98,12 @@ impl<'a> Requeue<'a> {
         Requeue { silent: revision, ..self }
     }
 
+    /// Whether a step that has failed may have settled the delivery in hand, if the answer to its last
+    /// request was missed.
+    pub fn may_be_settled(&self) -> bool {
+        matches!((&self.state, self.reason), (State::Drop(_), Reason::InHand { .. }))
+    }
+
     fn look(&mut self, newest: &Newest<'_>) -> Change {
         let fresh;
         let snapshot = match newest.stored {

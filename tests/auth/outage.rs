@@ -16,6 +16,8 @@ fn a_gateway_that_never_saw_the_keys_lets_nobody_in() {
     let key = cluster.admin().create("t", "operator").text();
     cluster.nats.stop();
     let gateway = cluster.spawn_gateway(with_env(&ASKING));
+    // At its start it waits for NATS, for two seconds.
+    assert_eq!(gateway.get("/health").status, 200);
     for _ in 0..20 {
         let began = Instant::now();
         let answer = gateway.as_key(&key).get("/metrics");

@@ -78,6 +78,11 @@ pub(super) fn claim(
         may_be_stored |= step.may_be_stored();
         let end = match driven {
             Ok(end) => end,
+            Err(e) if step.may_be_settled() && e.is_outcome_unknown() => {
+                log::warn!(run_id = run_id, error = e.to_string();
+                    "may not have acknowledged a job; then it comes again after ack_wait");
+                return Claimed::Over(None);
+            }
             Err(e) => {
                 log::warn!(run_id = run_id, error = e.to_string(); "cannot claim the run yet");
                 let is_trouble = e.may_pass() || e.is_store_full();

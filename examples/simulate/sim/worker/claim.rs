@@ -11,7 +11,7 @@ use super::{
     TROUBLE_DELAY, WORKER_IDS, Worker, ack,
 };
 use crate::sim::jetstream::{self, Millis};
-use crate::sim::net::{Arrival, Going, Message, Net, Progress, job};
+use crate::sim::net::{Arrival, Going, Message, Net, Progress, Trouble, job};
 
 impl Worker {
     pub(super) fn begin_claim(&mut self, net: &mut Net, place: usize, arrival: Arrival) {
@@ -81,6 +81,7 @@ impl Worker {
         claims.may_be_stored |= claims.step.protocol.may_be_stored();
         match progress {
             Progress::Going => Some((at, Doing::Claims(claims))),
+            Progress::Trouble(Trouble::Unknown) if claims.step.protocol.may_be_settled() => None,
             Progress::Trouble(trouble) => {
                 net.tell(|| format!("w{} cannot claim r{run}: {trouble:?}", self.index));
                 self.note(net, trouble);
