@@ -339,6 +339,11 @@ impl Puller<'_> {
     fn drain(self) {
         let Puller { context, mut inbox, slots, mut pulse, mut turns, .. } = self;
         let Slots { jobs, done, mut busy, soft_stop, hard_stop, threads, .. } = slots;
+        // Before anything is given back: it would come into the pulls that are still open, and what comes
+        // when the process ends is nobody's until ack_wait.
+        if (0..context.settings.tags.len()).any(|tag| inbox.outstanding(tag) > 0) {
+            inbox.end_pulls(END_PULLS_TIMEOUT);
+        }
         drop(jobs);
         drop(soft_stop);
         // It may be told to stop while it stands still.
@@ -371,11 +376,6 @@ impl Puller<'_> {
         }
         drop(hard_stop);
         drop(threads);
-        // What is given back now would come into the pulls that are still open, and be nobody's until
-        // ack_wait.
-        if (0..context.settings.tags.len()).any(|tag| inbox.outstanding(tag) > 0) {
-            inbox.end_pulls(END_PULLS_TIMEOUT);
-        }
         while let Ok(arrival) = inbox.arrivals().try_recv() {
             if let PullEvent::Delivered { message, .. } = inbox.take(arrival) {
                 give_back(context, &mut turns, &message);

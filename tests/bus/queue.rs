@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::jetstream;
 use crate::support::nats::NatsServer;
-use crate::support::wait::PATIENCE;
+use crate::support::wait::{PATIENCE, eventually};
 use crate::{connect, connect_with};
 
 fn soon() -> Instant {
@@ -103,6 +103,7 @@ fn pulls_that_were_ended_take_no_job_and_lose_none() {
     for run_id in ["r1", "r2", "r3"] {
         ends.queue().submit("default", run_id, b"before", soon()).unwrap();
     }
+    eventually(PATIENCE, "the jobs have come", || (ending.arrivals().len() == 3).then_some(()));
     ending.end_pulls(Duration::from_secs(2));
     assert_eq!(ending.outstanding(0), 0);
     let mut before = Vec::new();
@@ -111,7 +112,7 @@ fn pulls_that_were_ended_take_no_job_and_lose_none() {
             before.push(message);
         }
     }
-    assert_eq!(before.len(), 3, "what was sent before has arrived");
+    assert_eq!(before.len(), 3, "what has come before is kept");
     // The job that is given back goes to another worker at once, and so does a new one.
     before[0].nak(Duration::ZERO).unwrap();
     ends.queue().submit("default", "r4", b"after", soon()).unwrap();

@@ -73,8 +73,8 @@ impl Link {
         self.shared.send(&live, subject, reply, &[], payload)
     }
 
-    /// Takes the interest in pulls from work queues away, until the next connection: the server ends them,
-    /// and what it has sent before has reached its route.
+    /// Takes the interest in pulls from work queues away, until the next connection: the server ends them.
+    /// What has come before has reached its route.
     pub(crate) fn end_pulls(&self, timeout: Duration) -> Result<()> {
         self.shared.end_pulls(timeout)
     }

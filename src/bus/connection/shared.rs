@@ -101,22 +101,20 @@ impl LinkShared {
         self.routes.unanswered.is_cut_off() && !self.dialler.is_alone()
     }
 
-    /// Takes back the subscription of pulls. When this returns without an error, what the server has sent for
-    /// them has reached its route.
+    /// Takes back the subscription of pulls. What has come for them has reached its route by then; the crate
+    /// drops what is still on its way.
     pub(crate) fn end_pulls(&self, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout;
         let live = self.usable()?;
-        if let Some(pulls) = live.socket.take_pulls() {
-            pulls.unsubscribe().map_err(|_| Error::Disconnected)?;
-        }
-        // The server answers after it has read the end of the subscription, and the crate has passed on what
-        // came before the answer.
-        self.ping(timeout)?;
         let (mark, passed) = bounded(0);
         live.marks.send_deadline(mark, deadline).map_err(|_| Error::Disconnected)?;
         // It drops what it was sent.
         let _ = passed.recv_deadline(deadline);
-        Ok(())
+        if let Some(pulls) = live.socket.take_pulls() {
+            pulls.unsubscribe().map_err(|_| Error::Disconnected)?;
+        }
+        // The server answers after it has read the end of the subscription.
+        self.ping(timeout)
     }
 
     /// Makes a new connection and lets it take the place of the present one.

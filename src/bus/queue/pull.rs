@@ -203,9 +203,9 @@ impl PullInbox {
         }
     }
 
-    /// Ends the pulls that the server keeps open, and those of all inboxes over the same connection: what it
-    /// has sent until now has arrived when this returns, and nothing comes after that. Pulls end by
-    /// themselves when the server does not answer within `timeout`.
+    /// Ends the pulls that the server keeps open, and those of all inboxes over the same connection: nothing
+    /// comes after this has returned. What is on its way in this moment comes again after `ack_wait`. Pulls
+    /// end by themselves when the server does not answer within `timeout`.
     pub fn end_pulls(&mut self, timeout: Duration) {
         if let Err(e) = self.link.end_pulls(timeout) {
             log::info!(error = e.to_string(); "cannot end the pulls that are open; they end in a moment");
