@@ -186,7 +186,7 @@ impl RunningGateway {
         };
         let until = Instant::now() + START_PATIENCE;
         let left = || until.saturating_duration_since(Instant::now());
-        let _ = parts.index.wait_live(left()) && parts.auth.wait_live(left());
+        let _ = bus.wait_connected(left()) && parts.index.wait_live(left()) && parts.auth.wait_live(left());
         let http = HttpServer::start(listener, http, Dispatcher::new(parts)).map_err(Error::Http)?;
         // Watchers hold their places for long: some are always left to other long answers.
         let long = LONG_ANSWERS.min(http.max_streams() / 4);
