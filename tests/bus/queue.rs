@@ -95,6 +95,30 @@ fn a_sign_of_life_is_confirmed_and_ends_the_silence() {
 }
 
 #[test]
+fn a_pull_that_ends_late_is_not_taken_for_the_present_one() {
+    let server = NatsServer::start();
+    let bus = connect(&server);
+    let mut inbox = inbox(&bus);
+    inbox.ask(0, 4, true).unwrap();
+    // As after a standstill of this process: nothing was heard for long, and the end of the pull is still to
+    // be read.
+    inbox.forget_silent(Instant::now() + Duration::from_secs(60));
+    assert_eq!(inbox.outstanding(0), 0);
+    std::thread::sleep(Duration::from_secs(1));
+    inbox.ask(0, 4, true).unwrap();
+    let asked = Instant::now();
+    loop {
+        let arrival = inbox.arrivals().recv_timeout(PATIENCE).unwrap();
+        if matches!(inbox.take(arrival), PullEvent::Ended { .. }) {
+            break;
+        }
+        assert_eq!(inbox.outstanding(0), 4);
+    }
+    // Pulls last for four seconds, and the first one has ended a second before.
+    assert!(asked.elapsed() > Duration::from_millis(3500), "{:?}", asked.elapsed());
+}
+
+#[test]
 fn pulls_that_were_ended_take_no_job_and_lose_none() {
     let server = NatsServer::start();
     let (ends, goes_on) = (connect(&server), connect(&server));

@@ -3,6 +3,7 @@
 pub(crate) mod backlog;
 pub(crate) mod contents;
 pub(crate) mod delivered;
+mod open_pulls;
 pub(crate) mod pull;
 
 use std::time::{Duration, Instant};

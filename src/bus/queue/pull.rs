@@ -18,6 +18,7 @@ use crate::bus::connection::message::Message;
 use crate::bus::connection::routes::Routed;
 use crate::bus::queue::delivered::Delivered;
 use crate::bus::queue::nanos;
+use crate::bus::queue::open_pulls::OpenPulls;
 use crate::bus::{Error, Result};
 use crate::model::limits::LEAST_RUN_SILENCE;
 
@@ -40,6 +41,8 @@ const HOLD_OFF_MIN: Duration = Duration::from_millis(50);
 const HOLD_OFF_MAX: Duration = Duration::from_secs(30);
 /// Ends of pulls that are part of a server's life: they come once and nobody need do anything.
 const PASSING: [&str; 3] = ["Leadership Change", "Server Shutdown", "Batch Completed"];
+/// Of them, and beside them, those that end all pulls of a consumer.
+const OF_ALL: [&str; 3] = ["Leadership Change", "Server Shutdown", "Consumer Deleted"];
 /// Unread messages; far more than is ever asked for at once.
 const ROUTE_CAPACITY: usize = 4096;
 
@@ -78,13 +81,12 @@ pub struct PullInbox {
 #[derive(Debug)]
 pub struct Arrival(Routed);
 
-/// A consumer and what was asked of it. Several pulls may be under way at once; the server serves
-/// them in turn, so only their sum is known, and that is all that matters.
+/// A consumer and what was asked of it.
 struct Source {
     subject: String,
     /// The socket that its pulls went over; they end with it.
     generation: Option<u64>,
-    outstanding: u64,
+    pulls: OpenPulls,
     waits: bool,
     /// When the last pull was sent.
     asked: Instant,
@@ -122,7 +124,7 @@ impl PullInbox {
             .map(|consumer| Source {
                 subject: link.api(&format!("CONSUMER.MSG.NEXT.{consumer}")),
                 generation: None,
-                outstanding: 0,
+                pulls: OpenPulls::default(),
                 waits: false,
                 asked: Instant::now(),
                 newest_pull: 0,
@@ -142,12 +144,12 @@ impl PullInbox {
     }
 
     pub fn outstanding(&self, source: usize) -> u64 {
-        self.sources[source].outstanding
+        self.sources[source].pulls.outstanding()
     }
 
     /// Whether the server keeps a pull of `source` open until something comes.
     pub fn is_waiting(&self, source: usize) -> bool {
-        self.sources[source].outstanding > 0 && self.sources[source].waits
+        self.outstanding(source) > 0 && self.sources[source].waits
     }
 
     /// Whether pulls of `source` end at once, so that the next one has to wait.
@@ -174,12 +176,12 @@ impl PullInbox {
         let source = &mut self.sources[source];
         if source.generation != generation {
             source.generation = generation;
-            source.outstanding = 0;
+            source.pulls.forget();
         }
         self.link.publish(&source.subject, Some(&reply), body.to_string().as_bytes())?;
-        source.outstanding += batch;
         source.waits = wait;
         (source.newest_pull, source.asked) = (pull, Instant::now());
+        source.pulls.sent(pull, batch, source.asked, if wait { lifetime } else { NO_WAIT_SILENCE });
         source.hear();
         Ok(())
     }
@@ -188,7 +190,7 @@ impl PullInbox {
     /// when no pull is under way and none is held.
     pub fn next_deadline(&self) -> Option<Instant> {
         let now = Instant::now();
-        let asked = self.sources.iter().filter(|source| source.outstanding > 0);
+        let asked = self.sources.iter().filter(|source| source.pulls.outstanding() > 0);
         let held = self.sources.iter().filter_map(|source| source.held_until).filter(|until| *until > now);
         asked.map(|source| source.void_after).chain(held).min()
     }
@@ -196,8 +198,8 @@ impl PullInbox {
     /// Forgets pulls of which nothing was heard for too long.
     pub fn forget_silent(&mut self, now: Instant) {
         for source in &mut self.sources {
-            if source.void_after <= now && source.outstanding > 0 {
-                source.outstanding = 0;
+            if source.void_after <= now && source.pulls.outstanding() > 0 {
+                source.pulls.forget();
                 self.link.note_pulls(false);
             }
         }
@@ -210,7 +212,7 @@ impl PullInbox {
         if let Err(e) = self.link.end_pulls(timeout) {
             log::info!(error = e.to_string(); "cannot end the pulls that are open; they end in a moment");
         }
-        self.sources.iter_mut().for_each(|source| source.outstanding = 0);
+        self.sources.iter_mut().for_each(|source| source.pulls.forget());
     }
 
     pub fn take(&mut self, arrival: impl Into<Arrival>) -> PullEvent {
@@ -221,7 +223,7 @@ impl PullInbox {
                 let present = self.link.generation();
                 for source in &mut self.sources {
                     if source.generation != present {
-                        source.outstanding = 0;
+                        source.pulls.forget();
                     }
                     // The consumer may be another one now.
                     source.limits = Limits::default();
@@ -232,7 +234,7 @@ impl PullInbox {
             Routed::Delivered { source, meta, message } => {
                 self.link.note_pulls(true);
                 let asked = &mut self.sources[source];
-                asked.outstanding = asked.outstanding.saturating_sub(1);
+                asked.pulls.message(Instant::now());
                 asked.hear();
                 asked.goes_well();
                 let control = self.control.clone();
@@ -252,11 +254,14 @@ impl PullInbox {
             source.goes_well();
             return PullEvent::Quiet;
         }
-        // A pull has ended with so many messages not sent; without the count it was the only one.
-        let unsent = message.header("Nats-Pending-Messages").and_then(|n| n.parse().ok());
-        source.outstanding = source.outstanding.saturating_sub(unsent.unwrap_or(u64::MAX));
         let text = message.header("Description").unwrap_or_default();
         let is_missing = status == Some(503) || text.contains("Consumer Deleted");
+        if is_missing || OF_ALL.iter().any(|of_all| text.contains(of_all)) {
+            source.pulls.forget();
+        } else {
+            let unsent = message.header("Nats-Pending-Messages").and_then(|n| n.parse().ok());
+            source.pulls.ended(pull, unsent);
+        }
         match status {
             // With nothing to wait for, an empty consumer answers at once.
             Some(404 | 408)
@@ -275,7 +280,7 @@ impl PullInbox {
         }
         match status {
             _ if is_missing => PullEvent::Missing { source: index },
-            Some(404 | 408) if source.outstanding > 0 => PullEvent::Quiet,
+            Some(404 | 408) if source.pulls.outstanding() > 0 => PullEvent::Quiet,
             _ => PullEvent::Ended { source: index },
         }
     }
