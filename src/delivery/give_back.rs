@@ -16,6 +16,18 @@ use super::{
 use crate::model::job::Job;
 use crate::model::run::{Delivery, RunSnapshot};
 
+/// When a job comes again that has found no free slot: at once, since it is another worker's then. Each time
+/// costs it a delivery, so the next ones take longer, until every pull that was open has ended and it goes to
+/// who asks anew. `pulls_last`: the lifetime of a pull.
+pub fn no_slot_delay(num_delivered: u64, pulls_last: Duration) -> Duration {
+    match num_delivered {
+        ..=2 => Duration::ZERO,
+        3 => pulls_last / 8,
+        4 => pulls_last / 2,
+        _ => pulls_last.saturating_add(Duration::from_millis(500)),
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// NATS delivers the job again.

@@ -19,16 +19,13 @@ use super::registry::Registry;
 use super::slot::{self, Stops};
 use super::{Context, Error};
 use crate::bus::{self, Delivered, MANY_WAIT, PullEvent, PullInbox};
+use crate::delivery::give_back::no_slot_delay;
 use crate::model::clock;
 use crate::systemd::{self, Loop, Pulse};
 use crate::thread::{self, JoinOnDrop, StopSignal, StopSource};
 
 /// Between two tries to reach the queue when it cannot be asked.
 const RETRY: Duration = Duration::from_millis(250);
-/// A job that finds no free slot is somebody else's at once, this often.
-const QUICK_GIVE_BACKS: u64 = 2;
-/// Then it comes again when every pull that was open has ended, and goes to who asks anew.
-const GIVE_BACK_DELAY: Duration = MANY_WAIT.saturating_add(Duration::from_millis(500));
 
 /// Longest time between two turns of the puller.
 const TURN: Duration = Duration::from_secs(1);
@@ -346,8 +343,6 @@ impl Puller<'_> {
         }
         drop(jobs);
         drop(soft_stop);
-        // It may be told to stop while it stands still.
-        turns.begin(context.stale_after());
         let timeout = after(context.settings.drain_timeout);
         if busy > 0 {
             log::info!(runs = busy; "stopping: waiting for what runs");
@@ -393,10 +388,9 @@ fn give_back(context: &Context, turns: &mut Turns, message: &Delivered) {
     if context.in_flight.adopt(message) {
         return;
     }
-    let delay = match message.num_delivered {
-        ..=QUICK_GIVE_BACKS => Duration::ZERO,
-        _ => GIVE_BACK_DELAY,
-    };
+    let delay = no_slot_delay(message.num_delivered, MANY_WAIT);
+    log::debug!(stream_seq = message.stream_seq, num_delivered = message.num_delivered;
+        "there is no slot for a job that has come; giving it back");
     if let Err(e) = message.nak(delay) {
         log::warn!(error = e.to_string(); "cannot give a job back; it comes again after ack_wait");
     }

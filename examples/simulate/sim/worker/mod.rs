@@ -32,8 +32,6 @@ const WAIT: Millis = 4_000;
 /// The same of a worker with several tags. A job that finds no slot comes again when such pulls have ended,
 /// after so many tries.
 const MANY_WAIT: Millis = 2_000;
-const QUICK_GIVE_BACKS: u64 = 2;
-const GIVE_BACK_DELAY: Duration = Duration::from_millis(MANY_WAIT + 500);
 /// A puller that has stood still for so long leaves what arrives for a while after that alone.
 const STALE_AFTER: Millis = ACK_WAIT / 4 * 3;
 const STALE_ARRIVALS: Millis = 1_000;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use pyoco_server::delivery::give_back::no_slot_delay;
 use pyoco_server::delivery::requeue::{self, Reason, Requeue};
 
 use super::claim::foreign_silence;
-use super::{GIVE_BACK_DELAY, MANY_WAIT, MAX_CHECK_PAUSE, QUICK_GIVE_BACKS, Slot, WAIT, Worker};
+use super::{MANY_WAIT, MAX_CHECK_PAUSE, Slot, WAIT, Worker};
 use crate::sim::net::{Arrival, Going, Net, Progress, job};
 
 impl Worker {
@@ -74,7 +75,7 @@ impl Worker {
             return net.tell(|| format!("w{} stood still and leaves r{}", self.index, message.0));
         }
         net.tell(|| format!("w{} has no room for r{}", self.index, message.0));
-        let delay = if delivery.num <= QUICK_GIVE_BACKS { Duration::ZERO } else { GIVE_BACK_DELAY };
+        let delay = no_slot_delay(delivery.num, Duration::from_millis(MANY_WAIT));
         let _ = net.nak(self.actor, delivery.seq, delay);
     }
 
