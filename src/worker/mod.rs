@@ -119,6 +119,11 @@ impl Context {
         Duration::from_millis(self.progress_interval_ms.load(Ordering::Relaxed))
     }
 
+    /// For so long after a sign of life the queue needs no other one.
+    fn fresh(&self) -> Duration {
+        self.progress_interval() / 4
+    }
+
     /// After so long without a sign of life a job may have been delivered to another worker: `ack_wait`, less
     /// what a delivery may have been under way.
     fn stale_after(&self) -> Duration {

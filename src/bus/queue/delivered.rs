@@ -47,6 +47,12 @@ impl Heard {
         self.last = self.last.max(sent);
     }
 
+    /// Whether the queue has heard of it within `time`. What needs longer than a moment begins with a sign of
+    /// life when it has not.
+    pub fn is_within(&self, time: Duration, now: Duration) -> bool {
+        now.saturating_sub(self.last) < time
+    }
+
     /// The longest time in which the queue may have heard nothing: where that comes near `ack_wait`, another
     /// worker may have the message.
     pub fn silence(&self, now: Duration) -> Duration {
@@ -93,6 +99,15 @@ impl Delivered {
         self.ask(b"+WPI", timeout)?;
         self.heard.lock().confirmed(sent);
         Ok(())
+    }
+
+    /// The same before something that may take long, unless the queue has heard of the job within `fresh`.
+    /// It fails to no harm: what follows meets the same trouble, and finds out whether the job is still ours.
+    pub fn refresh(&self, fresh: Duration, timeout: Duration) {
+        let is_fresh = self.heard.lock().is_within(fresh, clock::since_boot());
+        if !is_fresh && let Err(e) = self.keep_alive(timeout) {
+            log::debug!(error = e.to_string(); "NATS has not confirmed an in-progress ACK");
+        }
     }
 
     /// See [`Heard::silence`].
@@ -142,6 +157,7 @@ mod tests {
         let mut heard = Heard::new(at(100));
         heard.confirmed(at(110));
         assert_eq!((heard.silence(at(115)), heard.silence(at(125))), (at(10), at(15)));
+        assert!(heard.is_within(at(5), at(114)) && !heard.is_within(at(5), at(115)));
         heard.confirmed(at(135));
         // Answers may come in another order.
         heard.confirmed(at(134));

@@ -54,7 +54,7 @@ pub(super) fn claim(
     let (mut silent, mut silent_until) = (None, Instant::now());
     let mut may_be_stored = false;
     let foreign_silence = foreign_silence(context.settings.run.heartbeat_interval);
-    let (mut is_retry, mut slow_claims) = (false, 0);
+    let mut slow_claims = 0;
     loop {
         let began = clock::since_boot();
         while let Ok(again) = in_flight.redelivered.try_recv() {
@@ -67,11 +67,8 @@ pub(super) fn claim(
             give_back::give_back(context, job, delivered, held, Duration::ZERO, &stops.hard);
             return Claimed::Over(None);
         }
-        // A claim may take long; without this the job would come again meanwhile.
-        let _ = match std::mem::replace(&mut is_retry, true) {
-            false => delivered.in_progress(),
-            true => delivered.keep_alive(KEEP_ALIVE_TIMEOUT),
-        };
+        // A claim may take long, and the job would come again meanwhile.
+        delivered.refresh(context.fresh(), KEEP_ALIVE_TIMEOUT);
         let mut step = Claim::new(job, claimant(context, delivered), context.limits(&delivered.subject));
         step = step.silent(silent.filter(|_| Instant::now() >= silent_until));
         let driven = driver(context, job, delivered).run(&mut step, drop);
@@ -121,7 +118,11 @@ pub(super) fn claim(
                     "the job was delivered often; it was published anew");
                 return Claimed::Over(None);
             }
-            End::Superseded => return Claimed::Over(None),
+            End::Superseded => {
+                log::debug!(run_id = run_id, num_delivered = delivered.num_delivered;
+                    "another delivery of the job is on its way");
+                return Claimed::Over(None);
+            }
             End::Foreign(revision) => {
                 if silent != Some(revision) {
                     (silent, silent_until) = (Some(revision), Instant::now() + foreign_silence);

@@ -2,8 +2,8 @@
 //!
 //! The order at the end is what makes a run safe, so it stands in one place ([`RunAttempt::settle`]):
 //! the executor has returned → the ticker is dropped and joined, so that no late poll or ACK
-//! follows → one last in-progress ACK, so that storing may take its time → the terminal snapshot →
-//! the ACK. Not stored means not acknowledged: the job comes again.
+//! follows → one last in-progress ACK unless there was one just now, so that storing may take its time →
+//! the terminal snapshot → the ACK. Not stored means not acknowledged: the job comes again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -423,17 +423,13 @@ impl RunAttempt<'_> {
     ) -> bool {
         let run_id = self.job.run_id.clone();
         let deadline = Instant::now() + STORE_DEADLINE;
-        let mut is_retry = false;
         loop {
             while let Ok(again) = self.in_flight.redelivered.try_recv() {
                 self.adopt_delivery(again);
             }
-            // Storing may take long; without this the job would come again meanwhile. When it
-            // does, the other worker's claim makes our write a lost one.
-            let _ = match std::mem::replace(&mut is_retry, true) {
-                false => self.delivered.in_progress(),
-                true => self.delivered.keep_alive(STORE_RETRY),
-            };
+            // Storing may take long, and the job would come again meanwhile. Should it do so, the other
+            // worker's claim makes our write a lost one.
+            self.delivered.refresh(self.context.fresh(), STORE_RETRY);
             let problem = match self.recorder.finish(status, error.map(str::to_owned)) {
                 Ok(()) => return true,
                 Err(NotWritten::Lost(why)) => {

@@ -16,7 +16,6 @@ use crate::sim::net::{Arrival, Going, Message, Net, Progress, Trouble, job};
 impl Worker {
     pub(super) fn begin_claim(&mut self, net: &mut Net, place: usize, arrival: Arrival) {
         let Arrival { message, delivery } = arrival;
-        let _ = net.in_progress(self.actor, delivery.seq);
         let acks = vec![ack(delivery)];
         let step = self.claiming(net, message, delivery, None);
         let give_up = net.now + CLAIM_PATIENCE;
@@ -58,7 +57,7 @@ impl Worker {
             claims.acks.push(ack(again));
         }
         if !held.may_be_stale(net.now) {
-            self.keep_alive(net, held);
+            self.refresh(net, held);
         }
         claims.step = self.claiming(net, held.message, held.delivery, claims.silent);
     }

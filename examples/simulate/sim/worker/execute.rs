@@ -86,7 +86,9 @@ impl Worker {
                 attempt.ends_at = attempt.ends_at.min(net.now + takes);
             }
         }
-        if net.now >= attempt.next_progress || !attempt.is_executing && !attempt.stored {
+        if !attempt.is_executing && !attempt.stored {
+            self.refresh(net, held);
+        } else if net.now >= attempt.next_progress {
             let is_confirmed = self.keep_alive(net, held);
             attempt.next_progress = net.now + if is_confirmed { PROGRESS_INTERVAL } else { PROGRESS_RETRY };
         }

@@ -26,6 +26,7 @@ const SLOTS: usize = 2;
 const HEARTBEAT: Millis = 1_000;
 const RECORD_INTERVAL: Millis = 5_000;
 const PROGRESS_INTERVAL: Millis = 10_000;
+const FRESH: Duration = Duration::from_millis(PROGRESS_INTERVAL / 4);
 const PROGRESS_RETRY: Millis = 2_000;
 /// How long a pull waits.
 const WAIT: Millis = 4_000;
@@ -346,6 +347,13 @@ impl Worker {
             held.heard.confirmed(Duration::from_millis(net.now));
         }
         is_confirmed
+    }
+
+    /// Before something that may take long.
+    fn refresh(&self, net: &mut Net, held: &mut InHand) {
+        if !held.heard.is_within(FRESH, Duration::from_millis(net.now)) {
+            self.keep_alive(net, held);
+        }
     }
 
     fn is_hard_stop(&self, now: Millis) -> bool {
