@@ -243,8 +243,8 @@ impl HttpServer {
         }
         // 2. Nobody idle: the flag first, see `Registry`.
         self.registry.stopping.store(true, Ordering::SeqCst);
-        for socket in self.registry.sockets.lock().values().filter(|socket| !socket.has_input()) {
-            socket.close_from(Phase::Idle);
+        for socket in self.registry.sockets.lock().values() {
+            socket.close_if_unasked();
         }
         // 3. What is in flight may finish; the request of a new connection is on its way.
         let is_empty = |by| self.threads.serving.wait_empty(by) && self.threads.refusing.wait_empty(by);

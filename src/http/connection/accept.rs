@@ -126,8 +126,7 @@ fn has_place<S: Application>(shared: &Shared<S>) -> bool {
     open < limit || close_longest_idle(sockets.values())
 }
 
-/// Closes the connection that has been idle for the longest time; `false` when none is idle. A connection
-/// stays when its next request has arrived and its thread has not read it yet.
+/// Closes the connection that has been idle for the longest time; `false` when none is idle.
 fn close_longest_idle<'s>(sockets: impl Iterator<Item = &'s Arc<Socket>>) -> bool {
     let since = |socket: &'s Arc<Socket>| match socket.phase() {
         (Phase::Idle, since) => Some((since, socket)),
@@ -135,7 +134,7 @@ fn close_longest_idle<'s>(sockets: impl Iterator<Item = &'s Arc<Socket>>) -> boo
     };
     let mut idle: Vec<_> = sockets.filter_map(since).collect();
     idle.sort_unstable_by_key(|(since, _)| Reverse(*since));
-    idle.iter().any(|(_, socket)| !socket.has_input() && socket.close_from(Phase::Idle))
+    idle.iter().any(|(_, socket)| socket.close_if_unasked())
 }
 
 /// Waits for the listener, for `limit` or for the end; `false` at the end.

@@ -92,6 +92,12 @@ impl Socket {
         self.close_if(|phase| matches!(phase, Phase::New | Phase::Idle | Phase::Head))
     }
 
+    /// Closes the connection if it waits for its next request and none has arrived; its thread may not have
+    /// read it yet.
+    pub fn close_if_unasked(&self) -> bool {
+        self.phase().0 == Phase::Idle && !self.has_input() && self.close_from(Phase::Idle)
+    }
+
     /// Closes the connection if it is at `phase`, and tells whether it was.
     pub fn close_from(&self, phase: Phase) -> bool {
         self.close_if(|now| now == phase)
