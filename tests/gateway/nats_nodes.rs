@@ -2,12 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::support::http::Client;
+use crate::support::load::Load;
 use crate::support::nats_cluster::NatsCluster;
 use crate::support::port::PortLease;
 use crate::support::process::{Binary, Running};
@@ -20,23 +20,23 @@ const LONGEST_GAP: Duration = Duration::from_secs(20);
 const SETTLE: Duration = Duration::from_secs(60);
 const STREAMS: [&str; 2] = ["PYOCO_WORK", "KV_pyoco_runs"];
 
-struct Load {
-    accepted: Mutex<Vec<String>>,
-    is_over: AtomicBool,
+#[derive(Default)]
+struct Clients {
+    load: Load,
     longest_gap: Mutex<Duration>,
 }
 
-impl Load {
+impl Clients {
     /// Submits one run after the other; what is not acknowledged is not promised.
     fn submit(&self, client: &Client) {
         let body = json!({"flow_name": "nobody", "params": {}}).to_string();
         let mut last = Instant::now();
-        while !self.is_over.load(Ordering::Relaxed) {
+        while !self.load.is_over() {
             let answer =
                 client.request("POST", "/runs", &[("Content-Type", "application/json")], body.as_bytes());
             if answer.status == 200 {
                 let run_id = answer.json()["run_id"].as_str().unwrap().to_owned();
-                self.accepted.lock().unwrap().push(run_id);
+                self.load.accept(run_id);
                 let mut longest = self.longest_gap.lock().unwrap();
                 *longest = longest.max(last.elapsed());
                 last = Instant::now();
@@ -45,23 +45,6 @@ impl Load {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-    }
-
-    /// Waits until some more runs were accepted.
-    fn wait_accepted(&self) {
-        let before = self.accepted.lock().unwrap().len();
-        eventually(PATIENCE, "submits are accepted", || {
-            (self.accepted.lock().unwrap().len() >= before + 20).then_some(())
-        });
-    }
-}
-
-/// Ends the load, also when the test fails.
-struct EndOfLoad<'a>(&'a Load);
-
-impl Drop for EndOfLoad<'_> {
-    fn drop(&mut self) {
-        self.0.is_over.store(true, Ordering::Relaxed);
     }
 }
 
@@ -92,11 +75,13 @@ fn no_acknowledged_submit_is_lost_while_nodes_come_and_go() {
     });
     let mut command = place(Binary::Worker);
     let _worker = Running::start(command.args(["--python", "off", "--concurrency", "4"]));
-    let load =
-        Load { accepted: Mutex::default(), is_over: AtomicBool::new(false), longest_gap: Mutex::default() };
+    let clients = Clients::default();
     std::thread::scope(|scope| {
-        let _ends = EndOfLoad(&load);
-        let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| load.submit(&client))).collect();
+        let load = &clients.load;
+        let _ends = load.end();
+        for _ in 0..4 {
+            scope.spawn(|| clients.submit(&client));
+        }
         load.wait_accepted();
         STREAMS.iter().for_each(|stream| nats.wait_current(stream));
         // The leader of the queue dies.
@@ -125,11 +110,9 @@ fn no_acknowledged_submit_is_lost_while_nodes_come_and_go() {
             STREAMS.iter().for_each(|stream| nats.wait_current(stream));
         }
         load.wait_accepted();
-        load.is_over.store(true, Ordering::Relaxed);
-        clients.into_iter().for_each(|client| client.join().unwrap());
     });
-    let accepted = load.accepted.into_inner().unwrap();
-    let longest_gap = load.longest_gap.into_inner().unwrap();
+    let accepted = clients.load.into_accepted();
+    let longest_gap = clients.longest_gap.into_inner().unwrap();
     println!("{} accepted, at most {longest_gap:?} without one", accepted.len());
     assert!(longest_gap < LONGEST_GAP, "{longest_gap:?} without an accepted submit");
     // No worker has the flow, so each run that was executed has failed of that, once.

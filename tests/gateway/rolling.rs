@@ -1,10 +1,9 @@
 //! A rolling restart under load: gateways and workers are stopped and started one after the other, and no
 //! client sees more of it than a port where nobody listens.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -12,7 +11,7 @@ use serde_json::Value;
 use crate::support::cluster::{Cluster, with_flags};
 use crate::support::forms::form;
 use crate::support::http::{Client, Response};
-use crate::support::wait::{PATIENCE, eventually};
+use crate::support::load::Load;
 
 const ROUNDS: usize = 2;
 const CLIENTS: usize = 4;
@@ -25,27 +24,26 @@ tasks: {nap: {use: builtin/sleep, inputs: {seconds: 0.1}}}
 ";
 
 #[derive(Default)]
-struct Load {
-    accepted: Mutex<Vec<String>>,
+struct Clients {
+    load: Load,
     /// Requests that found nobody on the port.
     away: AtomicUsize,
-    is_over: AtomicBool,
 }
 
-impl Load {
+impl Clients {
     /// Asks both gateways in turn; a port where nobody listens is asked again, any other failure is one.
     fn run(&self, gateways: &[Client]) {
         let parts = [("workflow", Some("flow.yaml"), NAP.as_bytes()), ("flow_name", None, b"nap")];
         let (content_type, body) = form(&parts);
         for gateway in gateways.iter().cycle() {
-            if self.is_over.load(Ordering::Relaxed) {
+            if self.load.is_over() {
                 return;
             }
             let headers = [("Content-Type", content_type.as_str())];
             let Some(answer) = self.ask(gateway, "POST", "/runs/yaml", &headers, &body) else { continue };
             let run_id = answer.json()["run_id"].as_str().unwrap().to_owned();
             self.ask(gateway, "GET", &format!("/runs/{run_id}"), &[], b"");
-            self.accepted.lock().unwrap().push(run_id);
+            self.load.accept(run_id);
         }
     }
 
@@ -70,22 +68,6 @@ impl Load {
             Err(e) => panic!("{method} {path}: {e}"),
         }
     }
-
-    /// Waits until some more runs were accepted.
-    fn wait_accepted(&self) {
-        let count = || self.accepted.lock().unwrap().len();
-        let before = count();
-        eventually(PATIENCE, "submits are accepted", || (count() >= before + 20).then_some(()));
-    }
-}
-
-/// Ends the load, also when the test fails.
-struct EndOfLoad<'a>(&'a Load);
-
-impl Drop for EndOfLoad<'_> {
-    fn drop(&mut self) {
-        self.0.is_over.store(true, Ordering::Relaxed);
-    }
 }
 
 #[test]
@@ -95,12 +77,13 @@ fn a_rolling_restart_fails_no_request_and_executes_no_run_twice() {
     let flags = ["--python", "off", "--concurrency", "4"];
     let mut workers: Vec<_> =
         ["w1", "w2", "w3"].map(|id| cluster.start_worker(id, with_flags(&flags))).into();
-    let clients: Vec<Client> = gateways.iter().map(|gateway| gateway.client()).collect();
-    let load = Load::default();
+    let doors: Vec<Client> = gateways.iter().map(|gateway| gateway.client()).collect();
+    let clients = Clients::default();
     std::thread::scope(|scope| {
-        let _ends = EndOfLoad(&load);
+        let load = &clients.load;
+        let _ends = load.end();
         for _ in 0..CLIENTS {
-            scope.spawn(|| load.run(&clients));
+            scope.spawn(|| clients.run(&doors));
         }
         load.wait_accepted();
         for _ in 0..ROUNDS {
@@ -117,20 +100,20 @@ fn a_rolling_restart_fails_no_request_and_executes_no_run_twice() {
         }
         load.wait_accepted();
     });
-    let accepted = load.accepted.into_inner().unwrap();
-    println!("{} accepted, {} found nobody", accepted.len(), load.away.into_inner());
+    let accepted = clients.load.into_accepted();
+    println!("{} accepted, {} found nobody", accepted.len(), clients.away.into_inner());
     cluster.wait_queue_empty();
     for run_id in &accepted {
         let run = cluster.stored(run_id).unwrap();
         assert_eq!((&run["status"], run.get("lost_attempts")), (&"COMPLETED".into(), None), "{run}");
         // Who has begun the run in which attempt: a claim that was not executed is given back.
         let history = cluster.history(run_id);
-        let mut tasks_begun = BTreeMap::new();
+        let mut tasks_begun = BTreeSet::new();
         for revision in history.all("tasks").zip(history.all("attempt")) {
             if let (Value::Object(tasks), attempt) = revision
                 && tasks.get("nap").is_some_and(|nap| nap == "RUNNING")
             {
-                tasks_begun.insert(attempt.as_u64(), ());
+                tasks_begun.insert(attempt.as_u64());
             }
         }
         assert!(tasks_begun.len() <= 1, "{run_id} was begun in the attempts {tasks_begun:?}");

@@ -51,6 +51,7 @@
 //! | [`cluster`] | `Cluster`: NATS, gateways and workers, started together, stopped and restarted singly |
 //! | [`runs`] | submit, wait for a status or the end, snapshots and jobs as they lie in NATS |
 //! | [`history`] | all revisions of a run, and what must hold of them |
+//! | [`load`] | submits that go on while something is done to the product |
 //! | [`http`] | `Client` for everyday requests, `Connection` for raw bytes, `Response` |
 //! | [`events`] | reads a stream of server-sent events |
 //! | [`forms`] | `multipart/form-data` |
@@ -83,6 +84,7 @@ pub mod history;
 pub mod http;
 pub mod jetstream;
 pub mod keys;
+pub mod load;
 pub mod local_worker;
 pub mod measure;
 pub mod nats;
