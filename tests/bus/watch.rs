@@ -276,7 +276,12 @@ fn what_leaves_a_bucket_without_a_marker_is_told() {
     wait_keys(&mirror, &["k3", "k4"]);
     drop(stop);
     writer.join().unwrap();
-    let entries = mirror.lock().unwrap().entries;
+    // What comes last tells that all before it was told.
+    kv.put("k4", b"last").unwrap();
+    let entries = eventually(Duration::from_secs(10), "all that was written is told", || {
+        let mirror = mirror.lock().unwrap();
+        (mirror.values["k4"] == b"last").then_some(mirror.entries)
+    });
     purge(json!({}));
     wait_keys(&mirror, &[]);
     // The two, and the tombstone of the test of writes.
