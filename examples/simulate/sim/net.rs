@@ -326,7 +326,7 @@ pub struct Going<P> {
     delivery: Option<Delivery>,
     write: Option<(u64, Change)>,
     /// When it has read the snapshot last.
-    pub looked_at: Millis,
+    looked_at: Millis,
 }
 
 pub enum Progress<E> {

@@ -21,7 +21,7 @@ use crate::bus::connection::unanswered::Unanswered;
 const MAX_BYTES_IN_FLIGHT: usize = 2 * 1024 * 1024;
 
 /// Token of the pulls' own subscription.
-const PULLS: &str = "pull.";
+const PULLS: &str = "pull";
 
 #[derive(Debug)]
 pub(crate) enum Routed {
@@ -83,7 +83,7 @@ impl Routes {
 
     /// Prefix of the reply subjects of pulls from work queues.
     pub(crate) fn pulls(&self) -> String {
-        format!("{}.{}", self.inbox, PULLS.trim_end_matches('.'))
+        format!("{}.{PULLS}", self.inbox)
     }
 
     /// Registers a request of `bytes` sent in connection `epoch`; waits for room until `deadline`.
@@ -137,7 +137,10 @@ impl Routes {
     /// A message that nobody waits for is dropped.
     pub(crate) fn deliver(&self, message: Message) {
         let token = message.subject.strip_prefix(&self.inbox).and_then(|rest| rest.strip_prefix('.'));
-        let token = token.map(|token| token.strip_prefix(PULLS).unwrap_or(token));
+        let token = token.map(|token| match token.split_once('.') {
+            Some((PULLS, token)) => token,
+            _ => token,
+        });
         match token.map(|token| token.split_once('-').unwrap_or((token, ""))) {
             None => self.deliver_stored(message),
             Some((id, "")) => {
