@@ -89,8 +89,8 @@ pub(super) fn run(
     patience: &Patience<'_>,
 ) -> Result<Said, HelperError> {
     let child = Command::new(&python.program)
-        .arg("-c")
-        .arg(script)
+        // -B: what a script imports is compiled nowhere.
+        .args(["-B", "-c", script])
         .args(arguments)
         .current_dir(place)
         .env_clear()
