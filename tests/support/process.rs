@@ -8,7 +8,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
@@ -16,6 +16,8 @@ use super::wait::eventually;
 
 /// Lines of each stream that are kept; the oldest go first.
 const KEPT_LINES: usize = 2_000;
+/// For what an ended program has said to be read; a child that it has left may hold its streams open.
+const OUTPUT_DELAY: Duration = Duration::from_secs(2);
 
 /// One of our programs.
 #[derive(Debug, Clone, Copy)]
@@ -154,11 +156,16 @@ impl Running {
     pub fn wait_for_line(&mut self, deadline: Duration, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         let what = format!("{}: line with {what}", self.name);
         eventually(deadline, &what, || {
+            // Asked first: what a program says at its end is looked at once more.
+            let has_ended = !self.is_running();
+            if has_ended {
+                self.let_output_come();
+            }
             let found = [&self.stdout, &self.stderr].into_iter().find_map(|tail| {
                 let tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
                 tail.lines.iter().find(|line| wanted(line)).cloned()
             });
-            if found.is_none() {
+            if found.is_none() && has_ended {
                 self.assert_alive();
             }
             found
@@ -197,7 +204,14 @@ impl Running {
         self.ended.is_none()
     }
 
+    /// Waits for its end, and for what it has said.
     pub fn wait(&mut self, deadline: Duration) -> ExitStatus {
+        let status = self.wait_end(deadline);
+        self.let_output_come();
+        status
+    }
+
+    fn wait_end(&mut self, deadline: Duration) -> ExitStatus {
         let what = format!("end of {}", self.name);
         eventually(deadline, &what, || (!self.is_running()).then_some(()));
         self.ended.expect("it has ended")
@@ -215,7 +229,7 @@ impl Running {
     pub fn kill(&mut self) {
         if self.is_running() {
             self.signal(Signal::KILL);
-            self.wait(Duration::from_secs(10));
+            self.wait_end(Duration::from_secs(10));
         }
     }
 
@@ -223,7 +237,16 @@ impl Running {
         assert!(self.is_running(), "{} ended too early: {:?}", self.name, self.ended);
     }
 
-    /// The streams end with the program, unless a child of it still holds them.
+    /// The streams end with the program, unless a child of it still holds them; what the program itself has
+    /// said is read by then.
+    fn let_output_come(&self) {
+        let until = Instant::now() + OUTPUT_DELAY;
+        while !self.readers.iter().all(JoinHandle::is_finished) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The streams have to end with the program.
     fn join_readers(&mut self) {
         eventually(Duration::from_secs(5), "end of output", || {
             self.readers.iter().all(JoinHandle::is_finished).then_some(())
