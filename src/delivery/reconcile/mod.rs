@@ -41,7 +41,11 @@ fn is_executed(facts: Facts<'_>) -> bool {
         (_, RunStatus::Pending) => false,
         (Some(delivery), _) if delivery.released => false,
         (Some(delivery), _) => {
-            facts.silence < rescue::patience(delivery.heartbeat_sec) || !facts.worker_is_gone
+            // A live worker may be slow to write. But one that was given up, or could not give a job back,
+            // lives on as well, and never writes of that run again.
+            let is_held = !facts.worker_is_gone && !delivery.rescued;
+            let patience = rescue::patience(delivery.heartbeat_sec);
+            facts.silence < if is_held { patience.max(MISSING_AFTER) } else { patience }
         }
         (None, _) => facts.silence < FOREIGN_SILENCE,
     }
@@ -67,4 +71,25 @@ pub fn end_lost(newest: &Newest<'_>, decided_on: u64, now: f64) -> Change {
 /// The message that the run's snapshot names.
 pub fn named(run: &RunSummary) -> Option<u64> {
     run.job_seq.or_else(|| run.delivery.as_ref().and_then(super::stream_seq))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::tests::{delivery, held};
+    use crate::model::run::RunSnapshot;
+
+    #[test]
+    fn a_silent_run_of_a_live_worker_is_executed_for_a_while_only() {
+        let may_be_stuck = |snapshot: &RunSnapshot, seconds: u64| {
+            let run = &snapshot.summary();
+            let silence = Duration::from_secs(seconds);
+            super::may_be_stuck(5, Some(Facts { run, silence, worker_is_gone: false }))
+        };
+        let mut snapshot = held(delivery(5, 1));
+        assert!(!may_be_stuck(&snapshot, 59) && may_be_stuck(&snapshot, 60));
+        // Its worker stood still meanwhile, and has left the run to others since.
+        snapshot.delivery.as_mut().unwrap().rescued = true;
+        assert!(!may_be_stuck(&snapshot, 9) && may_be_stuck(&snapshot, 10));
+    }
 }
