@@ -54,7 +54,7 @@ fn runs_that_are_purged_or_grow_old_are_gone_from_lists_and_figures() {
 #[test]
 fn workers_whose_records_expire_are_gone() {
     let cluster = Cluster::with_gateway_env(&[("PYOCO_WORKERS_KV_TTL_SEC", "2")]);
-    cluster.wait_bucket("pyoco_workers");
+    jetstream::wait_bucket(&cluster.nats, "pyoco_workers");
     let record = python_record("w", "IDLE", pyoco_server::model::clock::now());
     cluster.bus.workers().put("w", record.to_string().as_bytes()).unwrap();
     cluster.wait_worker("w");

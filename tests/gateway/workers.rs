@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::cluster::{Cluster, with_flags};
 use crate::support::http::Response;
+use crate::support::jetstream;
 use crate::support::runs::main_flow;
 use crate::support::wait::{PATIENCE, eventually};
 
@@ -221,7 +222,7 @@ fn a_record_that_has_expired_is_forgotten_too() {
         ("PYOCO_WORKERS_KV_TTL_SEC", "2"),
         ("PYOCO_WORKER_DISCONNECT_TIMEOUT_SEC", "1"),
     ]);
-    cluster.wait_bucket("pyoco_workers");
+    jetstream::wait_bucket(&cluster.nats, "pyoco_workers");
     put(&cluster, "w", &python_record("w", "IDLE", clock::now()));
     wait_all(&cluster, 1);
     eventually(PATIENCE, "the record to expire", || {

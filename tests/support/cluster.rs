@@ -108,18 +108,6 @@ impl Cluster {
         self.start_gateway(self.gateway_options.clone())
     }
 
-    /// Waits until a gateway has made a bucket. A write of the test's own would make it with other settings.
-    pub fn wait_bucket(&self, bucket: &str) {
-        eventually(PATIENCE, &format!("the bucket {bucket}"), || {
-            let info = jetstream::try_call(
-                &self.nats,
-                &format!("STREAM.INFO.KV_{bucket}"),
-                &serde_json::Value::Null,
-            );
-            info.get("error").is_none().then_some(())
-        });
-    }
-
     /// One more of our gateways, ready.
     pub fn start_gateway(&self, options: Options) -> Gateway {
         self.start_gateway_with(Binary::Server.command(), options)

@@ -36,6 +36,14 @@ pub fn call(nats: &NatsServer, call: &str, body: &Value) -> Value {
     answer
 }
 
+/// Waits until a gateway has made a bucket. A write of the test's own would make it with other settings.
+pub fn wait_bucket(nats: &NatsServer, bucket: &str) {
+    eventually(PATIENCE, &format!("the bucket {bucket}"), || {
+        let info = try_call(nats, &format!("STREAM.INFO.KV_{bucket}"), &Value::Null);
+        info.get("error").is_none().then_some(())
+    });
+}
+
 /// The newest message of `subject`, if there is one.
 pub fn last(nats: &NatsServer, stream: &str, subject: &str) -> Option<Stored> {
     get(nats, stream, &json!({"last_by_subj": subject}))
