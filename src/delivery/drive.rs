@@ -11,7 +11,8 @@ use crate::model::{clock, json};
 /// Longest step: a look, a publish, a write and a removal, each repeated for a named message that is gone.
 const MAX_ASKS: usize = 64;
 
-/// A NAK that comes later than this after the look that it was decided on may hit another delivery.
+/// A NAK that comes later than this after the beginning of its step may hit another delivery: whether the job
+/// still is in these hands was asked then, and the snapshot was looked at.
 pub const NAK_WITHIN: Duration = Duration::from_secs(2);
 
 /// Carries out steps of one run.
@@ -29,12 +30,11 @@ impl Driver<'_> {
     /// Asks until the step ends. `wrote` gets each snapshot that was stored. Each request has the deadline of
     /// the bucket; an error leaves the step undone, to be begun anew.
     pub fn run<P: Protocol>(&self, protocol: &mut P, mut wrote: impl FnMut(Entry)) -> bus::Result<P::End> {
-        let mut looked_at = clock::since_boot();
+        let begun = clock::since_boot();
         for _ in 0..MAX_ASKS {
             let answer = match protocol.next() {
                 Step::End(end) => return Ok(end),
                 Step::Ask(Ask::Edit) => {
-                    looked_at = clock::since_boot();
                     let edit = |newest: &Newest<'_>| protocol.edit(newest);
                     let written = edit_run(self.runs, self.run_id, self.runs.deadline(), edit)?;
                     let revision = written.as_ref().map(|entry| entry.revision);
@@ -53,7 +53,7 @@ impl Driver<'_> {
                     Answer::Done
                 }
                 // This process has stood still meanwhile, or NATS was slow.
-                Step::Ask(Ask::Settle(Verdict::Nak(_))) if clock::elapsed(looked_at) >= NAK_WITHIN => {
+                Step::Ask(Ask::Settle(Verdict::Nak(_))) if clock::elapsed(begun) >= NAK_WITHIN => {
                     return Err(bus::Error::Conflict(self.run_id.to_owned()));
                 }
                 Step::Ask(Ask::Settle(verdict)) => {

@@ -325,8 +325,8 @@ pub struct Going<P> {
     pub run: usize,
     delivery: Option<Delivery>,
     write: Option<(u64, Change)>,
-    /// When it has read the snapshot last.
-    looked_at: Millis,
+    /// When its first request was made.
+    begun: Option<Millis>,
 }
 
 pub enum Progress<E> {
@@ -337,11 +337,12 @@ pub enum Progress<E> {
 
 impl<P: Protocol> Going<P> {
     pub fn new(protocol: P, run: usize, delivery: Option<Delivery>) -> Self {
-        Going { protocol, run, delivery, write: None, looked_at: 0 }
+        Going { protocol, run, delivery, write: None, begun: None }
     }
 
     /// Makes the next request.
     pub fn step(&mut self, net: &mut Net, actor: usize) -> Progress<P::End> {
+        let begun = *self.begun.get_or_insert(net.now);
         let answer = match (self.protocol.next(), self.delivery) {
             (Step::End(end), _) => return Progress::End(end),
             (Step::Ask(Ask::Edit), _) => match self.edit(net, actor) {
@@ -360,7 +361,7 @@ impl<P: Protocol> Going<P> {
             (Step::Ask(Ask::Remove(seq)), _) => {
                 net.ask(actor, false, |net| net.queue.remove(seq)).map(|()| Answer::Done)
             }
-            (Step::Ask(Ask::Settle(Verdict::Nak(_))), Some(_)) if net.now >= self.looked_at + NAK_WITHIN => {
+            (Step::Ask(Ask::Settle(Verdict::Nak(_))), Some(_)) if net.now >= begun + NAK_WITHIN => {
                 Err(Trouble::TooLate)
             }
             (Step::Ask(Ask::Settle(Verdict::Nak(delay))), Some(delivery)) => {
@@ -383,7 +384,6 @@ impl<P: Protocol> Going<P> {
     /// Reads, or writes what was decided on the read; another actor may have its turn in between.
     fn edit(&mut self, net: &mut Net, actor: usize) -> Result<Option<Answer>, Trouble> {
         let Some((expected, change)) = self.write.take() else {
-            self.looked_at = net.now;
             let newest = net.read(actor, self.run)?;
             let revision = newest.as_ref().map_or(0, |(revision, _)| *revision);
             let stored = match &newest {

@@ -74,7 +74,7 @@ impl Worker {
         let hold = |claims: Claims| if claims.may_be_stored { claims.acks } else { Vec::new() };
         if held.may_be_stale(net.now) {
             net.tell(|| format!("w{} leaves r{run} to others", self.index));
-            return Some((at, self.giving_back(net, held, hold(*claims), Duration::ZERO)));
+            return Some((at, self.giving_back(net, hold(*claims), Duration::ZERO)));
         }
         let progress = claims.step.step(net, self.actor);
         claims.may_be_stored |= claims.step.protocol.may_be_stored();
@@ -85,7 +85,7 @@ impl Worker {
                 net.tell(|| format!("w{} cannot claim r{run}: {trouble:?}", self.index));
                 self.note(net, trouble);
                 if net.now >= claims.give_up || self.drain.is_some() {
-                    return Some((at, self.giving_back(net, held, hold(*claims), TROUBLE_DELAY)));
+                    return Some((at, self.giving_back(net, hold(*claims), TROUBLE_DELAY)));
                 }
                 self.claim_again(net, held, &mut claims);
                 let pause = Self::blocked(trouble) + 250 + net.random.within(0..1_750);
@@ -104,7 +104,7 @@ impl Worker {
             }
             Progress::End(claim::End::Foreign(revision)) => {
                 if self.drain.is_some() {
-                    return Some((at, self.giving_back(net, held, Vec::new(), Duration::ZERO)));
+                    return Some((at, self.giving_back(net, Vec::new(), Duration::ZERO)));
                 }
                 claims.silent = Some(revision);
                 self.claim_again(net, held, &mut claims);

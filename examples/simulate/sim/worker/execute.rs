@@ -78,7 +78,7 @@ impl Worker {
             if !why.is_empty() {
                 net.tell(|| format!("w{} {why} and ends r{run}", self.index));
                 net.checks.ends(run, (self.index, place));
-                return Some((at, self.giving_back(net, held, attempt.acks, delay)));
+                return Some((at, self.giving_back(net, attempt.acks, delay)));
             }
             if attempt.snapshot.status == RunStatus::Cancelling && !attempt.is_cancelled {
                 attempt.is_cancelled = true;
@@ -120,7 +120,7 @@ impl Worker {
                 net.checks.all_go(&attempt.acks);
             }
             let acks = if is_stopping { attempt.acks } else { Vec::new() };
-            return Some((at, self.giving_back(net, held, acks, TROUBLE_DELAY)));
+            return Some((at, self.giving_back(net, acks, TROUBLE_DELAY)));
         }
         let due = due(&attempt).max(is_free_at);
         Some((due, Doing::Executes(attempt)))

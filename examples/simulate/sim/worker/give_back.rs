@@ -11,18 +11,12 @@ use crate::sim::net::{Going, Net, Progress, Trouble, job};
 impl Worker {
     /// `acks`: the deliveries by which the snapshot may name this worker. Without any, trouble is not waited
     /// out.
-    pub(super) fn giving_back(&self, net: &Net, held: &InHand, acks: Vec<String>, delay: Duration) -> Doing {
-        let step = Self::release(net, held, &acks, delay);
+    pub(super) fn giving_back(&self, net: &Net, acks: Vec<String>, delay: Duration) -> Doing {
         let give_up = net.now + STORE_DEADLINE;
-        Doing::GivesBack(Box::new(GivesBack { acks, delay, step, give_up }))
+        Doing::GivesBack(Box::new(GivesBack { acks, delay, step: None, give_up }))
     }
 
-    pub(super) fn release(
-        net: &Net,
-        held: &InHand,
-        acks: &[String],
-        delay: Duration,
-    ) -> Going<GiveBack<'static>> {
+    fn release(net: &Net, held: &InHand, acks: &[String], delay: Duration) -> Going<GiveBack<'static>> {
         let InHand { message, delivery, .. } = held;
         let numbers = (delivery.seq, delivery.num);
         let acks = acks.to_vec();
@@ -38,17 +32,19 @@ impl Worker {
         at: Millis,
     ) -> Option<(Millis, Doing)> {
         let run = held.message.0;
-        match gives.step.step(net, self.actor) {
-            Progress::Going => Some((at, Doing::GivesBack(gives))),
-            Progress::End(give_back::End::Changed) => {
-                gives.step = Self::release(net, held, &gives.acks, gives.delay);
+        let begun = gives.step.take();
+        let mut step = begun.unwrap_or_else(|| Self::release(net, held, &gives.acks, gives.delay));
+        match step.step(net, self.actor) {
+            Progress::Going => {
+                gives.step = Some(step);
                 Some((at, Doing::GivesBack(gives)))
             }
+            Progress::End(give_back::End::Changed) => Some((at, Doing::GivesBack(gives))),
             Progress::End(end) => {
                 net.tell(|| format!("w{} has given r{run} back: {end:?}", self.index));
                 None
             }
-            Progress::Trouble(Trouble::Unknown) if gives.step.protocol.may_be_given_back() => None,
+            Progress::Trouble(Trouble::Unknown) if step.protocol.may_be_given_back() => None,
             Progress::Trouble(_) if gives.acks.is_empty() => None,
             Progress::Trouble(_) if net.now >= gives.give_up || self.is_hard_stop(net.now) => {
                 net.checks.all_go(&gives.acks);
@@ -56,7 +52,6 @@ impl Worker {
             }
             Progress::Trouble(trouble) => {
                 self.keep_alive(net, held);
-                gives.step = Self::release(net, held, &gives.acks, gives.delay);
                 Some((net.now + Self::blocked(trouble) + 1_000, Doing::GivesBack(gives)))
             }
         }

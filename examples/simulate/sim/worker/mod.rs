@@ -168,7 +168,8 @@ struct GivesBack {
     /// The deliveries by which the snapshot may name this worker.
     acks: Vec<String>,
     delay: Duration,
-    step: Going<GiveBack<'static>>,
+    /// Made right before its first request, as the question whether the job still is in these hands.
+    step: Option<Going<GiveBack<'static>>>,
     give_up: Millis,
 }
 
