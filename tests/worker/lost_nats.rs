@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::flows;
 use crate::support::cluster::{Cluster, with_env};
+use crate::support::jetstream;
 use crate::support::local_worker::LocalWorker;
 use crate::support::nats::NatsOptions;
 use crate::support::process::Running;
@@ -41,6 +42,17 @@ fn a_worker_whose_node_answers_but_has_no_leader_ends_its_runs_when_it_is_told_t
     cluster.wait_stored(&run_id, "RUNNING");
     cluster.nats.reload(without_leader());
     worker.wait_for_line(STOPPED, "an answer", |line| line.contains("no responders"));
+    worker.wait_for_line(STOPPED, "that it ends the run", |line| line.contains("PYOCO_LOST_NATS allows"));
+}
+
+#[test]
+fn a_worker_whose_writes_find_no_room_ends_its_runs_when_it_is_told_to() {
+    let cluster = Cluster::new().quick().start();
+    let mut worker = cluster.start_worker("w1", with_env(&[("PYOCO_LOST_NATS", "stop:2")]));
+    let run_id = cluster.queue_yaml("default", &flows::sleep(20.0));
+    cluster.wait_stored(&run_id, "RUNNING");
+    jetstream::update(&cluster.nats, "KV_pyoco_runs", |config| config["max_bytes"] = 1.into());
+    // A gateway that finds room first takes the run for one of a dead worker.
     worker.wait_for_line(STOPPED, "that it ends the run", |line| line.contains("PYOCO_LOST_NATS allows"));
 }
 

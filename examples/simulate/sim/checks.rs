@@ -17,8 +17,8 @@ const SILENCE: Millis = 5_000;
 /// How long two workers may execute a run where none may lose NATS and go on: one may have been frozen
 /// between its claim and the start, or its native tasks with it, and finds out with its first heartbeats.
 const MAX_OVERLAP: Millis = 2_500;
-/// The same where a NAK may have hit the delivery of a worker that was not silent, and that loses NATS then:
-/// it goes on for as long as it may without.
+/// The same where a NAK may have hit the delivery of a worker that was not silent, or was kept from writing,
+/// and that loses NATS or stands still then: it goes on for as long as it may without.
 const MAX_TAKEN_OVERLAP: Millis = MAX_OVERLAP + LOST_NATS;
 
 /// A delivery of a message: its sequence, and which one of its deliveries.
@@ -188,6 +188,12 @@ impl Checks {
     pub fn excuse(&mut self, run: usize) {
         self.excused[run] += 1;
         self.may_be_taken[run] = true;
+    }
+
+    /// Its job is given back. Who executes it all the same was silent for another reason than a standstill: a
+    /// full store has refused its writes.
+    pub fn taken(&mut self, run: usize) {
+        self.may_be_taken[run] |= !self.executing[run].is_empty();
     }
 
     /// `is_owner`: the newest snapshot names it, so the run was taken from whoever else executes it.

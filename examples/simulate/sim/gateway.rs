@@ -397,6 +397,7 @@ impl Gateway {
                 Progress::Going => Some(Work::Rescue(going, seq, until)),
                 Progress::End(written) => {
                     if let (true, Some((seq, deliveries))) = (written && net.now < until, seq) {
+                        net.checks.taken(going.run);
                         // The server may have delivered it by itself, and nobody has claimed it so far; that
                         // delivery is lost then.
                         if net.queue.deliveries_of(seq) != deliveries {

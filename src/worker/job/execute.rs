@@ -15,7 +15,7 @@ use super::in_flight::InFlightJob;
 use super::record::{NotWritten, Recorder};
 use super::tick::{Notice, Ticker};
 use super::{give_back, settle};
-use crate::bus::{self, Delivered};
+use crate::bus::Delivered;
 use crate::flow::{CancelToken, Execution, FlowEvent, FlowJob, Lease, Outcome, WorkflowDocument};
 use crate::model::clock;
 use crate::model::error::Code;
@@ -104,7 +104,7 @@ struct RunAttempt<'a> {
     in_flight: &'a InFlightJob<'a>,
     recorder: Recorder,
     cancel: CancelToken,
-    /// When the last write was begun that the leader of the bucket has answered.
+    /// When the last write was begun that was stored.
     last_contact: Instant,
     /// Renewed by the ticker, and by each write that is stored.
     lease: Lease,
@@ -305,11 +305,7 @@ impl RunAttempt<'_> {
             Err(NotWritten::Lost(why)) => Err(AttemptEnd::Lost(why)),
             Err(NotWritten::TooManyTasks(tasks)) => Err(AttemptEnd::TooManyTasks(tasks)),
             Err(NotWritten::Trouble(e)) => {
-                // Any node answers that there is no leader, also one that is cut off from the others; and a
-                // leader that is cut off, that another write comes first.
-                if matches!(e, bus::Error::Api { .. }) && !e.may_pass() {
-                    self.last_contact = begun;
-                }
+                // An answer is no contact: others hear of the run by what is stored alone.
                 self.context.health.note_refusal(&e);
                 log::warn!(run_id = self.job.run_id.as_str(), error = e.to_string();
                     "cannot write the snapshot of a running run; trying again");

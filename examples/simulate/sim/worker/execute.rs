@@ -143,11 +143,9 @@ impl Worker {
         let (run, now, seconds) = (held.message.0, net.now, net.seconds());
         let is_end = !attempt.is_executing;
         let failed = |worker: &mut Worker, net: &mut Net, attempt: &mut Attempt, trouble: Trouble| {
+            net.tell(|| format!("w{} cannot write r{run}: {trouble:?}", worker.index));
             worker.note(net, trouble);
             attempt.next_write = now + STORE_RETRY;
-            if trouble.is_answer() {
-                attempt.last_contact = now;
-            }
             Some(now + Self::blocked(trouble))
         };
         if attempt.conflict {
