@@ -42,6 +42,7 @@ pub fn run(setup: &Setup) -> Result<(), Box<dyn std::error::Error>> {
         environment: visible_environment(std::env::vars_os(), |_| false),
         start_deadline: Duration::from_secs(60),
         max_value_bytes: setup.config.run.max_snapshot_bytes,
+        term_grace: setup.config.run.term_grace,
     });
     if let Err(e) = executor.warm_up() {
         println!("no Python runs: {e}");

@@ -108,6 +108,7 @@ fn code(setup: &Setup, client: &Client, address: SocketAddr, folder: &Path) -> R
         environment: environment.clone(),
         start_deadline: Duration::from_secs(60),
         max_value_bytes: setup.config.run.max_snapshot_bytes,
+        term_grace: setup.config.run.term_grace,
     });
     let wheels = WheelSyncSettings {
         dir: folder.join("wheels"),

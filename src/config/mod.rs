@@ -166,6 +166,8 @@ pub struct RunConfig {
     pub execution_lease: Duration,
     /// Between a cancel and the use of force.
     pub cancel_grace_period: Duration,
+    /// From SIGTERM to SIGKILL for the processes of a run.
+    pub term_grace: Duration,
     /// How long one attempt of a run may execute; unset means for ever.
     pub timeout: Option<Duration>,
     /// Largest snapshot document in bytes.
@@ -396,6 +398,7 @@ fn run(r: &mut Reader<'_>, ack_wait: Duration) -> RunConfig {
         longest_stop_without_nats: contact::longest_stop(heartbeat_interval, ack_wait, ack_progress_interval),
         execution_lease: contact::execution_lease(heartbeat_interval, ack_wait, ack_progress_interval),
         cancel_grace_period: r.seconds_or_zero("PYOCO_CANCEL_GRACE_PERIOD_SEC", 30.0),
+        term_grace: r.seconds_or_zero("PYOCO_RUN_TERM_GRACE_SEC", 2.0),
         timeout: r.optional_seconds("PYOCO_RUN_TIMEOUT_SEC"),
         max_snapshot_bytes: r.number("PYOCO_MAX_RUN_SNAPSHOT_BYTES", 262_144, 1024..=usize::MAX),
         max_workflow_bytes: r.number("PYOCO_WORKFLOW_YAML_MAX_BYTES", 262_144, 1..=i64::MAX) as u64,

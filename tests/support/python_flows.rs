@@ -110,6 +110,7 @@ pub fn plain(interpreter: PathBuf) -> PythonSettings {
         environment: visible_environment(std::env::vars_os(), |_| false),
         start_deadline: Duration::from_secs(60),
         max_value_bytes: 256 * 1024,
+        term_grace: Duration::from_secs(2),
     }
 }
 

@@ -21,7 +21,7 @@ fn a_run_fails_at_its_time_limit_and_the_worker_takes_the_next_job() {
     let next = cluster.queue_yaml("default", flows::ECHO);
     let history = cluster.settled(&run_id, "FAILED");
     let last = history.last();
-    assert_eq!(last["error"], "run timeout of 1.5 s exceeded (--run-timeout-sec)");
+    assert_eq!(last["error"], "run timeout of 1.5 s exceeded (--run-timeout-sec); it was executing `nap`");
     assert!((1.5..10.0).contains(&took(last)), "{last}");
     assert_eq!(history.statuses(), ["PENDING", "RUNNING", "FAILED"]);
     cluster.settled(&next, "COMPLETED");

@@ -191,6 +191,7 @@ pub(super) fn executors(
         environment: environment.clone(),
         start_deadline: TEMPLATE_START_DEADLINE,
         max_value_bytes: config.run.max_snapshot_bytes,
+        term_grace: config.run.term_grace,
     };
     let python = PythonExecutor::with_lease(python, config.run.execution_lease);
     if config.wheels.sync_enabled {

@@ -86,6 +86,9 @@ impl EndWord {
 pub(super) struct TaskMessage {
     /// Place in the list of tasks that came with the flow.
     pub task: usize,
+    /// Seconds that it has from its start; only of one that is running.
+    #[serde(default)]
+    pub limit_sec: Option<f64>,
     /// What is known of it, but for what it has printed.
     #[serde(flatten)]
     pub record: TaskRecord,

@@ -72,6 +72,8 @@ pub struct PythonSettings {
     pub start_deadline: Duration,
     /// Largest JSON of one input or output that is kept.
     pub max_value_bytes: usize,
+    /// From SIGTERM to SIGKILL for what a run has left when it has ended.
+    pub term_grace: Duration,
 }
 
 /// Runs flows of a resolver, and documents whose tasks are Python functions.

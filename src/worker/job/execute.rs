@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, at, bounded, never, select};
+use serde_json::Value;
 
 use super::claim::{self, Claimed, TROUBLE_DELAY};
 use super::in_flight::InFlightJob;
@@ -20,7 +21,7 @@ use crate::flow::{CancelToken, Execution, FlowEvent, FlowJob, Lease, Outcome, Wo
 use crate::model::clock;
 use crate::model::error::Code;
 use crate::model::job::Job;
-use crate::model::run::{RunStatus, too_many_tasks};
+use crate::model::run::{RunSnapshot, RunStatus, too_many_tasks};
 use crate::thread::StopSignal;
 use crate::worker::Context;
 use crate::worker::health::Fault;
@@ -28,8 +29,8 @@ use crate::worker::slot::Stops;
 
 /// Events of one run that may wait between its executor and its slot; beyond that the executor waits.
 const MAX_PENDING_EVENTS: usize = 256;
-/// From SIGTERM to SIGKILL, when a cancel's grace period or the time of a run has passed.
-const TERM_GRACE: Duration = Duration::from_secs(2);
+/// Tasks that the error of a run tells by name.
+const MAX_NAMED_TASKS: usize = 5;
 /// Between two tries to store a terminal snapshot.
 const STORE_RETRY: Duration = Duration::from_millis(500);
 /// How long a finished run's result is held while NATS does not take it; long enough for a server
@@ -145,7 +146,7 @@ impl RunAttempt<'_> {
                 match end {
                     AttemptEnd::Outcome(_) => {}
                     AttemptEnd::GraceExceeded | AttemptEnd::TimeExceeded(_) | AttemptEnd::TooManyTasks(_) => {
-                        execution.kill(TERM_GRACE)
+                        execution.kill(self.context.settings.run.term_grace)
                     }
                     // Somebody else executes it, or the worker has no time left.
                     AttemptEnd::Lost(_) | AttemptEnd::ContactLost | AttemptEnd::HardStop => {
@@ -363,7 +364,8 @@ impl RunAttempt<'_> {
                 log::info!(run_id = run_id.as_str(), seconds = allowed.as_secs_f64();
                     "the run has reached its time limit; it was ended by force");
                 let seconds = allowed.as_secs_f64();
-                let error = format!("run timeout of {seconds} s exceeded (--run-timeout-sec)");
+                let at_work = at_work(self.recorder.snapshot());
+                let error = format!("run timeout of {seconds} s exceeded (--run-timeout-sec){at_work}");
                 Outcome::Failed { error }
             }
             AttemptEnd::TooManyTasks(tasks) => {
@@ -455,6 +457,17 @@ impl RunAttempt<'_> {
                 return false;
             }
         }
+    }
+}
+
+/// What a run that is ended by force was executing, for its error.
+fn at_work(run: &RunSnapshot) -> String {
+    let is_running = |(_, state): &(&String, &Value)| *state == "RUNNING";
+    let names: Vec<_> = run.tasks.iter().filter(is_running).map(|(name, _)| format!("`{name}`")).collect();
+    match names.len() {
+        0 => String::new(),
+        count if count > MAX_NAMED_TASKS => format!("; it was executing {count} tasks"),
+        _ => format!("; it was executing {}", names.join(", ")),
     }
 }
 

@@ -1,5 +1,6 @@
 """The run: executes one flow with pyoco's own engine, and tells the worker."""
 
+import atexit
 import contextlib
 import faulthandler
 import json
@@ -16,6 +17,7 @@ from pyoco_host.flows import FlowNotFound, flow_of_document, flow_of_resolver
 from pyoco_host.output import NoCapture, TaskStream
 from pyoco_host.processes import close_wakeup_pipe, end_with, set_process_name
 from pyoco_host.progress import Progress
+from pyoco_host.tasks import Tasks, Unwanted
 from pyoco_host.wheels import explained
 
 MAX_ERROR_CHARS = 8 * 1024
@@ -29,7 +31,8 @@ def run(fds, settings, resolver, shim_pid):
     set_process_name("pyoco-run")
     if not end_with(shim_pid):
         return 1
-    os.setpgid(0, 0)
+    # Of its own, without a terminal: what asks there gets an error instead of waiting for ever.
+    os.setsid()
     close_wakeup_pipe()
     of_shim = (signal.SIGCHLD, signal.SIGCONT, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
     for number in of_shim:
@@ -107,6 +110,9 @@ class Attempt:
         sys.stdout = TaskStream(1, job["token"], self.progress)
         sys.stderr = TaskStream(2, job["token"], self.progress)
         self.progress.streams = (sys.stdout, sys.stderr)
+        self.tasks = Tasks(self.progress, lambda: self.cancelled, self.end_by_limit)
+        self.progress.on_given_up = self.tasks.give_up
+        self.end_lock = threading.Lock()
 
     def send(self, line):
         # A failed send means that the worker is gone, and the shim is about to end this process.
@@ -122,9 +128,24 @@ class Attempt:
         # From here on a fault of the host may be the flow's own doing. Said before any code of the flow can
         # keep it from being said.
         self.send(json.dumps({"begun": True}).encode())
-        end = self.outcome()
+        self.end(self.outcome())
+
+    def end(self, end):
+        """Tells the end, once, and lets what the flow has registered for it have its turn."""
+        if not self.end_lock.acquire(blocking=False):
+            # Another thread does so, and ends the process.
+            threading.Event().wait()
         self.progress.close()
         self.send(json.dumps(end).encode())
+        # The worker ends the process when this takes too long.
+        with contextlib.suppress(BaseException):
+            atexit._run_exitfuncs()
+        self.progress.close()
+
+    def end_by_limit(self, error):
+        """On a thread of its own, since the engine's is in the task."""
+        self.end(self.failure(error))
+        os._exit(0)
 
     def listen(self):
         """Waits for the one thing that may still be said: cancel."""
@@ -137,7 +158,7 @@ class Attempt:
 
     def has_noticed(self):
         self.engine.cancel(self.job["run_id"])
-        return self.context.status.value != "RUNNING"
+        return getattr(self.context.status, "value", None) != "RUNNING"
 
     def outcome(self):
         try:
@@ -145,7 +166,9 @@ class Attempt:
             if self.cancelled:
                 return {"end": "cancelled"}
             self.run_flow(flow, params)
-            status = self.context.status.value
+            status = str(getattr(self.context.status, "value", self.context.status))
+            if status == "FAILED":
+                return {"end": "failed", "error": "a task has set the status of the run to FAILED"}
             return {"end": "cancelled" if status.startswith("CANCEL") else "completed"}
         except FlowNotFound as error:
             return {"end": "flow_not_found", "error": str(error)[:MAX_ERROR_CHARS]}
@@ -159,6 +182,10 @@ class Attempt:
             return self.failure(error)
 
     def failure(self, error):
+        if isinstance(error, Unwanted) and self.cancelled:
+            return {"end": "cancelled"}
+        if self.progress.begun:
+            self.tasks.end(error)
         # The engine starts threads, too; what the flow itself has used up is told apart by the worker.
         if isinstance(error, RuntimeError) and NO_THREAD in str(error):
             trouble = host_trouble()
@@ -191,5 +218,5 @@ class Attempt:
             engine.RunLogCapture = NoCapture
         self.context = RunContext(run_id=self.job["run_id"])
         self.progress.begin(flow, self.context)
-        self.engine = engine.Engine(trace_backend=self.progress.tracer())
+        self.engine = self.tasks.engine(trace_backend=self.progress.tracer())
         self.engine.run(flow, params, run_context=self.context)

@@ -108,6 +108,23 @@ def ended_children():
         yield pid, status
 
 
+def has_children():
+    """Whether this process has children, ended ones too."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def ask_to_end(asked):
+    """Sends SIGTERM to all below this process, once to each; `asked` has those that got it."""
+    for pid in descendants_of(os.getpid()) - asked:
+        asked.add(pid)
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGTERM)
+
+
 def end_all_below(woken):
     """Kills what is left and waits for it; the number of processes that could not be ended."""
     poller = select.poll()
@@ -128,12 +145,23 @@ def end_all_below(woken):
         drain(woken)
 
 
-def kill_all_below():
+def kill_all_below(spares_helpers=False):
     pids = descendants_of(os.getpid())
+    if spares_helpers:
+        pids = {pid for pid in pids if not is_helper(pid)}
     for pid in pids:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
     return len(pids)
+
+
+def is_helper(pid):
+    """Whether a process unlinks what the others have left, and ends after them."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as command:
+            return b"multiprocessing.resource_tracker" in command.read(4096)
+    except OSError:
+        return False
 
 
 def descendants_of(root):

@@ -7,18 +7,20 @@ import sys
 import threading
 import time
 
+from pyoco_host.values import Values, too_large
+
 # From a change to its report, so that a short flow needs one report; then to the next report.
 FIRST_REPORT_SEC = 0.005
 REPORT_PAUSE_SEC = 0.02
+# Reports with all values that tasks wait for before they begin; later ones have a pause between them.
+FIRST_FULL_REPORTS = 64
 MAX_ERROR_CHARS = 8 * 1024
 # The end of a traceback says most.
 MAX_TRACEBACK_CHARS = 16 * 1024
 # All values of all tasks together, in units of the largest single one.
 MAX_KEPT_VALUES = 4
-# The readers of JSON down the line give up at 128 levels, some of which are the document's own.
-MAX_KEPT_LEVELS = 100
-# The largest that still is a floating point number for them.
-MAX_KEPT_INTEGER = 2**1023
+# Tasks that a run may make while it is executed; what comes after has no record.
+MAX_LATE_TASKS = 10_000
 
 
 class Progress:
@@ -27,35 +29,63 @@ class Progress:
     def __init__(self, send, max_value_bytes):
         self.send = send
         self.max_value_bytes = max_value_bytes
+        self.values = Values(max_value_bytes)
         self.begun = False
+        self.flow_name = ""
         self.names = []
         self.numbers = {}
+        self.room = 0
+        # By name: seconds that the task has from its start, for the worker to see to.
+        self.limits = {}
         # Numbers of tasks that have changed since the last report.
         self.changed = set()
+        self.has_new_names = False
         self.wake = threading.Event()
         self.report_lock = threading.Lock()
+        self.full_reports = FIRST_FULL_REPORTS
+        self.reported_at = 0.0
         self.kept_bytes = {}
         self.all_kept_bytes = 0
         self.running = set()
         self.of_thread = threading.local()
         self.streams = ()
+        # Called when the engine goes on without a task whose limit has passed.
+        self.on_given_up = None
 
     def begin(self, flow, context):
         """Tells the flow's name and tasks, and follows what the engine notes in `context`."""
-        from pyoco.core.models import TaskRecord
+        from pyoco.core.models import TaskRecord, TaskState
 
+        self.flow_name = str(flow.name)
         self.names = in_order(flow)
         self.numbers = {name: number for number, name in enumerate(self.names)}
+        self.room = len(self.names) + MAX_LATE_TASKS
+        self.states = TaskState
         self.context = context
-        record_class = noticing_record(TaskRecord, self.notice)
         # The engine takes what is there and makes what is missing.
         context.tasks = NoticingStates(self)
-        context.task_records = {name: record_class() for name in self.names}
-        for name, record in context.task_records.items():
-            record.__dict__["number"] = self.numbers[name]
-        self.send(json.dumps({"flow": str(flow.name), "tasks": self.names}).encode())
+        records = context.task_records = NoticingRecords(self, noticing_record(TaskRecord, self.notice))
+        for name in self.names:
+            records[name] = TaskRecord()
+        self.changed.clear()
+        self.wake.clear()
+        self.tell_names()
         self.begun = True
         threading.Thread(target=self.report, name="pyoco-progress", daemon=True).start()
+
+    def tell_names(self):
+        self.has_new_names = False
+        names = [str(name) for name in self.names]
+        self.send(json.dumps({"flow": self.flow_name, "tasks": names}).encode())
+
+    def number_of(self, name):
+        """The number of a task, which may be one that the run has just made; None when there is no room."""
+        number = self.numbers.get(name)
+        if number is None and len(self.names) < self.room:
+            number = self.numbers[name] = len(self.names)
+            self.names.append(name)
+            self.has_new_names = True
+        return number
 
     def notice(self, number):
         self.changed.add(number)
@@ -72,20 +102,45 @@ class Progress:
 
     def tell_changes(self):
         with self.report_lock:
-            # Taken out before it is read: a change meanwhile puts it in again.
-            while self.changed:
-                self.send(self.line_of(self.changed.pop()))
+            self.tell_all()
 
-    def line_of(self, number):
+    def tell_all(self):
+        # Taken out before it is read: a change meanwhile puts it in again.
+        while self.changed:
+            self.tell(self.line_of, self.changed.pop())
+        self.reported_at = time.monotonic()
+
+    def tell_start(self):
+        """What the worker has to know before code begins that may keep us from telling it: which tasks have
+        ended and which one begins. With their values, unless that comes too often.
+        """
+        with self.report_lock:
+            if self.full_reports > 0 or time.monotonic() - self.reported_at >= REPORT_PAUSE_SEC:
+                self.full_reports -= 1
+                self.tell_all()
+                return
+            for number in tuple(self.changed):
+                self.tell(self.head_line_of, number)
+
+    def tell(self, line_of, number):
+        # A flow may have put anything into a record.
+        with contextlib.suppress(Exception):
+            line = line_of(number)
+            if self.has_new_names:
+                self.tell_names()
+            self.send(line)
+
+    def head_of(self, number):
         name = self.names[number]
-        record = self.context.task_records[name]
+        record = self.context.ensure_task_record(name)
         state = getattr(self.context.tasks.get(name), "value", "PENDING")
         has_ended = state not in ("PENDING", "RUNNING")
         error = None if record.error is None else str(record.error)
         trace = record.traceback
-        head = {
+        return {
             "task": number,
             "state": state,
+            "limit_sec": self.limits.get(name) if state == "RUNNING" else None,
             "started_at": record.started_at,
             # In a loop these are still those of the round before.
             "ended_at": record.ended_at if has_ended else None,
@@ -94,11 +149,19 @@ class Progress:
             "error": None if error is None else (error or last_line(trace))[:MAX_ERROR_CHARS],
             "traceback": None if trace is None else str(trace)[-MAX_TRACEBACK_CHARS:],
         }
+
+    def head_line_of(self, number):
+        return json.dumps({**self.head_of(number), "inputs": {}, "output": None, "artifacts": {}}).encode()
+
+    def line_of(self, number):
+        head = self.head_of(number)
+        record = self.context.ensure_task_record(self.names[number])
         self.all_kept_bytes -= self.kept_bytes.pop(number, 0)
         inputs = ",".join(
             f"{json.dumps(str(key))}:{self.kept(value, number)}"
             for key, value in dict(record.inputs or {}).items()
         )
+        has_ended = head["state"] not in ("PENDING", "RUNNING")
         output = self.kept(record.output, number) if has_ended else "null"
         artifacts = self.kept(record.artifacts, number)
         values = f'"inputs":{{{inputs}}},"output":{output},"artifacts":{artifacts}'
@@ -106,7 +169,7 @@ class Progress:
 
     def kept(self, value, number):
         """The JSON of a value; of one that has none its repr, of one that is too large a word."""
-        text = json_of(value, self.max_value_bytes)
+        text = self.values.json_of(value)
         if self.all_kept_bytes + len(text) > MAX_KEPT_VALUES * self.max_value_bytes:
             return json.dumps(too_large(value))
         self.all_kept_bytes += len(text)
@@ -122,6 +185,23 @@ class Progress:
             stream.finish()
         if self.begun:
             self.tell_changes()
+
+    def end(self, name, state, error):
+        """Notes the end of a task whose thread is not heard any more."""
+        record = self.context.ensure_task_record(name)
+        record.ended_at = time.time()
+        if record.started_at is not None:
+            record.duration_ms = (record.ended_at - record.started_at) * 1000
+        record.error = str(error)
+        record.traceback = None
+        record.state = state
+        self.context.tasks[name] = state
+
+    def fail(self, name, error):
+        self.end(name, self.states.FAILED, error)
+
+    def cancel(self, name, why):
+        self.end(name, self.states.CANCELLED, why)
 
     def current(self):
         """Number of the task that the calling thread works for, -1 when that is not known."""
@@ -169,7 +249,12 @@ class Progress:
                 progress.ended(node_name)
 
             def on_node_error(self, node_name, error):
-                progress.ended(node_name)
+                number = progress.numbers.get(node_name, -1)
+                if getattr(progress.of_thread, "number", None) == number:
+                    progress.ended(node_name)
+                else:
+                    # The engine's own thread: what has failed was said, or its limit has passed.
+                    progress.on_given_up(node_name, error)
 
         return Tracer()
 
@@ -183,10 +268,34 @@ class NoticingStates(dict):
 
     def __setitem__(self, name, state):
         super().__setitem__(name, state)
-        number = self.progress.numbers.get(name)
+        number = self.progress.number_of(name)
         # That all tasks are PENDING at first needs no telling.
-        if number is not None and state.value != "PENDING":
+        if number is not None and getattr(state, "value", state) != "PENDING":
             self.progress.notice(number)
+
+    def __reduce__(self):
+        return dict, (dict(self),)
+
+
+class NoticingRecords(dict):
+    """The records of all tasks, also of those that are made while the run is executed."""
+
+    def __init__(self, progress, record_class):
+        super().__init__()
+        self.progress = progress
+        self.record_class = record_class
+
+    def __setitem__(self, name, record):
+        number = self.progress.number_of(name)
+        if number is not None and not isinstance(record, self.record_class):
+            noticing = self.record_class()
+            noticing.__dict__.update(getattr(record, "__dict__", {}), number=number)
+            record = noticing
+            self.progress.notice(number)
+        super().__setitem__(name, record)
+
+    def __reduce__(self):
+        return dict, (dict(self),)
 
 
 def noticing_record(record_class, notice):
@@ -198,6 +307,13 @@ def noticing_record(record_class, notice):
             number = self.__dict__.get("number")
             if number is not None:
                 notice(number)
+
+        def __reduce__(self):
+            # Whoever pickles or copies it gets the engine's own.
+            plain = record_class()
+            plain.__dict__.update(self.__dict__)
+            del plain.__dict__["number"]
+            return plain.__reduce_ex__(0)
 
     return NoticingRecord
 
@@ -214,58 +330,9 @@ def in_order(flow):
     try:
         sorter.prepare()
         while sorter.is_active():
-            ready = sorted(sorter.get_ready())
+            ready = sorted(sorter.get_ready(), key=str)
             names.extend(name for name in ready if name in waits_for)
             sorter.done(*ready)
     except graphlib.CycleError:
-        return sorted(waits_for)
+        return sorted(waits_for, key=str)
     return names
-
-
-def json_of(value, max_bytes):
-    """Whatever a value does to those who look at it, the report goes on."""
-    try:
-        if weight_exceeds(value, max_bytes):
-            return json.dumps(too_large(value))
-        text = json.dumps(value)
-    except BaseException:
-        text = json.dumps(repr_of(value)[: max_bytes + 1])
-    return text if len(text) <= max_bytes else json.dumps(too_large(value))
-
-
-def repr_of(value):
-    with contextlib.suppress(BaseException):
-        return repr(value)
-    return f"<{type(value).__name__} without a repr>"
-
-
-def too_large(value):
-    return f"<{type(value).__name__}: too large to be kept>"
-
-
-class Unreadable(ValueError):
-    """Python would write it as JSON that others cannot read."""
-
-
-def weight_exceeds(value, max_bytes):
-    """Whether the JSON of `value` is longer for sure; found out without making it."""
-    left = max_bytes
-    level = [value]
-    for _ in range(MAX_KEPT_LEVELS):
-        below = []
-        for value in level:
-            is_sized = isinstance(value, (str, bytes, dict, list, tuple))
-            left -= len(value) if is_sized else 1
-            if left < 0:
-                return True
-            if isinstance(value, dict):
-                below.extend(value.keys())
-                below.extend(value.values())
-            elif isinstance(value, (list, tuple)):
-                below.extend(value)
-            elif isinstance(value, int) and abs(value) > MAX_KEPT_INTEGER:
-                raise Unreadable
-        if not below:
-            return False
-        level = below
-    raise Unreadable

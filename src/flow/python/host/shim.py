@@ -16,11 +16,13 @@ import traceback
 from pyoco_host.attempt import run
 from pyoco_host.processes import (
     BootTimer,
+    ask_to_end,
     become_reaper,
     close_all_but,
     drain,
     end_all_below,
     ended_children,
+    has_children,
     kill_all_below,
     own_pipe,
     set_process_name,
@@ -28,6 +30,9 @@ from pyoco_host.processes import (
     wakeup_pipe,
 )
 
+# From the end of a run until what it has left is asked to end: the helper processes of multiprocessing unlink
+# shared memory meanwhile.
+HELPERS_SEC = 0.1
 # In the place of a wait status: the worker stood still, and the run has to end.
 LAPSED = object()
 
@@ -64,10 +69,7 @@ def shim(fds, settings, resolver):
         os.close(fd)
     # Whatever the resolver has open is not ours.
     close_all_but({0, 1, 2, worker, *own_pipe})
-    with contextlib.suppress(OSError):
-        # The run does the same; the first of the two counts. Before this its group cannot be signalled.
-        os.setpgid(run_pid, run_pid)
-    status = watch_over(run_pid, worker, woken)
+    status = watch_over(run_pid, worker, woken, settings["term_grace_sec"])
     left = end_all_below(woken)
     if status is LAPSED:
         with contextlib.suppress(OSError):
@@ -117,13 +119,17 @@ def boot_time():
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
-def watch_over(run_pid, worker, woken):
-    """Does what the worker says until the run ends; returns its wait status.
+def watch_over(run_pid, worker, woken, term_grace_sec):
+    """Does what the worker says until the run has ended and what it has started has had its time; returns the
+    run's wait status.
 
     LAPSED when the worker was silent for longer than its lease. None when the worker has gone: no
     program needs the status then.
     """
     lease = Lease()
+    leftovers = None
+    asked = set()
+    killed = False
     os.set_blocking(worker, False)
     poller = select.poll()
     for fd in (worker, woken, lease.timer.fd):
@@ -131,11 +137,13 @@ def watch_over(run_pid, worker, woken):
             poller.register(fd, select.POLLIN)
     said = b""
     while True:
-        poller.poll(lease.poll_timeout())
+        poller.poll(shorter(lease.poll_timeout(), leftovers and leftovers.poll_timeout()))
         drain(woken)
         status = dict(ended_children()).get(run_pid)
         if status is not None:
-            return status
+            leftovers = Leftovers(status, term_grace_sec, asked)
+        if leftovers is not None and leftovers.are_over():
+            return leftovers.status
         # All of it before the clock is looked at: what the worker said while this process stood still.
         heard, is_open = read_all(worker)
         *orders, said = (said + heard).split(b"\n")
@@ -147,10 +155,38 @@ def watch_over(run_pid, worker, woken):
         if lease.has_lapsed():
             return LAPSED
         if b"kill" in orders:
-            kill_all_below()
+            kill_all_below(spares_helpers=not killed)
+            killed = True
         elif b"term" in orders:
-            with contextlib.suppress(OSError):
-                os.killpg(run_pid, signal.SIGTERM)
+            ask_to_end(asked)
+
+
+class Leftovers:
+    """What a run has started and not waited for, when it has ended: helpers, which end by themselves in a
+    moment, and the rest, which is asked to end and then killed.
+    """
+
+    def __init__(self, status, term_grace_sec, asked):
+        # How the run itself has ended.
+        self.status = status
+        self.asked = asked
+        self.ask_at = time.monotonic() + HELPERS_SEC
+        self.kill_at = self.ask_at + term_grace_sec
+
+    def are_over(self):
+        """Whether nothing is left, or its time is over."""
+        now = time.monotonic()
+        if now >= self.ask_at:
+            ask_to_end(self.asked)
+        return now >= self.kill_at or not has_children()
+
+    def poll_timeout(self):
+        """Milliseconds until the next look. An orphan that ends is told; one that comes up is not."""
+        return 1 if time.monotonic() < self.ask_at else 20
+
+
+def shorter(*timeouts):
+    return min((timeout for timeout in timeouts if timeout is not None), default=None)
 
 
 def read_all(worker):

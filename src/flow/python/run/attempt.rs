@@ -27,6 +27,8 @@ const OUTPUT_AFTER_EXIT: Duration = Duration::from_secs(2);
 const OUTPUT_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// From the word that a flow has ended to the end of its process.
 const RUN_EXIT_DEADLINE: Duration = Duration::from_secs(2);
+/// What the shim needs beside the grace of what a run has left.
+const LEFTOVERS_SLACK: Duration = Duration::from_millis(300);
 /// Between two tries to give a slot what it had no room for; it is writing a snapshot.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
 /// What is read from one pipe before the others have their turn: as much as a pipe holds, so that all
@@ -187,7 +189,7 @@ impl PythonAttempt<'_> {
         // Once the shim has told of the exit there is nothing left to kill.
         let kill_at = self.kill_at.filter(|_| self.exit.is_none());
         let renewal = self.open.shim.then_some(self.next_renewal);
-        let dues = [Some(self.next_output), renewal, kill_at, self.leave_at, pause];
+        let dues = [Some(self.next_output), renewal, kill_at, self.leave_at, pause, self.tasks.next_due()];
         let due = dues.into_iter().flatten().min();
         let to_write = !self.outgoing.is_empty();
         let waited = [
@@ -246,6 +248,12 @@ impl PythonAttempt<'_> {
             }
             self.kills += 1;
             self.kill_at = Some(now + RUN_EXIT_DEADLINE);
+        }
+        if !self.finished
+            && let Some(error) = self.tasks.fail_stuck(now)
+        {
+            self.finish(Outcome::Failed { error });
+            self.kill_at = Some(now);
         }
         if self.next_output <= now {
             self.next_output = now + OUTPUT_REPORT_INTERVAL;
@@ -323,8 +331,9 @@ impl PythonAttempt<'_> {
             }
             Ok(RunMessage::End { end, error }) => {
                 self.finish(end.outcome(error, self.has_begun));
-                // A thread that the flow has left behind must not keep the process.
-                self.kill_at.get_or_insert(Instant::now() + RUN_EXIT_DEADLINE);
+                // What the flow has left behind, threads, handlers, processes, must not keep it.
+                let patience = RUN_EXIT_DEADLINE.max(self.supervisor.settings.term_grace + LEFTOVERS_SLACK);
+                self.kill_at.get_or_insert(Instant::now() + patience);
             }
             Err(e) => self.refuse(&format!("sent a message that cannot be read: {e}")),
         }

@@ -26,6 +26,8 @@ const RUN_KILL_DEADLINE: Duration = Duration::from_secs(8);
 
 /// A run in flight; dropping it before its end kills it.
 pub(crate) struct PythonExecution {
+    /// For what a run has left, before it is killed.
+    term_grace: Duration,
     orders: Arc<Orders>,
     /// Nothing is ever sent; it is disconnected when the thread has done all.
     done: Receiver<()>,
@@ -40,6 +42,7 @@ pub(crate) fn start(
     events: Sender<FlowEvent>,
 ) -> io::Result<PythonExecution> {
     let (orders, woken) = Orders::new()?;
+    let term_grace = supervisor.settings.term_grace;
     let (done_sender, done) = bounded(0);
     let thread = {
         let orders = Arc::clone(&orders);
@@ -55,7 +58,7 @@ pub(crate) fn start(
             orders.cancel();
         }
     });
-    Ok(PythonExecution { orders, done, thread: Some(thread) })
+    Ok(PythonExecution { term_grace, orders, done, thread: Some(thread) })
 }
 
 impl Execution for PythonExecution {
@@ -78,7 +81,7 @@ impl Execution for PythonExecution {
 impl Drop for PythonExecution {
     fn drop(&mut self) {
         // After the flow's end its process is about to exit; the thread sees to it within its deadlines.
-        match self.done.recv_timeout(RUN_KILL_DEADLINE) {
+        match self.done.recv_timeout(self.term_grace + RUN_KILL_DEADLINE) {
             Err(crossbeam_channel::RecvTimeoutError::Timeout) => self.kill(Duration::ZERO),
             _ => drop(self.thread.take()),
         }

@@ -40,12 +40,14 @@ const COMMAND: &str = "import socket; control = socket.socket(fileno=0); exec(co
 const PROCESS_LABEL: &str = "pyoco-python-host";
 const BOOT: &str = include_str!("../host/boot.py");
 /// What comes next, in the order in which they import each other.
-const MODULES: [(&str, &str); 8] = [
+const MODULES: [(&str, &str); 10] = [
     ("wheels", include_str!("../host/wheels.py")),
     ("processes", include_str!("../host/processes.py")),
     ("flows", include_str!("../host/flows.py")),
     ("output", include_str!("../host/output.py")),
+    ("values", include_str!("../host/values.py")),
     ("progress", include_str!("../host/progress.py")),
+    ("tasks", include_str!("../host/tasks.py")),
     ("attempt", include_str!("../host/attempt.py")),
     ("shim", include_str!("../host/shim.py")),
     ("template", include_str!("../host/template.py")),
@@ -143,6 +145,7 @@ impl Template {
                 "resolver": settings.resolver,
                 "memory_limit": settings.memory_limit,
                 "max_value_bytes": settings.max_value_bytes,
+                "term_grace_sec": settings.term_grace.as_secs_f64(),
                 "search_path": search_path,
             },
         });
