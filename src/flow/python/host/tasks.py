@@ -55,11 +55,9 @@ def pool_of_engine(is_cancelled):
 class Work:
     """One task that is being executed."""
 
-    def __init__(self, task, is_ours):
+    def __init__(self, task):
         self.task = task
         self.calls = 0
-        # Whether the engine leaves the limit to us.
-        self.is_ours = is_ours
         limit = task.timeout_sec
         self.due = time.monotonic() + limit if limit else None
         # Set when its limit has passed: what its thread does from then on is nobody's.
@@ -85,7 +83,7 @@ class Tasks:
         self.watcher = None
 
     def engine(self, **options):
-        """pyoco's engine, which executes each task through `execute`."""
+        """pyoco's engine, which executes each task as `executing` has it."""
         from pyoco.core import engine
 
         tasks = self
@@ -107,7 +105,7 @@ class Tasks:
     @contextlib.contextmanager
     def executing(self, task):
         """Gives a task that does the same with everything that belongs to it here."""
-        work = Work(task, self.has_loops)
+        work = Work(task)
         while self.has_failed and not self.is_cancelled():
             # The engine is about to end the run, by the error of the task that has failed.
             time.sleep(0.05)
@@ -115,10 +113,11 @@ class Tasks:
             if self.has_failed or task.name in self.given_up:
                 raise Unwanted
             self.at_work[task.name] = work
-        if work.is_ours and work.due is not None:
-            self.watch()
-        if task.timeout_sec:
+        if work.due is not None:
             self.progress.limits[task.name] = task.timeout_sec
+            # There the engine leaves limits to us.
+            if self.has_loops:
+                self.watch()
         ours = copy.copy(task)
         ours.func = self.called(work)
         try:
@@ -179,9 +178,7 @@ class Tasks:
             return
         with self.lock:
             self.given_up.add(name)
-            work = self.at_work.get(name)
-            if work is not None:
-                work.is_left = True
+        self.leave(name)
         self.progress.fail(name, error)
 
     def end(self, error):
@@ -216,7 +213,7 @@ class Tasks:
     def keep_limits(self):
         while True:
             with self.changed:
-                works = [work for work in self.at_work.values() if work.is_ours and work.due is not None]
+                works = [work for work in self.at_work.values() if work.due is not None]
                 due = min(works, key=lambda work: work.due, default=None)
                 left = None if due is None else due.due - time.monotonic()
                 if left is None or left > 0:
